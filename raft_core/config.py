@@ -1,0 +1,330 @@
+"""The configuration: small models composed into ``RaftConfig``; the defaults are the vetted setting.
+
+Read and checked by ``raft_core.loading.load_config``. Unknown keys are refused everywhere.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Step(BaseModel):
+    """Base of every part: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TextPolicyConfig(Step):
+    """A causal language model of transformers."""
+
+    type: Literal["text"] = "text"
+    model: str = Field(description="a folder in transformers format, or embedded:WORLD/policy")
+    chat_template: bool = Field(False, description="render each prompt as a user turn; false: plain text")
+    system_prompt: str | None = Field(None, description="a system turn before it; needs chat_template")
+    max_prompt_tokens: int = Field(256, ge=1, description="a longer prompt is refused before sampling")
+    trust_remote_code: bool = Field(False, description="run Python code that the model folder brings; recorded")
+
+    @model_validator(mode="after")
+    def _system_needs_template(self) -> Self:
+        if self.system_prompt is not None and not self.chat_template:
+            raise ValueError("system_prompt needs chat_template: true; set it, or put the text into the prompts")
+        return self
+
+
+PolicyConfig = TextPolicyConfig
+"""What is aligned. One modality today; becomes a ``type:``-keyed union with the second."""
+
+
+class PromptsConfig(Step):
+    """Where prompts come from: JSON lines or Parquet with a text column, or plain text, one a line."""
+
+    train: str = Field(description="a file, or embedded:WORLD/prompts.train")
+    held_out: str | None = Field(None, description="a file; none: a share of train is set apart")
+    text_column: str = "text"
+    held_out_share: Fraction = Field(0.1, description="share of train set apart when held_out is none")
+    promotion_share: Share = Field(0.0, description="share of train set apart for promotion alone")
+    max_held_out: int = Field(256, ge=1, description="held-out prompts used in every evaluation")
+
+
+class SamplingConfig(Step):
+    """How candidates are drawn (paper: b, K, λ)."""
+
+    prompts_per_iteration: int = Field(48, ge=1, description="b of the paper")
+    samples_per_prompt: int = Field(8, ge=1, description="K of the paper")
+    temperature: float = Field(0.85, ge=0, le=10, description="λ of the paper; 0 is greedy")
+    top_p: Fraction = 1.0
+    top_k: int = Field(0, ge=0, description="0: no limit")
+    max_new_tokens: int = Field(128, ge=1)
+    min_new_tokens: int = Field(0, ge=0)
+    stop: tuple[str, ...] = Field((), description="a completion ends after the first of these strings")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    shard_prompts: int = Field(16, ge=1, description="prompts of one shard: its composition never changes")
+    batch_prompts: int | Literal["auto"] = Field("auto", description="prompts of a shard decoded together; auto: all")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.temperature == 0 and self.samples_per_prompt > 1:
+            raise ValueError(
+                f"temperature 0 gives {self.samples_per_prompt} equal samples a prompt; "
+                "set temperature above 0, or samples_per_prompt: 1"
+            )
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}")
+        if any(not text for text in self.stop):
+            raise ValueError("an empty stop string ends every completion at once; remove it")
+        return self
+
+
+class RewardConfig(Step):
+    """What every reward has: a name (the column of its scores) and a weight in the sum."""
+
+    name: str = Field("", pattern=r"^[A-Za-z0-9_\-]*$", description="none: its type")
+    weight: float = Field(1.0, allow_inf_nan=False)
+
+
+class FunctionRewardConfig(RewardConfig):
+    """A plain Python function: ``module:function``, or ``path/to/file.py:function``."""
+
+    type: Literal["function"] = "function"
+    function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$")
+    batched: bool = Field(True, description="true: lists in, a list out; false: one sample at a time")
+
+
+class ClassifierRewardConfig(RewardConfig):
+    """A transformers sequence-classification model: the score of one label, or of a single output."""
+
+    type: Literal["classifier"] = "classifier"
+    model: str = Field(description="a folder, or embedded:WORLD/reward")
+    label: str | None = Field(None, description="which output; none: the only one")
+    text: Literal["completion", "prompt_and_completion"] = "prompt_and_completion"
+    batch_size: int = Field(64, ge=1)
+    max_tokens: int = Field(256, ge=1)
+
+
+class LinearRewardConfig(RewardConfig):
+    """A linear model on TF-IDF features (``embedded`` trains one as a gold reward)."""
+
+    type: Literal["linear"] = "linear"
+    model: str = Field(description="a folder, or embedded:WORLD/gold")
+    text: Literal["completion", "prompt_and_completion"] = "prompt_and_completion"
+
+
+class LexiconRewardConfig(RewardConfig):
+    """VADER's compound sentiment in [−1, 1]; or the mean of your own word scores, if a file is given."""
+
+    type: Literal["lexicon"] = "lexicon"
+    file: str | None = Field(None, description="lines of WORD<tab>SCORE; none: VADER")
+    text: Literal["completion", "prompt_and_completion"] = "prompt_and_completion"
+
+
+AnyRewardConfig = Annotated[
+    FunctionRewardConfig | ClassifierRewardConfig | LinearRewardConfig | LexiconRewardConfig,
+    Field(discriminator="type"),
+]
+
+
+class ScoringConfig(Step):
+    """The rewards that select, and the gold rewards that only watch."""
+
+    rewards: tuple[AnyRewardConfig, ...] = Field(min_length=1)
+    gold: tuple[AnyRewardConfig, ...] = ()
+    max_failed_share: Share = Field(0.05, description="the run stops when more samples than this cannot be scored")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [reward_name(r) for r in (*self.rewards, *self.gold)]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two rewards are called {', '.join(twice)}; give each its own name")
+        return self
+
+
+def reward_name(config: RewardConfig) -> str:
+    """The column name of a reward's scores."""
+    return config.name or str(config.type)  # type: ignore[attr-defined]
+
+
+class ValidationConfig(Step):
+    """Limits of the Great Expectations suites. Row failures quarantine, set failures stop the run."""
+
+    min_valid_per_prompt: int = Field(1, ge=1, description="a prompt with fewer valid samples is dropped, counted")
+    min_prompt_coverage: Share = Field(0.5, description="share of prompts that must reach the selected set")
+    reward_min: float | None = None
+    reward_max: float | None = None
+    min_completion_chars: int = Field(1, ge=0)
+    max_quarantined_share: Share = 0.25
+    min_stop_share: Share = Field(0.0, description="share of samples whose response ended")
+    max_length_drift: float = Field(3.0, gt=1, description="mean length against the previous iteration, as a factor")
+    max_duplicate_share: Share = Field(0.9, description="share of samples equal to another of their prompt")
+    max_tie_share: Share = Field(1.0, description="share of prompts whose best reward is shared")
+    forbidden_pattern: str | None = Field(None, description="regular expression; none: nothing is forbidden")
+    max_forbidden_share: Share = Field(0.05, description="share of samples that may match it")
+    surge_characters: str = Field("#@|<>{}[]\\", description="characters whose surge is watched")
+    max_surge: float = Field(0.02, ge=0, description="largest rise of one's share of all characters in an iteration")
+    max_held_out_overlap: Share = Field(0.0, description="share of selected prompts that are held-out prompts")
+
+
+class BestOfKConfig(Step):
+    """The best of each prompt (paper, Algorithm 1)."""
+
+    type: Literal["best_of_k"] = "best_of_k"
+
+
+class TopFractionConfig(Step):
+    """The best of one pool over all prompts (LMFlow's "top")."""
+
+    type: Literal["top_fraction"] = "top_fraction"
+    fraction: Fraction | None = Field(None, description="none: 1/K")
+
+
+class BestThenTopConfig(Step):
+    """The best of each prompt, then the best fraction of those (paper, diffusion)."""
+
+    type: Literal["best_then_top"] = "best_then_top"
+    fraction: Fraction = 0.8
+
+
+class AllBestConfig(Step):
+    """All that reach their prompt's maximum; prompts without success are dropped."""
+
+    type: Literal["all_best"] = "all_best"
+    success: float = Field(0.0, description="a prompt whose maximum is not above this is dropped")
+
+
+class ThresholdConfig(Step):
+    """All with a reward of at least ``threshold``."""
+
+    type: Literal["threshold"] = "threshold"
+    threshold: float
+
+
+SelectionConfig = Annotated[
+    BestOfKConfig | TopFractionConfig | BestThenTopConfig | AllBestConfig | ThresholdConfig,
+    Field(discriminator="type"),
+]
+
+
+class LoraConfig(Step):
+    """Low-rank adapters on all linear layers; one adapter is carried on over the iterations."""
+
+    r: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class FinetuningConfig(Step):
+    """Supervised fine-tuning on the filtered set, by DeepSpeed through transformers' Trainer."""
+
+    lora: LoraConfig | None = Field(LoraConfig(), description="none: all weights are trained")
+    merge: bool = Field(False, description="also write the last policy as a plain checkpoint")
+    learning_rate: float = Field(3.5e-4, gt=0, lt=1)
+    schedule: Literal["linear_over_run", "linear", "constant"] = Field(
+        "linear_over_run", description="linear_over_run: falls over all iterations; linear: over each (LMFlow)"
+    )
+    warmup_steps: int = Field(0, ge=0)
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(16, ge=1, description="sequences of one optimiser step, over all ranks")
+    micro_batch_size: int | None = Field(None, ge=1, description="sequences of one forward pass a rank; none: all")
+    batching: Literal["length_grouped", "packed"] = "length_grouped"
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    adam_betas: tuple[float, float] = (0.9, 0.99)
+    loss_temperature: float | Literal["sampling"] = Field(
+        "sampling", description="logits are divided by it in the loss; sampling: the sampling's λ; 1 is the paper's"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the forward pass; weights stay float32")
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    ranks: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.batch_size % self.ranks:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of ranks {self.ranks}; change one of them")
+        per_rank = self.batch_size // self.ranks
+        if self.micro_batch_size is not None and per_rank % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size} does not divide batch_size / ranks = {per_rank}; "
+                "choose a divisor"
+            )
+        if self.loss_temperature != "sampling" and not 0 < self.loss_temperature <= 10:
+            raise ValueError(
+                f"loss_temperature must lie in (0, 10], got {self.loss_temperature}; 1 is the paper's loss"
+            )
+        if self.merge and self.lora is None:
+            raise ValueError("merge needs lora: a full fine-tuning is a plain checkpoint already; remove merge")
+        return self
+
+
+class EvaluationConfig(Step):
+    """The scorecard on held-out prompts, the same ones every iteration."""
+
+    perplexity_text: str | None = Field(None, description="a file of held-out texts, or embedded:WORLD/perplexity")
+    max_perplexity_texts: int = Field(256, ge=1)
+    bootstrap_resamples: int = Field(2000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class GatesConfig(Step):
+    """The budget against the base (row −1), and when to stop. None switches one off."""
+
+    max_perplexity_rise: float | None = Field(0.066, gt=0, description="share of the base's")
+    max_kl: float | None = Field(2.0, gt=0, description="nats a sequence, to the initial policy")
+    min_distinct_1: float | None = Field(0.85, gt=0, description="factor on the base's")
+    min_distinct_2: float | None = Field(0.9, gt=0, description="factor on the base's")
+    max_truncation_rise: float | None = Field(0.15, gt=0, description="added share of completions cut by length")
+    max_length_factor: float | None = Field(2.0, gt=1, description="mean length against the base's, either way")
+    min_headroom: float | None = Field(0.5, gt=0, description="best of K minus mean, factor on the first iteration's")
+    convergence_window: int | None = Field(3, ge=1, description="stop without a paired gain against so many ago")
+
+
+class TrackingConfig(Step):
+    """MLflow. The address is MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
+
+    experiment: str = "raft"
+    model_name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.\-]+$", description="registered model; none: raft-NAME")
+
+
+class VersioningConfig(Step):
+    """DVC."""
+
+    enabled: bool = True
+    push: bool = Field(True, description="push each iteration to the default remote")
+
+
+class RaftConfig(Step):
+    """A whole alignment run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$", description="first part of the run's name")
+    seed: int = Field(0, ge=0, lt=2**31)
+    iterations: int = Field(5, ge=1)
+    policy: PolicyConfig
+    prompts: PromptsConfig
+    sampling: SamplingConfig = SamplingConfig()
+    scoring: ScoringConfig
+    validation: ValidationConfig = ValidationConfig()
+    selection: SelectionConfig = BestOfKConfig()
+    finetuning: FinetuningConfig = FinetuningConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gates: GatesConfig = GatesConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    versioning: VersioningConfig = VersioningConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.finetuning.loss_temperature == "sampling" and self.sampling.temperature == 0:
+            raise ValueError("finetuning.loss_temperature: sampling needs sampling.temperature above 0; set it to 1")
+        if self.validation.min_valid_per_prompt > self.sampling.samples_per_prompt:
+            raise ValueError(
+                f"validation.min_valid_per_prompt {self.validation.min_valid_per_prompt} exceeds "
+                f"sampling.samples_per_prompt {self.sampling.samples_per_prompt}; no prompt could pass"
+            )
+        return self
+
+    @property
+    def loss_temperature(self) -> float:
+        """The λ that divides the logits in the loss."""
+        chosen = self.finetuning.loss_temperature
+        return self.sampling.temperature if chosen == "sampling" else chosen

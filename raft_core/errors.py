@@ -1,0 +1,76 @@
+"""Every error that a user can meet, each told as: what, got, expected, do this.
+
+    RaftError
+    ├── ConfigError (ValueError)            a configuration that cannot run; found before a model loads
+    ├── InputError (ValueError)             a file or folder of the user that cannot be used
+    ├── RunBusyError (RuntimeError)         a live process holds the run
+    ├── RunMismatchError (RuntimeError)     a run directory that belongs to another configuration
+    ├── IntegrityError (RuntimeError)       bytes that are not what their digest says
+    ├── PartsError (OSError)                an embedded part that could not be fetched
+    ├── RewardError (RuntimeError)          a reward that cannot be loaded, or fails on too many samples
+    ├── GateStop (RuntimeError)             a validation suite or a gate that stopped the run
+    └── StepError (RuntimeError)            a step that failed for any other reason
+
+Each is picklable (Prefect and the training child send them between processes).
+"""
+
+
+class RaftError(Exception):
+    """Root of the tree. ``str(error)`` is one clear message for the person who runs the pipeline."""
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None, do: str | None = None) -> None:
+        self.what, self.got, self.expected, self.do = what, got, expected, do
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.got is not None:
+            parts.append(f"got: {self.got}")
+        if self.expected is not None:
+            parts.append(f"expected: {self.expected}")
+        if self.do is not None:
+            parts.append(f"do this: {self.do}")
+        return "\n  ".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.got, self.expected, self.do)
+
+
+def _rebuild(kind: type[RaftError], what: str, got: object, expected: object, do: str | None) -> RaftError:
+    return kind(what, got=got, expected=expected, do=do)
+
+
+class ConfigError(RaftError, ValueError):
+    """A configuration that cannot run."""
+
+
+class InputError(RaftError, ValueError):
+    """A file or folder of the user that cannot be used."""
+
+
+class RunBusyError(RaftError, RuntimeError):
+    """Another live process holds this run."""
+
+
+class RunMismatchError(RaftError, RuntimeError):
+    """The run directory belongs to another configuration."""
+
+
+class IntegrityError(RaftError, RuntimeError):
+    """Bytes that are not what their digest says."""
+
+
+class PartsError(RaftError, OSError):
+    """An embedded part that could not be fetched."""
+
+
+class RewardError(RaftError, RuntimeError):
+    """A reward that cannot be loaded, or that failed on too large a share of the samples."""
+
+
+class GateStop(RaftError, RuntimeError):
+    """A validation suite or a gate stopped the run; everything finished is kept."""
+
+
+class StepError(RaftError, RuntimeError):
+    """A step failed."""

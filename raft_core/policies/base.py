@@ -1,0 +1,98 @@
+"""What a policy backend must do: one folder a modality, looked up in ``BACKENDS`` by ``policy.type``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from raft_core.config import FinetuningConfig, PolicyConfig, SamplingConfig
+from raft_core.types import Policy, Prompt, Sample
+
+Progress = Callable[[int], None]
+"""Called with the number of tokens just done; drives progress bars."""
+
+
+class LoadedPolicy(Protocol):
+    """A policy in memory, ready to be sampled and to score text. Freed by dropping it."""
+
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, samples_per_prompt: int, seed: int,
+        progress: Progress | None = None,
+    ) -> list[Sample]:  # fmt: skip
+        """``samples_per_prompt`` samples of each prompt, ordered by prompt, then k, decoded as one batch.
+
+        Each sample has its own random stream, so only the batch's shape can touch the last bits.
+        Raises MemoryError when the batch does not fit (whatever the device calls it).
+        """
+
+    def logprobs(self, samples: Sequence[Sample], *, temperature: float) -> list[list[float]]:
+        """log p of every completion token of each sample under this policy at λ = ``temperature``."""
+
+    def text_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
+        """log p of every token but the first of each text (λ = 1); for perplexity."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneJob:
+    """One fine-tuning; picklable, since it runs in a child process.
+
+    ``selected`` is a SELECTED table. ``out`` must not exist; it appears whole, by a rename.
+    ``scratch`` is this attempt's own folder.
+    """
+
+    policy: Policy
+    config: PolicyConfig
+    finetuning: FinetuningConfig
+    selected: Path
+    loss_temperature: float
+    seed: int
+    iteration: int
+    iterations: int
+    out: Path
+    scratch: Path
+    children_lock: Path | None = None
+    """Every training process holds this file's flock, shared, for as long as it lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneResult:
+    """What a fine-tuning reports. ``log``: one {step, loss, learning_rate, grad_norm} an optimiser step."""
+
+    num_sequences: int
+    num_tokens: int
+    log: list[dict[str, float]] = field(default_factory=list)
+
+
+class PolicyBackend(Protocol):
+    """The functions of a modality."""
+
+    def check(self, config: PolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> None:
+        """Find what cannot work before weights load: folder, tokenizer, template, context length.
+
+        Raises InputError.
+        """
+
+    def base_policy(self, config: PolicyConfig) -> Policy:
+        """The initial policy p_0 that ``config.model`` names, hashed."""
+
+    def load(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> LoadedPolicy:
+        """Load for sampling; an adapter is merged into a copy of its base (in memory only)."""
+
+    def numerics(self, dtype: str) -> dict[str, Any]:
+        """The numerics class: device, dtype and library versions that decide the last bits."""
+
+    def finetune(self, job: FinetuneJob) -> FinetuneResult:
+        """Fine-tune in a child process and leave the next policy in ``job.out``."""
+
+    def merge(self, policy: Policy, config: PolicyConfig, out: Path) -> None:
+        """Write a plain checkpoint (base and adapter in one) to ``out``."""
+
+
+BACKENDS = {"text": "raft_core.policies.text.backend"}
+"""``policy.type`` → the module that holds its functions; imported on first use, since torch is heavy."""
+
+
+def backend(kind: str) -> PolicyBackend:
+    """The backend of a modality."""
+    return cast(PolicyBackend, import_module(BACKENDS[kind]))

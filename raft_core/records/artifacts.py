@@ -1,0 +1,125 @@
+"""Files by content: digests, durable writes, and copies that share bytes where they can."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raft_core.errors import IntegrityError
+from raft_core.types import Artifact
+
+CHUNK_BYTES = 1 << 20
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hexadecimal) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_files(path: Path) -> Iterator[Path]:
+    """Every file below ``path``, sorted by its relative name; symbolic links are refused."""
+    for file in sorted(path.rglob("*"), key=lambda p: p.relative_to(path).as_posix()):
+        if file.is_symlink():
+            raise IntegrityError(f"symbolic link inside an artifact: {file}", do="replace it by the file itself")
+        if file.is_file():
+            yield file
+
+
+def folder_digest(path: Path) -> str:
+    """sha256 over the lines ``<sha256 of the file>  <relative name>``, sorted by name."""
+    lines = [f"{file_digest(f)}  {f.relative_to(path).as_posix()}\n" for f in folder_files(path)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """Digest of a file or folder."""
+    return folder_digest(path) if path.is_dir() else file_digest(path)
+
+
+def artifact(path: Path) -> Artifact:
+    """The artifact that lies at ``path``, hashed now."""
+    return Artifact(path, digest_of(path))
+
+
+def verify(item: Artifact) -> None:
+    """Raise IntegrityError unless ``item.path`` holds the bytes that ``item.digest`` names."""
+    if not item.path.exists():
+        raise IntegrityError(f"missing: {item.path}", expected=f"sha256 {item.digest}", do="`dvc pull` its pointer")
+    if (got := digest_of(item.path)) != item.digest:
+        raise IntegrityError(
+            f"changed bytes: {item.path}", got=f"sha256 {got}", expected=f"sha256 {item.digest}",
+            do="restore it with `dvc checkout --force` or `dvc pull`",
+        )  # fmt: skip
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON bytes that depend on the value alone: sorted keys, no NaN, newline at the end."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def json_digest(value: Any) -> str:
+    """sha256 of ``canonical_json(value)``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def fsync_folder(path: Path) -> None:
+    """Make renames inside ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path``; when the block ends well it is fsynced and renamed.
+
+    A reader sees the old file or the whole new one, never a part (also after a power cut).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        fsync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file durably and atomically."""
+    with written_aside(path) as aside:
+        aside.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``canonical_json(value)`` durably and atomically."""
+    write_bytes(path, canonical_json(value))
+
+
+def copy_shared(source: Path, target: Path) -> None:
+    """Bring a file or folder to ``target``, by hard links where the file system has them.
+
+    Safe because artifacts are never written in place: a new version is a new file.
+    """
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_or_copy)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(str(source), str(target))
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

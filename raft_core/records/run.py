@@ -1,0 +1,250 @@
+"""The run directory: what is true about a run. Prefect, MLflow and DVC are projections of it.
+
+runs/NAME/
+  config.yaml            the resolved configuration
+  lock, children.lock    held by the live process, shared by its children
+  events.jsonl           clock, hosts, retries, tracker ids: outside the hash chain
+  base/                  row −1, the root of the chain: commit.json, report.json, tables/, policy/
+  iterations/000/        the same, and every table of the iteration
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from raft_core.config import RaftConfig
+from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
+from raft_core.loading import check_config, config_digest, dump_config
+from raft_core.records.artifacts import digest_of, file_digest, write_bytes, write_json
+
+BASE = -1
+COMMIT_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What ``commit.json`` says, and the sha256 of its bytes."""
+
+    digest: str
+    content: Mapping[str, Any]
+
+    @property
+    def iteration(self) -> int:
+        """−1 for the base."""
+        return int(self.content["iteration"])
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """Relative path of each output → sha256 (of a folder: see ``folder_digest``)."""
+        outputs: Mapping[str, str] = self.content["outputs"]
+        return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory and the configuration that it belongs to."""
+
+    path: Path
+    config: RaftConfig
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def folder(self, iteration: int) -> Path:
+        """Where an iteration's records lie; −1 is the base."""
+        return self.path / "base" if iteration == BASE else self.path / "iterations" / f"{iteration:03d}"
+
+    def table(self, iteration: int, name: str) -> Path:
+        """Path of one of an iteration's tables (see ``tables.SCHEMAS``)."""
+        return self.folder(iteration) / "tables" / f"{name}.parquet"
+
+
+def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
+    """Create ``runs/name``, or open it if it belongs to the same configuration.
+
+    Raises RunMismatchError, naming the keys that differ, otherwise.
+    """
+    run = Run(runs / name, config)
+    recorded = run.path / "config.yaml"
+    if not recorded.exists():
+        write_bytes(recorded, dump_config(config).encode())
+        return run
+    old = read_run(run.path).config
+    if config_digest(old) != config_digest(config):
+        differing = ", ".join(_differences(old.model_dump(mode="json"), config.model_dump(mode="json")))
+        raise RunMismatchError(
+            f"run {name} belongs to another configuration", got=f"other values for {differing}",
+            expected=f"those in {recorded}", do="choose another --name, or leave --name out",
+        )  # fmt: skip
+    return run
+
+
+def read_run(path: Path) -> Run:
+    """The run that lies in ``path``. Raises ConfigError where there is none."""
+    import yaml
+
+    recorded = path / "config.yaml"
+    try:
+        plain = yaml.safe_load(recorded.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no run in {path}", expected=recorded, do="`raft runs` lists them") from None
+    return Run(path, check_config(plain, where=str(recorded)))
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{where} ({old!r} there, {new!r} now)"
+
+
+# -- commits and their chain ------------------------------------------------------------------
+
+
+def read_commit(run: Run, iteration: int) -> Commit | None:
+    """The commit of an iteration, or None while there is none. Raises IntegrityError if malformed."""
+    path = run.folder(iteration) / "commit.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != COMMIT_FORMAT or content["iteration"] != iteration:
+            raise ValueError(f"format {content['format']}, iteration {content['iteration']}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"edited or foreign commit: {path}", got=error, expected=f"format {COMMIT_FORMAT}, iteration {iteration}",
+            do="restore it from git; nothing was changed",
+        ) from error  # fmt: skip
+    return Commit(file_digest(path), content)
+
+
+def read_chain(run: Run) -> list[Commit]:
+    """Every commit from the base on, each checked to name the one before it.
+
+    Raises IntegrityError at the first link that does not hold.
+    """
+    chain: list[Commit] = []
+    parent: str | None = None
+    iteration = BASE
+    while (commit := read_commit(run, iteration)) is not None:
+        if commit.content["parent"] != parent:
+            raise IntegrityError(
+                f"broken chain: iteration {iteration} of run {run.name} does not follow the commit before it",
+                got=f"parent {commit.content['parent']}", expected=f"parent {parent}",
+                do="an earlier commit.json was edited; restore it from git",
+            )  # fmt: skip
+        chain.append(commit)
+        parent, iteration = commit.digest, iteration + 1
+    return chain
+
+
+def verify_outputs(run: Run, commit: Commit) -> None:
+    """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs."""
+    folder = run.folder(commit.iteration)
+    for name, expected in commit.outputs.items():
+        path = folder / name
+        if not path.exists():
+            raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do=f"dvc pull {folder}/*.dvc")
+        if (got := digest_of(path)) != expected:
+            raise IntegrityError(
+                f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}",
+                do=f"remove it, then dvc checkout {folder}/*.dvc",
+            )  # fmt: skip
+
+
+def write_commit(run: Run, iteration: int, content: Mapping[str, Any]) -> Commit:
+    """Write ``commit.json`` last: from now on the iteration exists."""
+    parent = None if iteration == BASE else read_commit(run, iteration - 1)
+    path = run.folder(iteration) / "commit.json"
+    write_json(
+        path,
+        {**content, "format": COMMIT_FORMAT, "iteration": iteration, "parent": parent.digest if parent else None},
+    )
+    commit = read_commit(run, iteration)
+    assert commit is not None
+    return commit
+
+
+# -- events: what a clock touches --------------------------------------------------------------
+
+
+def record_event(run: Run, kind: str, **fields: Any) -> None:
+    """Append one line to ``events.jsonl`` (durable; a line cut by a kill is skipped by readers)."""
+    line = json.dumps({"time": datetime.now(UTC).isoformat(), "kind": kind, **fields}, default=str)
+    with (run.path / "events.jsonl").open("a") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_events(run: Run, kind: str | None = None) -> list[dict[str, Any]]:
+    """The events of a run in order, of one ``kind`` if given."""
+    path = run.path / "events.jsonl"
+    events = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if kind is None or event["kind"] == kind:
+            events.append(event)
+    return events
+
+
+# -- the lease -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
+    """Hold the run: refused while another process does, taken over when it died.
+
+    The kernel drops an ``flock`` with its owner. Children of a dead owner may live a moment
+    longer, so their shared lock must be free as well.
+
+    Raises RunBusyError naming host and process.
+    """
+    lock = (run.path / "lock").open("a+")
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunBusyError(
+                f"run {run.name} is in use", got=f"held by {lock.read().strip() or 'another process'}",
+                do="wait for it, stop it, or choose another --name",
+            ) from None  # fmt: skip
+        _await_children(run, wait_for_children_s)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+    finally:
+        lock.close()
+
+
+def _await_children(run: Run, limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    with (run.path / "children.lock").open("a") as children:
+        while True:
+            try:
+                fcntl.flock(children, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RunBusyError(
+                        f"a training process of run {run.name} still lives although its owner died",
+                        do="end it (ps aux | grep raft), then start again",
+                    ) from None
+                time.sleep(0.1)

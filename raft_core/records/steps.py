@@ -1,0 +1,127 @@
+"""Content addresses decide reuse: a step with the same inputs is not done twice, in any run.
+
+The key of a step is the digest of everything that can change its bytes: inputs, settings, seed,
+the code that it runs and the numerics class. The index that finds finished outputs lies in
+``runs/.steps`` and is only a convenience: every hit is verified by hashing the bytes.
+"""
+
+import ast
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from raft_core.records.artifacts import copy_shared, digest_of, json_digest, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class StepKey:
+    """Everything that can change the bytes of a step's outputs. All fields are JSON-able."""
+
+    step: str
+    inputs: Mapping[str, str | None]
+    settings: Any
+    code: str
+    numerics: Mapping[str, Any]
+    seed: int = 0
+
+    @property
+    def digest(self) -> str:
+        """The content address."""
+        return json_digest([self.step, dict(self.inputs), self.settings, self.code, dict(self.numerics), self.seed])
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A finished step: goes into the commit. ``outputs``: name → sha256."""
+
+    key: str
+    outputs: Mapping[str, str]
+    reused: bool
+
+
+def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callable[[], None]) -> StepRecord:
+    """Bring ``outputs`` (name → path) about: reuse them if this step was ever done, else compute.
+
+    ``compute`` must create every path; each must appear whole (written aside, then renamed).
+    """
+    entry = runs / ".steps" / f"{key.digest}.json"
+    if (found := _reuse(runs, entry, outputs)) is not None:
+        return StepRecord(key.digest, found, reused=True)
+    for path in outputs.values():
+        _remove(path)
+    compute()
+    digests = {name: digest_of(path) for name, path in outputs.items()}
+    where = {
+        name: {"path": path.relative_to(runs).as_posix(), "digest": digests[name]} for name, path in outputs.items()
+    }
+    write_json(entry, where)
+    return StepRecord(key.digest, digests, reused=False)
+
+
+def _reuse(runs: Path, entry: Path, outputs: Mapping[str, Path]) -> dict[str, str] | None:
+    try:
+        found = json.loads(entry.read_bytes())
+        if found.keys() != outputs.keys():
+            return None
+        for name, target in outputs.items():
+            source, digest = runs / found[name]["path"], found[name]["digest"]
+            if target.exists() and digest_of(target) == digest:
+                continue
+            if not source.exists() or digest_of(source) != digest:
+                return None
+            _remove(target)
+            aside = target.with_name(f".{target.name}.reused")
+            _remove(aside)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            copy_shared(source, aside)
+            aside.rename(target)
+        return {name: found[name]["digest"] for name in outputs}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@cache
+def code_digest(*modules: str) -> str:
+    """sha256 of the source of ``modules`` and of every raft_core module that they import."""
+    seen: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or (source := _source(name)) is None:
+            continue
+        seen[name] = sha256(source.encode()).hexdigest()
+        waiting += [imported for imported in _imports(source) if imported.startswith("raft_core")]
+    return json_digest(seen)
+
+
+def _source(module: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin).read_text()
+
+
+def _imports(source: str) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names

@@ -1,0 +1,101 @@
+"""The tables of an iteration: Parquet with fixed schemas, the same for every modality.
+
+Columns that cannot be recovered later are there from the start (token ids, both kinds of
+log-probabilities, seed, source, finish reason, every component's score, status and reason).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raft_core.errors import IntegrityError
+from raft_core.records.artifacts import written_aside
+from raft_core.types import Prompt, Sample
+
+_TOKENS = pa.list_(pa.int32())
+_LOGPROBS = pa.list_(pa.float32())
+_COMPONENTS = pa.list_(pa.struct([("name", pa.string()), ("score", pa.float64())]))
+
+
+def _schema(*fields: tuple[str, pa.DataType], nullable: Iterable[str] = ()) -> pa.Schema:
+    may_be_null = set(nullable)
+    return pa.schema([pa.field(name, kind, nullable=name in may_be_null) for name, kind in fields])
+
+
+PROMPTS = _schema(
+    ("prompt_id", pa.string()), ("text", pa.string()), ("group", pa.string()),
+    ("source", pa.string()), ("reference", pa.string()), nullable=["reference"],
+)  # fmt: skip
+SAMPLES = _schema(
+    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("k", pa.int32()), ("seed", pa.int64()),
+    ("completion", pa.string()), ("prompt_token_ids", _TOKENS), ("completion_token_ids", _TOKENS),
+    ("logprobs", _LOGPROBS), ("sampling_logprobs", _LOGPROBS), ("finish_reason", pa.string()),
+    ("source", pa.string()), ("status", pa.string()), ("reason", pa.string()),
+)  # fmt: skip
+SCORED = _schema(
+    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("k", pa.int32()), ("source", pa.string()),
+    ("reward", pa.float64()), ("components", _COMPONENTS), ("status", pa.string()), ("reason", pa.string()),
+    nullable=["reward"],
+)  # fmt: skip
+"""One row a sample. ``reward`` is the weighted sum of the components, null where quarantined."""
+SELECTED = _schema(
+    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("source", pa.string()),
+    ("reward", pa.float64()), ("rank", pa.int32()), ("weight", pa.float64()),
+    ("prompt", pa.string()), ("completion", pa.string()), ("prompt_token_ids", _TOKENS),
+    ("completion_token_ids", _TOKENS), ("sampling_logprobs", _LOGPROBS), ("finish_reason", pa.string()),
+)  # fmt: skip
+"""The filtered set: what the next policy is fine-tuned on, self-contained for an audit."""
+QUARANTINE = _schema(
+    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("stage", pa.string()),
+    ("check", pa.string()), ("reason", pa.string()),
+)  # fmt: skip
+VALIDATION = _schema(
+    ("suite", pa.string()), ("check", pa.string()), ("level", pa.string()), ("passed", pa.bool_()),
+    ("observed", pa.string()), ("expected", pa.string()), ("failed_rows", pa.int64()),
+)  # fmt: skip
+"""One row an expectation. ``level`` is "row" (a failure quarantines) or "set" (a failure stops)."""
+EVALUATION = _schema(
+    ("prompt_id", pa.string()), ("group", pa.string()), ("prompt", pa.string()), ("sample_id", pa.string()),
+    ("completion", pa.string()), ("completion_token_ids", _TOKENS), ("finish_reason", pa.string()),
+    ("sampling_logprobs", _LOGPROBS), ("base_logprobs", _LOGPROBS), ("reward", pa.float64()),
+    ("gold_reward", pa.float64()), ("components", _COMPONENTS), nullable=["reward", "gold_reward"],
+)  # fmt: skip
+"""One row a held-out prompt. ``base_logprobs``: the same tokens under the initial policy at the same λ."""
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "prompts": PROMPTS, "samples": SAMPLES, "scored": SCORED, "selected": SELECTED,
+    "quarantine": QUARANTINE, "validation": VALIDATION, "evaluation": EVALUATION,
+}  # fmt: skip
+
+
+def to_table(schema: pa.Schema, rows: Iterable[Prompt | Sample | Mapping[str, Any]]) -> pa.Table:
+    """Rows (dataclasses or mappings) as a table of ``schema``."""
+    return pa.Table.from_pylist([r if isinstance(r, Mapping) else asdict(r) for r in rows], schema=schema)
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write durably. Raises pa.ArrowInvalid if the table does not fit the schema.
+
+    The bytes depend on the content and pyarrow's version alone.
+    """
+    table = table.select(schema.names).cast(schema)
+    with written_aside(path) as aside:
+        pq.write_table(table, aside, compression="zstd", version="2.6", store_schema=False, row_group_size=1 << 17)
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read and check against ``schema``. Raises IntegrityError for a file that is not that table."""
+    try:
+        table = pq.read_table(path, columns=columns, memory_map=True)
+        return table.cast(schema if columns is None else pa.schema([schema.field(c) for c in columns]))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise IntegrityError(f"not a readable table: {path}", got=error, expected=f"columns {schema.names}") from error
+
+
+def to_prompts(table: pa.Table) -> list[Prompt]:
+    """Rows of a PROMPTS table."""
+    return [Prompt(**row) for row in table.to_pylist()]
