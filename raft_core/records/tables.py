@@ -21,6 +21,11 @@ _LOGPROBS = pa.list_(pa.float32())
 _COMPONENTS = pa.list_(pa.struct([("name", pa.string()), ("score", pa.float64())]))
 
 
+ROW_GROUP = 1 << 17
+"""Rows of a Parquet row group; part of the bytes."""
+_FORMAT: Mapping[str, Any] = {"compression": "zstd", "version": "2.6", "store_schema": False}
+
+
 def _schema(*fields: tuple[str, pa.DataType], nullable: Iterable[str] = ()) -> pa.Schema:
     may_be_null = set(nullable)
     return pa.schema([pa.field(name, kind, nullable=name in may_be_null) for name, kind in fields])
@@ -82,9 +87,20 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
 
     The bytes depend on the content and pyarrow's version alone.
     """
-    table = table.select(schema.names).cast(schema)
-    with written_aside(path) as aside:
-        pq.write_table(table, aside, compression="zstd", version="2.6", store_schema=False, row_group_size=1 << 17)
+    write_tables(path, [table], schema)
+
+
+def write_tables(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write ``parts`` as one table, holding one row group at a time in memory."""
+    with written_aside(path) as aside, pq.ParquetWriter(aside, schema, **_FORMAT) as writer:
+        waiting: list[pa.Table] = []
+        for part in parts:
+            waiting.append(part.select(schema.names).cast(schema))
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

@@ -1,0 +1,86 @@
+"""Sampling that survives a kill: shards of a fixed composition, each durable once it is done."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from raft_core.config import SamplingConfig
+from raft_core.errors import StepError
+from raft_core.policies.base import LoadedPolicy, Progress
+from raft_core.records.artifacts import file_digest, write_json
+from raft_core.records.tables import SAMPLES, read_table, to_table, write_table
+from raft_core.types import Prompt
+
+Load = Callable[[], LoadedPolicy]
+
+
+def sample_shards(
+    load: Load, prompts: Sequence[Prompt], sampling: SamplingConfig, *, samples_per_prompt: int, seed: int,
+    folder: Path, progress: Progress,
+) -> Iterator[pa.Table]:  # fmt: skip
+    """Yield one SAMPLES table a shard, in order; a shard found in ``folder`` is not sampled again.
+
+    A shard's file bears the digest of its bytes in its name, so a damaged one is never believed.
+    The policy is loaded only if a shard is missing. Running out of memory halves the prompts that
+    are decoded together, written down before the next shard, down to one; then StepError.
+    """
+    rows = sampling.shard_prompts * sampling.samples_per_prompt
+    model: LoadedPolicy | None = None
+    for index, shard in enumerate(_batched(prompts, max(1, rows // samples_per_prompt))):
+        table = _finished(folder, index)
+        if table is None:
+            model = model or load()
+            table = _sample_shard(model, shard, sampling, samples_per_prompt, seed, folder, progress)
+            _keep(folder, index, table)
+        yield table
+
+
+def batch_plan(folder: Path) -> list[int]:
+    """Prompts decoded together after each time that memory ran out; empty if it never did."""
+    path = folder / "batch.json"
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def _sample_shard(
+    model: LoadedPolicy, shard: Sequence[Prompt], sampling: SamplingConfig, samples_per_prompt: int, seed: int,
+    folder: Path, progress: Progress,
+) -> pa.Table:  # fmt: skip
+    while True:
+        plan = batch_plan(folder)
+        size = plan[-1] if plan else len(shard) if sampling.batch_prompts == "auto" else sampling.batch_prompts
+        try:
+            samples = [
+                sample
+                for prompts in _batched(shard, size)
+                for sample in model.sample(
+                    prompts, sampling, samples_per_prompt=samples_per_prompt, seed=seed, progress=progress
+                )
+            ]
+            return to_table(SAMPLES, samples)
+        except MemoryError as error:
+            if min(size, len(shard)) == 1:
+                raise StepError(
+                    "out of memory while sampling a single prompt", got=f"{samples_per_prompt} samples together",
+                    do="lower sampling.samples_per_prompt or sampling.max_new_tokens, or take a larger machine",
+                ) from error  # fmt: skip
+            write_json(folder / "batch.json", [*plan, min(size, len(shard)) // 2])
+
+
+def _batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    return (prompts[start : start + size] for start in range(0, len(prompts), size))
+
+
+def _finished(folder: Path, index: int) -> pa.Table | None:
+    for path in folder.glob(f"shard-{index:06d}-*.parquet"):
+        if file_digest(path) == path.stem.rsplit("-", 1)[1]:
+            return read_table(path, SAMPLES)
+        path.unlink()
+    return None
+
+
+def _keep(folder: Path, index: int, table: pa.Table) -> None:
+    unnamed = folder / f"unnamed-{index:06d}.parquet"
+    write_table(unnamed, table, SAMPLES)
+    unnamed.rename(folder / f"shard-{index:06d}-{file_digest(unnamed)}.parquet")
