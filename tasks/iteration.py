@@ -5,7 +5,7 @@ from pathlib import Path
 
 from raft_core.config import RaftConfig
 from raft_core.policies.base import BACKENDS, PolicyBackend, backend
-from raft_core.records.run import Run
+from raft_core.records.run import BASE, Run
 from raft_core.records.steps import code_digest
 from raft_core.types import Policy, content_id
 
@@ -21,6 +21,11 @@ class Iteration:
     number: int
     policy: Policy
     base: Policy
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return "base" if self.number == BASE else f"iteration {self.number}"
 
     @property
     def config(self) -> RaftConfig:

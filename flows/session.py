@@ -1,0 +1,71 @@
+"""What surrounds a run while it is worked on: where it projects to, who watches, what each step cost."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows.progress import Reporter
+from raft_core.records.run import Run, record_event
+from tasks.iteration import Iteration
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One live process that works on a run."""
+
+    run: Run
+    workspace: Path
+    tracking_uri: str
+    reporter: Reporter = field(default_factory=Reporter)
+
+    @contextmanager
+    def step(self, it: Iteration, step: str, total: int | None = None, unit: str = "tokens") -> Iterator["Running"]:
+        """Time a step, show its progress, and record both as an event once it ended well."""
+        running = Running()
+        reset_peak_memory()
+        start = time.monotonic()
+        with self.reporter.step(f"{it.label} · {step}", total, unit) as advance:
+            running.advance = advance
+            yield running
+        record_event(
+            self.run, "step", iteration=it.number, step=step, seconds=round(time.monotonic() - start, 3),
+            tokens=running.done, unit=unit, reused=running.reused,
+            peak_rss_mb=max(peak_memory_mb(), running.child_peak_mb),
+        )  # fmt: skip
+
+    def warn(self, message: str, **facts: object) -> None:
+        """Tell a person, and keep it with the run."""
+        record_event(self.run, "warning", message=message, **facts)
+        self.reporter.warn(message)
+
+
+@dataclass(slots=True)
+class Running:
+    """The step in progress; mutable, since it counts."""
+
+    advance: Callable[[int], None] = lambda done: None
+    done: int = 0
+    reused: bool = False
+    child_peak_mb: int = 0
+
+    def progress(self, count: int) -> None:
+        """Count ``count`` more tokens."""
+        self.done += count
+        self.advance(count)
+
+
+def reset_peak_memory() -> None:
+    """Start a new high-water mark of this process's memory, where the kernel allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> int:
+    """Highest resident memory since ``reset_peak_memory``; 0 where the kernel does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+    return 0

@@ -1,0 +1,117 @@
+"""Each step of the loop as a Prefect task: a readable name, its cost, retries where a failure can pass."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+import tasks.commit
+import tasks.evaluate
+import tasks.finetune
+import tasks.project
+import tasks.sample
+import tasks.score
+import tasks.select
+import tasks.validate
+from flows.session import Session
+from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError, RewardError
+from raft_core.records.steps import StepRecord
+from raft_core.types import Prompt
+from tasks.iteration import Iteration
+from tasks.validate import Stage
+
+FINAL = (ConfigError, InputError, IntegrityError, RewardError, GateStop, AssertionError, TypeError, KeyError)
+"""Failures that the same call would meet again: never retried."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+async def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether another try can help."""
+    return not isinstance(await state.aresult(raise_on_failure=False), FINAL)
+
+
+def step(name: str) -> Callable[[F], F]:
+    """A Prefect task called ``iteration 3 · name``, retried twice with back-off.
+
+    Prefect's own cache is off: content addresses decide reuse (``raft_core.records.steps``).
+    """
+    return task(  # type: ignore[return-value]
+        name=name, task_run_name=f"{{it.label}} · {name}", cache_policy=NO_CACHE, retries=2,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2), retry_jitter_factor=0.5, retry_condition_fn=may_pass,
+    )  # fmt: skip
+
+
+@step("sample")
+def sample(it: Iteration, train: Sequence[Prompt], session: Session) -> StepRecord:
+    """Draw the prompts and sample K completions of each."""
+    sampling = it.config.sampling
+    most = sampling.prompts_per_iteration * sampling.samples_per_prompt * sampling.max_new_tokens
+    with session.step(it, "sample", total=most) as running:
+        tasks.sample.draw_prompts(it, train)
+        record = tasks.sample.sample(it, running.progress)
+        running.reused = record.reused
+    return record
+
+
+@step("score")
+def score(it: Iteration, session: Session) -> StepRecord:
+    """Score every sample with every reward."""
+    total = it.config.sampling.prompts_per_iteration * it.config.sampling.samples_per_prompt
+    with session.step(it, "score", total=total, unit="samples") as running:
+        record = tasks.score.score(it, running.progress)
+        running.reused = record.reused
+    return record
+
+
+@step("validate")
+def validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt], session: Session) -> None:
+    """Hold one table against its Great Expectations suite; stops the run or quarantines rows."""
+    with session.step(it, "validate"):
+        tasks.validate.validate(it, stage, held_out)
+
+
+@step("select")
+def select(it: Iteration, session: Session) -> None:
+    """Keep the best."""
+    with session.step(it, "select"):
+        tasks.select.select(it)
+
+
+@step("finetune")
+def finetune(it: Iteration, session: Session) -> StepRecord:
+    """Train the next policy in a child process."""
+    with session.step(it, "finetune") as running:
+        record = tasks.finetune.finetune(it)
+        running.reused = record.reused
+        facts = tasks.finetune.read_result(it)
+        running.done, running.child_peak_mb = facts.num_tokens, tasks.finetune.peak_memory_mb(it)
+    return record
+
+
+@step("evaluate")
+def evaluate(it: Iteration, held_out: Sequence[Prompt], session: Session) -> StepRecord:
+    """Sample and score the held-out prompts; write the scorecard."""
+    with session.step(it, "evaluate", total=len(held_out) * it.config.sampling.max_new_tokens) as running:
+        record = tasks.evaluate.evaluate(it, held_out, running.progress, session.warn)
+        running.reused = record.reused
+    return record
+
+
+@step("commit")
+def commit(it: Iteration, records: dict[str, StepRecord], session: Session) -> None:
+    """Write ``commit.json``, last: the iteration now exists."""
+    with session.step(it, "commit"):
+        tasks.commit.commit(it, records)
+
+
+@step("project")
+def project(it: Iteration, session: Session) -> None:
+    """Bring the commit into DVC and MLflow; an outage is a warning, filled in at the next chance."""
+    for name, act in (("version", tasks.project.version), ("track", tasks.project.track)):
+        with session.step(it, name):
+            if warning := act(it.run, session.workspace, session.tracking_uri):
+                session.warn(warning, step=name, iteration=it.number)

@@ -1,0 +1,40 @@
+"""Commit: name every input and output with its digest, last of all."""
+
+import shutil
+from collections.abc import Mapping
+
+from raft_core.loading import config_digest
+from raft_core.records.artifacts import digest_of
+from raft_core.records.run import BASE, write_commit
+from raft_core.records.steps import StepRecord
+from raft_core.records.tables import SCHEMAS
+from raft_core.types import Policy
+from tasks.finetune import next_policy
+from tasks.iteration import Iteration
+from tasks.shards import batch_plan
+
+
+def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
+    """Write the iteration's ``commit.json``, then drop its scratch. Nothing in it depends on a clock."""
+    names = [f"tables/{name}.parquet" for name in SCHEMAS] + ["policy", "finetune.json", "report.json"]
+    outputs = {name: digest_of(it.folder / name) for name in names if (it.folder / name).exists()}
+    made = it.policy if it.number == BASE else next_policy(it, outputs["policy"])
+    write_commit(
+        it.run,
+        it.number,
+        {
+            "config": config_digest(it.config),
+            "policy": _named(made, it.config.policy.model if it.number == BASE else None),
+            "sampled_from": None if it.number == BASE else it.policy.identity,
+            "outputs": outputs,
+            "steps": {name: {"key": r.key, "outputs": dict(r.outputs)} for name, r in sorted(records.items())},
+            "numerics": it.backend.numerics(it.config.sampling.dtype),
+            "batch_plan": [plan for folder in sorted(it.work.glob("*-*")) if (plan := batch_plan(folder))],
+        },
+    )
+    shutil.rmtree(it.work, ignore_errors=True)
+
+
+def _named(policy: Policy, source: str | None) -> dict[str, str | None]:
+    base = policy.base.digest if policy.base else None
+    return {"identity": policy.identity, "digest": policy.digest, "base": base, "source": source}

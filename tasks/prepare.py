@@ -1,0 +1,79 @@
+"""Before the loop: load what a run is made of, and find every bad input before a model loads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raft_core import embedded
+from raft_core.errors import InputError
+from raft_core.policies.base import backend
+from raft_core.prompts import draw, load_prompts, split_prompts
+from raft_core.records.artifacts import verify
+from raft_core.records.run import BASE, Run, read_chain
+from raft_core.records.tables import PROMPTS, to_table, write_table
+from raft_core.rewards.score import check_rewards
+from raft_core.types import Artifact, Policy, Prompt
+from tasks.iteration import Iteration
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a run is made of: its prompts and its initial policy p_0."""
+
+    run: Run
+    train: Sequence[Prompt]
+    held_out: Sequence[Prompt]
+    base: Policy
+
+    def next_iteration(self) -> Iteration:
+        """The first iteration without a commit, from the policy that the last commit made."""
+        last = read_chain(self.run)[-1]
+        if last.iteration == BASE:
+            return Iteration(self.run, 0, self.base, self.base)
+        return Iteration(self.run, last.iteration + 1, committed_policy(self.run, last.iteration, self.base), self.base)
+
+
+def prepare(run: Run) -> Material:
+    """Read and check everything that ``run.config`` names.
+
+    Raises ConfigError, InputError, RewardError or IntegrityError, all before weights load.
+    """
+    config = run.config
+    splits = split_prompts(config.prompts, config.seed, embedded.resolve)
+    modality = backend(config.policy.type)
+    modality.check(config.policy, [*splits.train, *splits.held_out], config.sampling)
+    check_rewards(config.scoring)
+    if config.evaluation.perplexity_text is not None:
+        perplexity_texts(config.evaluation.perplexity_text, config.evaluation.max_perplexity_texts)
+    if config.sampling.prompts_per_iteration > len(splits.train):
+        raise InputError(
+            "fewer training prompts than an iteration draws", got=f"{len(splits.train)} in {config.prompts.train}",
+            expected=f"at least sampling.prompts_per_iteration = {config.sampling.prompts_per_iteration}",
+            do="add prompts, or lower it",
+        )  # fmt: skip
+    held_out = draw(
+        splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0
+    )
+    write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
+    return Material(run, splits.train, held_out, modality.base_policy(config.policy))
+
+
+def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:
+    """The policy that a committed iteration made, its bytes checked.
+
+    Raises IntegrityError if the bytes, or the base that an adapter was trained on, changed.
+    """
+    if iteration == BASE:
+        return base
+    commit = read_chain(run)[iteration + 1]
+    policy = Artifact(run.folder(iteration) / "policy", commit.outputs["policy"])
+    verify(policy)
+    if (expected := commit.content["policy"]["base"]) is None:
+        return Policy(policy.path, policy.digest)
+    verify(Artifact(base.path, expected))
+    return Policy(policy.path, policy.digest, Artifact(base.path, expected))
+
+
+def perplexity_texts(reference: str, count: int) -> list[str]:
+    """The first ``count`` texts of a file of held-out texts."""
+    return [prompt.text for prompt in load_prompts(Path(embedded.resolve(reference)), "text")[:count]]
