@@ -1,0 +1,110 @@
+"""What ``dvc.yaml`` needs from us: receipts that a stage leaves behind, and the way around DVC's blind spots.
+
+A receipt is small and holds no clock, so DVC compares content: equal receipts mean that nothing
+downstream has to run. DVC itself looks at the receipt of ``align`` only, never at the run; so
+``repro`` checks the run first, and takes the receipt away where it does not hold.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.views.run import RunView, find_run, view_run
+from flows.views.text import harmless, number
+from raft_core.embedded.cache import Receipt
+from raft_core.errors import InputError, RaftError, StepError
+from raft_core.records.artifacts import write_bytes, write_json
+from raft_core.records.run import read_chain, verify_outputs
+
+ALIGN_RECEIPT = Path("data/align.json")
+
+
+def write_parts_receipt(path: Path, receipts: Mapping[str, Receipt]) -> None:
+    """What the stages of a world hold: names, versions and digests."""
+    write_json(path, {name: asdict(receipt) for name, receipt in receipts.items()})
+
+
+def write_align_receipt(path: Path, workspace: Path, name: str) -> None:
+    """How a run ended, and the digest of its last commit, which the whole chain hangs on."""
+    run = find_run(workspace, name)
+    view = view_run(run)
+    write_json(
+        path,
+        {
+            "name": name, "status": view.status, "best": view.best, "reason": view.reason,
+            "commit": read_chain(run)[-1].digest,
+        },
+    )  # fmt: skip
+
+
+def fault_of(workspace: Path, receipt: Path) -> str | None:
+    """Why the run that ``receipt`` tells of does not hold; None if every byte of it is there."""
+    try:
+        told = json.loads(receipt.read_bytes())
+        run = find_run(workspace, told["name"])
+        chain = read_chain(run)
+        if not chain or chain[-1].digest != told["commit"]:
+            return f"run {told['name']} does not end with the commit that {receipt} names"
+        for commit in chain:
+            verify_outputs(run, commit)
+    except FileNotFoundError:
+        return f"no {receipt}"
+    except RaftError as error:
+        return error.what
+    except (ValueError, KeyError, TypeError):
+        return f"{receipt} is no receipt"
+    return None
+
+
+def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
+    """Run ``dvc repro``; True if the run of ``align`` was there already and nothing had to be done to it.
+
+    Raises StepError when a stage fails.
+    """
+    receipt = workspace / ALIGN_RECEIPT
+    if fault_of(workspace, receipt) is not None:
+        receipt.unlink(missing_ok=True)
+    before = _state(receipt)
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro", *extra], cwd=workspace, check=False)
+    if done.returncode:
+        raise StepError(
+            "a stage of dvc.yaml failed; its own message stands above", got=f"dvc repro exited {done.returncode}",
+            do="mend what it names, then run the same command again: finished stages are kept",
+        )  # fmt: skip
+    return before is not None and before == _state(receipt)
+
+
+def aligned_run(receipt: Path) -> str:
+    """The name of the run that a receipt of ``align`` tells of. Raises InputError if it is none."""
+    try:
+        return str(json.loads(receipt.read_bytes())["name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{receipt} is no receipt", got=error, do="run raft repro, or raft align --receipt") from None
+
+
+def write_report(folder: Path, view: RunView) -> None:
+    """``report.json`` (metrics for ``dvc metrics``) and ``report.md`` of a run, without times."""
+    rows = [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in view.rows]
+    best = next((row for row in rows if row["iteration"] == view.best), {})
+    write_json(folder / "report.json", {"run": view.name, "base": rows[0] if rows else {}, "best": best})
+    write_bytes(folder / "report.md", _markdown(view, rows).encode())
+
+
+def _markdown(view: RunView, rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = {
+        "reward": 2, "reward_low": 2, "reward_high": 2, "gold_reward": 2, "perplexity": 2, "distinct_1": 3,
+        "distinct_2": 3, "kl": 2, "headroom": 2, "truncation": 2, "acceptance": 3,
+    }  # fmt: skip
+    lines = [
+        f"# {view.name}", "", f"{view.status}: {harmless(view.reason)}", "",
+        f"| iteration | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}",
+    ]  # fmt: skip
+    for row in rows:
+        label = "base" if row["iteration"] == -1 else str(row["iteration"])
+        mark = " ★" if row["iteration"] == view.best else ""
+        lines.append(f"| {label}{mark} | {' | '.join(number(row.get(k), d) for k, d in columns.items())} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,176 @@
+"""What there is to see of a run: its commits and reports, joined with what the clock touched."""
+
+import fcntl
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raft_core import gates
+from raft_core.errors import ConfigError, IntegrityError, RaftError
+from raft_core.records.artifacts import file_digest
+from raft_core.records.run import Commit, Run, read_chain, read_events, read_run
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,79}")
+"""What a run may be called: it becomes a folder."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as it can be shown. ``rows``: the flat report of each iteration and its seconds, base first.
+
+    ``status``: running, completed, converged, stopped or interrupted.
+    """
+
+    name: str
+    status: str
+    best: int | None
+    reason: str
+    planned: int
+    rows: Sequence[Row]
+    warnings: Sequence[str]
+    decisions: Sequence[Mapping[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``raft show --json``."""
+        return {
+            "name": self.name, "status": self.status, "best": self.best, "reason": self.reason,
+            "iterations": [dict(row) for row in self.rows],
+        }  # fmt: skip
+
+    def summary(self) -> dict[str, Any]:
+        """One entry of ``raft runs --json``."""
+        rewards = [row.get("reward") for row in self.rows]
+        return {
+            "name": self.name, "status": self.status, "best": self.best, "reason": self.reason,
+            "iterations_done": max(len(self.rows) - 1, 0), "iterations_planned": self.planned,
+            "reward_base": rewards[0] if rewards else None, "reward": rewards[-1] if rewards else None,
+        }  # fmt: skip
+
+
+def check_name(name: str) -> str:
+    """``name`` if a run may be called so. Raises ConfigError."""
+    if NAME.fullmatch(name):
+        return name
+    raise ConfigError(
+        "a run cannot be called so", got=repr(name), expected="letters, digits, _ . - (at most 80), no dot in front",
+        do="choose another name",
+    )  # fmt: skip
+
+
+def find_run(workspace: Path, name: str | None) -> Run:
+    """The run called ``name``, or the one that was last worked on. Raises ConfigError where there is none."""
+    runs = workspace / "runs"
+    if name is not None:
+        return read_run(runs / check_name(name))
+    paths = list(run_paths(workspace))
+    if not paths:
+        raise ConfigError(f"no run in {runs}", do="start one: raft align configs/tiny.yaml")
+    return read_run(max(paths, key=last_touched))
+
+
+def run_paths(workspace: Path) -> Iterator[Path]:
+    """Every run's folder in a workspace, by name."""
+    runs = workspace / "runs"
+    for path in sorted(runs.iterdir()) if runs.is_dir() else ():
+        if NAME.fullmatch(path.name) and (path / "config.yaml").is_file():
+            yield path
+
+
+def last_touched(path: Path) -> float:
+    """When the run in ``path`` was last worked on, in seconds since the epoch."""
+    files = (path / "events.jsonl", path / "config.yaml")
+    return max(file.stat().st_mtime for file in files if file.exists())
+
+
+def view_run(run: Run) -> RunView:
+    """Read what there is to see. Raises IntegrityError where a commit or a report was edited."""
+    chain = read_chain(run)
+    reports = [_report(run, commit) for commit in chain]
+    seconds = _seconds(read_events(run, "step"))
+    rows = [
+        {**_flat(report), "iteration": commit.iteration, **seconds[commit.iteration]}
+        for commit, report in zip(chain, reports, strict=True)
+    ]
+    status, best, reason = _state(run, reports)
+    return RunView(
+        name=run.name, status=status, best=best, reason=reason, planned=run.config.iterations, rows=rows,
+        warnings=[str(event.get("message", "")) for event in read_events(run, "warning")],
+        decisions=read_events(run, "decision"),
+    )  # fmt: skip
+
+
+def view_or_fault(path: Path) -> RunView:
+    """Like ``view_run``, but a run that cannot be read is shown as broken, so that a list stays whole."""
+    try:
+        return view_run(read_run(path))
+    except RaftError as error:
+        return RunView(path.name, "broken", None, error.what, 0, (), (), ())
+
+
+def is_running(run: Run) -> bool:
+    """Whether a live process holds the run."""
+    try:
+        lock = (run.path / "lock").open("rb")
+    except FileNotFoundError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | None, str]:
+    """Status, best iteration and reason. The gates are pure, so a clone without events says the same."""
+    done, planned, running = len(reports) - 1, run.config.iterations, is_running(run)
+    if done < 0:
+        return _alive(running), None, "the base is being evaluated" if running else "nothing is finished yet"
+    decision = gates.decide(reports[0], reports[1:], run.config.gates, planned)
+    recorded = (run.path / "events.jsonl").exists()
+    if not decision.go_on and not running and (read_events(run, "finished") or not recorded):
+        return decision.kind, decision.best, decision.reason
+    if not decision.go_on:
+        return _alive(running), decision.best, f"{decision.reason}; its records are still to be completed"
+    if running:
+        return "running", decision.best, f"iteration {done} of 0–{planned - 1} is being worked on"
+    return "interrupted", decision.best, f"{done} of {planned} iterations are done; raft align goes on from there"
+
+
+def _alive(running: bool) -> str:
+    return "running" if running else "interrupted"
+
+
+def _report(run: Run, commit: Commit) -> Mapping[str, Any]:
+    path = run.folder(commit.iteration) / "report.json"
+    expected = commit.outputs.get("report.json")
+    try:
+        if expected is not None and (got := file_digest(path)) != expected:
+            raise IntegrityError(
+                f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}", do="restore it from git"
+            )
+        report: Mapping[str, Any] = json.loads(path.read_bytes())
+        return report
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"not a readable report: {path}", got=error, do="restore it from git") from error
+
+
+def _flat(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if not isinstance(value, dict | list)}
+
+
+def _seconds(steps: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+    """Iteration → {"seconds": all, "seconds_sample": …}; a step that ran more than once counts each time."""
+    spent: dict[int, dict[str, float]] = defaultdict(lambda: {"seconds": 0.0})
+    for event in steps:
+        took, key = float(event.get("seconds", 0.0)), f"seconds_{event['step']}"
+        row = spent[int(event["iteration"])]
+        row["seconds"] = round(row["seconds"] + took, 3)
+        row[key] = round(row.get(key, 0.0) + took, 3)
+    return spent

@@ -1,0 +1,52 @@
+"""Text for a terminal: numbers, sparklines, and model output made harmless."""
+
+import math
+import re
+from collections.abc import Sequence
+
+BARS = "▁▂▃▄▅▆▇█"
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_PICTURES = {"\n": "⏎", "\t": "⇥"}
+
+
+def harmless(text: str, limit: int | None = None) -> str:
+    """``text`` in one line without a character that a terminal would obey.
+
+    Control characters (escape sequences, carriage returns), direction overrides and invisible
+    characters become visible; beyond ``limit`` characters the rest is left out.
+    """
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return _CONTROL.sub(lambda match: _PICTURES.get(match[0], f"\\x{ord(match[0]):02x}"), text)
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """One bar a value, from the lowest to the highest; a value that does not exist is a space.
+
+    Equal values are all half high.
+    """
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    if not known:
+        return " " * len(values)
+    low, high = min(known), max(known)
+
+    def bar(value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return " "
+        share = (value - low) / (high - low) if high > low else 0.5
+        return BARS[min(int(share * len(BARS)), len(BARS) - 1)]
+
+    return "".join(map(bar, values))
+
+
+def number(value: object, digits: int = 2) -> str:
+    """A value of a report; "–" where there is none."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return "–"
+    return f"{value:,.{digits}f}"
+
+
+def percent(value: object) -> str:
+    """A share as a percentage; "–" where there is none."""
+    return f"{value:.0%}" if isinstance(value, int | float) and not isinstance(value, bool) else "–"
