@@ -1,0 +1,9 @@
+"""The two default worlds: ``reviews`` (real parts that pip delivers) and ``tiny`` (made in place).
+
+Nothing here imports torch before a stage is really built.
+"""
+
+from raft_core.embedded.cache import Progress, Receipt, cache_folder
+from raft_core.embedded.worlds import prepare, resolve, worlds_of
+
+__all__ = ["Progress", "Receipt", "cache_folder", "prepare", "resolve", "worlds_of"]
