@@ -1,27 +1,18 @@
 """``raft …``: thin, one function a command; the only place of this floor that reads the environment.
 
-Exit codes: 0 done, 2 the user's mistake, 3 stopped by a gate, 4 a failed step, 130 interrupted.
 Heavy libraries are imported inside the commands that need them.
 """
 
 import json
 import os
-import shlex
 import sys
-import tempfile
-import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from flows.views.text import harmless
-from raft_core.errors import ConfigError, GateStop, InputError, RaftError, RunBusyError, RunMismatchError
-
-DONE, USERS_MISTAKE, STOPPED_BY_GATE, FAILED_STEP, INTERRUPTED = 0, 2, 3, 4, 130
+from flows import exits
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -97,7 +88,7 @@ def align(
     else:
         _show_end(workspace, run_name, nothing_to_do=result.nothing_to_do, as_json=as_json)
         if result.status == "stopped":
-            raise typer.Exit(STOPPED_BY_GATE)
+            raise typer.Exit(exits.STOPPED_BY_GATE)
 
 
 @app.command()
@@ -206,13 +197,13 @@ def doctor(as_json: AsJson = False) -> None:
     from flows.doctor import diagnose, show_findings
 
     workspace = _workspace()
-    findings = diagnose(workspace, _tracking_uri(workspace))
+    findings = diagnose(workspace, _tracking_uri(workspace), os.environ.get("CXX"))
     if as_json:
         _print_json([finding.as_json() for finding in findings])
     else:
         _console().print(show_findings(findings))
     if any(finding.level == "missing" for finding in findings):
-        raise typer.Exit(FAILED_STEP)
+        raise typer.Exit(exits.FAILED_STEP)
 
 
 @app.command(hidden=True)
@@ -265,53 +256,8 @@ def _show_end(workspace: Path, name: str, *, nothing_to_do: bool, as_json: bool)
     console.print(what_next(name, _tracking_uri(workspace)), markup=False, soft_wrap=True)
 
 
-def exit_code(error: RaftError) -> int:
-    """Which exit code an error of ours has."""
-    if isinstance(error, ConfigError | InputError | RunBusyError | RunMismatchError):
-        return USERS_MISTAKE
-    return STOPPED_BY_GATE if isinstance(error, GateStop) else FAILED_STEP
-
-
-def run_command(arguments: Sequence[str]) -> int:
-    """Run one command line; tells errors in one clear message and returns the exit code."""
-    debug = "--debug" in arguments
-    try:
-        app([a for a in arguments if a != "--debug"], prog_name="raft")
-    except SystemExit as leave:
-        code = leave.code if isinstance(leave.code, int) else FAILED_STEP
-        if code == INTERRUPTED:
-            _tell(f"interrupted; resume with: {shlex.join(['raft', *arguments])}")
-        return code
-    except RaftError as error:
-        if debug:
-            traceback.print_exc()
-        _tell(f"error: {error}")
-        return exit_code(error)
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        _tell(f"error: {type(error).__name__}: {error}\n  {_keep_traceback()}")
-        return FAILED_STEP
-    return DONE
-
-
-def _tell(text: str) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text("\n".join(harmless(line, 2000) for line in text.splitlines())))
-
-
-def _keep_traceback() -> str:
-    text = traceback.format_exc()
-    try:
-        with tempfile.NamedTemporaryFile("w", prefix="raft-traceback-", suffix=".txt", delete=False) as file:
-            file.write(text)
-    except OSError:
-        return text
-    return f"traceback: {file.name}"
-
-
 def main() -> None:
     """Entry point of the ``raft`` command."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    sys.exit(run_command(sys.argv[1:]))
+    sys.exit(exits.run_command(app, sys.argv[1:]))

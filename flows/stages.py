@@ -68,14 +68,21 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
     receipt = workspace / ALIGN_RECEIPT
     if fault_of(workspace, receipt) is not None:
         receipt.unlink(missing_ok=True)
-    before = _state(receipt)
+    before = _written(receipt)
     done = subprocess.run([sys.executable, "-m", "dvc", "repro", *extra], cwd=workspace, check=False)
     if done.returncode:
         raise StepError(
             "a stage of dvc.yaml failed; its own message stands above", got=f"dvc repro exited {done.returncode}",
             do="mend what it names, then run the same command again: finished stages are kept",
         )  # fmt: skip
-    return before is not None and before == _state(receipt)
+    return before is not None and before == _written(receipt)
+
+
+def _written(receipt: Path) -> tuple[int, bytes] | None:
+    try:
+        return receipt.stat().st_mtime_ns, receipt.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def aligned_run(receipt: Path) -> str:
