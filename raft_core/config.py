@@ -91,6 +91,7 @@ class FunctionRewardConfig(RewardConfig):
     type: Literal["function"] = "function"
     function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$")
     batched: bool = Field(True, description="true: lists in, a list out; false: one sample at a time")
+    files: tuple[str, ...] = Field((), description="what else the function reads; a change of it scores anew")
 
 
 class ClassifierRewardConfig(RewardConfig):

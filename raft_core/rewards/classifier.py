@@ -1,0 +1,166 @@
+"""A reward that is a transformers sequence-classification model: the raw output (logit) of one label.
+
+Texts are sorted by length and padded in batches of ``batch_size``; weights and arithmetic are
+float32. A text longer than ``max_tokens`` loses its beginning, so the completion is always read.
+Only safetensors are loaded, and never code from the folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raft_core.config import ClassifierRewardConfig
+from raft_core.embedded import resolve
+from raft_core.errors import ConfigError, InputError
+from raft_core.records.artifacts import folder_digest
+from raft_core.rewards.base import ScoredText, reward_identity, texts
+from raft_core.types import Prompt
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierReward:
+    """A model in memory. ``output`` is the index of the label that scores."""
+
+    identity: str
+    model: Any
+    tokenizer: Any
+    output: int
+    text: ScoredText
+    batch_size: int
+    max_tokens: int
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """One logit a sample."""
+        import torch
+
+        encoded = self.tokenizer(
+            texts(self.text, prompts, completions), truncation=True, max_length=self.max_tokens, verbose=False
+        )
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+        scores = [0.0] * len(order)
+        with torch.inference_mode():
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                batch = self.tokenizer.pad(
+                    {name: [v[i] for i in rows] for name, v in encoded.items()}, return_tensors="pt"
+                )
+                logits_BL = self.model(**batch.to(self.model.device)).logits
+                for row, logit in zip(rows, logits_BL[:, self.output].float().tolist(), strict=True):
+                    scores[row] = logit
+        return scores
+
+
+def load(config: ClassifierRewardConfig) -> ClassifierReward:
+    """The model in the folder that ``config`` names, on the GPU where there is one.
+
+    Raises InputError for a folder that cannot be used, ConfigError for a label or length that the model lacks.
+    """
+    folder = resolve(config.model)
+    _check_files(folder)
+    identity = reward_identity(config, folder_digest(folder))
+    model = _load_model(folder)
+    tokenizer = _load_tokenizer(folder, model)
+    return ClassifierReward(
+        identity=identity, model=model, tokenizer=tokenizer, output=_output(folder, model, config.label),
+        text=config.text, batch_size=config.batch_size, max_tokens=_max_tokens(folder, model, tokenizer, config),
+    )  # fmt: skip
+
+
+def _check_files(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"no classification model in {folder}", expected="a folder in transformers format (config.json, …)",
+            do="correct `model` of the reward; it is relative to the current folder",
+        )  # fmt: skip
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"no weights in {folder}", expected="*.safetensors (other formats can carry code, and are not loaded)",
+            do="save the model again with save_pretrained()",
+        )  # fmt: skip
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise InputError(
+            f"no tokenizer in {folder}", expected=f"one of {', '.join(_TOKENIZER_FILES)}",
+            do="save the tokenizer that the model was trained with into the same folder",
+        )  # fmt: skip
+
+
+def _load_model(folder: Path) -> Any:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"classification model cannot be loaded: {folder}", got=error,
+            do="fetch a file that was cut again; a model that needs Python code of its own cannot be loaded",
+        ) from error  # fmt: skip
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    if absent := sorted([*loading["missing_keys"], *loading["mismatched_keys"]]):
+        raise InputError(
+            f"not all weights of the classifier are in {folder}", got=f"without {', '.join(map(str, absent[:3]))}",
+            expected="a trained classification head; missing weights would be random",
+            do="train the model as a sequence classifier first, or name the right folder",
+        )  # fmt: skip
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load_tokenizer(folder: Path, model: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise InputError(
+            f"tokenizer cannot be loaded: {folder}", got=error, do="save it again, beside the model"
+        ) from error
+    tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"the tokenizer in {folder} has no token to pad with", do="set its pad_token and save it")
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer
+
+
+def _output(folder: Path, model: Any, label: str | None) -> int:
+    labels = {str(name): int(index) for index, name in model.config.id2label.items()}
+    if label is None and len(labels) == 1:
+        return 0
+    if label in labels:
+        return labels[label]
+    raise ConfigError(
+        f"which label of {folder} is the reward?", got="no `label`" if label is None else f"label: {label}",
+        expected=f"one of {', '.join(labels)}", do="set `label` of the reward",
+    )  # fmt: skip
+
+
+def _max_tokens(folder: Path, model: Any, tokenizer: Any, config: ClassifierRewardConfig) -> int:
+    most = min(getattr(model.config, "max_position_embeddings", None) or config.max_tokens, tokenizer.model_max_length)
+    if config.max_tokens > most:
+        raise ConfigError(
+            f"max_tokens {config.max_tokens} is more than {folder} can read", expected=f"at most {most}",
+            do=f"set max_tokens: {most}",
+        )  # fmt: skip
+    return config.max_tokens

@@ -1,0 +1,109 @@
+"""A reward that looks words up: VADER's compound sentiment, or the mean of your own word scores.
+
+VADER (Hutto and Gilbert, 2014): rules over rated words, in [−1, 1]; a text without any of them is 0.
+Your own file: r(text) = Σ score(word) / number of words, unknown words 0, an empty text 0. Words are
+runs of letters and digits (an apostrophe may join two), compared without case.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from raft_core.config import LexiconRewardConfig
+from raft_core.embedded import resolve
+from raft_core.errors import InputError
+from raft_core.records.artifacts import file_digest, json_digest
+from raft_core.rewards.base import ScoredText, reward_identity, texts
+from raft_core.types import Prompt
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class LexiconReward:
+    """Mean score of a text's words."""
+
+    identity: str
+    scores: dict[str, float]
+    text: ScoredText
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """One mean a sample."""
+        return [self._mean(text) for text in texts(self.text, prompts, completions)]
+
+    def _mean(self, text: str) -> float:
+        words = _WORD.findall(text.casefold())
+        return sum(self.scores.get(word, 0.0) for word in words) / max(1, len(words))
+
+
+@dataclass(frozen=True, slots=True)
+class VaderReward:
+    """VADER's compound score of a text."""
+
+    identity: str
+    analyzer: Any
+    text: ScoredText
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """One compound score in [−1, 1] a sample."""
+        return [self.analyzer.polarity_scores(text)["compound"] for text in texts(self.text, prompts, completions)]
+
+
+def load(config: LexiconRewardConfig) -> LexiconReward | VaderReward:
+    """The lexicon in ``config.file``, or VADER. Raises InputError naming a line that cannot be used."""
+    if config.file is None:
+        return _vader(config)
+    path = resolve(config.file)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"lexicon cannot be read: {path}", got=error, expected="UTF-8 lines of WORD<tab>SCORE",
+            do="correct `file` of the reward; it is relative to the current folder",
+        ) from None  # fmt: skip
+    return LexiconReward(reward_identity(config, file_digest(path)), _read(path, lines), config.text)
+
+
+def _vader(config: LexiconRewardConfig) -> VaderReward:
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    spec = find_spec("vaderSentiment.vaderSentiment")
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin)
+    files = [source, source.with_name("vader_lexicon.txt"), source.with_name("emoji_utf8_lexicon.txt")]
+    identity = reward_identity(config, json_digest([file_digest(file) for file in files]))
+    return VaderReward(identity, SentimentIntensityAnalyzer(), config.text)
+
+
+def _read(path: Path, lines: Sequence[str]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        word, score = _entry(path, number, line)
+        if word in scores:
+            raise InputError(f"{path}, line {number}: {word!r} has a score already", do="remove one of the two lines")
+        scores[word] = score
+    if not scores:
+        raise InputError(f"lexicon without a word: {path}", expected="lines of WORD<tab>SCORE")
+    return scores
+
+
+def _entry(path: Path, number: int, line: str) -> tuple[str, float]:
+    word, _tab, score_text = (part.strip() for part in line.partition("\t"))
+    word = word.casefold()
+    try:
+        score = float(score_text)
+    except ValueError:
+        score = float("nan")
+    if not isfinite(score) or not _WORD.fullmatch(word):
+        raise InputError(
+            f"{path}, line {number} is no entry of a lexicon", got=repr(line[:80]),
+            expected="one WORD (letters, digits, apostrophes), a tab, a finite number",
+        )  # fmt: skip
+    return word, score

@@ -1,0 +1,150 @@
+"""A reward that is a linear model on TF-IDF features, kept without pickle.
+
+r(text) = intercept + coef · x / |x|,  x_t = (1 + ln tf_t) · idf_t  (tf_t · idf_t without ``sublinear_tf``),
+over words and word n-grams, as scikit-learn's TfidfVectorizer defines them. A text without a
+known term scores the intercept.
+
+FOLDER/config.json        kind, ngram_range, lowercase, token_pattern, sublinear_tf, intercept
+FOLDER/vocabulary.json    {term: index}, the indices 0 … V−1
+FOLDER/model.safetensors  idf [V], coef [V], float64
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from raft_core.config import LinearRewardConfig, Step
+from raft_core.embedded import resolve
+from raft_core.errors import InputError
+from raft_core.records.artifacts import folder_digest, write_bytes, write_json
+from raft_core.rewards.base import ScoredText, reward_identity, texts
+from raft_core.types import Prompt
+
+_SETTINGS = ("ngram_range", "lowercase", "token_pattern", "sublinear_tf")
+_FIXED = {
+    "analyzer": "word", "binary": False, "norm": "l2", "preprocessor": None, "stop_words": None,
+    "strip_accents": None, "tokenizer": None, "use_idf": True,
+}  # fmt: skip
+
+
+class LinearModel(Step):
+    """``config.json`` of a model."""
+
+    kind: Literal["tfidf_linear"] = "tfidf_linear"
+    ngram_range: tuple[int, int] = (1, 1)
+    lowercase: bool = True
+    token_pattern: str = r"(?u)\b\w+\b"
+    sublinear_tf: bool = True
+    intercept: float = Field(0.0, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearReward:
+    """A model in memory. coef_V: float64, one weight a term."""
+
+    identity: str
+    vectorizer: Any
+    coef_V: NDArray[np.float64]
+    intercept: float
+    text: ScoredText
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """One number a sample."""
+        features_BV = self.vectorizer.transform(texts(self.text, prompts, completions))
+        scores: list[float] = (features_BV @ self.coef_V + self.intercept).tolist()
+        return scores
+
+
+def load(config: LinearRewardConfig) -> LinearReward:
+    """The model in the folder that ``config`` names. Raises InputError naming the file that cannot be used."""
+    folder = resolve(config.model)
+    if not folder.is_dir():
+        raise InputError(
+            f"no such folder: {folder}", expected="config.json, vocabulary.json and model.safetensors",
+            do="correct `model` of the reward; it is relative to the current folder",
+        )  # fmt: skip
+    model = _read_config(folder / "config.json")
+    vocabulary = _read_vocabulary(folder / "vocabulary.json")
+    idf_V, coef_V = _read_weights(folder / "model.safetensors", len(vocabulary))
+    identity = reward_identity(config, folder_digest(folder))
+    return LinearReward(identity, _vectorizer(model, vocabulary, idf_V), coef_V, model.intercept, config.text)
+
+
+def save(folder: Path, vectorizer: Any, ridge: Any) -> None:
+    """Write a fitted TfidfVectorizer and linear regressor (``coef_``, ``intercept_``) to ``folder``.
+
+    Raises ValueError for a vectorizer whose settings the format cannot hold.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    settings = vectorizer.get_params()
+    if wrong := {name: settings[name] for name, value in _FIXED.items() if settings[name] != value}:
+        raise ValueError(f"the format holds no vectorizer with {wrong}; it needs {_FIXED}")
+    model = LinearModel(**{name: settings[name] for name in _SETTINGS}, intercept=float(np.ravel(ridge.intercept_)[0]))
+    weights = {"idf": vectorizer.idf_, "coef": np.ravel(ridge.coef_)}
+    write_json(folder / "config.json", model.model_dump(mode="json"))
+    write_json(folder / "vocabulary.json", {term: int(index) for term, index in vectorizer.vocabulary_.items()})
+    write_bytes(
+        folder / "model.safetensors", to_bytes({n: np.ascontiguousarray(w, np.float64) for n, w in weights.items()})
+    )
+
+
+def _vectorizer(model: LinearModel, vocabulary: dict[str, int], idf_V: NDArray[np.float64]) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    settings = {name: getattr(model, name) for name in _SETTINGS}
+    vectorizer = TfidfVectorizer(vocabulary=vocabulary, dtype=np.float64, **_FIXED, **settings)
+    vectorizer.idf_ = idf_V
+    return vectorizer
+
+
+def _read_config(path: Path) -> LinearModel:
+    try:
+        model = LinearModel.model_validate_json(path.read_bytes())
+        re.compile(model.token_pattern)
+    except (OSError, ValidationError, re.error) as error:
+        raise InputError(
+            f"no configuration of a linear model: {path}", got=error, expected="kind: tfidf_linear"
+        ) from None
+    if not 1 <= model.ngram_range[0] <= model.ngram_range[1]:
+        raise InputError(f"impossible ngram_range in {path}", got=model.ngram_range, expected="1 <= least <= most")
+    return model
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    try:
+        vocabulary = json.loads(path.read_bytes())
+        whole = bool(vocabulary) and sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"vocabulary cannot be read: {path}", got=error, expected="{term: index}") from None
+    if not whole:
+        raise InputError(f"vocabulary with gaps: {path}", expected=f"the indices 0 to {len(vocabulary) - 1}, each once")
+    return {str(term): int(index) for term, index in vocabulary.items()}
+
+
+def _read_weights(path: Path, num_terms: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        weights = load_file(path)
+        idf_V, coef_V = (weights[name].astype(np.float64) for name in ("idf", "coef"))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"weights cannot be read: {path}", got=error, expected="safetensors idf [V], coef [V]"
+        ) from None
+    for name, array in (("idf", idf_V), ("coef", coef_V)):
+        if array.shape != (num_terms,) or not all(map(math.isfinite, array)):
+            raise InputError(
+                f"{name} in {path} does not fit the vocabulary", got=f"shape {array.shape}",
+                expected=f"{num_terms} finite numbers",
+            )  # fmt: skip
+    return idf_V, coef_V

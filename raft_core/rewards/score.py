@@ -1,0 +1,237 @@
+"""Score samples with weighted rewards: a sample that cannot be scored is data, never a crash.
+
+r(x, y) = Σ_i w_i · r_i(x, y), summed in the order of the configuration. A sample whose component raises, is
+no number or is not finite is quarantined with its reason; its other components are kept. A batch
+that raises, or returns the wrong count, is tried again one by one, so only the guilty are lost.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raft_core.config import RewardConfig, ScoringConfig, reward_name
+from raft_core.errors import IntegrityError, RaftError, RewardError
+from raft_core.records.tables import SCORED
+from raft_core.rewards.base import RewardFn, load_reward
+from raft_core.rewards.returned import Failure, as_scores, told
+from raft_core.types import Prompt
+
+SCORING_COLUMNS = ["sample_id", "prompt_id", "k", "completion", "source", "status", "reason"]
+"""The columns of SAMPLES that scoring reads; token ids and log-probabilities stay on disk."""
+
+BATCH_SAMPLES = 256
+"""Samples of one call of a reward: one guilty sample costs as many single calls."""
+
+Progress = Callable[[int], None]
+_CHEAP_FIRST = ("function", "lexicon", "linear", "classifier")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedReward:
+    """A reward in memory, the name of its component and its weight in the sum."""
+
+    name: str
+    weight: float
+    reward: RewardFn
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """The rewards that select, and the gold rewards that only watch, in the configuration's order."""
+
+    rewards: tuple[NamedReward, ...]
+    gold: tuple[NamedReward, ...]
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Component name → identity of every reward: a part of the scoring step's key."""
+        return {r.name: r.reward.identity for r in (*self.rewards, *self.gold)}
+
+
+def check_rewards(scoring: ScoringConfig) -> Rewards:
+    """Load every reward, the cheap ones first, so that a bad one is found before a policy loads.
+
+    Raises RewardError naming every reward that cannot be loaded, each with what to do.
+    """
+    configs = (*scoring.rewards, *scoring.gold)
+    loaded: dict[str, NamedReward] = {}
+    faults: list[RaftError] = []
+    for config in sorted(configs, key=lambda c: _CHEAP_FIRST.index(c.type)):
+        if faults and config.type == "classifier":
+            break
+        try:
+            loaded[reward_name(config)] = named(config)
+        except RaftError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise RewardError("\n".join([f"{len(faults)} rewards cannot be loaded:", *(f"- {f}" for f in faults)]))
+    return Rewards(
+        tuple(loaded[reward_name(c)] for c in scoring.rewards), tuple(loaded[reward_name(c)] for c in scoring.gold)
+    )
+
+
+def named(config: RewardConfig) -> NamedReward:
+    """Load one reward under its name and weight."""
+    return NamedReward(reward_name(config), config.weight, load_reward(config))
+
+
+def score(
+    samples: pa.Table,
+    prompts: Mapping[str, Prompt],
+    rewards: Sequence[NamedReward],
+    *,
+    max_failed_share: float,
+    progress: Progress | None = None,
+) -> pa.Table:
+    """A SCORED row for every row of ``samples`` (at least SCORING_COLUMNS), in the same order.
+
+    Rows that are quarantined already pass through with a null reward. ``progress`` is called with
+    the number of samples just done.
+
+    Raises RewardError as soon as more than ``max_failed_share`` of the samples cannot be scored,
+    IntegrityError for a sample whose prompt is not among ``prompts`` (prompt_id → prompt).
+    """
+    return _fill(samples, prompts, rewards, max_failed_share, progress).table()
+
+
+def score_gold(
+    samples: pa.Table,
+    prompts: Mapping[str, Prompt],
+    gold: Sequence[NamedReward],
+    *,
+    warn: Callable[[str], None],
+    progress: Progress | None = None,
+) -> pa.Table:
+    """As ``score``, for rewards that only watch: a failure gives null and one warning, and never stops."""
+    scores = _fill(samples, prompts, gold, 1.0, progress)
+    if scores.reasons:
+        first = next(iter(scores.reasons.values()))
+        warn(f"no gold reward for {len(scores.reasons)} of {scores.num_open} samples: {first}")
+    return scores.table()
+
+
+def _fill(
+    samples: pa.Table,
+    prompts: Mapping[str, Prompt],
+    rewards: Sequence[NamedReward],
+    max_failed_share: float,
+    progress: Progress | None,
+) -> "_Scores":
+    scores = _Scores(samples, rewards)
+    for start in range(0, len(samples), BATCH_SAMPLES):
+        part = samples.select(["prompt_id", "completion", "status"]).slice(start, BATCH_SAMPLES)
+        scores.add(start, part, prompts)
+        if scores.num_open and len(scores.reasons) / scores.num_open > max_failed_share:
+            raise _too_many(scores, max_failed_share)
+        if progress:
+            progress(len(part))
+    return scores
+
+
+class _Scores:
+    """What is known so far about every row; holds state because batches and rewards fill it in turn."""
+
+    def __init__(self, samples: pa.Table, rewards: Sequence[NamedReward]) -> None:
+        self.samples, self.rewards = samples, rewards
+        self.num_open = pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0
+        self.num_tried = 0
+        self.components_RN = np.full((len(rewards), len(samples)), np.nan)
+        self.reasons: dict[int, str] = {}
+
+    def add(self, start: int, part: pa.Table, prompts: Mapping[str, Prompt]) -> None:
+        """Score the rows of ``part``, which begins at row ``start``; note why a row could not be."""
+        ok = pc.equal(part["status"], "ok")
+        rows = start + np.flatnonzero(ok.to_numpy())
+        asked = _prompts_of(part["prompt_id"].filter(ok).to_pylist(), prompts)
+        completions: list[str] = part["completion"].filter(ok).to_pylist()
+        for reward, component_N in zip(self.rewards, self.components_RN, strict=True):
+            for row, value in zip(rows.tolist(), batch_scores(reward, asked, completions), strict=True):
+                if isinstance(value, Failure):
+                    self.reasons[row] = "; ".join(filter(None, (self.reasons.get(row), value.reason)))
+                else:
+                    component_N[row] = value
+        self.num_tried += len(rows)
+        for row in rows[~np.isfinite(self._sums(rows))].tolist() if self.rewards else ():
+            self.reasons.setdefault(row, "the weighted sum of the rewards is not finite")
+
+    def _sums(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        total = np.zeros(len(rows)) if self.rewards else np.full(len(rows), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for reward, component_N in zip(self.rewards, self.components_RN, strict=True):
+                total += reward.weight * component_N[rows]
+        return total
+
+    def table(self) -> pa.Table:
+        """The SCORED table."""
+        samples, failed = self.samples, sorted(self.reasons)
+        mask = np.zeros(len(samples), bool)
+        mask[failed] = True
+        reward_N = self._sums(np.arange(len(samples)))
+        columns = {name: samples[name] for name in ("sample_id", "prompt_id", "k", "source")}
+        columns["reward"] = pa.array(reward_N, mask=~np.isfinite(reward_N))
+        columns["components"] = self._components()
+        columns["status"] = pc.if_else(pa.array(mask), "quarantined", samples["status"])
+        columns["reason"] = pc.replace_with_mask(
+            samples["reason"].combine_chunks(), mask, pa.array([self.reasons[row] for row in failed], pa.string())
+        )
+        return pa.table(columns).select(SCORED.names).cast(SCORED)
+
+    def _components(self) -> pa.ListArray:
+        known_NR = np.isfinite(self.components_RN.T)
+        offsets = np.concatenate([[0], np.cumsum(known_NR.sum(axis=1))]).astype(np.int32)
+        names = pa.array([r.name for r in self.rewards], pa.string()).take(pa.array(np.nonzero(known_NR)[1]))
+        values = pa.array(self.components_RN.T[known_NR], pa.float64())
+        return pa.ListArray.from_arrays(
+            pa.array(offsets), pa.StructArray.from_arrays([names, values], ["name", "score"])
+        )
+
+
+def batch_scores(reward: NamedReward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | Failure]:
+    """One score or failure a sample; a batch that fails as a whole is tried one by one."""
+    whole = _call(reward, prompts, completions)
+    if not isinstance(whole, Failure):
+        return whole
+    if len(completions) == 1:
+        return [whole]
+    singles: list[float | Failure] = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        single = _call(reward, [prompt], [completion])
+        singles += [single] if isinstance(single, Failure) else single
+    return singles
+
+
+def _call(
+    reward: NamedReward, prompts: Sequence[Prompt], completions: Sequence[str]
+) -> list[float | Failure] | Failure:
+    if not completions:
+        return []
+    try:
+        return as_scores(reward.reward(list(prompts), list(completions)), len(completions), reward.name)
+    except Exception as error:
+        return Failure.of(f"reward '{reward.name}' raised {told(error)}")
+
+
+def _prompts_of(ids: Sequence[str], prompts: Mapping[str, Prompt]) -> list[Prompt]:
+    try:
+        return [prompts[i] for i in ids]
+    except KeyError as error:
+        raise IntegrityError(
+            "a sample belongs to no known prompt", got=f"prompt_id {error.args[0]}",
+            expected=f"one of {len(prompts)} prompts", do="score samples with the prompts table of their own iteration",
+        ) from None  # fmt: skip
+
+
+def _too_many(scores: _Scores, max_failed_share: float) -> RewardError:
+    failed = len(scores.reasons)
+    return RewardError(
+        f"too many samples cannot be scored: {failed} of {scores.num_tried} ({failed / scores.num_tried:.1%})",
+        got="\n    ".join(list(dict.fromkeys(scores.reasons.values()))[:3]),
+        expected=f"at most {max_failed_share:.1%} of {scores.num_open} samples (scoring.max_failed_share)",
+        do="correct the reward; or raise scoring.max_failed_share, and such samples are quarantined",
+    )
