@@ -1,23 +1,24 @@
 """The loop of Algorithm 1, made durable: what is finished is never done again."""
 
 import os
-import platform
 import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows import steps
+from flows.artifacts import publish
 from flows.progress import Reporter
 from flows.session import Session
 from raft_core import launch
 from raft_core.config import RaftConfig
+from raft_core.errors import RaftError
 from raft_core.gates import Decision
 from raft_core.records.run import BASE, hold, open_run, read_chain, record_event, verify_outputs
-from tasks.decide import decide, is_finished
+from tasks.decide import decide, is_finished, pending
+from tasks.finetune import next_policy
 from tasks.iteration import Iteration
 from tasks.prepare import Material, prepare
 
@@ -46,10 +47,13 @@ def align_run(
             verify_outputs(run, commit)
         if (decision := decide(run)) and not decision.go_on and is_finished(run):
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
-        launch.start()
         session = Session(run, workspace, tracking_uri, reporter or Reporter())
         record_event(run, "started", **_surroundings())
-        decision = align.with_options(flow_run_name=name)(session, prepare(run))
+        launch.start()
+        try:
+            decision = align.with_options(flow_run_name=name)(session, prepare(run))
+        finally:
+            launch.stop()
     return AlignResult(decision.kind, decision.best, run.path, decision.reason)
 
 
@@ -57,11 +61,11 @@ def align_run(
 def align(session: Session, material: Material) -> Decision:
     """Sample, score, validate, select, fine-tune, evaluate, commit, project; until a gate says stop."""
     run, train, held_out = session.run, material.train, material.held_out
-    base = Iteration(run, BASE, material.base, material.base)
     if (decision := decide(run)) is None:
-        records = {"evaluate": steps.evaluate(base, held_out, session)}
+        base = Iteration(run, BASE, material.base, material.base)
+        records = {"evaluate": steps.evaluate(base, material.base, held_out, session)}
         steps.commit(base, records, session)
-        decision = decide_and_tell(session)
+        decision = conclude(session, material)
     while decision.go_on:
         it = material.next_iteration()
         records = {"sample": steps.sample(it, train, session)}
@@ -71,8 +75,44 @@ def align(session: Session, material: Material) -> Decision:
         steps.select(it, session)
         steps.validate(it, "selected", held_out, session)
         records["finetune"] = steps.finetune(it, session)
-        records["evaluate"] = steps.evaluate(it, held_out, session)
+        policy = next_policy(it, records["finetune"].outputs["policy"])
+        records["evaluate"] = steps.evaluate(it, policy, held_out, session)
         steps.commit(it, records, session)
-        decision = decide_and_tell(session)
-    steps.finish(session, decision)
+        decision = conclude(session, material)
+    project(session, material)
+    steps.finish(session, material.base, decision)
     return decision
+
+
+def conclude(session: Session, material: Material) -> Decision:
+    """After a commit: bring it into DVC and MLflow, ask the gates, tell."""
+    project(session, material)
+    decision = decide(session.run)
+    assert decision is not None
+    last = read_chain(session.run)[-1].iteration
+    record_event(session.run, "decision", iteration=last, go_on=decision.go_on, reason=decision.reason)
+    session.reporter.say(decision.reason)
+    publish(session.run, decision)
+    return decision
+
+
+def project(session: Session, material: Material) -> None:
+    """Bring every commit that DVC or MLflow does not know yet there.
+
+    The run directory is the truth: an outage costs a warning, and is filled in at the next chance.
+    """
+    for iteration, projection in pending(session.run):
+        it = Iteration(session.run, iteration, material.base, material.base)
+        try:
+            (steps.version if projection == "version" else steps.track)(it, session)
+        except (RaftError, OSError) as error:
+            session.warn(f"{it.label} · {projection}: {error}", iteration=iteration, step=projection)
+
+
+def _surroundings() -> dict[str, object]:
+    """Who runs this, where, from which code: an event, never a part of hashed bytes."""
+    here = Path(__file__).resolve().parent
+    found = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    return {"host": socket.gethostname(), "process": os.getpid(), "git_commit": found.stdout.strip() or None}

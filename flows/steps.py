@@ -1,27 +1,32 @@
 """Each step of the loop as a Prefect task: a readable name, its cost, retries where a failure can pass."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
+import tasks.track
+import tasks.validate
+import tasks.version
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
+from tasks.validate import Stage
 
 import tasks.commit
 import tasks.evaluate
 import tasks.finetune
-import tasks.project
+import tasks.register
 import tasks.sample
 import tasks.score
 import tasks.select
-import tasks.validate
 from flows.session import Session
-from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError, RewardError
+from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError, RaftError, RewardError
+from raft_core.gates import Decision
+from raft_core.records.run import BASE, record_event
 from raft_core.records.steps import StepRecord
-from raft_core.types import Prompt
+from raft_core.types import Policy, Prompt
 from tasks.iteration import Iteration
-from tasks.validate import Stage
 
 FINAL = (ConfigError, InputError, IntegrityError, RewardError, GateStop, AssertionError, TypeError, KeyError)
 """Failures that the same call would meet again: never retried."""
@@ -87,16 +92,16 @@ def finetune(it: Iteration, session: Session) -> StepRecord:
     with session.step(it, "finetune") as running:
         record = tasks.finetune.finetune(it)
         running.reused = record.reused
-        facts = tasks.finetune.read_result(it)
-        running.done, running.child_peak_mb = facts.num_tokens, tasks.finetune.peak_memory_mb(it)
+        running.done = tasks.finetune.read_result(it).num_tokens
     return record
 
 
 @step("evaluate")
-def evaluate(it: Iteration, held_out: Sequence[Prompt], session: Session) -> StepRecord:
-    """Sample and score the held-out prompts; write the scorecard."""
+def evaluate(it: Iteration, policy: Policy, held_out: Sequence[Prompt], session: Session) -> StepRecord:
+    """Sample and score the held-out prompts with the policy that the iteration made; write the scorecard."""
     with session.step(it, "evaluate", total=len(held_out) * it.config.sampling.max_new_tokens) as running:
-        record = tasks.evaluate.evaluate(it, held_out, running.progress, session.warn)
+        record = tasks.evaluate.evaluate(it, policy, held_out, running.progress, session.warn)
+        tasks.evaluate.report(it)
         running.reused = record.reused
     return record
 
@@ -108,10 +113,36 @@ def commit(it: Iteration, records: dict[str, StepRecord], session: Session) -> N
         tasks.commit.commit(it, records)
 
 
-@step("project")
-def project(it: Iteration, session: Session) -> None:
-    """Bring the commit into DVC and MLflow; an outage is a warning, filled in at the next chance."""
-    for name, act in (("version", tasks.project.version), ("track", tasks.project.track)):
-        with session.step(it, name):
-            if warning := act(it.run, session.workspace, session.tracking_uri):
-                session.warn(warning, step=name, iteration=it.number)
+@step("version")
+def version(it: Iteration, session: Session) -> None:
+    """Bring the committed iteration's tables and checkpoint into DVC."""
+    with session.step(it, "version"):
+        done = tasks.version.version(it.run, it.number, session.workspace, push=it.config.versioning.push)
+    if done.warning:
+        session.warn(done.warning, step="version", iteration=it.number)
+    else:
+        record_event(it.run, "projected", iteration=it.number, projection="version", pointers=dict(done.pointers))
+
+
+@step("track")
+def track(it: Iteration, session: Session) -> None:
+    """Bring everything that is committed into MLflow."""
+    with session.step(it, "track"):
+        run_id = tasks.track.track(it.run, session.tracking_uri)
+    record_event(it.run, "projected", iteration=it.number, projection="track", mlflow_run=run_id)
+
+
+@task(name="finish", cache_policy=NO_CACHE)
+def finish(session: Session, base: Policy, decision: Decision) -> None:
+    """Register the best iteration as ``candidate``, write its plain checkpoint if asked for, and say how it ended."""
+    run, best = session.run, decision.best
+    if run.config.finetuning.merge and best != BASE:
+        with session.step(Iteration(run, best, base, base), "merge"):
+            tasks.finetune.merge(run, best, base)
+    try:
+        registered = tasks.register.register(run, best, session.tracking_uri)
+    except (RaftError, OSError) as error:
+        session.warn(f"the best iteration is not registered yet: {error}", step="register")
+        return
+    named = None if registered is None else asdict(registered)
+    record_event(run, "finished", status=decision.kind, best=best, reason=decision.reason, registered=named)

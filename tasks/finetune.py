@@ -1,9 +1,10 @@
 """Fine-tune (Algorithm 1, step 3): the next policy from the current one and the filtered set."""
 
+import json
 import uuid
 from dataclasses import asdict
 
-from raft_core.policies.base import FinetuneJob
+from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.steps import StepKey, StepRecord, once
 from raft_core.types import Artifact, Policy
@@ -47,3 +48,17 @@ def next_policy(it: Iteration, digest: str) -> Policy:
     """The policy that iteration ``it`` made: an adapter of the base, or full weights."""
     base = None if it.config.finetuning.lora is None else Artifact(it.base.path, it.base.digest)
     return Policy(it.folder / "policy", digest, base)
+
+
+def read_result(it: Iteration) -> FinetuneResult:
+    """What the fine-tuning reported."""
+    return FinetuneResult(**json.loads((it.folder / "finetune.json").read_bytes()))
+
+
+def merge(run: Run, iteration: int, base: Policy) -> Path:
+    """Write the policy of a committed iteration as a plain checkpoint ``runs/NAME/merged/NNN``; kept if there."""
+    policy = committed_policy(run, iteration, base)
+    out = run.path / "merged" / f"{iteration:03d}"
+    if not out.exists():
+        backend(run.config.policy.type).merge(policy, run.config.policy, out)
+    return out

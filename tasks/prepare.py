@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raft_core import embedded
-from raft_core.errors import InputError
 from raft_core.policies.base import backend
 from raft_core.prompts import draw, load_prompts, split_prompts
 from raft_core.records.artifacts import verify
@@ -45,12 +44,7 @@ def prepare(run: Run) -> Material:
     check_rewards(config.scoring)
     if config.evaluation.perplexity_text is not None:
         perplexity_texts(config.evaluation.perplexity_text, config.evaluation.max_perplexity_texts)
-    if config.sampling.prompts_per_iteration > len(splits.train):
-        raise InputError(
-            "fewer training prompts than an iteration draws", got=f"{len(splits.train)} in {config.prompts.train}",
-            expected=f"at least sampling.prompts_per_iteration = {config.sampling.prompts_per_iteration}",
-            do="add prompts, or lower it",
-        )  # fmt: skip
+    draw(splits.train, config.sampling.prompts_per_iteration, seed=config.seed, iteration=0)
     held_out = draw(
         splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0
     )

@@ -70,10 +70,13 @@ EVALUATION = _schema(
     ("gold_reward", pa.float64()), ("components", _COMPONENTS), nullable=["reward", "gold_reward"],
 )  # fmt: skip
 """One row a held-out prompt. ``base_logprobs``: the same tokens under the initial policy at the same λ."""
+PERPLEXITY = _schema(("text", pa.string()), ("logprobs", _LOGPROBS))
+"""One row a held-out text: log p (λ = 1) of every token but the first under this iteration's policy."""
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "prompts": PROMPTS, "samples": SAMPLES, "scored": SCORED, "selected": SELECTED,
     "quarantine": QUARANTINE, "validation": VALIDATION, "evaluation": EVALUATION,
+    "perplexity": PERPLEXITY,
 }  # fmt: skip
 
 
