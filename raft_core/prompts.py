@@ -152,7 +152,9 @@ def _refuse_overlap(train: Sequence[Prompt], held_out: Sequence[Prompt], config:
 
 def _prompt(row: dict[str, Any], text_column: str, where: str) -> Prompt:
     text = row[text_column]
-    optional = {name: row.get(name) for name in ("group", "source", "reference") if row.get(name) is not None}
+    optional: dict[str, Any] = {
+        name: row[name] for name in ("group", "source", "reference") if row.get(name) is not None
+    }
     for name, value in ((text_column, text), *optional.items()):
         if not isinstance(value, str):
             raise InputError(f"{where}: {name} is no text", got=_excerpt(value), do="write it as a string")

@@ -9,28 +9,24 @@ import math
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-
 Logprobs = Sequence[Sequence[float]]
 
 WORST = sys.float_info.max
 """Stands for an infinite or undefined divergence or perplexity (JSON has neither)."""
 
 
-def kl_to_base(sampling_logprobs: Logprobs, base_logprobs: Logprobs) -> float | None:
+def kl_to_base(logprobs: Logprobs, base_logprobs: Logprobs) -> float | None:
     """KL(policy || initial policy): the mean over sequences of the sum of log p_t(token) − log p_0(token).
 
-    The unbiased estimate from the policy's own samples, each under the distribution that was
-    sampled and under the initial policy at the same λ. With top-k or top-p the sampled distribution
-    is cut and the initial one is not, so the base itself scores above 0. None without sequences.
-
-    Raises ValueError if two lists of a sequence differ in length.
+    The unbiased estimate from the policy's own samples, both sides at the same λ (EVALUATION's two
+    columns): 0 for the initial policy, and by chance a little below 0 close to it. None without
+    sequences. Raises ValueError if two lists of a sequence differ in length.
     """
-    if not sampling_logprobs:
+    if not logprobs:
         return None
     sums = [
         sum(p_now - p_then for p_now, p_then in zip(now, then, strict=True))
-        for now, then in zip(sampling_logprobs, base_logprobs, strict=True)
+        for now, then in zip(logprobs, base_logprobs, strict=True)
     ]
     return math.fsum(sums) / len(sums) if all(map(math.isfinite, sums)) else WORST
 
@@ -47,19 +43,19 @@ def kl_bound(samples_per_prompt: int, iterations: int) -> float:
 
 def perplexity(logprobs: Logprobs) -> float | None:
     """exp(−mean log p) over all tokens of all sequences; None without tokens, ``WORST`` beyond floats."""
-    mean = _mean_token(logprobs)
-    if mean is None:
+    return perplexity_of(math.fsum(map(sum, logprobs)), sum(map(len, logprobs)))
+
+
+def perplexity_of(logprob: float, num_tokens: int) -> float | None:
+    """The perplexity of ``num_tokens`` tokens whose log-probabilities sum to ``logprob``."""
+    if not num_tokens:
         return None
-    return math.exp(-mean) if -mean < math.log(WORST) else WORST
+    nll = -logprob / num_tokens
+    return math.exp(nll) if nll < math.log(WORST) else WORST
 
 
-def token_entropy(sampling_logprobs: Logprobs) -> float | None:
-    """Mean of −log p over all sampled tokens: the unbiased estimate of the entropy a token."""
-    mean = _mean_token(sampling_logprobs)
-    return None if mean is None or not math.isfinite(mean) else -mean + 0.0
-
-
-def _mean_token(logprobs: Logprobs) -> float | None:
-    tokens = np.concatenate([np.asarray(line, dtype=np.float64) for line in logprobs]) if len(logprobs) else []
-    return float(np.mean(tokens)) if len(tokens) else None
-
+def token_entropy(logprobs: Logprobs) -> float | None:
+    """Mean of −log p over all sampled tokens: the estimate of the entropy a token. None if it is no number."""
+    num_tokens = sum(map(len, logprobs))
+    total = sum(map(sum, logprobs))
+    return max(0.0, -total / num_tokens) if num_tokens and math.isfinite(total) else None

@@ -59,16 +59,16 @@ class Batch:
 
 
 def scorecard(
-    evaluation: pa.Table, text_logprobs: Sequence[Sequence[float]], config: RaftConfig, *, iteration: int,
+    evaluation: pa.Table, perplexity: float | None, config: RaftConfig, *, iteration: int,
     batch: Batch | None = None, losses: Sequence[float] = (), then: pa.Table | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The whole report. The base (iteration −1) has no ``batch``, and then none of the batch's names.
 
-    ``evaluation``: the EVALUATION table; ``text_logprobs``: log p of the fixed text's tokens under
-    the policy, one list a text; ``losses``: one an optimiser step; ``then``: the EVALUATION table
-    of ``gates.convergence_window`` iterations ago, where there is one.
+    ``evaluation``: the EVALUATION table; ``perplexity``: of the fixed text under the policy (see
+    ``divergence.perplexity_of``), None without such a text; ``losses``: one an optimiser step;
+    ``then``: the EVALUATION table of ``gates.convergence_window`` iterations ago, where there is one.
     """
-    report = {"iteration": iteration, **held_out_report(evaluation, text_logprobs, config, iteration=iteration)}
+    report = {"iteration": iteration, **held_out_report(evaluation, perplexity, config, iteration=iteration)}
     if batch is None:
         return report
     gain = gain_since(evaluation, then, config) if then is not None else NOTHING
@@ -82,7 +82,7 @@ def scorecard(
 
 
 def held_out_report(
-    evaluation: pa.Table, text_logprobs: Sequence[Sequence[float]], config: RaftConfig, *, iteration: int
+    evaluation: pa.Table, perplexity: float | None, config: RaftConfig, *, iteration: int
 ) -> dict[str, Any]:
     """HELD_OUT_METRICS and the nested ``slices``, ``rewards`` and ``gold_rewards``."""
     completions = evaluation["completion"].to_pylist()
@@ -94,7 +94,7 @@ def held_out_report(
         "num_prompts": evaluation.num_rows,
         "reward": reward.mean, "reward_low": reward.low, "reward_high": reward.high,
         "gold_reward": gold.mean, "gold_reward_low": gold.low, "gold_reward_high": gold.high,
-        "perplexity": divergence.perplexity(text_logprobs),
+        "perplexity": perplexity,
         "response_perplexity": divergence.perplexity(base_logprobs),
         "distinct_1": diversity.distinct(completions, 1), "distinct_2": diversity.distinct(completions, 2),
         "unique_1": diversity.unique(completions, 1), "unique_2": diversity.unique(completions, 2),
@@ -155,8 +155,8 @@ def _ranking_facts(valid: pa.Table, config: RaftConfig) -> dict[str, float | Non
     best_B = np.maximum.reduceat(rewards_N, starts_B)
     shared_B = np.add.reduceat(rewards_N == np.repeat(best_B, sizes_B), starts_B, dtype=np.int64)
     mean, best = float(rewards_N.mean()), float(best_B.mean())
-    passes_B = _passes(best_B, config)
-    all_B = shared_B == sizes_B if passes_B is None else np.minimum.reduceat(_passes(rewards_N, config), starts_B)
+    passes_B, passes_N = _passes(best_B, config), _passes(rewards_N, config)
+    all_B = shared_B == sizes_B if passes_N is None else np.minimum.reduceat(passes_N, starts_B)
     limits = config.validation
     span = float(rewards_N.max() - rewards_N.min())
     if limits.reward_min is not None and limits.reward_max is not None:

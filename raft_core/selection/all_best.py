@@ -21,4 +21,5 @@ def select(candidates: Candidates, config: AllBestConfig, samples_per_prompt: in
     order = ranking(candidates)
     rewards = candidates.rewards_N[order]
     best = best_of_prompt(candidates.prompts_N[order], rewards)
-    return order[(rewards == best) & (best > config.success)]
+    kept: NDArray[np.bool_] = (rewards == best) & (best > config.success)
+    return order[kept]
