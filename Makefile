@@ -1,0 +1,59 @@
+# make align       a whole alignment: configs/reviews.yaml through DVC, skipping what is unchanged
+# make align CONFIG=configs/tiny.yaml ARGS="sampling.samples_per_prompt=16"
+# make test        everything that two cores do in a quarter of an hour; test-unit: under a minute
+# make test-full   the matrices, the servers and the real parts too
+#
+# PIP_ARGS is handed to pip (which torch to take: see README.md), PYTHON names an interpreter.
+
+DEFAULT_CONFIG = configs/reviews.yaml
+CONFIG ?= $(DEFAULT_CONFIG)
+ARGS ?=
+PIP_ARGS ?=
+PYTHON ?=
+PYTEST_ARGS ?=
+export PIP_ARGS PYTHON
+
+RUN = sh infra/env.sh run
+PYTEST = $(RUN) python -m pytest -n 2 --dist loadfile
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL = help
+.NOTPARALLEL:
+.PHONY: help align test test-unit test-full lint bench env env-test clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+align: env
+ifeq ($(CONFIG)|$(ARGS),$(DEFAULT_CONFIG)|)
+	@$(RUN) raft repro
+else
+	@$(RUN) raft align '$(CONFIG)' $(ARGS)
+endif
+
+test: lint
+	@$(PYTEST) -m "not full and not real_parts and not gpu" $(PYTEST_ARGS)
+
+test-unit: env-test
+	@$(PYTEST) tests/unit $(PYTEST_ARGS)
+
+test-full: lint
+	@$(PYTEST) -m "not gpu" $(PYTEST_ARGS)
+
+lint: env-test
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check --quiet .
+	@$(RUN) mypy
+	@$(RUN) lint-imports --no-cache
+
+bench: env-test
+	@$(RUN) python -m benchmarks $(ARGS)
+
+env:
+	@sh infra/env.sh create
+
+env-test:
+	@sh infra/env.sh create test
+
+# Caches and receipts; runs/ and the environment stay.
+clean:
+	rm -rf data .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,108 @@
+#!/bin/sh
+# The environment of this clone.
+#
+#   infra/env.sh create [test]   make it, or bring it up to date; instant when nothing changed
+#   infra/env.sh run COMMAND…    run a command inside it
+#   infra/env.sh path            say where it lies
+#
+# It lies in .venv. DeepSpeed's operators do not link in an environment whose path contains a space,
+# so for such a clone it lies in the user's cache instead. RAFT_VENV names another place.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "raft: $*" >&2
+    exit 1
+}
+
+place() {
+    key=$(printf %s "$PWD" | cksum | cut -d ' ' -f 1)
+    case $PWD in
+        *[!A-Za-z0-9/._+@-]*) venv=${XDG_CACHE_HOME:-$HOME/.cache}/raft-mlops/venvs/$key ;;
+        *) venv=$PWD/.venv ;;
+    esac
+    venv=${RAFT_VENV:-$venv}
+    case $venv in
+        *[!A-Za-z0-9/._+@-]*) fail "no environment works under '$venv': set RAFT_VENV to a plain path without spaces" ;;
+        /*) ;;
+        *) venv=$PWD/$venv ;;
+    esac
+}
+
+suits() {
+    "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        suits "$PYTHON" || fail "$PYTHON is no Python 3.11 or later with venv"
+        python=$PYTHON
+        return
+    fi
+    for python in python3.11 python3.12 python3.13 python3.14 python3 python; do
+        if suits "$python"; then return; fi
+    done
+    fail "needs Python 3.11 or later with venv (Debian: apt-get install python3 python3-venv), or name one: make PYTHON=…"
+}
+
+check_compiler() {
+    headers=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+    if command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then
+        if [ -f "$headers/Python.h" ]; then return; fi
+    fi
+    fail "needs a C++ compiler and Python's headers for DeepSpeed (Debian: apt-get install g++ python3-dev)"
+}
+
+# The files that decide what is installed, and the clone that it is installed from.
+fingerprint() {
+    { cat pyproject.toml constraints.txt && echo "$PWD"; } | cksum
+}
+
+is_current() {
+    [ -x "$venv/bin/python" ] && [ -f "$venv/.raft" ] || return 1
+    case $(cat "$venv/.raft") in
+        "$(fingerprint) test") return 0 ;;
+        "$(fingerprint) $extra") return 0 ;;
+    esac
+    return 1
+}
+
+install() {
+    quiet=-q
+    if [ -t 1 ]; then quiet=; fi
+    # shellcheck disable=SC2086  # PIP_ARGS holds several words
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input $quiet ${PIP_ARGS:-} -c constraints.txt "$@"
+}
+
+create() {
+    extra=${1:-}
+    if is_current; then return; fi
+    find_python
+    check_compiler
+    mkdir -p "$(dirname "$venv")"
+    if command -v flock >/dev/null; then
+        exec 9>"$venv.lock"
+        flock 9
+        if is_current; then return; fi
+    fi
+    echo "raft: installing into $venv (once; a few minutes)"
+    if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then "$python" -m venv --clear "$venv"; fi
+    rm -f "$venv/.raft"
+    install "$(grep '^torch==' constraints.txt)"
+    install -e ".${extra:+[$extra]}"
+    echo "$(fingerprint) $extra" >"$venv/.raft"
+}
+
+place
+case ${1:-} in
+    create) create "${2:-}" ;;
+    path) echo "$venv" ;;
+    run)
+        shift
+        PATH=$venv/bin:$PATH
+        VIRTUAL_ENV=$venv
+        export PATH VIRTUAL_ENV
+        exec "$@"
+        ;;
+    *) fail "infra/env.sh create [test] | run COMMAND… | path" ;;
+esac
