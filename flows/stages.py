@@ -16,7 +16,7 @@ from typing import Any
 from flows.views.run import RunView, find_run, view_run
 from flows.views.text import harmless, number
 from raft_core.embedded.cache import Receipt
-from raft_core.errors import InputError, RaftError, StepError
+from raft_core.errors import ConfigError, InputError, RaftError, StepError
 from raft_core.records.artifacts import write_bytes, write_json
 from raft_core.records.run import read_chain, verify_outputs
 
@@ -63,8 +63,10 @@ def fault_of(workspace: Path, receipt: Path) -> str | None:
 def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
     """Run ``dvc repro``; True if the run of ``align`` was there already and nothing had to be done to it.
 
-    Raises StepError when a stage fails.
+    Raises ConfigError where there is no dvc.yaml, StepError when a stage fails.
     """
+    if not (workspace / "dvc.yaml").exists():
+        raise ConfigError(f"no dvc.yaml in {workspace}", do="go to the clone, or use raft align CONFIG")
     receipt = workspace / ALIGN_RECEIPT
     if fault_of(workspace, receipt) is not None:
         receipt.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ is_current() {
 }
 
 install() {
-    quiet=-q
+    quiet=-qq
     if [ -t 1 ]; then quiet=; fi
     # shellcheck disable=SC2086  # PIP_ARGS holds several words
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input $quiet ${PIP_ARGS:-} -c constraints.txt "$@"
