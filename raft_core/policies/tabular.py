@@ -85,8 +85,8 @@ class TabularPolicy:
         level_XY = at_most_XY - below_XY
         wins_XY = at_most_XY**samples_per_prompt - below_XY**samples_per_prompt
         kept_XY = p_XY * np.divide(wins_XY, level_XY, out=np.zeros_like(p_XY), where=level_XY > 0)
-        total_X1: Matrix = kept_XY.sum(axis=1, keepdims=True)
-        return kept_XY / total_X1
+        normalised_XY: Matrix = kept_XY / kept_XY.sum(axis=1, keepdims=True)
+        return normalised_XY
 
     def expected_reward(self, rewards_XY: Matrix) -> float:
         """E[r] over prompts (all equally likely) and completions."""

@@ -4,8 +4,7 @@ Columns that cannot be recovered later are there from the start (token ids, both
 log-probabilities, seed, source, finish reason, every component's score, status and reason).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +80,17 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 
 def to_table(schema: pa.Schema, rows: Iterable[Prompt | Sample | Mapping[str, Any]]) -> pa.Table:
-    """Rows (dataclasses or mappings) as a table of ``schema``."""
-    return pa.Table.from_pylist([r if isinstance(r, Mapping) else asdict(r) for r in rows], schema=schema)
+    """Rows (dataclasses or mappings) as a table of ``schema``; a key that a mapping lacks is null."""
+    rows = list(rows)
+    columns = [
+        pa.array([r.get(f.name) if isinstance(r, Mapping) else getattr(r, f.name) for r in rows], f.type)
+        for f in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    """Write durably. Raises pa.ArrowInvalid if the table does not fit the schema.
+    """Write durably. Raises ValueError if the table does not fit the schema.
 
     The bytes depend on the content and pyarrow's version alone.
     """
@@ -94,16 +98,30 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
 
 
 def write_tables(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write ``parts`` as one table, holding one row group at a time in memory."""
+    """Write ``parts`` as one table, holding about one row group at a time in memory.
+
+    The bytes are those of the whole table, however it is cut into parts.
+    """
     with written_aside(path) as aside, pq.ParquetWriter(aside, schema, **_FORMAT) as writer:
-        waiting: list[pa.Table] = []
-        for part in parts:
-            waiting.append(part.select(schema.names).cast(schema))
-            if sum(map(len, waiting)) >= ROW_GROUP:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
-                waiting.clear()
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
+        for group in _row_groups(parts, schema):
+            writer.write_table(group, row_group_size=ROW_GROUP)
+
+
+def _row_groups(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """``parts`` in tables of ROW_GROUP rows, each of one chunk (chunks would show in the bytes)."""
+    waiting: list[pa.Table] = []
+    num_rows = 0
+    for part in parts:
+        waiting.append(part.select(schema.names).cast(schema))
+        num_rows += len(part)
+        if num_rows >= ROW_GROUP:
+            whole = pa.concat_tables(waiting)
+            num_rows %= ROW_GROUP
+            for start in range(0, len(whole) - num_rows, ROW_GROUP):
+                yield whole.slice(start, ROW_GROUP).combine_chunks()
+            waiting = [whole.slice(len(whole) - num_rows)]
+    if num_rows:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
