@@ -1,0 +1,66 @@
+"""Rewards are loaded before a policy is, the cheap ones first, and every fault is told."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from raft_core.config import RaftConfig, ScoringConfig
+from raft_core.errors import ConfigError, InputError, RewardError
+from raft_core.loading import check_config
+from raft_core.rewards.base import REWARDS
+from raft_core.rewards.score import _CHEAP_FIRST, check_rewards
+
+
+def test_order_and_weights_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(prompts, completions):\n    return [1.0 for _ in completions]\n")
+    scoring = ScoringConfig.model_validate(
+        {
+            "rewards": [{"type": "lexicon", "weight": 2}, {"type": "function", "function": f"{tmp_path}/mine.py:f"}],
+            "gold": [{"type": "lexicon", "name": "watch"}],
+        }
+    )
+    rewards = check_rewards(scoring)
+    assert [(r.name, r.weight) for r in rewards.rewards] == [("lexicon", 2.0), ("function", 1.0)]
+    assert [r.name for r in rewards.gold] == ["watch"]
+    assert list(rewards.identities) == ["lexicon", "function", "watch"]
+    assert rewards.identities["lexicon"] == rewards.identities["watch"] != rewards.identities["function"]
+
+
+def test_every_type_has_its_place() -> None:
+    assert set(_CHEAP_FIRST) == set(REWARDS)
+
+
+def test_one_fault_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lexicon cannot be read"):
+        check_rewards(ScoringConfig.model_validate({"rewards": [{"type": "lexicon", "file": f"{tmp_path}/none"}]}))
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def f(:\n")
+    scoring = {
+        "rewards": [{"type": "function", "function": f"{tmp_path}/bad.py:f"}],
+        "gold": [{"type": "lexicon", "file": f"{tmp_path}/none"}, {"type": "linear", "model": f"{tmp_path}/none"}],
+    }
+    with pytest.raises(RewardError) as told:
+        check_rewards(ScoringConfig.model_validate(scoring))
+    assert "3 rewards cannot be loaded" in str(told.value)
+    for part in ("syntax error", "lexicon cannot be read", "no such folder"):
+        assert part in str(told.value)
+
+
+def test_an_unknown_reward_is_refused_with_the_configuration() -> None:
+    config = {
+        "name": "x",
+        "policy": {"model": "m"},
+        "prompts": {"train": "p"},
+        "scoring": {"rewards": [{"type": "magic"}]},
+    }
+    with pytest.raises(ValidationError):
+        RaftConfig.model_validate(config)
+    with pytest.raises(ConfigError) as told:
+        check_config(config, where="my.yaml")
+    assert "scoring.rewards" in str(told.value)
+    assert "magic" in str(told.value)
+    for known in REWARDS:
+        assert known in str(told.value)
