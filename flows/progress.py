@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
+from flows.views.text import harmless
+
 Advance = Callable[[int], None]
 """Called with the number of units (tokens) just done."""
 
@@ -72,7 +74,7 @@ class LineReporter(Reporter):
         self._line(f"warning: {text}")
 
     def _line(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(_lines(text)), soft_wrap=True)
 
 
 class BarReporter(Reporter):
@@ -114,11 +116,11 @@ class BarReporter(Reporter):
 
     def say(self, text: str) -> None:
         """See ``Reporter.say``."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(_lines(text)), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """See ``Reporter.warn``."""
-        self._console.print(Text.assemble(("! ", "yellow"), text), soft_wrap=True)
+        self._console.print(Text.assemble(("! ", "yellow"), _lines(text)), soft_wrap=True)
 
 
 def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter:
@@ -147,6 +149,10 @@ def _summary(done: int, unit: str, seconds: float) -> str:
         return duration(seconds)
     pace = f" ({done / seconds:,.0f} {unit}/s)" if seconds > 0 else ""
     return f"{duration(seconds)}, {done:,} {unit}{pace}"
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(harmless, text.splitlines()))
 
 
 def duration(seconds: float) -> str:

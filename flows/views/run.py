@@ -94,7 +94,7 @@ def view_run(run: Run) -> RunView:
     reports = [_report(run, commit) for commit in chain]
     seconds = _seconds(read_events(run, "step"))
     rows = [
-        {**_flat(report), "iteration": commit.iteration, **seconds[commit.iteration]}
+        {"iteration": commit.iteration, **_flat(report), **seconds[commit.iteration]}
         for commit, report in zip(chain, reports, strict=True)
     ]
     status, best, reason = _state(run, reports)
@@ -162,7 +162,7 @@ def _report(run: Run, commit: Commit) -> Mapping[str, Any]:
 
 
 def _flat(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in report.items() if not isinstance(value, dict | list)}
+    return {key: value for key, value in report.items() if key != "iteration" and not isinstance(value, dict | list)}
 
 
 def _seconds(steps: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:

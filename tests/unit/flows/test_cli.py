@@ -1,0 +1,307 @@
+"""The command line: what it prints, and how it ends."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import cli, exits
+from flows.reference import reference
+from raft_core import errors
+from raft_core.config import RaftConfig
+from raft_core.records.run import Run, hold
+
+ROOT = Path(__file__).parents[3]
+Raft = Callable[..., tuple[int, str, str]]
+
+
+def test_show_json_is_exactly_the_documented_form(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:
+    write_run()
+    document = raft_json("show", "hand")
+    assert list(document) == ["name", "status", "best", "reason", "iterations"]
+    assert document["name"] == "hand"
+    assert document["status"] == "completed"
+    assert document["best"] == 1
+    assert "all 2 iterations are done" in document["reason"]
+    assert [row["iteration"] for row in document["iterations"]] == [-1, 0, 1]
+    assert document["iterations"][2] == {
+        "iteration": 1, "num_prompts": 2, "reward": 0.68, "reward_low": 0.68 - 0.05, "reward_high": 0.68 + 0.05,
+        "gold_reward": 0.21, "perplexity": 63.7, "distinct_1": 0.31, "distinct_2": 0.8, "mean_length": 12.0,
+        "truncation": 0.02, "kl": 0.4, "headroom": 0.5,
+        "seconds": 3.75, "seconds_sample": 2.5, "seconds_evaluate": 1.25,
+    }  # fmt: skip
+
+
+def test_show_prints_a_row_an_iteration_and_marks_the_best(write_run: Callable[..., Run], raft: Raft) -> None:
+    write_run()
+    code, out, _ = raft("show")
+    lines = out.splitlines()
+    assert code == exits.DONE
+    assert [line.split()[0] for line in lines[:4]] == ["iteration", "base", "0", "1"]
+    assert "0.68 [0.63, 0.73]" in lines[3]
+    assert "★" in lines[3]
+    assert "★" not in lines[1] + lines[2]
+    assert "▁" in out
+    assert "█" in out
+    assert "0.07 → 0.68" in out
+
+
+def test_show_drops_columns_on_a_narrow_terminal_but_never_the_reward(
+    write_run: Callable[..., Run], raft: Raft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run()
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = raft("show")
+    assert "0.68 [0.63, 0.73]" in out
+    assert "distinct-1" not in out
+
+
+def test_a_run_without_its_last_iteration_is_interrupted(
+    write_run: Callable[..., Run], raft_json: Callable[..., Any]
+) -> None:
+    write_run(iterations=1, finished=False)
+    document = raft_json("show")
+    assert (document["status"], document["best"]) == ("interrupted", 0)
+    assert document["reason"] == "1 of 2 iterations are done; raft align goes on from there"
+
+
+def test_a_held_run_is_running(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:
+    with hold(write_run(iterations=1, finished=False)):
+        assert raft_json("show")["status"] == "running"
+    assert raft_json("show")["status"] == "interrupted"
+
+
+def test_a_clone_without_events_knows_how_the_run_ended(
+    write_run: Callable[..., Run], raft_json: Callable[..., Any]
+) -> None:
+    (write_run().path / "events.jsonl").unlink()
+    document = raft_json("show")
+    assert (document["status"], document["best"]) == ("completed", 1)
+    assert "seconds" not in document["iterations"][0] or document["iterations"][0]["seconds"] == 0
+
+
+def test_an_edited_report_is_told(write_run: Callable[..., Run], raft: Raft) -> None:
+    report = write_run().folder(1) / "report.json"
+    report.write_text(report.read_text().replace("0.68", "0.99"))
+    code, out, err = raft("show")
+    assert (code, out) == (exits.FAILED_STEP, "")
+    assert "changed bytes" in err
+
+
+def test_runs_lists_whole_and_broken_runs(
+    write_run: Callable[..., Run], raft_json: Callable[..., Any], raft: Raft
+) -> None:
+    write_run("whole")
+    (write_run("edited").folder(0) / "commit.json").write_text("{}")
+    (listed,) = [entry for entry in raft_json("runs") if entry["name"] == "whole"]
+    assert (listed["status"], listed["iterations_done"], listed["iterations_planned"]) == ("completed", 2, 2)
+    assert {entry["name"]: entry["status"] for entry in raft_json("runs")} == {"edited": "broken", "whole": "completed"}
+    assert "broken" in raft("runs")[1]
+
+
+def test_the_latest_run_is_the_default(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:
+    import os
+
+    for name, touched in (("older", 1_000_000), ("newer", 2_000_000), ("oldest", 500_000)):
+        for file in write_run(name).path.iterdir():
+            os.utime(file, (touched, touched))
+    assert raft_json("show")["name"] == "newer"
+
+
+@pytest.mark.parametrize("name", ["../hand", "/etc", "", ".hidden", "a/b", "a\nb", "x" * 81, "-n"])
+def test_a_name_that_could_leave_the_folder_is_refused(write_run: Callable[..., Run], raft: Raft, name: str) -> None:
+    write_run()
+    code, _, err = raft("show", "--", name)
+    assert code == exits.USERS_MISTAKE
+    assert "cannot be called so" in err
+
+
+def test_samples_of_a_hostile_model_cannot_steer_the_terminal(write_run: Callable[..., Run], raft: Raft) -> None:
+    write_run()
+    code, out, _ = raft("samples", "-n", "2")
+    assert code == exits.DONE
+    assert "[bold red]buy[/]" in out
+    assert not set(out) & {"\x1b", "\x07", "\r", "\u202e"}
+    assert "iteration -1 says so" in out
+    assert "iteration 1 says so" in out
+
+
+def test_samples_json_is_ascii_and_whole(write_run: Callable[..., Run], raft: Raft) -> None:
+    write_run()
+    code, out, _ = raft("samples", "-n", "1", "--json")
+    assert code == exits.DONE
+    assert out.isascii()
+    (pair,) = json.loads(out)
+    assert pair["after"].startswith("[bold red]buy[/] \x1b[2J")
+    assert (pair["reward_before"], pair["reward_after"]) == (0.07, 0.68)
+
+
+def test_samples_of_an_unfinished_iteration_are_refused(write_run: Callable[..., Run], raft: Raft) -> None:
+    write_run()
+    code, _, err = raft("samples", "--iteration", "7")
+    assert code == exits.USERS_MISTAKE
+    assert "iteration 7 of run hand is not finished" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["align"], ["show", "--jsno"], ["samples", "-n", "0"], ["show", "none"]]
+)
+def test_a_wrong_command_line_exits_2(raft: Raft, arguments: list[str]) -> None:
+    assert raft(*arguments)[0] == exits.USERS_MISTAKE
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.ConfigError, 2), (errors.InputError, 2), (errors.RunBusyError, 2), (errors.RunMismatchError, 2),
+        (errors.GateStop, 3), (errors.IntegrityError, 4), (errors.PartsError, 4), (errors.RewardError, 4),
+        (errors.StepError, 4),
+    ],
+)  # fmt: skip
+def test_exit_codes(kind: type[errors.RaftError], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def app(arguments: list[str], prog_name: str) -> None:
+        raise kind("it broke", got="\x1b[2J", expected="a", do="b")
+
+    assert exits.run_command(app, ["align"]) == code
+    told = capsys.readouterr().err
+    assert told == "error: it broke\n  got: \\x1b[2J\n  expected: a\n  do this: b\n"
+
+
+def test_an_unexpected_exception_is_one_line_and_a_traceback_in_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def app(arguments: list[str], prog_name: str) -> None:
+        raise ZeroDivisionError("three by nothing")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert exits.run_command(app, ["show"]) == exits.FAILED_STEP
+    told = capsys.readouterr().err
+    assert told.startswith("error: ZeroDivisionError: three by nothing\n  traceback: ")
+    assert "in app" in Path(told.split("traceback: ")[1].strip()).read_text()
+    assert "Traceback" not in told
+    exits.run_command(app, ["show", "--debug"])
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
+    def app(arguments: list[str], prog_name: str) -> None:
+        raise SystemExit(130)
+
+    assert exits.run_command(app, ["align", "my configs/a.yaml", "seed=1"]) == exits.INTERRUPTED
+    assert "resume with: raft align 'my configs/a.yaml' seed=1" in capsys.readouterr().err
+
+
+def test_config_show_is_a_configuration_again(raft: Raft, small_config: RaftConfig, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({**small_config.model_dump(mode="json")}))
+    code, out, _ = raft("config", "show", str(file), "sampling.samples_per_prompt=16")
+    assert code == exits.DONE
+    assert yaml.safe_load(out)["sampling"]["samples_per_prompt"] == 16
+    again = tmp_path / "again.yaml"
+    again.write_text(out)
+    assert raft("config", "validate", str(again))[0] == exits.DONE
+
+
+def test_config_validate_tells_every_fault(raft: Raft, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("name: x\nsampling: {samples_per_prompt: 0, temprature: 1}\n")
+    code, _, err = raft("config", "validate", str(file))
+    assert code == exits.USERS_MISTAKE
+    assert "sampling.samples_per_prompt" in err
+    assert "did you mean temperature?" in err
+    assert "policy: is required" in err
+
+
+@pytest.fixture
+def flow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Stands for ``flows.align``, which is tried in the smoke tests: records its call, returns ``result``."""
+    from types import SimpleNamespace
+
+    heard: dict[str, Any] = {"result": SimpleNamespace(status="completed", nothing_to_do=False)}
+    module = ModuleType("flows.align")
+
+    def align_run(config: RaftConfig, **options: Any) -> Any:
+        heard.update(options, config=config)
+        return heard["result"]
+
+    module.align_run = align_run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flows.align", module)
+    monkeypatch.delattr("flows.align", raising=False)
+    return heard
+
+
+def test_align_hands_over_and_ends_with_the_table_and_three_lines(
+    flow: dict[str, Any], write_run: Callable[..., Run], raft: Raft, tmp_path: Path
+) -> None:
+    run = write_run()
+    code, out, err = raft("align", str(run.path / "config.yaml"), "--name", "hand", "--quiet")
+    assert (code, err) == (exits.DONE, "")
+    assert (flow["name"], flow["workspace"], flow["config"]) == ("hand", tmp_path, run.config)
+    assert out.splitlines()[-3:] == [
+        "raft show hand", "raft lineage show hand", f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db",
+    ]  # fmt: skip
+
+
+def test_align_says_when_nothing_had_to_be_done(
+    flow: dict[str, Any], write_run: Callable[..., Run], raft: Raft
+) -> None:
+    flow["result"].nothing_to_do = True
+    _, out, _ = raft("align", str(write_run().path / "config.yaml"), "--name", "hand")
+    assert out.splitlines()[0].startswith("nothing had to be done: run hand is complete")
+
+
+def test_a_gate_that_stopped_is_3_for_a_person_and_0_for_dvc(
+    flow: dict[str, Any], write_run: Callable[..., Run], raft: Raft, tmp_path: Path
+) -> None:
+    config = str(write_run().path / "config.yaml")
+    flow["result"].status = "stopped"
+    assert raft("align", config, "--name", "hand")[0] == exits.STOPPED_BY_GATE
+    assert raft("align", config, "--name", "hand", "--receipt", str(tmp_path / "r.json"))[0] == exits.DONE
+    assert json.loads((tmp_path / "r.json").read_text())["name"] == "hand"
+
+
+def test_align_refuses_another_configuration_before_it_prepares_anything(
+    flow: dict[str, Any], write_run: Callable[..., Run], raft: Raft
+) -> None:
+    config = str(write_run().path / "config.yaml")
+    code, _, err = raft("align", config, "seed=5", "policy.model=embedded:nowhere/policy", "--name", "hand")
+    assert code == exits.USERS_MISTAKE
+    assert "seed (0 there, 5 now)" in err
+    assert "config" not in flow
+
+
+def test_no_heavy_library_is_imported_with_the_command_line() -> None:
+    import subprocess
+
+    heavy = {"torch", "transformers", "prefect", "mlflow", "dvc", "pandas", "pyarrow", "numpy", "great_expectations"}
+    told = subprocess.run(
+        [sys.executable, "-c", "import flows.cli, flows.views.run, flows.views.table, sys; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert not heavy & set(told.stdout.split())
+
+
+def test_defaults_of_the_environment_give_way_to_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["raft", "--help"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for key in cli.ENVIRONMENT.keys() - {"HF_HUB_OFFLINE"}:
+        monkeypatch.setenv(key, "before")
+        monkeypatch.delenv(key)
+    with pytest.raises(SystemExit) as leave:
+        cli.main()
+    import os
+
+    assert leave.value.code == exits.DONE
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_the_committed_reference_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference(), (
+        "run: raft config reference > docs/configuration.md"
+    )

@@ -1,0 +1,58 @@
+"""Doctor: each probe against something that is there and something that is not."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import doctor
+
+
+def test_this_environment_fits(tmp_path: Path) -> None:
+    (found,) = doctor.packages()
+    assert found.level == "ok"
+    assert "requirements fit" in found.found
+
+
+def test_a_compiler_that_is_none(tmp_path: Path) -> None:
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'no such header' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    found = doctor.compiler(str(broken))
+    assert (found.level, found.found) == ("missing", f"{broken}: no such header")
+    assert "g++" in found.do
+    assert doctor.compiler(str(tmp_path / "nothing")).level == "missing"
+
+
+def test_an_environment_under_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/a b/.venv")
+    assert doctor.environment_path().level == "missing"
+
+
+def test_a_server_that_answers_and_one_that_does_not() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert doctor.tracking(f"http://user:secret@127.0.0.1:{port}").found == f"http://…@127.0.0.1:{port} answers"
+    refused = doctor.tracking(f"http://127.0.0.1:{port}")
+    assert refused.level == "warning"
+    assert "unset MLFLOW_TRACKING_URI" in refused.do
+
+
+def test_dvc_with_and_without_a_remote(tmp_path: Path) -> None:
+    assert [f.level for f in doctor.dvc_remote(tmp_path)] == ["warning"]
+    config = tmp_path / ".dvc" / "config"
+    config.parent.mkdir()
+    config.write_text("[core]\n    remote = local\n['remote \"local\"']\n    url = ../.dvc-remote\n")
+    (found,) = doctor.dvc_remote(tmp_path)
+    assert (found.level, found.found) == ("ok", "local ../.dvc-remote")
+    config.write_text("[core]\n    remote = gone\n")
+    assert [f.level for f in doctor.dvc_remote(tmp_path)] == ["warning"]
+    config.write_text("no section\n")
+    assert [f.level for f in doctor.dvc_remote(tmp_path)] == ["missing"]
+
+
+def test_disk_of_a_workspace_that_does_not_exist_yet(tmp_path: Path) -> None:
+    assert "free in" in doctor.disk(tmp_path / "a" / "b").found
