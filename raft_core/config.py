@@ -14,7 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Step(BaseModel):
     """Base of every part: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class TextPolicyConfig(Step):
@@ -82,7 +82,7 @@ class RewardConfig(Step):
     """What every reward has: a name (the column of its scores) and a weight in the sum."""
 
     name: str = Field("", pattern=r"^[A-Za-z0-9_\-]*$", description="none: its type")
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: float = 1.0
 
 
 class FunctionRewardConfig(RewardConfig):

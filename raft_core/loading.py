@@ -1,6 +1,7 @@
 """Read a configuration: YAML composed by OmegaConf, checked by pydantic, all faults told at once."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,25 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RaftConfig:
     Raises ConfigError with every fault at once, each with its key's path and what to write.
     """
     document = _read(path, seen=())
-    if wrong := [text for text in overrides if "=" not in text]:
+    if wrong := [text for text in overrides if not re.match(r"[^=\s]+=", text)]:
         raise ConfigError("an override that is no key=value", got=" ".join(wrong), do="write sampling.top_p=0.9")
     try:
-        merged = OmegaConf.merge(document, OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+        document.merge_with_dotlist(list(overrides))
+        plain = OmegaConf.to_container(document, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} and its overrides do not compose", got=error) from error
     return check_config(plain, where=str(path))
 
 
 def check_config(plain: Any, *, where: str) -> RaftConfig:
-    """``plain`` (dicts, lists, scalars) as a configuration; raises ConfigError with every fault."""
+    """``plain`` (dicts, lists, scalars) as a configuration; raises ConfigError with every fault.
+
+    Types are strict: ``true`` is no number, and neither is ``"3"``.
+    """
     try:
-        return RaftConfig.model_validate(plain)
+        return RaftConfig.model_validate(_tuples(plain), strict=True)
     except ValidationError as error:
-        faults = "\n".join(f"  - {line}" for line in _faults(error))
+        faults = "\n".join(f"  - {line}" for line in _faults(error, plain))
         raise ConfigError(
             f"{where} is no configuration that can run:\n{faults}", do="see docs/configuration.md"
         ) from None
@@ -49,9 +53,14 @@ def dump_config(config: RaftConfig) -> str:
     return str(safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
 
 
+def computed_part(config: RaftConfig) -> dict[str, Any]:
+    """What decides a run's bytes: everything but names, tracking and versioning."""
+    return config.model_dump(mode="json", exclude={"name", "tracking", "versioning"})
+
+
 def config_digest(config: RaftConfig) -> str:
-    """Identity of what a configuration computes: everything but names, tracking and versioning."""
-    return json_digest(config.model_dump(mode="json", exclude={"name", "tracking", "versioning"}))
+    """Identity of what a configuration computes."""
+    return json_digest(computed_part(config))
 
 
 def default_run_name(config: RaftConfig) -> str:
@@ -59,9 +68,10 @@ def default_run_name(config: RaftConfig) -> str:
     return f"{config.name}-{config_digest(config)[:8]}"
 
 
-def _read(path: Path, *, seen: tuple[Path, ...]) -> Any:
-    if path in seen:
-        raise ConfigError("configurations extend each other in a circle", got=" -> ".join(map(str, (*seen, path))))
+def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
+    if path.resolve() in seen:
+        circle = " -> ".join(map(str, (*seen, path.resolve())))
+        raise ConfigError("configurations extend each other in a circle", got=circle, do="remove one extends")
     try:
         document = OmegaConf.load(path)
     except FileNotFoundError:
@@ -73,21 +83,64 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> Any:
     base = document.pop("extends", None)
     if base is None:
         return document
-    return OmegaConf.merge(_read(path.parent / str(base), seen=(*seen, path)), document)
+    below = _read(path.parent / str(base), seen=(*seen, path.resolve()))
+    try:
+        below.merge_with(document)
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} does not fit onto {base}, which it extends", got=error) from error
+    return below
 
 
-def _faults(error: ValidationError) -> Iterator[str]:
+def _tuples(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {key: _tuples(value) for key, value in plain.items()}
+    return tuple(map(_tuples, plain)) if isinstance(plain, list) else plain
+
+
+def _faults(error: ValidationError, plain: Any) -> Iterator[str]:
+    """One line a key: what pydantic says of each alternative of a union is joined by "or"."""
+    lines: dict[str, list[str]] = {}
+    got: dict[str, object] = {}
     for fault in error.errors():
-        where = [part for part in fault["loc"] if not str(part).endswith("Config")]
-        key = ".".join(map(str, where)) or "(whole file)"
-        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "too_short" and fault["input"]:
+            continue  # its items are at fault, and have told so
+        where = _key_path(fault["loc"], plain, missing=fault["type"] == "missing")
+        message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list")
+        context = fault.get("ctx", {})
         if fault["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(where)}"
         elif fault["type"] == "missing":
             message = "is required"
-        elif fault["type"] != "value_error":
-            message = f"{message}; got {fault['input']!r}"
-        yield f"{key}: {message}"
+        elif fault["type"] == "model_type":
+            message = "must be a mapping of keys"
+        elif fault["type"] == "union_tag_not_found":
+            where, message = [*where, "type"], "is required: it says which kind this is"
+        elif fault["type"] == "union_tag_invalid":
+            where, message = [*where, "type"], f"unknown type {context['tag']!r}; use one of {context['expected_tags']}"
+        key = ".".join(map(str, where)) or "(whole file)"
+        if fault["type"] not in _SELF_EXPLAINED:
+            got[key] = fault["input"]
+        lines.setdefault(key, []).append(message)
+    for key, messages in lines.items():
+        yield f"{key}: {' or '.join(messages)}" + (f"; got {got[key]!r}" if key in got else "")
+
+
+_SELF_EXPLAINED = {"value_error", "missing", "extra_forbidden", "union_tag_not_found", "union_tag_invalid"}
+
+
+def _key_path(loc: Sequence[int | str], plain: Any, *, missing: bool) -> list[int | str]:
+    """pydantic's location without what is no key of the file: tags and alternatives of unions."""
+    path: list[int | str] = []
+    node, entered = plain, True
+    for depth, part in enumerate(loc):
+        if isinstance(node, dict) and entered and part == node.get("type") and depth + 1 < len(loc):
+            entered = False
+        elif (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
+            path.append(part)
+            node, entered = node[part], True  # type: ignore[index]
+        elif missing and depth + 1 == len(loc):
+            path.append(part)
+    return path
 
 
 def _nearest(where: Sequence[object]) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,15 @@ def file_digest(path: Path) -> str:
 
 
 def folder_files(path: Path) -> Iterator[Path]:
-    """Every file below ``path``, sorted by its relative name; symbolic links are refused."""
+    """Every file below ``path``, sorted by its relative name.
+
+    Raises IntegrityError for a symbolic link, and for a line break in a name (see ``folder_digest``).
+    """
     for file in sorted(path.rglob("*"), key=lambda p: p.relative_to(path).as_posix()):
         if file.is_symlink():
             raise IntegrityError(f"symbolic link inside an artifact: {file}", do="replace it by the file itself")
+        if "\n" in file.name:
+            raise IntegrityError(f"line break in the name of a file of an artifact: {file!r}", do="rename it")
         if file.is_file():
             yield file
 
@@ -77,21 +83,35 @@ def fsync_folder(path: Path) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; when the block ends well it is fsynced and renamed.
 
     A reader sees the old file or the whole new one, never a part (also after a power cut).
+    Without ``replace`` an existing file stays: of several writers at once, the first one wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield aside
         with aside.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        if replace:
+            os.replace(aside, path)
+        else:
+            _link_or_rename(aside, path)
         fsync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _link_or_rename(aside: Path, path: Path) -> None:
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            os.replace(aside, path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -120,6 +140,8 @@ def copy_shared(source: Path, target: Path) -> None:
 def _link_or_copy(source: str, target: str) -> str:
     try:
         os.link(source, target)
+    except FileExistsError:
+        raise  # a copy would write into a file whose bytes others may share
     except OSError:
         shutil.copy2(source, target)
     return target

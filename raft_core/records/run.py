@@ -11,6 +11,7 @@ runs/NAME/
 import fcntl
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -22,11 +23,12 @@ from typing import Any
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
-from raft_core.loading import check_config, config_digest, dump_config
-from raft_core.records.artifacts import digest_of, file_digest, write_bytes, write_json
+from raft_core.loading import check_config, computed_part, config_digest, dump_config
+from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
 
 BASE = -1
 COMMIT_FORMAT = 1
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,21 @@ class Run:
 def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
     """Create ``runs/name``, or open it if it belongs to the same configuration.
 
-    Raises RunMismatchError, naming the keys that differ, otherwise.
+    Raises RunMismatchError, naming the keys that differ, otherwise; ConfigError for a name that is
+    no plain folder name.
     """
+    if not re.fullmatch(RUN_NAME, name):
+        raise ConfigError(
+            f"{name!r} cannot name a run", expected="letters, digits and _.- (100 at most)", do="choose another --name"
+        )
     run = Run(runs / name, config)
     recorded = run.path / "config.yaml"
     if not recorded.exists():
-        write_bytes(recorded, dump_config(config).encode())
-        return run
+        with written_aside(recorded, replace=False) as aside:
+            aside.write_text(dump_config(config), encoding="utf-8")
     old = read_run(run.path).config
     if config_digest(old) != config_digest(config):
-        differing = ", ".join(_differences(old.model_dump(mode="json"), config.model_dump(mode="json")))
+        differing = ", ".join(_differences(computed_part(old), computed_part(config)))
         raise RunMismatchError(
             f"run {name} belongs to another configuration", got=f"other values for {differing}",
             expected=f"those in {recorded}", do="choose another --name, or leave --name out",
@@ -90,14 +97,16 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
 
 
 def read_run(path: Path) -> Run:
-    """The run that lies in ``path``. Raises ConfigError where there is none."""
+    """The run that lies in ``path``. Raises ConfigError where there is none, or its configuration was spoilt."""
     import yaml
 
     recorded = path / "config.yaml"
     try:
-        plain = yaml.safe_load(recorded.read_text())
-    except FileNotFoundError:
+        plain = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"no run in {path}", expected=recorded, do="`raft runs` lists them") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{recorded} is no YAML", got=error, do="restore it from git") from error
     return Run(path, check_config(plain, where=str(recorded)))
 
 
@@ -113,7 +122,11 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
 
 
 def read_commit(run: Run, iteration: int) -> Commit | None:
-    """The commit of an iteration, or None while there is none. Raises IntegrityError if malformed."""
+    """The commit of an iteration, or None while there is none.
+
+    Raises IntegrityError if it was edited: ``content`` is the digest of everything else in it. (Who
+    forges that as well is caught by the next commit's ``parent`` and by the registered digest.)
+    """
     path = run.folder(iteration) / "commit.json"
     if not path.exists():
         return None
@@ -121,9 +134,12 @@ def read_commit(run: Run, iteration: int) -> Commit | None:
         content = json.loads(path.read_bytes())
         if content["format"] != COMMIT_FORMAT or content["iteration"] != iteration:
             raise ValueError(f"format {content['format']}, iteration {content['iteration']}")
+        if (found := _content_digest(content)) != content["content"]:
+            raise ValueError(f"content sha256 {found} instead of {content['content']}")
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
-            f"edited or foreign commit: {path}", got=error, expected=f"format {COMMIT_FORMAT}, iteration {iteration}",
+            f"edited or foreign commit: {path}", got=error,
+            expected=f"format {COMMIT_FORMAT}, iteration {iteration}, and the content that was written",
             do="restore it from git; nothing was changed",
         ) from error  # fmt: skip
     return Commit(file_digest(path), content)
@@ -164,16 +180,26 @@ def verify_outputs(run: Run, commit: Commit) -> None:
 
 
 def write_commit(run: Run, iteration: int, content: Mapping[str, Any]) -> Commit:
-    """Write ``commit.json`` last: from now on the iteration exists."""
+    """Write ``commit.json`` last: from then on the iteration exists.
+
+    Raises IntegrityError if the commit before it is missing.
+    """
     parent = None if iteration == BASE else read_commit(run, iteration - 1)
+    if iteration != BASE and parent is None:
+        raise IntegrityError(
+            f"iteration {iteration} of run {run.name} has no commit before it",
+            expected=run.folder(iteration - 1) / "commit.json", do="restore it from git",
+        )  # fmt: skip
     path = run.folder(iteration) / "commit.json"
-    write_json(
-        path,
-        {**content, "format": COMMIT_FORMAT, "iteration": iteration, "parent": parent.digest if parent else None},
-    )
+    whole = {**content, "format": COMMIT_FORMAT, "iteration": iteration, "parent": parent.digest if parent else None}
+    write_json(path, {**whole, "content": _content_digest(whole)})
     commit = read_commit(run, iteration)
     assert commit is not None
     return commit
+
+
+def _content_digest(content: Mapping[str, Any]) -> str:
+    return json_digest({key: value for key, value in content.items() if key != "content"})
 
 
 # -- events: what a clock touches --------------------------------------------------------------
@@ -182,8 +208,9 @@ def write_commit(run: Run, iteration: int, content: Mapping[str, Any]) -> Commit
 def record_event(run: Run, kind: str, **fields: Any) -> None:
     """Append one line to ``events.jsonl`` (durable; a line cut by a kill is skipped by readers)."""
     line = json.dumps({"time": datetime.now(UTC).isoformat(), "kind": kind, **fields}, default=str)
-    with (run.path / "events.jsonl").open("a") as file:
-        file.write(line + "\n")
+    with (run.path / "events.jsonl").open("ab+") as file:
+        cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+        file.write(b"\n" * cut + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -192,12 +219,12 @@ def read_events(run: Run, kind: str | None = None) -> list[dict[str, Any]]:
     """The events of a run in order, of one ``kind`` if given."""
     path = run.path / "events.jsonl"
     events = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             event = json.loads(line)
         except ValueError:
             continue
-        if kind is None or event["kind"] == kind:
+        if isinstance(event, dict) and (kind is None or event.get("kind") == kind):
             events.append(event)
     return events
 

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from raft_core.errors import IntegrityError
 from raft_core.records.artifacts import copy_shared, digest_of, json_digest, write_json
 
 
@@ -38,9 +39,10 @@ class StepKey:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A finished step: goes into the commit. ``outputs``: name → sha256."""
+    """A finished step: goes into the commit. ``inputs`` and ``outputs``: name → digest."""
 
     key: str
+    inputs: Mapping[str, str | None]
     outputs: Mapping[str, str]
     reused: bool
 
@@ -52,7 +54,7 @@ def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callabl
     """
     entry = runs / ".steps" / f"{key.digest}.json"
     if (found := _reuse(runs, entry, outputs)) is not None:
-        return StepRecord(key.digest, found, reused=True)
+        return StepRecord(key.digest, key.inputs, found, reused=True)
     for path in outputs.values():
         _remove(path)
     compute()
@@ -61,7 +63,7 @@ def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callabl
         name: {"path": path.relative_to(runs).as_posix(), "digest": digests[name]} for name, path in outputs.items()
     }
     write_json(entry, where)
-    return StepRecord(key.digest, digests, reused=False)
+    return StepRecord(key.digest, key.inputs, digests, reused=False)
 
 
 def _reuse(runs: Path, entry: Path, outputs: Mapping[str, Path]) -> dict[str, str] | None:
@@ -82,7 +84,7 @@ def _reuse(runs: Path, entry: Path, outputs: Mapping[str, Path]) -> dict[str, st
             copy_shared(source, aside)
             aside.rename(target)
         return {name: found[name]["digest"] for name in outputs}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IntegrityError):
         return None
 
 
@@ -95,7 +97,13 @@ def _remove(path: Path) -> None:
 
 @cache
 def code_digest(*modules: str, within: str = "raft_core") -> str:
-    """sha256 of the source of ``modules`` and of every module of ``within`` that they import."""
+    """sha256 of the source of ``modules`` and of every module of ``within`` that they import.
+
+    A module that is looked up by name only (a registry's) must be among ``modules``. Raises
+    ValueError for one of ``modules`` that has no Python source.
+    """
+    if missing := [name for name in modules if _source(name) is None]:
+        raise ValueError(f"no Python source of {', '.join(missing)}: a step's key must name the code that it runs")
     seen: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
@@ -113,7 +121,7 @@ def _source(module: str) -> str | None:
         stem = Path(__file__).parents[2].joinpath(*module.split("."))
         for path in (stem.with_suffix(".py"), stem / "__init__.py"):
             if path.is_file():
-                return path.read_text()
+                return path.read_text(encoding="utf-8")
         return None
     try:
         spec = importlib.util.find_spec(module)
@@ -121,7 +129,7 @@ def _source(module: str) -> str | None:
         return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
-    return Path(spec.origin).read_text()
+    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _imports(source: str) -> list[str]:

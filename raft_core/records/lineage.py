@@ -1,0 +1,144 @@
+"""Where a policy comes from: the chain of commits from it back to the base and the first prompts.
+
+Only reads. On a clone that holds pointers instead of tables and weights, what lies elsewhere is
+named, and everything that ``commit.json`` and ``report.json`` say is still there.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raft_core.errors import InputError
+from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
+
+POINTERS = {"tables": "tables.dvc", "policy": "policy.dvc"}
+"""First part of an output's name → the pointer that brings it back, beside ``commit.json``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """The policy that an iteration made. ``base``: digest of the weights that an adapter belongs to."""
+
+    identity: str
+    digest: str
+    base: str | None
+    source: str | None
+    """Of the base alone: what ``policy.model`` named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows of an iteration's tables; None where a table lies elsewhere or does not exist."""
+
+    prompts: int | None
+    samples: int | None
+    selected: int | None
+    quarantined: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One commit: what went in, what came out."""
+
+    iteration: int
+    commit: str
+    """sha256 of ``commit.json``."""
+    parent: str | None
+    config: str
+    policy: PolicyFacts
+    sampled_from: str | None
+    """Identity of the policy that was sampled and trained from; None for the base."""
+    outputs: Mapping[str, str]
+    steps: Mapping[str, str]
+    """Step → its content address: the digest of everything that could change its bytes."""
+    counts: Counts
+    prompt_sources: Mapping[str, int] | None
+    """Source of the prompts → how many; None where the table lies elsewhere."""
+    reward: float | None
+    """Mean held-out reward of the policy that this iteration made."""
+    elsewhere: tuple[str, ...]
+    """Outputs that are not on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The chain, newest first; the last link is the base. ``chosen``: why it starts where it does."""
+
+    run: str
+    chosen: str
+    links: tuple[Link, ...]
+
+
+def lineage(run: Run, iteration: int | None = None) -> Lineage:
+    """The chain from the policy that ``iteration`` made; None: the best that the run ended with, else the last.
+
+    Raises IntegrityError where the chain does not hold, InputError if there is no such commit.
+    """
+    chain = read_chain(run)
+    chosen = "asked for"
+    if iteration is None:
+        finished = read_events(run, "finished")
+        iteration = int(finished[-1]["best"]) if finished else len(chain) - 2
+        chosen = "best of the run" if finished else "last commit"
+    if not BASE <= iteration < len(chain) - 1:
+        raise InputError(
+            f"run {run.name} has no commit of iteration {iteration}", expected=f"-1 (the base) to {len(chain) - 2}",
+            do=f"see raft show {run.name}",
+        )  # fmt: skip
+    return Lineage(run.name, chosen, tuple(_link(run, commit) for commit in reversed(chain[: iteration + 2])))
+
+
+def pointer(folder: Path, output: str) -> Path | None:
+    """The DVC pointer that brings ``output`` of an iteration's ``folder`` back, if there is one."""
+    name = POINTERS.get(output.split("/", 1)[0])
+    return folder / name if name and (folder / name).is_file() else None
+
+
+def _link(run: Run, commit: Commit) -> Link:
+    content, folder = commit.content, run.folder(commit.iteration)
+    prompts = run.table(commit.iteration, "prompts")
+    return Link(
+        iteration=commit.iteration,
+        commit=commit.digest,
+        parent=content["parent"],
+        config=content["config"],
+        policy=policy_facts(content),
+        sampled_from=content["sampled_from"],
+        outputs=commit.outputs,
+        steps={name: step["key"] for name, step in content["steps"].items()},
+        counts=Counts(*(_rows(run, commit, name) for name in ("prompts", "samples", "selected", "quarantine"))),
+        prompt_sources=_sources(prompts) if prompts.is_file() else None,
+        reward=_reward(folder / "report.json"),
+        elsewhere=tuple(name for name in commit.outputs if not (folder / name).exists()),
+    )
+
+
+def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
+    """The ``policy`` of a commit's content."""
+    policy = content["policy"]
+    return PolicyFacts(policy["identity"], policy["digest"], policy["base"], policy.get("source"))
+
+
+def _rows(run: Run, commit: Commit, name: str) -> int | None:
+    path = run.table(commit.iteration, name)
+    if f"tables/{name}.parquet" not in commit.outputs or not path.is_file():
+        return None
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _sources(prompts: Path) -> dict[str, int]:
+    column = pq.read_table(prompts, columns=["source"])["source"]
+    return {row["values"]: row["counts"] for row in sorted(pc.value_counts(column).to_pylist(), key=str)}
+
+
+def _reward(report: Path) -> float | None:
+    try:
+        reward: float | None = json.loads(report.read_bytes())["reward"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return reward
