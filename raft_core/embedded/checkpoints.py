@@ -1,5 +1,7 @@
 """Write a model as a plain transformers folder: config.json and one safetensors file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,3 +27,19 @@ def save_checkpoint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
             state[name] = tensor.detach().cpu().contiguous()
             seen.add(tensor.data_ptr())
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and load reports: a new head is what we want, and told nowhere else."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -7,6 +7,7 @@ from typing import Any
 
 from raft_core.config import RaftConfig
 from raft_core.embedded.cache import Progress, Receipt, Stage, build_once, read_receipt, stage_folder, stage_key
+from raft_core.embedded.parts import PARTS
 from raft_core.errors import ConfigError, PartsError
 
 PREFIX = "embedded:"
@@ -21,6 +22,42 @@ class World:
 
 
 WORLDS: Mapping[str, World] = {
+    "reviews": World(
+        stages={
+            "parts": Stage(
+                "raft_core.embedded.parts:build_parts", outputs=tuple(part.file for part in PARTS.values())
+            ),
+            "data": Stage(
+                "raft_core.embedded.reviews_data:build_data",
+                outputs=(
+                    "prompts.train.jsonl", "prompts.held_out.jsonl", "prompts.promotion.jsonl", "perplexity.txt",
+                    "sft.jsonl", "ratings.reward.jsonl", "ratings.held_out.jsonl", "ratings.gold.jsonl",
+                ),
+                inputs=("parts",),
+            ),
+            "pretrained": Stage(
+                "raft_core.embedded.smollm:build_pretrained", outputs=("pretrained",), inputs=("parts",)
+            ),
+            "policy": Stage(
+                "raft_core.embedded.reviews_policy:build_policy", outputs=("policy",), inputs=("data", "pretrained")
+            ),
+            "reward": Stage(
+                "raft_core.embedded.reviews_rewards:build_rewards",
+                outputs=("reward", "gold", "metrics.json"),
+                inputs=("parts", "data"),
+            ),
+        },
+        parts={
+            "policy": ("policy", "policy"),
+            "pretrained": ("pretrained", "pretrained"),
+            "reward": ("reward", "reward"),
+            "gold": ("reward", "gold"),
+            "prompts.train": ("data", "prompts.train.jsonl"),
+            "prompts.held_out": ("data", "prompts.held_out.jsonl"),
+            "prompts.promotion": ("data", "prompts.promotion.jsonl"),
+            "perplexity": ("data", "perplexity.txt"),
+        },
+    ),
     "tiny": World(
         stages={
             "data": Stage(
