@@ -167,6 +167,40 @@ def samples(
         _console().print(show_pairs(pairs, iteration))
 
 
+@lineage_app.command("show")
+def lineage_show(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN[@N]|MODEL]", help="None: the latest run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the chain from a policy, or a registered model, back to its first prompts."""
+    from dataclasses import asdict
+
+    from flows.models import find_policy
+    from flows.views.lineage import show_lineage
+    from raft_core.records.lineage import lineage
+
+    workspace = _workspace()
+    chain = lineage(*find_policy(workspace, run, _tracking_uri(workspace)))
+    if as_json:
+        _print_json(asdict(chain))
+    else:
+        _console().print(show_lineage(chain))
+
+
+@app.command()
+def merge(
+    policy: Annotated[str, typer.Argument(metavar="RUN[@N]", help="N: an iteration; none: the best.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.")],
+) -> None:
+    """Write an iteration's adapter and its base as one plain checkpoint."""
+    from flows.models import find_policy, merge_policy
+
+    workspace = _workspace()
+    run, iteration = find_policy(workspace, policy, _tracking_uri(workspace))
+    merged = merge_policy(run, iteration, out)
+    typer.echo(f"{out}: iteration {merged} of run {run.name} as a plain checkpoint")
+
+
 @config_app.command("show")
 def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration, every default written out."""

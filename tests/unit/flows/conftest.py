@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raft_core.config import RaftConfig
-from raft_core.loading import check_config
+from raft_core.loading import check_config, config_digest
 from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.records.tables import EVALUATION, to_table, write_table
@@ -48,8 +48,7 @@ def write_run(tmp_path: Path, small_config: RaftConfig) -> Callable[..., Run]:
         for iteration in range(BASE, iterations):
             write_json(run.folder(iteration) / "report.json", report_of(iteration))
             _write_evaluation(run, iteration)
-            outputs = {"report.json": file_digest(run.folder(iteration) / "report.json")}
-            write_commit(run, iteration, {"outputs": outputs})
+            write_commit(run, iteration, _content(run, iteration))
             record_event(run, "step", iteration=iteration, step="sample", seconds=2.5, tokens=100)
             record_event(run, "step", iteration=iteration, step="evaluate", seconds=1.25, tokens=50)
         if finished:
@@ -57,6 +56,16 @@ def write_run(tmp_path: Path, small_config: RaftConfig) -> Callable[..., Run]:
         return run
 
     return write
+
+
+def _content(run: Run, iteration: int) -> dict[str, Any]:
+    base = iteration == BASE
+    policy = {"identity": f"id{iteration}", "digest": f"{iteration + 2}" * 64, "base": None if base else "1" * 64}
+    return {
+        "config": config_digest(run.config), "policy": {**policy, "source": "[m]\x1b[2J" if base else None},
+        "sampled_from": None if base else f"id{iteration - 1}", "steps": {},
+        "outputs": {"report.json": file_digest(run.folder(iteration) / "report.json")},
+    }  # fmt: skip
 
 
 def _write_evaluation(run: Run, iteration: int) -> None:

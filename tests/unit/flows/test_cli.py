@@ -113,6 +113,43 @@ def test_the_latest_run_is_the_default(write_run: Callable[..., Run], raft_json:
     assert raft_json("show")["name"] == "newer"
 
 
+def test_lineage_leads_from_the_best_policy_to_the_base(write_run: Callable[..., Run], raft: Raft) -> None:
+    write_run()
+    code, out, _ = raft("lineage", "show", "hand")
+    lines = out.splitlines()
+    assert code == exits.DONE
+    assert lines[0].startswith("policy id1  iteration 1 of run hand  (best of the run)")
+    assert [line.split("  ")[0].strip() for line in lines[2:5]] == ["iteration 1", "iteration 0", "base"]
+    assert "[m]\\x1b[2J" in lines[4]
+    assert raft("lineage", "show", "hand@0")[1].startswith("policy id0")
+
+
+def test_lineage_json_is_the_chain(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:
+    write_run()
+    chain = raft_json("lineage", "show")
+    assert [link["iteration"] for link in chain["links"]] == [1, 0, -1]
+    assert [link["parent"] for link in chain["links"]] == [link["commit"] for link in chain["links"][1:]] + [None]
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [("nothing", "no run is called"), ("hand@x", "an iteration is a number"), ("hand@9", "has no commit")],
+)
+def test_a_policy_that_is_none(write_run: Callable[..., Run], raft: Raft, reference: str, told: str) -> None:
+    write_run()
+    code, _, err = raft("lineage", "show", reference)
+    assert code == exits.USERS_MISTAKE
+    assert told in err
+
+
+def test_merge_refuses_what_cannot_be_merged(write_run: Callable[..., Run], raft: Raft, tmp_path: Path) -> None:
+    write_run()
+    assert "exists" in raft("merge", "hand", str(tmp_path))[2]
+    code, _, err = raft("merge", "hand@base", str(tmp_path / "out"))
+    assert code == exits.USERS_MISTAKE
+    assert "plain checkpoint already" in err
+
+
 @pytest.mark.parametrize("name", ["../hand", "/etc", "", ".hidden", "a/b", "a\nb", "x" * 81, "-n"])
 def test_a_name_that_could_leave_the_folder_is_refused(write_run: Callable[..., Run], raft: Raft, name: str) -> None:
     write_run()
