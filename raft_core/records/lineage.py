@@ -5,19 +5,23 @@ named, and everything that ``commit.json`` and ``report.json`` say is still ther
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raft_core.errors import InputError
+from raft_core.errors import InputError, IntegrityError
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
+from raft_core.records.tables import PROMPTS, read_table
 
 POINTERS = {"tables": "tables.dvc", "policy": "policy.dvc"}
 """First part of an output's name → the pointer that brings it back, beside ``commit.json``."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,12 @@ def pointer(folder: Path, output: str) -> Path | None:
 
 def _link(run: Run, commit: Commit) -> Link:
     content, folder = commit.content, run.folder(commit.iteration)
+    if fault := commit_fault(content):
+        raise IntegrityError(
+            f"edited or foreign commit: {folder / 'commit.json'}",
+            got=fault,
+            do="restore it from git; nothing was changed",
+        )
     prompts = run.table(commit.iteration, "prompts")
     return Link(
         iteration=commit.iteration,
@@ -124,21 +134,43 @@ def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
     return PolicyFacts(policy["identity"], policy["digest"], policy["base"], policy.get("source"))
 
 
+def commit_fault(content: Mapping[str, Any]) -> str | None:
+    """Why a commit's content cannot be followed; None if it can."""
+    try:
+        facts = policy_facts(content)
+        texts = [facts.identity, facts.digest, content["config"], *content["steps"]]
+        outputs = content["outputs"].items()
+        [step["outputs"].items() for step in content["steps"].values()]
+        known = [content[name] for name in ("parent", "sampled_from")] + [facts.base]
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__} {error}"
+    if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in known):
+        return "a digest that is no text"
+    for name, digest in outputs:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or not _SHA256.fullmatch(str(digest)):
+            return f"output {name!r} with digest {digest!r}"
+    return None
+
+
 def _rows(run: Run, commit: Commit, name: str) -> int | None:
     path = run.table(commit.iteration, name)
     if f"tables/{name}.parquet" not in commit.outputs or not path.is_file():
         return None
-    return int(pq.read_metadata(path).num_rows)
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"not a readable table: {path}", got=error, do="restore it with dvc pull") from error
 
 
 def _sources(prompts: Path) -> dict[str, int]:
-    column = pq.read_table(prompts, columns=["source"])["source"]
+    column = read_table(prompts, PROMPTS, ["source"])["source"]
     return {row["values"]: row["counts"] for row in sorted(pc.value_counts(column).to_pylist(), key=str)}
 
 
 def _reward(report: Path) -> float | None:
     try:
         reward: float | None = json.loads(report.read_bytes())["reward"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return reward

@@ -1,20 +1,18 @@
 """Does a run directory hold what its commits say? Every problem is listed, not only the first."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 from raft_core.errors import IntegrityError
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of, file_digest
-from raft_core.records.lineage import pointer, policy_facts
+from raft_core.records.lineage import commit_fault, pointer, policy_facts
 from raft_core.records.run import BASE, Commit, Run, read_commit
 from raft_core.types import content_id
 
 Kind = Literal["missing", "changed", "unreadable", "malformed", "broken_chain", "config"]
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,8 @@ def verify_run(run: Run, *, rehash: bool, base_policy: Path | None = None) -> Ve
     ``base_policy``: where the initial policy lies, since a run does not hold a copy of it. Outputs
     that are absent while their DVC pointer is there are unseen, not missing.
 
-    An edit of the last ``commit.json`` that keeps it consistent shows only against a digest kept
-    elsewhere (git, the registry): compare with ``lineage(run).links[0].commit``.
+    A last ``commit.json`` that was forged with its seal shows only against a digest kept elsewhere
+    (git, the registry): compare with ``lineage(run).links[0].commit``.
     """
     numbers = _committed(run)
     commits: dict[int, Commit] = {}
@@ -83,29 +81,10 @@ def _commit(run: Run, number: int, problems: list[Problem]) -> Commit | None:
         return None
     if commit is None:
         problems.append(Problem(number, "missing", path, f"no commit: {path}"))
-    elif fault := _fault(commit.content):
+    elif fault := commit_fault(commit.content):
         problems.append(Problem(number, "malformed", path, f"edited or foreign commit: {path}: {fault}"))
     else:
         return commit
-    return None
-
-
-def _fault(content: Mapping[str, Any]) -> str | None:
-    """Why a commit's content cannot be followed."""
-    try:
-        facts = policy_facts(content)
-        texts = [facts.identity, facts.digest, content["config"], *content["steps"]]
-        outputs = content["outputs"].items()
-        [step["outputs"].items() for step in content["steps"].values()]
-        known = [content[name] for name in ("parent", "sampled_from")] + [facts.base]
-    except (KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__} {error}"
-    if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in known):
-        return "a digest that is no text"
-    for name, digest in outputs:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts or not _SHA256.fullmatch(str(digest)):
-            return f"output {name!r} with digest {digest!r}"
     return None
 
 
@@ -129,7 +108,7 @@ def _chain_problems(run: Run, commits: Mapping[int, Commit], number: int) -> Ite
     if made != facts.digest:
         yield broken(f"{path} names policy {facts.digest}, but its output is {made}")
     earlier = {policy_facts(c.content).identity for n, c in commits.items() if n < number}
-    if earlier and content["sampled_from"] not in earlier:
+    if number - 1 in commits and content["sampled_from"] not in earlier:
         yield broken(f"{path} was sampled from {content['sampled_from']}, a policy that no commit before it made")
     if facts.base and BASE in commits and number > BASE and facts.base != policy_facts(commits[BASE].content).digest:
         yield broken(f"the adapter of {path} was trained on another base: {facts.base}")

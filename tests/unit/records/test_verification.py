@@ -1,0 +1,150 @@
+"""Every way in which a run can differ from its commits is found, and all of them at once."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raft_core.records.artifacts import digest_of, write_json
+from raft_core.records.run import BASE, Run
+from raft_core.records.verification import Verification, verify_run
+
+Forge = Callable[[int, dict[str, object]], None]
+
+
+def kinds(found: Verification) -> list[tuple[int, str]]:
+    return [(problem.iteration, problem.kind) for problem in found.problems]
+
+
+def test_a_sound_run(synthetic_run: Run, base_policy: Path) -> None:
+    found = verify_run(synthetic_run, rehash=True, base_policy=base_policy)
+    assert found.ok
+    assert (found.problems, found.unseen) == ((), ())
+    assert (found.num_commits, found.num_outputs, found.rehashed) == (4, 1 + 3 * 5, True)
+
+
+def test_the_initial_policy_is_named_when_not_looked_at(synthetic_run: Run) -> None:
+    found = verify_run(synthetic_run, rehash=True)
+    assert found.ok
+    assert len(found.unseen) == 1
+    assert "initial policy" in found.unseen[0]
+
+
+def test_every_problem_is_listed(synthetic_run: Run, base_policy: Path, forge_commit: Forge) -> None:
+    table = synthetic_run.table(0, "samples")
+    stat = table.stat()
+    data = bytearray(table.read_bytes())
+    data[-20] ^= 1
+    table.write_bytes(data)
+    os.utime(table, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (synthetic_run.folder(0) / "report.json").unlink()
+    shutil.rmtree(synthetic_run.folder(2) / "policy")
+    forge_commit(1, {"numerics": {}})
+    (base_policy / "model.safetensors").write_bytes(b"other weights")
+    found = verify_run(synthetic_run, rehash=True, base_policy=base_policy)
+    assert kinds(found) == [(0, "missing"), (0, "changed"), (2, "broken_chain"), (2, "missing"), (BASE, "changed")]
+    assert str(table) in found.problems[1].message
+
+
+def test_without_rehashing_bytes_are_not_looked_at(synthetic_run: Run) -> None:
+    synthetic_run.table(0, "samples").write_bytes(b"changed")
+    synthetic_run.table(1, "samples").unlink()
+    assert kinds(verify_run(synthetic_run, rehash=False)) == [(1, "missing")]
+
+
+def test_a_clone_with_pointers_alone(synthetic_run: Run) -> None:
+    for iteration in range(3):
+        for name in ("tables", "policy"):
+            shutil.rmtree(synthetic_run.folder(iteration) / name)
+            (synthetic_run.folder(iteration) / f"{name}.dvc").write_text("outs: []\n")
+    found = verify_run(synthetic_run, rehash=True)
+    assert found.ok
+    assert len(found.unseen) == 3 * 4 + 1
+    assert "dvc pull" in found.unseen[0]
+    (synthetic_run.folder(1) / "tables.dvc").unlink()
+    assert kinds(verify_run(synthetic_run, rehash=True)) == [(1, "missing")] * 3
+
+
+def test_a_missing_commit(synthetic_run: Run) -> None:
+    (synthetic_run.folder(1) / "commit.json").unlink()
+    assert kinds(verify_run(synthetic_run, rehash=True)) == [(1, "missing"), (2, "broken_chain")]
+    (synthetic_run.folder(BASE) / "commit.json").unlink()
+    assert (BASE, "missing") in kinds(verify_run(synthetic_run, rehash=True))
+
+
+def test_an_empty_run(synthetic_run: Run) -> None:
+    shutil.rmtree(synthetic_run.path / "iterations")
+    shutil.rmtree(synthetic_run.path / "base")
+    assert kinds(verify_run(synthetic_run, rehash=True)) == [(BASE, "missing")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"iteration": 7},
+        {"policy": None},
+        {"policy": {"identity": 1, "digest": "d", "base": None}},
+        {"outputs": []},
+        {"outputs": {"../../../etc/passwd": "0" * 64}},
+        {"outputs": {"/etc/passwd": "0" * 64}},
+        {"outputs": {"report.json": "short"}},
+        {"steps": {"sample": {"key": "k"}}},
+    ],
+)
+def test_a_malformed_commit(synthetic_run: Run, forge_commit: Forge, changes: dict[str, object]) -> None:
+    forge_commit(2, changes)
+    assert kinds(verify_run(synthetic_run, rehash=True)) == [(2, "malformed")]
+
+
+def test_an_edit_that_forgets_the_seal(synthetic_run: Run) -> None:
+    path = synthetic_run.folder(2) / "commit.json"
+    path.write_bytes(path.read_bytes().replace(b'"cpu"', b'"gpu"'))
+    found = verify_run(synthetic_run, rehash=False)
+    assert kinds(found) == [(2, "malformed")]
+    assert "edited or foreign commit" in found.problems[0].message
+
+
+def test_bytes_that_are_no_json(synthetic_run: Run) -> None:
+    (synthetic_run.folder(2) / "commit.json").write_bytes(b'{"format": 1')
+    assert kinds(verify_run(synthetic_run, rehash=True)) == [(2, "malformed")]
+
+
+def test_a_policy_swapped_together_with_its_commit(synthetic_run: Run, forge_commit: Forge) -> None:
+    weights = synthetic_run.folder(2) / "policy" / "adapter_model.safetensors"
+    weights.write_bytes(b"another adapter")
+    content = json.loads((synthetic_run.folder(2) / "commit.json").read_bytes())
+    forge_commit(2, {"outputs": {**content["outputs"], "policy": digest_of(weights.parent)}})
+    assert kinds(verify_run(synthetic_run, rehash=True)) == [(2, "broken_chain")]
+
+
+def test_a_foreign_ancestor_base_or_step(synthetic_run: Run, forge_commit: Forge) -> None:
+    content = json.loads((synthetic_run.folder(2) / "commit.json").read_bytes())
+    forge_commit(2, {"sampled_from": "f" * 32})
+    assert "no commit before it made" in verify_run(synthetic_run, rehash=True).problems[0].message
+    forge_commit(2, {"sampled_from": content["sampled_from"], "policy": {**content["policy"], "base": "e" * 64}})
+    told = [problem.message for problem in verify_run(synthetic_run, rehash=True).problems]
+    assert any("another base" in message for message in told)
+    forge_commit(2, {"policy": content["policy"], "steps": {"sample": {"key": "k", "outputs": {"samples": "d" * 64}}}})
+    assert "step sample made samples" in verify_run(synthetic_run, rehash=True).problems[0].message
+
+
+def test_another_configuration(synthetic_run: Run) -> None:
+    other = Run(synthetic_run.path, synthetic_run.config.model_copy(update={"seed": 5}))
+    assert kinds(verify_run(other, rehash=False)) == [(n, "config") for n in (BASE, 0, 1, 2)]
+
+
+def test_a_symbolic_link_among_the_weights(synthetic_run: Run, tmp_path: Path) -> None:
+    (synthetic_run.folder(0) / "policy" / "link").symlink_to(tmp_path)
+    assert kinds(verify_run(synthetic_run, rehash=True)) == [(0, "unreadable")]
+
+
+def test_it_is_plain_data(synthetic_run: Run, tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    found = asdict(verify_run(synthetic_run, rehash=True))
+    write_json(tmp_path / "found.json", {**found, "problems": len(found["problems"])})
+    assert json.loads((tmp_path / "found.json").read_bytes())["num_commits"] == 4
