@@ -1,0 +1,160 @@
+"""The real command line in processes of its own, as a person or a script meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RAFT = Path(sys.executable).with_name("raft")
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+TINY = str(ROOT / "configs" / "tiny.yaml")
+LIGHT = ("versioning.enabled=false",)
+"""The workspace of a test is no repository of git and DVC; versioning has tests of its own."""
+
+
+def environment(workspace: Path) -> dict[str, str]:
+    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "COLUMNS"}
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    return {**kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect")}
+
+
+def raft(workspace: Path, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [RAFT, *arguments], cwd=workspace, env=environment(workspace), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
+
+
+def test_help_takes_less_than_a_second(tmp_path: Path) -> None:
+    raft(tmp_path, "--help")
+
+    def seconds() -> float:
+        start = time.monotonic()
+        told = raft(tmp_path, "--help")
+        assert told.returncode == 0
+        assert all(name in told.stdout for name in ("align", "show", "samples", "doctor", "lineage"))
+        return time.monotonic() - start
+
+    assert min(seconds() for _ in range(3)) < 1.0
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_in_the_repository_is_valid(config: Path, tmp_path: Path) -> None:
+    told = raft(tmp_path, "config", "validate", str(config))
+    assert told.returncode == 0, told.stderr
+    assert "is valid" in told.stdout
+
+
+def test_a_faulty_configuration_exits_2_with_every_fault(tmp_path: Path) -> None:
+    told = raft(tmp_path, "align", TINY, "sampling.temperature=0", "iterations=none")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "temperature 0 gives 4 equal samples" in told.stderr
+    assert "iterations" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_doctor_finds_what_an_alignment_needs(tmp_path: Path) -> None:
+    told = raft(tmp_path, "doctor", "--json")
+    findings = {finding["name"]: finding["level"] for finding in json.loads(told.stdout)}
+    assert told.returncode == 0, told.stdout
+    assert {findings[name] for name in ("python", "environment", "packages", "C++ compiler")} == {"ok"}
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A workspace after ``raft align configs/tiny.yaml``, and what the command said."""
+    workspace = tmp_path_factory.mktemp("a workspace")
+    return workspace, raft(workspace, "align", TINY, "--name", "first", *LIGHT)
+
+
+def rows(workspace: Path, name: str) -> list[Mapping[str, Any]]:
+    told = raft(workspace, "show", name, "--json")
+    assert told.returncode == 0, told.stderr
+    document: dict[str, Any] = json.loads(told.stdout)
+    return document["iterations"]  # type: ignore[no-any-return]
+
+
+def test_the_reward_goes_up(aligned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    workspace, told = aligned
+    assert told.returncode == 0, told.stderr
+    found = rows(workspace, "first")
+    assert [row["iteration"] for row in found] == list(range(-1, len(found) - 1))
+    assert len(found) > 1
+    assert max(row["reward_low"] for row in found) > found[0]["reward_high"]
+    assert all(row["seconds"] > 0 for row in found)
+    assert {"seconds_sample", "seconds_score", "seconds_finetune", "seconds_evaluate"} <= found[1].keys()
+
+
+def test_it_ends_with_a_table_and_three_lines(aligned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, told = aligned
+    lines = told.stdout.splitlines()
+    assert lines[-3:-1] == ["raft show first", "raft lineage show first"]
+    assert lines[-1].startswith("mlflow ui --backend-store-uri ")
+    assert any(line.split()[:1] == ["base"] for line in lines)
+    assert "sample" in told.stderr
+    assert "tokens/s" in told.stderr
+
+
+def test_again_there_is_nothing_to_do(aligned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    workspace, _ = aligned
+    start = time.monotonic()
+    again = raft(workspace, "align", TINY, "--name", "first", *LIGHT)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("nothing had to be done: run first is complete")
+    assert time.monotonic() - start < 30
+
+
+def test_another_configuration_under_the_same_name_exits_2(
+    aligned: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    workspace, _ = aligned
+    told = raft(workspace, "align", TINY, "--name", "first", "seed=7", *LIGHT)
+    assert told.returncode == 2
+    assert "seed (0 there, 7 now)" in told.stderr
+
+
+def test_the_views_of_a_real_run(aligned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    workspace, _ = aligned
+    pairs = json.loads(raft(workspace, "samples", "first", "-n", "3", "--json").stdout)
+    assert len(pairs) == 3
+    assert all(pair["prompt"] and pair["before"] is not None for pair in pairs)
+    chain = json.loads(raft(workspace, "lineage", "show", "first", "--json").stdout)
+    assert chain["links"][-1]["iteration"] == -1
+    (listed,) = json.loads(raft(workspace, "runs", "--json").stdout)
+    assert listed["name"] == "first"
+    merged = raft(workspace, "merge", "first", str(workspace / "plain"))
+    assert merged.returncode == 0, merged.stderr
+    assert (workspace / "plain" / "config.json").exists()
+
+
+def test_ctrl_c_exits_130_and_the_run_goes_on(tmp_path: Path) -> None:
+    arguments = ("align", TINY, "--name", "cut", "iterations=2", *LIGHT)
+    process = subprocess.Popen(
+        [RAFT, *arguments], cwd=tmp_path, env=environment(tmp_path), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / "cut" / "base" / "commit.json").exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "resume with: raft align" in told
+    assert raft(tmp_path, *arguments).returncode == 0
+    assert len(rows(tmp_path, "cut")) == 3
+
+
+def test_a_gate_that_stops_exits_3(tmp_path: Path) -> None:
+    told = raft(tmp_path, "align", TINY, "iterations=1", "gates.max_kl=0.0000001", *LIGHT)
+    assert told.returncode == 3, told.stderr
+    assert "stopped" in told.stdout
