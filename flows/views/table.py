@@ -1,6 +1,7 @@
 """A run, or all runs, as tables."""
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +55,7 @@ COLUMNS = (
 WIDE, MIDDLE = 116, 84
 """Characters that all columns need, and those of rank 0 and 1."""
 
+MOST_WARNINGS = 5
 TRENDS = (("reward", 2), ("gold_reward", 2), ("perplexity", 2), ("distinct_2", 3), ("kl", 2))
 
 
@@ -63,10 +65,19 @@ def show_run(view: RunView, width: int) -> RenderableType:
     if len(view.rows) > 1:
         parts.append(_trends(view.rows))
     parts.append(_status(view))
-    parts += [Text.assemble(("! ", "yellow"), harmless(text, 300)) for text in view.warnings[-5:]]
-    if len(view.warnings) > 5:
-        parts.append(Text(f"  and {len(view.warnings) - 5} more warnings in events.jsonl", style="dim"))
-    return Group(*parts)
+    return Group(*parts, *_warnings(view.warnings))
+
+
+def _warnings(messages: Sequence[str]) -> list[Text]:
+    """The last few different ones, each with how often it came."""
+    counted = list(Counter(messages).items())
+    lines = [
+        Text.assemble(("! ", "yellow"), harmless(text, 300), (f" ({count} times)" if count > 1 else "", "dim"))
+        for text, count in counted[-MOST_WARNINGS:]
+    ]
+    if len(counted) > MOST_WARNINGS:
+        lines.append(Text(f"  and {len(counted) - MOST_WARNINGS} other warnings in events.jsonl", style="dim"))
+    return lines
 
 
 def _table(view: RunView, width: int) -> Table:

@@ -14,7 +14,7 @@ from flows import cli, exits
 from flows.reference import reference
 from raft_core import errors
 from raft_core.config import RaftConfig
-from raft_core.records.run import Run, hold
+from raft_core.records.run import Run, hold, record_event
 
 ROOT = Path(__file__).parents[3]
 Raft = Callable[..., tuple[int, str, str]]
@@ -49,6 +49,16 @@ def test_show_prints_a_row_an_iteration_and_marks_the_best(write_run: Callable[.
     assert "▁" in out
     assert "█" in out
     assert "0.07 → 0.68" in out
+
+
+def test_show_tells_each_warning_once_with_its_count(write_run: Callable[..., Run], raft: Raft) -> None:
+    run = write_run()
+    for message in ["no tracker", *(f"w{n}" for n in range(5)), "no tracker"]:
+        record_event(run, "warning", message=message)
+    warned = [line.strip() for line in raft("show")[1].splitlines() if line.startswith(("!", "  and"))]
+    assert warned == [*(f"! w{n}" for n in range(5)), "and 1 other warnings in events.jsonl"]
+    record_event(run, "warning", message="w4")
+    assert "! w4 (2 times)" in raft("show")[1]
 
 
 def test_show_drops_columns_on_a_narrow_terminal_but_never_the_reward(
