@@ -4,31 +4,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import tasks.register
 import tasks.track
-import tasks.validate
 import tasks.version
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
-from tasks.validate import Stage
 
+import tasks.check
 import tasks.commit
 import tasks.evaluate
 import tasks.finetune
-import tasks.register
 import tasks.sample
 import tasks.score
 import tasks.select
 from flows.session import Session
-from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError, RaftError, RewardError
+from raft_core.errors import GateStop, IntegrityError, RaftError, RewardError
 from raft_core.gates import Decision
 from raft_core.records.run import BASE, record_event
 from raft_core.records.steps import StepRecord
 from raft_core.types import Policy, Prompt
+from tasks.check import Stage
 from tasks.iteration import Iteration
 
-FINAL = (ConfigError, InputError, IntegrityError, RewardError, GateStop, AssertionError, TypeError, KeyError)
+FINAL = (ValueError, LookupError, TypeError, AssertionError, IntegrityError, RewardError, GateStop)
 """Failures that the same call would meet again: never retried."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,7 +76,7 @@ def score(it: Iteration, session: Session) -> StepRecord:
 def validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt], session: Session) -> None:
     """Hold one table against its Great Expectations suite; stops the run or quarantines rows."""
     with session.step(it, "validate"):
-        tasks.validate.validate(it, stage, held_out)
+        tasks.check.check(it, stage, held_out)
 
 
 @step("select")

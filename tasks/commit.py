@@ -27,7 +27,10 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
             "policy": _named(made, it.config.policy.model if it.number == BASE else None),
             "sampled_from": None if it.number == BASE else it.policy.identity,
             "outputs": outputs,
-            "steps": {name: {"key": r.key, "outputs": dict(r.outputs)} for name, r in sorted(records.items())},
+            "steps": {
+                name: {"key": r.key, "inputs": dict(r.inputs), "outputs": dict(r.outputs)}
+                for name, r in sorted(records.items())
+            },
             "numerics": it.backend.numerics(it.config.sampling.dtype),
             "batch_plan": [plan for folder in sorted(it.work.glob("*-*")) if (plan := batch_plan(folder))],
         },

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from raft_core.gates import Decision
-
 from raft_core import gates
+from raft_core.gates import Decision
 from raft_core.records.run import BASE, Run, read_chain, read_events
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
+from raft_core.evaluation.divergence import perplexity
 from raft_core.evaluation.scorecard import Batch, scorecard
 from raft_core.policies.base import LoadedPolicy, Progress
 from raft_core.records.artifacts import file_digest, json_digest, write_json
@@ -52,7 +53,7 @@ def evaluate(
             "policy": config.policy.model_dump(mode="json"),
             "scoring": config.scoring.model_dump(mode="json"),
         },
-        code=it.code("sample") + it.code("likelihood") + code_digest("raft_core.rewards.score"),
+        code=it.code("backend") + code_digest("raft_core.rewards.score"),
         numerics=it.backend.numerics(config.sampling.dtype),
         seed=derived_seed(config.seed, "evaluate"),
     )  # fmt: skip
@@ -131,7 +132,7 @@ def report(it: Iteration) -> None:
     earlier = it.number - window if window else None
     values = scorecard(
         read_table(it.table("evaluation"), EVALUATION),
-        read_table(it.table("perplexity"), PERPLEXITY)["logprobs"].to_pylist(),
+        perplexity(read_table(it.table("perplexity"), PERPLEXITY)["logprobs"].to_pylist()),
         it.config,
         iteration=it.number,
         batch=None if it.number == BASE else _batch(it),

@@ -3,12 +3,15 @@
 import json
 import uuid
 from dataclasses import asdict
+from pathlib import Path
 
-from raft_core.policies.base import FinetuneJob, FinetuneResult
+from raft_core.policies.base import FinetuneJob, FinetuneResult, backend
 from raft_core.records.artifacts import file_digest, write_json
+from raft_core.records.run import Run
 from raft_core.records.steps import StepKey, StepRecord, once
 from raft_core.types import Artifact, Policy
 from tasks.iteration import Iteration
+from tasks.prepare import committed_policy
 
 
 def finetune(it: Iteration) -> StepRecord:
@@ -23,7 +26,7 @@ def finetune(it: Iteration) -> StepRecord:
             "loss_temperature": config.loss_temperature,
             "schedule": [it.number, config.iterations] if config.finetuning.schedule == "linear_over_run" else None,
         },
-        code=it.code("finetune"),
+        code=it.code("trainer") + it.code("finetune"),
         numerics={**it.backend.numerics(config.finetuning.dtype), "ranks": config.finetuning.ranks},
         seed=it.seed("finetune"),
     )

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from raft_core.prompts import draw
-
 from raft_core.policies.base import Progress
+from raft_core.prompts import draw
 from raft_core.records.artifacts import file_digest
 from raft_core.records.steps import StepKey, StepRecord, once
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table, write_tables
@@ -26,7 +25,7 @@ def sample(it: Iteration, progress: Progress) -> StepRecord:
         "sample",
         inputs={"policy": it.policy.identity, "prompts": file_digest(it.table("prompts"))},
         settings={"sampling": sampling.model_dump(mode="json"), "policy": policy.model_dump(mode="json")},
-        code=it.code("sample"),
+        code=it.code("backend"),
         numerics=it.backend.numerics(sampling.dtype),
         seed=derived_seed(it.config.seed, "sample"),
     )

@@ -5,8 +5,9 @@ from raft_core.records.artifacts import file_digest
 from raft_core.records.steps import StepKey, StepRecord, code_digest, once
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards import score as scoring
+from tasks.check import read_quarantine
 from tasks.iteration import Iteration
-from tasks.validate import apply_quarantine, read_quarantine
+from tasks.validate import apply_quarantine
 
 
 def score(it: Iteration, progress: Progress) -> StepRecord:
