@@ -1,0 +1,94 @@
+"""``raft repro`` with the real DVC and the real command line, on the tiny world."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raft_core.embedded.worlds import WORLDS
+
+ROOT = Path(__file__).parents[2]
+STAGES = {
+    "prepare": {
+        "cmd": "raft prepare tiny --receipt data/tiny.json",
+        "outs": [{"data/tiny.json": {"cache": False, "persist": True}}],
+    },
+    "align": {
+        "cmd": "raft align tiny.yaml iterations=1 --receipt data/align.json",
+        "deps": ["tiny.yaml", "data/tiny.json"],
+        "outs": [{"data/align.json": {"cache": False, "persist": True}}],
+    },
+    "report": {
+        "cmd": "raft report data/align.json data",
+        "deps": ["data/align.json"],
+        "outs": [{"data/report.md": {"cache": False, "persist": True}}],
+        "metrics": [{"data/report.json": {"cache": False, "persist": True}}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of git and DVC, with the stages of the default on the tiny world."""
+    folder = tmp_path_factory.mktemp("a clone")
+    shutil.copy(ROOT / "configs" / "tiny.yaml", folder)
+    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
+    subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
+    return folder
+
+
+def repro(workspace: Path) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "COLUMNS"}}
+    binaries = Path(sys.executable).parent
+    told = subprocess.run(
+        [binaries / "raft", "repro"], cwd=workspace, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=400, check=False,
+        env={
+            **kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect"),
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        },
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+    return told
+
+
+def test_what_is_unchanged_is_skipped_and_what_is_lost_is_made_again(workspace: Path) -> None:
+    first = repro(workspace)
+    assert "Running stage 'align'" in first.stdout
+    assert "nothing had to be done" not in first.stdout
+    receipt = json.loads((workspace / "data" / "align.json").read_text())
+    assert receipt["status"] == "completed"
+    assert "iteration" in (workspace / "data" / "report.md").read_text()
+    assert len(list((workspace / "runs").rglob("policy.dvc"))) == 1
+
+    second = repro(workspace)
+    assert "Stage 'align' didn't change, skipping" in second.stdout
+    assert f"nothing had to be done: run {receipt['name']} is complete" in second.stdout
+    assert second.stdout.splitlines()[-3] == f"raft show {receipt['name']}"
+
+    shutil.rmtree(workspace / "runs")
+    third = repro(workspace)
+    assert "Running stage 'align'" in third.stdout
+    assert "nothing had to be done" not in third.stdout
+    assert json.loads((workspace / "data" / "align.json").read_text()) == receipt
+
+
+def test_the_stages_of_the_repository_name_what_exists() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    made = {path for stage in stages.values() for out in (*stage["outs"], *stage.get("metrics", ())) for path in out}
+    for name, stage in stages.items():
+        words = stage["cmd"].split()
+        asked = [words[i + 1] for i, word in enumerate(words) if word == "--stage"]
+        assert set(asked) <= set(WORLDS["reviews"].stages), name
+        for dep in stage["deps"]:
+            assert dep in made or (ROOT / dep).exists(), f"{name} needs {dep}"
+        for out in (*stage["outs"], *stage.get("metrics", ())):
+            assert list(out.values()) == [{"cache": False, "persist": True}], name
