@@ -1,4 +1,6 @@
-"""An alignment that kills itself with SIGKILL at one point: ``killed_run.py WORKSPACE CONFIG NAME MODULE:FUNCTION:WHEN:NTH``.
+"""An alignment that kills itself with SIGKILL at one point.
+
+``killed_run.py WORKSPACE CONFIG NAME [MODULE:FUNCTION:WHEN:NTH]``
 
 WHEN is ``before`` or ``after`` the NTH call (from 1) of that function, or ``during``: a tenth of a
 second after it began. Without a point it runs to the end. Run by test_kill.py as a child process.

@@ -31,7 +31,9 @@ class CountingPolicy:
         if len(prompts) > self.room:
             raise MemoryError
         return [
-            Sample(content_id(p.prompt_id, k), p.prompt_id, k, seed, f"{p.text}/{k}", (1,), (2,), (-0.5,), (-0.5,), "stop")
+            Sample(
+                content_id(p.prompt_id, k), p.prompt_id, k, seed, f"{p.text}/{k}", (1,), (2,), (-0.5,), (-0.5,), "stop"
+            )
             for p in prompts for k in range(samples_per_prompt)
         ]  # fmt: skip
 
