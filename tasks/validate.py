@@ -1,0 +1,190 @@
+"""Validation: Great Expectations stands between the steps, so that nothing trains on what was not checked.
+
+A row that fails is data: it goes to the quarantine table with its reason and is counted. A set that fails stops
+the run, with a report that names the limits, what was seen, and the first rows that are to blame. The tables are
+deterministic; what Great Expectations itself says is in ``Outcome.raw``, for the event log.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raft_core.config import RaftConfig
+from raft_core.records.run import record_event
+from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, VALIDATION, read_table, write_table
+from raft_core.types import Prompt
+from tasks import expectations, frames
+from tasks.checks import Frame, Results, run
+from tasks.frames import Measures, TextMeasures
+from tasks.iteration import Iteration
+from tasks.outcome import Outcome, apply_quarantine, outcome_of
+
+__all__ = [
+    "STAGES", "Stage", "apply_quarantine", "read_quarantine", "validate", "validate_samples", "validate_scored",
+    "validate_selected",
+]  # fmt: skip
+
+Stage = Literal["samples", "scored", "selected"]
+STAGES: tuple[Stage, ...] = ("samples", "scored", "selected")
+BULK = ["completion", "completion_token_ids", "finish_reason"]
+"""Columns that ``measures_of`` needs."""
+
+
+def validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> None:
+    """Hold one table of the iteration against its suite; add to its ``validation`` and ``quarantine`` tables.
+
+    Both tables hold the rows of this stage and those before it, so a repeated stage leaves the same bytes.
+    Raises GateStop after writing ``validation_STAGE.md`` beside the tables.
+    """
+    outcome = _outcome_of(it, stage, held_out)
+    before = read_quarantine(it, STAGES[: STAGES.index(stage)])
+    caught = outcome.quarantine
+    caught = caught.filter(pc.invert(pc.is_in(caught["sample_id"], before["sample_id"].combine_chunks())))
+    checks = _kept(it, "validation", VALIDATION, "suite", STAGES[: STAGES.index(stage)])
+    write_table(it.table("quarantine"), pa.concat_tables([before, caught]), QUARANTINE)
+    write_table(it.table("validation"), pa.concat_tables([checks, outcome.checks]), VALIDATION)
+    record_event(it.run, "validation", iteration=it.number, suite=stage, measures=outcome.measures, results=outcome.raw)
+    report = it.folder / f"validation_{stage}.md"
+    outcome.raise_if_stopped(report)
+    report.unlink(missing_ok=True)
+
+
+def read_quarantine(it: Iteration, stages: Sequence[Stage] = STAGES) -> pa.Table:
+    """The iteration's QUARANTINE rows that ``stages`` found."""
+    return _kept(it, "quarantine", QUARANTINE, "stage", stages)
+
+
+def validate_samples(
+    samples: pa.Table, prompts: pa.Table, config: RaftConfig, previous: Measures | None = None
+) -> Outcome:
+    """Check a SAMPLES table, rows of every status, against the PROMPTS that were drawn.
+
+    ``previous`` is None in the first iteration: drift and surge need something to compare with.
+    """
+    fields = _fields("samples", samples)
+    if not fields.passed:
+        return outcome_of("samples", samples, fields)
+    rows = frames.sample_rows(samples, prompts)
+    ok = rows[rows["status"] == "ok"]
+    single = run(
+        expectations.samples_row_suite(config),
+        {"rows": Frame(ok, samples["sample_id"]), "texts": _texts(samples, ok, config)},
+        complete=True,
+    )
+    rows["quarantined"] = _quarantined(rows, single)
+    now, before = frames.text_measures(samples, config), previous.samples if previous else None
+    joint = run(
+        expectations.samples_set_suite(config, prompts.num_rows, before),
+        {
+            "rows": Frame(rows, samples["sample_id"]),
+            "prompts": Frame(frames.sampled_prompts(rows, prompts.num_rows), prompts["prompt_id"]),
+            **_characters(now, before),
+        },
+    )
+    return outcome_of("samples", samples, fields + single + joint, asdict(now))
+
+
+def validate_scored(scored: pa.Table, samples: pa.Table, config: RaftConfig) -> Outcome:
+    """Check a SCORED table against the SAMPLES that were scored."""
+    fields = _fields("scored", scored)
+    if not fields.passed:
+        return outcome_of("scored", scored, fields)
+    rows = frames.scored_rows(scored, samples)
+    ok = rows[rows["status"] == "ok"]
+    single = run(expectations.scored_row_suite(config), {"rows": Frame(ok, scored["sample_id"])}, complete=True)
+    rows["quarantined"] = _quarantined(rows, single)
+    joint = run(
+        expectations.scored_set_suite(config, samples.num_rows),
+        {
+            "rows": Frame(rows, scored["sample_id"]),
+            "prompts": Frame(frames.scored_prompts(rows), pc.unique(scored["prompt_id"])),
+        },
+    )
+    mean = rows.loc[~rows["quarantined"], "reward"].mean()
+    return outcome_of(
+        "scored", scored, fields + single + joint, {"mean_reward": float(mean) if np.isfinite(mean) else None}
+    )
+
+
+def validate_selected(
+    selected: pa.Table, prompts: pa.Table, held_out_ids: Collection[str], config: RaftConfig,
+    previous: Measures | None = None,
+) -> Outcome:  # fmt: skip
+    """Check a SELECTED table: whatever fails here stops the run, since the next step trains on it."""
+    fields = _fields("selected", selected)
+    if not fields.passed:
+        return outcome_of("selected", selected, fields)
+    rows = frames.selected_rows(selected, prompts)
+    by_prompt = frames.selected_prompts(rows, prompts, held_out_ids)
+    now, before = frames.text_measures(selected, config), previous.selected if previous else None
+    joint = run(
+        expectations.selected_suite(config, before),
+        {
+            "rows": Frame(rows, selected["sample_id"]),
+            "texts": _texts(selected, rows, config),
+            "prompts": Frame(by_prompt, prompts["prompt_id"]),
+            "selected_prompts": Frame(by_prompt[by_prompt["num_selected"] > 0], prompts["prompt_id"]),
+            **_characters(now, before),
+        },
+    )
+    return outcome_of("selected", selected, fields + joint, asdict(now))
+
+
+def _outcome_of(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> Outcome:
+    if stage == "scored":
+        samples = read_table(it.table("samples"), SAMPLES, ["sample_id", "prompt_id"])
+        return validate_scored(read_table(it.table("scored"), SCORED), samples, it.config)
+    prompts = read_table(it.table("prompts"), PROMPTS)
+    previous = _previous(it)
+    if stage == "samples":
+        return validate_samples(read_table(it.table("samples"), SAMPLES), prompts, it.config, previous)
+    held_out_ids = {prompt.prompt_id for prompt in held_out}
+    return validate_selected(read_table(it.table("selected"), SELECTED), prompts, held_out_ids, it.config, previous)
+
+
+def _previous(it: Iteration) -> Measures | None:
+    if it.number == 0:
+        return None
+    samples = read_table(it.run.table(it.number - 1, "samples"), SAMPLES, BULK)
+    return frames.measures_of(samples, read_table(it.run.table(it.number - 1, "selected"), SELECTED, BULK), it.config)
+
+
+def _kept(it: Iteration, name: str, schema: pa.Schema, column: str, stages: Sequence[Stage]) -> pa.Table:
+    """Rows of a table that grows with the stages; none yet before the first."""
+    if not stages or not it.table(name).exists():
+        return schema.empty_table()
+    table = read_table(it.table(name), schema)
+    return table.filter(pc.is_in(table[column], pa.array(stages, pa.string())))
+
+
+def _fields(stage: str, table: pa.Table) -> Results:
+    data = frames.field_rows(table)
+    return run(expectations.fields_suite(stage), {"fields": Frame(data, pa.array(data["column"]))})
+
+
+def _texts(table: pa.Table, rows: pd.DataFrame, config: RaftConfig) -> Frame:
+    """The completions of ``rows``; empty where no pattern is looked for, since frames of text are slow."""
+    wanted = rows.index if config.validation.forbidden_pattern is not None else rows.index[:0]
+    texts = table["completion"].take(pa.array(wanted, pa.int64())).to_pandas()
+    return Frame(pd.DataFrame({"completion": texts.to_numpy()}, index=wanted), table["sample_id"])
+
+
+def _characters(now: TextMeasures, before: TextMeasures | None) -> dict[str, Frame]:
+    if before is None:
+        return {}
+    data = frames.character_rows(now, before)
+    return {"characters": Frame(data, pa.array(data["character"]))}
+
+
+def _quarantined(rows: pd.DataFrame, single: Results) -> "pd.Series[bool]":
+    """Which rows may not train: those that came quarantined and those that failed a check of their own."""
+    bad = (rows["status"] != "ok").to_numpy(dtype=bool, copy=True)
+    for finding in single.findings:
+        if finding.level == "row":
+            bad[np.asarray(finding.labels, dtype=np.int64)] = True
+    return pd.Series(bad, index=rows.index)

@@ -1,0 +1,367 @@
+"""The suites on real Great Expectations: each check is met by a table that breaks it and nothing else."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raft_core.config import RaftConfig
+from raft_core.errors import GateStop, StepError
+from raft_core.records import tables
+from tasks.frames import Measures, TextMeasures, measures_of
+from tasks.validate import apply_quarantine, validate_samples, validate_scored, validate_selected
+
+Rows = list[dict[str, Any]]
+MakeTable = Callable[[str, Any], pa.Table]
+MakeConfig = Callable[..., RaftConfig]
+
+
+def stopped(outcome: Any) -> set[str]:
+    return {finding.check for finding in outcome.stop}
+
+
+def quarantined(outcome: Any) -> list[tuple[str, str]]:
+    return [(row["sample_id"], row["check"]) for row in outcome.quarantine.to_pylist()]
+
+
+def failed_checks(outcome: Any) -> set[str]:
+    return {row["check"] for row in outcome.checks.to_pylist() if not row["passed"]}
+
+
+@pytest.fixture
+def check_samples(make_table: MakeTable, make_config: MakeConfig, prompts_table: pa.Table) -> Callable[..., Any]:
+    def check(rows: Rows, previous: Measures | None = None, **validation: Any) -> Any:
+        table = make_table("samples", rows)
+        return validate_samples(table, prompts_table, make_config(validation=validation), previous)
+
+    return check
+
+
+@pytest.fixture
+def check_scored(make_table: MakeTable, make_config: MakeConfig, samples: Rows) -> Callable[..., Any]:
+    def check(rows: Rows, **validation: Any) -> Any:
+        config = make_config(validation=validation)
+        return validate_scored(make_table("scored", rows), make_table("samples", samples), config)
+
+    return check
+
+
+@pytest.fixture
+def check_selected(make_table: MakeTable, make_config: MakeConfig, prompts_table: pa.Table) -> Callable[..., Any]:
+    def check(rows: Rows, held_out: frozenset[str] = frozenset(), previous: Any = None, **validation: Any) -> Any:
+        config = make_config(validation=validation)
+        return validate_selected(make_table("selected", rows), prompts_table, held_out, config, previous)
+
+    return check
+
+
+class TestSamples:
+    def test_sound_samples_pass_and_the_tables_fit(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        outcome = check_samples(samples, forbidden_pattern="(#|@)")
+        assert failed_checks(outcome) == set()
+        assert outcome.checks.schema == tables.VALIDATION
+        assert outcome.quarantine.schema == tables.QUARANTINE
+        assert outcome.quarantine.num_rows == 0
+        assert outcome.measures["mean_length"] == 4.0
+        json.dumps(outcome.raw)
+
+    def test_the_same_tables_twice_are_the_same_outcome(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        samples[3]["completion"] = ""
+        first, second = check_samples(samples), check_samples(samples)
+        assert first.checks.equals(second.checks)
+        assert first.quarantine.equals(second.quarantine)
+
+    @pytest.mark.parametrize(
+        ("changes", "check"),
+        [
+            ({"completion": " \n\t"}, "completion_chars"),
+            ({"prompt_token_ids": []}, "empty_prompt"),
+            ({"finish_reason": "error"}, "finish_reason"),
+            ({"logprobs": [-1.0] * 3}, "logprobs_per_token"),
+            ({"sampling_logprobs": [-1.0] * 5}, "sampling_logprobs_per_token"),
+            ({"logprobs": [-1.0, math.nan, -1.0, -1.0]}, "logprobs_valid"),
+            ({"logprobs": [-1.0, -math.inf, -1.0, -1.0]}, "logprobs_valid"),
+            ({"sampling_logprobs": [-1.0, 0.5, -1.0, -1.0]}, "logprobs_valid"),
+            ({"completion": "so good #blessed"}, "forbidden_pattern"),
+        ],
+    )
+    def test_a_bad_sample_is_quarantined_alone(
+        self, check_samples: Callable[..., Any], samples: Rows, changes: dict[str, Any], check: str
+    ) -> None:
+        samples[5] |= changes
+        outcome = check_samples(samples, forbidden_pattern="(#|@)", max_forbidden_share=0.1)
+        assert quarantined(outcome) == [(samples[5]["sample_id"], check)]
+        assert stopped(outcome) == set()
+
+    def test_too_many_tokens_and_none_at_all(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        for row, length in ((samples[0], 9), (samples[1], 0)):
+            row |= {name: [-1.0] * length for name in ("logprobs", "sampling_logprobs")}
+            row["completion_token_ids"] = [1] * length
+        outcome = check_samples(samples)
+        assert quarantined(outcome) == [
+            (samples[0]["sample_id"], "num_tokens"),
+            (samples[1]["sample_id"], "num_tokens"),
+        ]
+        assert outcome.quarantine["reason"][0].as_py() == "num_tokens is 9; expected 1 to 8"
+
+    def test_nulls_do_not_slip_through(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        samples[2] |= {"completion": None, "completion_token_ids": None, "finish_reason": None}
+        outcome = check_samples(samples)
+        found = {check for _, check in quarantined(outcome)}
+        assert found >= {"completion_chars_present", "num_tokens_present", "finish_reason_present"}
+        assert {sample for sample, _ in quarantined(outcome)} == {samples[2]["sample_id"]}
+
+    def test_an_empty_table_stops(self, check_samples: Callable[..., Any]) -> None:
+        assert stopped(check_samples([])) >= {"row_count", "samples_per_prompt"}
+
+    def test_k_counts_every_status(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        samples[4] |= {"status": "quarantined", "reason": "the endpoint was away"}
+        outcome = check_samples(samples)
+        assert stopped(outcome) == set()
+        assert outcome.quarantine.to_pylist() == [
+            {"sample_id": samples[4]["sample_id"], "prompt_id": samples[4]["prompt_id"], "stage": "samples",
+             "check": "sampling", "reason": "the endpoint was away"}
+        ]  # fmt: skip
+        assert stopped(check_samples(samples[:4] + samples[5:])) == {"row_count", "samples_per_prompt"}
+
+    def test_a_sample_that_came_quarantined_is_not_judged_again(
+        self, check_samples: Callable[..., Any], samples: Rows
+    ) -> None:
+        samples[4] |= {"status": "quarantined", "reason": "failed", "completion": "", "finish_reason": "error"}
+        assert quarantined(check_samples(samples)) == [(samples[4]["sample_id"], "sampling")]
+
+    def test_identities(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        samples[1]["sample_id"] = samples[0]["sample_id"]
+        assert stopped(check_samples(samples)) == {"sample_unique"}
+        samples[1] |= {"sample_id": "other", "prompt_id": "of another iteration"}
+        assert stopped(check_samples(samples)) == {"prompt_known", "samples_per_prompt"}
+
+    def test_shares(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        for row in samples[:3]:
+            row |= {"completion": "the same", "finish_reason": "length"}
+        assert stopped(check_samples(samples, max_duplicate_share=0.25, min_stop_share=0.75)) == set()
+        assert stopped(check_samples(samples, max_duplicate_share=0.24)) == {"duplicate_share"}
+        assert stopped(check_samples(samples, min_stop_share=0.76)) == {"stop_share"}
+
+    def test_equal_texts_of_other_prompts_are_no_duplicates(
+        self, check_samples: Callable[..., Any], samples: Rows
+    ) -> None:
+        for row in samples:
+            row["completion"] = f"kind {row['k']}"
+        assert stopped(check_samples(samples, max_duplicate_share=0.0)) == set()
+
+    def test_the_quarantined_share_stops(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        for row in samples[::4]:
+            row["completion"] = ""
+        assert stopped(check_samples(samples, max_quarantined_share=0.25)) == set()
+        outcome = check_samples(samples, max_quarantined_share=0.2)
+        assert stopped(outcome) == {"quarantined_share"}
+        for row in samples:
+            row["completion"] = ""
+        limits = {"max_quarantined_share": 1.0, "max_duplicate_share": 1.0}
+        assert stopped(check_samples(samples, **limits)) == {"any_valid"}
+
+    def test_the_forbidden_share_stops(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        for row in samples[:3]:
+            row["completion"] += " #"
+        assert stopped(check_samples(samples, forbidden_pattern="#", max_forbidden_share=0.25)) == set()
+        outcome = check_samples(samples, forbidden_pattern="#", max_forbidden_share=0.2)
+        assert stopped(outcome) == {"forbidden_share"}
+        assert len(quarantined(outcome)) == 3
+
+    def test_length_drift_and_surge_need_an_iteration_before(
+        self, check_samples: Callable[..., Any], samples: Rows
+    ) -> None:
+        before = TextMeasures(1.0, {"#": 0.0, "@": 0.0})
+        outcome = check_samples(samples, Measures(before, before), max_length_drift=3.9)
+        assert stopped(outcome) == {"length_drift"}
+        assert stopped(check_samples(samples, Measures(before, before), max_length_drift=4.0)) == set()
+
+    def test_the_hashes_of_the_paper_are_seen(
+        self, check_samples: Callable[..., Any], samples: Rows, make_table: MakeTable, make_config: MakeConfig
+    ) -> None:
+        table = make_table("samples", samples)
+        previous = measures_of(table, table, make_config())
+        for row in samples:
+            row["completion"] += "#####"
+        outcome = check_samples(samples, previous, max_surge=0.1)
+        assert stopped(outcome) == {"character_surge"}
+        assert outcome.stop[0].names == ["#"]
+        assert stopped(check_samples(samples, previous, max_surge=0.25)) == set()
+
+    def test_wrong_columns_stop_before_anything_else(
+        self, make_table: MakeTable, make_config: MakeConfig, samples: Rows, prompts_table: pa.Table
+    ) -> None:
+        table = make_table("samples", samples)
+        outcome = validate_samples(table.drop_columns(["seed"]), prompts_table, make_config())
+        assert stopped(outcome) == {"columns"}
+        retyped = table.set_column(2, "k", table["k"].cast(pa.float64()))
+        outcome = validate_samples(retyped, prompts_table, make_config())
+        assert stopped(outcome) == {"types"}
+        assert outcome.stop[0].values == ["column is k, type is double"]
+
+    def test_a_pattern_that_is_none_is_no_bad_data(self, check_samples: Callable[..., Any], samples: Rows) -> None:
+        with pytest.raises(StepError, match="forbidden_pattern"):
+            check_samples(samples, forbidden_pattern="(")
+
+
+class TestScored:
+    def test_sound_scores_pass(self, check_scored: Callable[..., Any], scored: Rows) -> None:
+        outcome = check_scored(scored, reward_min=0.0, reward_max=0.5)
+        assert failed_checks(outcome) == set()
+        assert outcome.measures == {"mean_reward": 0.25}
+
+    @pytest.mark.parametrize(
+        ("reward", "check"),
+        [
+            (None, "reward_present"),
+            (math.nan, "reward_present"),
+            (math.inf, "reward_finite"),
+            (-math.inf, "reward_finite"),
+            (-0.01, "reward_min"),
+            (0.51, "reward_max"),
+        ],
+    )
+    def test_a_bad_reward_is_quarantined(
+        self, check_scored: Callable[..., Any], scored: Rows, reward: float | None, check: str
+    ) -> None:
+        scored[7]["reward"] = reward
+        outcome = check_scored(scored, reward_min=0.0, reward_max=0.5)
+        assert (scored[7]["sample_id"], check) in quarantined(outcome)
+        assert {sample for sample, _ in quarantined(outcome)} == {scored[7]["sample_id"]}
+        assert stopped(outcome) == set()
+
+    def test_a_sample_without_score_has_its_reason(self, check_scored: Callable[..., Any], scored: Rows) -> None:
+        scored[0] |= {"status": "quarantined", "reason": "lexicon raised ValueError", "reward": None}
+        outcome = check_scored(scored)
+        assert outcome.quarantine.select(["check", "reason"]).to_pylist() == [
+            {"check": "scoring", "reason": "lexicon raised ValueError"}
+        ]
+        assert stopped(outcome) == set()
+
+    def test_rows_must_be_those_of_the_samples(self, check_scored: Callable[..., Any], scored: Rows) -> None:
+        assert stopped(check_scored(scored[1:])) == {"row_count"}
+        scored[0]["sample_id"] = "unknown"
+        assert stopped(check_scored(scored)) == {"sample_known"}
+        scored[0]["sample_id"] = scored[1]["sample_id"]
+        assert stopped(check_scored(scored)) == {"sample_unique"}
+
+    def test_a_score_under_another_prompt_stops(self, check_scored: Callable[..., Any], scored: Rows) -> None:
+        scored[0]["prompt_id"] = scored[3]["prompt_id"]
+        assert stopped(check_scored(scored)) == {"sample_known"}
+
+    def test_ties(self, check_scored: Callable[..., Any], scored: Rows) -> None:
+        for row in scored[:3]:
+            row["reward"] = 0.5
+        assert stopped(check_scored(scored, max_tie_share=0.25)) == set()
+        outcome = check_scored(scored, max_tie_share=0.24)
+        assert stopped(outcome) == {"tie_share"}
+        assert outcome.stop[0].names == [scored[0]["prompt_id"]]
+
+    def test_usable_prompts(self, check_scored: Callable[..., Any], scored: Rows) -> None:
+        for row in scored[:2] + scored[3:5]:
+            row["reward"] = None
+        limits = {"min_valid_per_prompt": 2, "max_quarantined_share": 1.0}
+        assert stopped(check_scored(scored, **limits, min_prompt_coverage=0.5)) == set()
+        assert stopped(check_scored(scored, **limits, min_prompt_coverage=0.51)) == {"usable_prompts"}
+
+    def test_rewards_that_are_all_null_stop(self, check_scored: Callable[..., Any], scored: Rows) -> None:
+        for row in scored:
+            row["reward"] = None
+        assert stopped(check_scored(scored, max_quarantined_share=1.0)) == {"any_valid", "usable_prompts"}
+
+
+class TestSelected:
+    def test_a_sound_set_passes(self, check_selected: Callable[..., Any], selected: Rows) -> None:
+        outcome = check_selected(selected, held_out=frozenset({"elsewhere"}), forbidden_pattern="#")
+        assert failed_checks(outcome) == set()
+
+    @pytest.mark.parametrize(
+        ("changes", "check"),
+        [
+            ({"reward": math.nan}, "reward_present"),
+            ({"reward": math.inf}, "reward_finite"),
+            ({"weight": 0.0}, "weight_positive"),
+            ({"weight": math.inf}, "weight_positive"),
+            ({"rank": -1}, "rank_range"),
+            ({"completion": ""}, "completion_chars"),
+            ({"sampling_logprobs": [-1.0]}, "sampling_logprobs_per_token"),
+            ({"prompt_id": "unknown"}, "prompt_known"),
+            ({"completion": "#"}, "forbidden_pattern"),
+        ],
+    )
+    def test_every_failure_stops(
+        self, check_selected: Callable[..., Any], selected: Rows, changes: dict[str, Any], check: str
+    ) -> None:
+        selected[1] |= changes
+        outcome = check_selected(selected, forbidden_pattern="#")
+        assert check in stopped(outcome)
+        assert outcome.quarantine.num_rows == 0
+
+    def test_nothing_selected_stops(self, check_selected: Callable[..., Any]) -> None:
+        assert stopped(check_selected([])) == {"row_count", "prompt_coverage"}
+
+    def test_twice_selected_stops(self, check_selected: Callable[..., Any], selected: Rows) -> None:
+        assert stopped(check_selected([*selected, selected[0]])) == {"sample_unique"}
+
+    def test_prompt_coverage(self, check_selected: Callable[..., Any], selected: Rows) -> None:
+        assert stopped(check_selected(selected[:2], min_prompt_coverage=0.5)) == set()
+        assert stopped(check_selected(selected[:2], min_prompt_coverage=0.51)) == {"prompt_coverage"}
+
+    def test_held_out_prompts_are_not_trained_on(self, check_selected: Callable[..., Any], selected: Rows) -> None:
+        held_out = frozenset({selected[2]["prompt_id"]})
+        outcome = check_selected(selected, held_out)
+        assert stopped(outcome) == {"held_out_overlap"}
+        assert outcome.stop[0].names == [selected[2]["prompt_id"]]
+        assert stopped(check_selected(selected, held_out, max_held_out_overlap=0.25)) == set()
+
+    def test_drift_is_held_against_the_selected_set_before(
+        self, check_selected: Callable[..., Any], selected: Rows
+    ) -> None:
+        sampled, chosen = TextMeasures(4.0, {}), TextMeasures(20.0, {})
+        assert stopped(check_selected(selected, previous=Measures(sampled, chosen))) == {"length_drift"}
+
+
+def test_quarantine_is_applied(
+    check_samples: Callable[..., Any], samples: Rows, scored: Rows, make_table: MakeTable
+) -> None:
+    samples[5] |= {"completion": "", "finish_reason": "error"}
+    quarantine = check_samples(samples).quarantine
+    table = apply_quarantine(make_table("scored", scored), quarantine)
+    assert table.schema == tables.SCORED
+    bad = table.slice(5, 1).to_pylist()[0]
+    assert (bad["status"], bad["reward"]) == ("quarantined", None)
+    assert bad["reason"] == (
+        "finish_reason is error; expected stop or length; completion_chars is 0; expected at least 1 beside white space"
+    )
+    assert table["status"].to_pylist().count("ok") == 11
+    assert table["reward"].null_count == 1
+
+
+def test_the_report_names_checks_rows_and_reasons(
+    check_samples: Callable[..., Any], samples: Rows, tmp_path: Path
+) -> None:
+    for row in samples[:6]:
+        row["completion"] = "<script>|`\n# Title"
+    outcome = check_samples(samples, max_duplicate_share=0.1, forbidden_pattern="script", max_forbidden_share=1.0,
+                            max_quarantined_share=1.0)  # fmt: skip
+    report = tmp_path / "iterations" / "000" / "validation_samples.md"
+    with pytest.raises(GateStop) as stop:
+        outcome.raise_if_stopped(report)
+    text = report.read_text()
+    assert "6 of 12 rows fail (0.5)" in text
+    assert samples[0]["sample_id"] in text
+    assert "copies is 3" in text
+    assert "<script>" not in text
+    assert "\n# Title" not in text
+    assert str(report) in str(stop.value)
+    assert "validation.max_duplicate_share" in str(stop.value)
+
+
+def test_nothing_stops_a_sound_table(check_samples: Callable[..., Any], samples: Rows, tmp_path: Path) -> None:
+    check_samples(samples).raise_if_stopped(tmp_path / "report.md")
+    assert list(tmp_path.iterdir()) == []
