@@ -43,14 +43,10 @@ def kl_bound(samples_per_prompt: int, iterations: int) -> float:
 
 def perplexity(logprobs: Logprobs) -> float | None:
     """exp(−mean log p) over all tokens of all sequences; None without tokens, ``WORST`` beyond floats."""
-    return perplexity_of(math.fsum(map(sum, logprobs)), sum(map(len, logprobs)))
-
-
-def perplexity_of(logprob: float, num_tokens: int) -> float | None:
-    """The perplexity of ``num_tokens`` tokens whose log-probabilities sum to ``logprob``."""
+    num_tokens = sum(map(len, logprobs))
     if not num_tokens:
         return None
-    nll = -logprob / num_tokens
+    nll = -sum(map(sum, logprobs)) / num_tokens
     return math.exp(nll) if nll < math.log(WORST) else WORST
 
 

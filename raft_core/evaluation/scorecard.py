@@ -65,7 +65,7 @@ def scorecard(
     """The whole report. The base (iteration −1) has no ``batch``, and then none of the batch's names.
 
     ``evaluation``: the EVALUATION table; ``perplexity``: of the fixed text under the policy (see
-    ``divergence.perplexity_of``), None without such a text; ``losses``: one an optimiser step;
+    ``divergence.perplexity``), None without such a text; ``losses``: one an optimiser step;
     ``then``: the EVALUATION table of ``gates.convergence_window`` iterations ago, where there is one.
     """
     report = {"iteration": iteration, **held_out_report(evaluation, perplexity, config, iteration=iteration)}

@@ -36,15 +36,14 @@ def bootstrap_mean(values: Sequence[float], *, resamples: int, confidence: float
     mean = float(x_N.mean())
     if len(x_N) == 1:
         return Interval(mean, None, None)
-    deviations_N = x_N - mean
-    squares = float((deviations_N**2).sum())
-    if squares == 0 or x_N.min() == x_N.max():
+    if x_N.min() == x_N.max():
         return Interval(mean, mean, mean)
+    deviations_N = (x_N - mean) / np.abs(x_N - mean).max()
     means_R = _resampled_means(x_N, resamples, seed)
     below = float(((means_R < mean).mean() + (means_R <= mean).mean()) / 2)
     normal = NormalDist()
     bias = normal.inv_cdf(min(max(below, 0.5 / resamples), 1 - 0.5 / resamples))
-    acceleration = float((deviations_N**3).sum()) / (6 * squares**1.5)
+    acceleration = float((deviations_N**3).sum() / (6 * (deviations_N**2).sum() ** 1.5))
     levels = []
     for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
         shifted = bias + normal.inv_cdf(tail)

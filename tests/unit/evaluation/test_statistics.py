@@ -1,0 +1,84 @@
+"""Bootstrap intervals against SciPy's, and in the corners."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from raft_core.evaluation import statistics
+from raft_core.evaluation.statistics import NOTHING, Interval, bootstrap_mean, paired_gain
+
+PLAN = {"resamples": 2000, "confidence": 0.95, "seed": 7}
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_interval_is_scipys_bca(skewed: bool) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.exponential(size=60) if skewed else rng.normal(1.0, 2.0, size=60)
+    got = bootstrap_mean(values.tolist(), resamples=20_000, confidence=0.9, seed=1)
+    expected = stats.bootstrap(
+        (values,), np.mean, confidence_level=0.9, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert got.mean == pytest.approx(values.mean())
+    width = expected.high - expected.low
+    assert got.low == pytest.approx(expected.low, abs=0.03 * width)
+    assert got.high == pytest.approx(expected.high, abs=0.03 * width)
+
+
+def test_interval_holds_the_true_mean_about_as_often_as_promised() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(200):
+        got = bootstrap_mean(rng.normal(size=40).tolist(), resamples=400, confidence=0.9, seed=seed)
+        assert got.low is not None
+        assert got.high is not None
+        inside += got.low <= 0 <= got.high
+    assert 0.83 <= inside / 200 <= 0.96
+
+
+def test_corners() -> None:
+    assert bootstrap_mean([], **PLAN) == NOTHING
+    assert bootstrap_mean([2.0], **PLAN) == Interval(2.0, None, None)
+    assert bootstrap_mean([0.5, 0.5, 0.5], **PLAN) == Interval(0.5, 0.5, 0.5)
+    assert bootstrap_mean([0.1] * 10, **PLAN).low == pytest.approx(0.1)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
+def test_bounds_are_ordered_numbers_within_the_values(values: list[float]) -> None:
+    got = bootstrap_mean(values, resamples=100, confidence=0.95, seed=0)
+    assert got.low is not None
+    assert got.high is not None
+    slack = 1e-9 * (1 + max(map(abs, values)))
+    assert min(values) - slack <= got.low <= got.high <= max(values) + slack
+
+
+def test_same_seed_same_interval_whatever_the_global_state() -> None:
+    values = [0.0, 1.0, 5.0, 2.0, 3.3, 4.7, -1.9, 0.4]
+    np.random.seed(1)
+    first = bootstrap_mean(values, **PLAN)
+    np.random.seed(2)
+    assert bootstrap_mean(values, **PLAN) == first
+    assert bootstrap_mean(values, resamples=2000, confidence=0.95, seed=8) != first
+
+
+def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [0.0, 1.0, 5.0, 2.0]
+    whole = bootstrap_mean(values, **PLAN)
+    monkeypatch.setattr(statistics, "CHUNK_DRAWS", 40)
+    assert bootstrap_mean(values, **PLAN) == whole
+
+
+def test_paired_gain_is_of_the_prompts_that_both_have() -> None:
+    now = {"a": 1.0, "b": 3.0, "c": None, "d": 9.0}
+    then = {"b": 1.0, "a": 0.0, "c": 5.0, "d": None, "e": 1.0}
+    got = paired_gain(now, then, **PLAN)
+    assert got.mean == pytest.approx((1 + 2) / 2)
+
+
+def test_paired_gain_is_sharper_than_two_intervals() -> None:
+    spread = {str(i): float(i) for i in range(50)}
+    gain = paired_gain({k: v + 0.1 for k, v in spread.items()}, spread, **PLAN)
+    assert gain.low == pytest.approx(0.1)
+    assert gain.high == pytest.approx(0.1)
+    assert paired_gain({"a": 1.0}, {"b": 1.0}, **PLAN) == NOTHING

@@ -1,0 +1,110 @@
+"""What must hold for every selection, tried on drawn examples."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raft_core.config import (
+    AllBestConfig,
+    BestOfKConfig,
+    BestThenTopConfig,
+    SelectionConfig,
+    ThresholdConfig,
+    TopFractionConfig,
+)
+from raft_core.selection.base import Candidates, ranking, select
+from raft_core.types import content_id
+
+CONFIGS = [
+    BestOfKConfig(),
+    TopFractionConfig(),
+    TopFractionConfig(fraction=0.3),
+    BestThenTopConfig(fraction=0.5),
+    AllBestConfig(success=-100),
+    ThresholdConfig(threshold=0),
+]
+
+rewards = st.integers(-5, 5)
+groups = st.lists(st.lists(rewards, min_size=1, max_size=6), min_size=1, max_size=6)
+"""Whole numbers, so that ties are common and affine maps by powers of two are exact."""
+
+
+def build(groups: list[list[int]], scale: list[int] | None = None, shift: list[int] | None = None) -> Candidates:
+    rows = [
+        (x, r * 2.0 ** (scale[x] if scale else 0) + (shift[x] if shift else 0), content_id(x, k))
+        for x, group in enumerate(groups)
+        for k, r in enumerate(group)
+    ]
+    return Candidates(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def kept_ids(candidates: Candidates, config: SelectionConfig, k: int = 4) -> list[str]:
+    return candidates.sample_ids_N[select(candidates, config, k)].tolist()
+
+
+@given(groups, st.data())
+def test_best_of_k_ignores_a_positive_affine_map_of_each_prompt(groups: list[list[int]], data: st.DataObject) -> None:
+    per_prompt = st.lists(st.integers(-3, 3), min_size=len(groups), max_size=len(groups))
+    mapped = build(groups, scale=data.draw(per_prompt), shift=data.draw(per_prompt))
+    assert kept_ids(mapped, BestOfKConfig()) == kept_ids(build(groups), BestOfKConfig())
+
+
+def test_top_fraction_does_not() -> None:
+    rows = [[1, 2], [3, 4]]
+    assert kept_ids(build(rows), TopFractionConfig(), 2) == [content_id(1, 1), content_id(1, 0)]
+    assert kept_ids(build(rows, shift=[10, 0]), TopFractionConfig(), 2) == [content_id(0, 1), content_id(0, 0)]
+
+
+@given(st.lists(rewards, min_size=1, max_size=20))
+def test_one_sample_a_prompt_is_kept_as_it_is(column: list[int]) -> None:
+    candidates = build([[r] for r in column])
+    assert select(candidates, BestOfKConfig(), 1).tolist() == list(range(len(column)))
+
+
+@given(groups)
+def test_more_candidates_never_lower_the_selected_reward(groups: list[list[int]]) -> None:
+    fewer = build([group[: max(1, len(group) // 2)] for group in groups])
+    more = build(groups)
+    best_fewer, best_more = (c.rewards_N[select(c, BestOfKConfig(), 4)] for c in (fewer, more))
+    assert (best_more >= best_fewer).all()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+@given(groups=groups, data=st.data())
+def test_the_order_of_work_changes_nothing(
+    config: SelectionConfig, groups: list[list[int]], data: st.DataObject
+) -> None:
+    rows = build(groups)
+    order = np.array(data.draw(st.permutations(range(len(rows.rewards_N)))))
+    shuffled = Candidates(rows.prompts_N[order], rows.rewards_N[order], rows.sample_ids_N[order])
+    assert kept_ids(shuffled, config) == kept_ids(rows, config)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+@given(groups=groups)
+def test_kept_samples_are_in_order_and_come_once(config: SelectionConfig, groups: list[list[int]]) -> None:
+    rows = build(groups)
+    kept = select(rows, config, 4)
+    place = {index: position for position, index in enumerate(ranking(rows).tolist())}
+    places = [place[index] for index in kept.tolist()]
+    assert places == sorted(set(places))
+
+
+@given(groups, st.floats(0.01, 1.0))
+def test_top_fraction_keeps_nothing_worse_than_what_it_leaves(groups: list[list[int]], fraction: float) -> None:
+    rows = build(groups)
+    kept = select(rows, TopFractionConfig(fraction=fraction), 4)
+    left = np.setdiff1d(np.arange(len(rows.rewards_N)), kept)
+    assert len(kept) >= 1
+    assert not len(left) or rows.rewards_N[kept].min() >= rows.rewards_N[left].max()
+
+
+@given(groups)
+def test_all_best_holds_best_of_k_and_only_its_equals(groups: list[list[int]]) -> None:
+    rows = build(groups)
+    best = select(rows, BestOfKConfig(), 4)
+    every = select(rows, AllBestConfig(success=-100), 4)
+    assert set(best.tolist()) <= set(every.tolist())
+    by_prompt = dict(zip(rows.prompts_N[best].tolist(), rows.rewards_N[best].tolist(), strict=True))
+    assert all(rows.rewards_N[i] == by_prompt[int(rows.prompts_N[i])] for i in every)
