@@ -36,6 +36,15 @@ class PolicyFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class StepFacts:
+    """One step: its content address, and name → digest of what went in and came out."""
+
+    key: str
+    inputs: Mapping[str, str | None]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Rows of an iteration's tables; None where a table lies elsewhere or does not exist."""
 
@@ -58,8 +67,7 @@ class Link:
     sampled_from: str | None
     """Identity of the policy that was sampled and trained from; None for the base."""
     outputs: Mapping[str, str]
-    steps: Mapping[str, str]
-    """Step → its content address: the digest of everything that could change its bytes."""
+    steps: Mapping[str, StepFacts]
     counts: Counts
     prompt_sources: Mapping[str, int] | None
     """Source of the prompts → how many; None where the table lies elsewhere."""
@@ -120,7 +128,7 @@ def _link(run: Run, commit: Commit) -> Link:
         policy=policy_facts(content),
         sampled_from=content["sampled_from"],
         outputs=commit.outputs,
-        steps={name: step["key"] for name, step in content["steps"].items()},
+        steps=step_facts(content),
         counts=Counts(*(_rows(run, commit, name) for name in ("prompts", "samples", "selected", "quarantine"))),
         prompt_sources=_sources(prompts) if prompts.is_file() else None,
         reward=_reward(folder / "report.json"),
@@ -134,13 +142,21 @@ def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
     return PolicyFacts(policy["identity"], policy["digest"], policy["base"], policy.get("source"))
 
 
+def step_facts(content: Mapping[str, Any]) -> dict[str, StepFacts]:
+    """The ``steps`` of a commit's content."""
+    return {
+        name: StepFacts(step["key"], {**step.get("inputs", {})}, {**step["outputs"]})
+        for name, step in content["steps"].items()
+    }
+
+
 def commit_fault(content: Mapping[str, Any]) -> str | None:
     """Why a commit's content cannot be followed; None if it can."""
     try:
         facts = policy_facts(content)
         texts = [facts.identity, facts.digest, content["config"], *content["steps"]]
         outputs = content["outputs"].items()
-        [step["outputs"].items() for step in content["steps"].values()]
+        step_facts(content)
         known = [content[name] for name in ("parent", "sampled_from")] + [facts.base]
     except (KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__} {error}"

@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from raft_core.errors import IntegrityError
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of, file_digest
-from raft_core.records.lineage import commit_fault, pointer, policy_facts
+from raft_core.records.lineage import commit_fault, pointer, policy_facts, step_facts
 from raft_core.records.run import BASE, Commit, Run, read_commit
 from raft_core.types import content_id
 
 Kind = Literal["missing", "changed", "unreadable", "malformed", "broken_chain", "config"]
+
+_FINAL_TABLES = ("prompts", "samples", "scored", "selected")
+"""Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,22 @@ def _chain_problems(run: Run, commits: Mapping[int, Commit], number: int) -> Ite
         yield broken(f"{path} was sampled from {content['sampled_from']}, a policy that no commit before it made")
     if facts.base and BASE in commits and number > BASE and facts.base != policy_facts(commits[BASE].content).digest:
         yield broken(f"the adapter of {path} was trained on another base: {facts.base}")
-    for step, record in content["steps"].items():
-        for name, digest in record["outputs"].items():
-            committed = content["outputs"].get(f"tables/{name}.parquet", content["outputs"].get(name, digest))
-            if committed != digest:
-                yield broken(f"step {step} made {name} {digest}, but {path} commits {committed}")
+    yield from map(broken, _step_faults(content, facts.identity))
+
+
+def _step_faults(content: Mapping[str, Any], made: str) -> Iterator[str]:
+    """Steps that read or wrote something else than what is committed."""
+    outputs = content["outputs"]
+    for step, record in step_facts(content).items():
+        expected = made if step == "evaluate" else content["sampled_from"]
+        if (policy := record.inputs.get("policy", expected)) != expected:
+            yield f"step {step} worked on policy {policy}, not on {expected}"
+        for name, digest in record.outputs.items():
+            if (committed := outputs.get(f"tables/{name}.parquet", outputs.get(name, digest))) != digest:
+                yield f"step {step} made {name} {digest}, but {committed} is committed"
+        for name, read in record.inputs.items() if step != "evaluate" else ():
+            if name in _FINAL_TABLES and (committed := outputs.get(f"tables/{name}.parquet", read)) != read:
+                yield f"step {step} read {name} {read}, but {committed} is committed"
 
 
 def _output_problems(run: Run, commit: Commit, rehash: bool, unseen: list[str]) -> Iterator[Problem]:

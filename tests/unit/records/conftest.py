@@ -75,7 +75,6 @@ def _commit(run: Run, iteration: int, policy: str, base: str | None, sampled_fro
     names = ["tables/prompts.parquet", "tables/samples.parquet", "tables/selected.parquet", "policy", "report.json"]
     outputs = {name: digest_of(folder / name) for name in names if (folder / name).exists()}
     identity = content_id("policy", policy, base)
-    steps = {"sample": {"key": f"key {iteration}", "outputs": {"samples": outputs.get("tables/samples.parquet")}}}
     write_commit(
         run,
         iteration,
@@ -87,11 +86,21 @@ def _commit(run: Run, iteration: int, policy: str, base: str | None, sampled_fro
             },
             "sampled_from": sampled_from,
             "outputs": outputs,
-            "steps": {} if iteration == BASE else steps,
+            "steps": {} if iteration == BASE else _steps(iteration, outputs, sampled_from, identity),
             "numerics": {"device": "cpu"},
         },
     )  # fmt: skip
     return identity
+
+
+def _steps(iteration: int, outputs: dict[str, str], sampled_from: str | None, made: str) -> dict[str, object]:
+    prompts, samples, selected = (outputs[f"tables/{name}.parquet"] for name in ("prompts", "samples", "selected"))
+    facts = {
+        "sample": ({"policy": sampled_from, "prompts": prompts}, {"samples": samples}),
+        "finetune": ({"policy": sampled_from, "selected": selected}, {"policy": outputs["policy"]}),
+        "evaluate": ({"policy": made, "prompts": "0" * 64}, {}),
+    }
+    return {n: {"key": f"{n} {iteration}", "inputs": i, "outputs": o} for n, (i, o) in facts.items()}
 
 
 @pytest.fixture

@@ -31,7 +31,12 @@ def test_the_chain_of_the_best_policy(synthetic_run: Run, base_policy: Path) -> 
     assert best.counts == Counts(prompts=3, samples=6, selected=3, quarantined=None)
     assert base.counts == Counts(None, None, None, None)
     assert best.prompt_sources == {"books": 1, "films": 2}
-    assert best.steps == {"sample": "key 1"}
+    assert list(best.steps) == ["evaluate", "finetune", "sample"]
+    assert best.steps["finetune"].key == "finetune 1"
+    assert best.steps["finetune"].inputs == {
+        "policy": first.policy.identity, "selected": best.outputs["tables/selected.parquet"],
+    }  # fmt: skip
+    assert best.steps["finetune"].outputs == {"policy": best.policy.digest}
     assert best.elsewhere == ()
 
 

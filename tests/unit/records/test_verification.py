@@ -118,7 +118,10 @@ def test_a_policy_swapped_together_with_its_commit(synthetic_run: Run, forge_com
     weights.write_bytes(b"another adapter")
     content = json.loads((synthetic_run.folder(2) / "commit.json").read_bytes())
     forge_commit(2, {"outputs": {**content["outputs"], "policy": digest_of(weights.parent)}})
-    assert kinds(verify_run(synthetic_run, rehash=True)) == [(2, "broken_chain")]
+    found = verify_run(synthetic_run, rehash=True)
+    assert kinds(found) == [(2, "broken_chain")] * 2
+    assert "its output is" in found.problems[0].message
+    assert "step finetune made policy" in found.problems[1].message
 
 
 def test_a_foreign_ancestor_base_or_step(synthetic_run: Run, forge_commit: Forge) -> None:
@@ -128,8 +131,25 @@ def test_a_foreign_ancestor_base_or_step(synthetic_run: Run, forge_commit: Forge
     forge_commit(2, {"sampled_from": content["sampled_from"], "policy": {**content["policy"], "base": "e" * 64}})
     told = [problem.message for problem in verify_run(synthetic_run, rehash=True).problems]
     assert any("another base" in message for message in told)
-    forge_commit(2, {"policy": content["policy"], "steps": {"sample": {"key": "k", "outputs": {"samples": "d" * 64}}}})
-    assert "step sample made samples" in verify_run(synthetic_run, rehash=True).problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("step", "facts", "told"),
+    [
+        ("sample", {"outputs": {"samples": "d" * 64}}, "step sample made samples dddd"),
+        ("sample", {"inputs": {"prompts": "d" * 64}}, "step sample read prompts dddd"),
+        ("finetune", {"inputs": {"selected": "d" * 64}}, "step finetune read selected dddd"),
+        ("finetune", {"inputs": {"policy": "d" * 32}}, "step finetune worked on policy dddd"),
+        ("evaluate", {"inputs": {"policy": "d" * 32}}, "step evaluate worked on policy dddd"),
+    ],
+)
+def test_a_step_that_read_or_made_something_else(
+    synthetic_run: Run, forge_commit: Forge, step: str, facts: dict[str, object], told: str
+) -> None:
+    forge_commit(2, {"steps": {step: {"key": "k", "inputs": {}, "outputs": {}, **facts}}})
+    found = verify_run(synthetic_run, rehash=True)
+    assert kinds(found) == [(2, "broken_chain")]
+    assert told in found.problems[0].message
 
 
 def test_another_configuration(synthetic_run: Run) -> None:
