@@ -1,0 +1,167 @@
+"""Decisions on reports written by hand."""
+
+import math
+from typing import Any
+
+import pytest
+
+from raft_core.config import GatesConfig
+from raft_core.gates import Breach, Decision, best_iteration, decide, within_budget
+
+GATES = GatesConfig()
+"""Perplexity +6.6 %, KL 2, distinct-1 × .85, distinct-2 × .9, truncation +.15, length × 2, head-room × .5, window 3."""
+
+BASE: dict[str, Any] = {
+    "iteration": -1, "reward": 0.0, "gold_reward": 0.1, "perplexity": 60.0, "distinct_1": 0.4, "distinct_2": 0.8,
+    "truncation": 0.2, "mean_length": 10.0, "kl": 0.0,
+}  # fmt: skip
+
+
+def report(iteration: int = 0, **facts: Any) -> dict[str, Any]:
+    calm = {
+        "iteration": iteration, "reward": 0.1 * (iteration + 1), "headroom": 1.0, "paired_gain": None,
+        "paired_gain_low": None, "paired_gain_high": None, "kl": 0.5,
+    }  # fmt: skip
+    return {**BASE, **calm, **facts}
+
+
+@pytest.mark.parametrize(
+    ("metric", "inside", "outside", "limit"),
+    [
+        ("kl", 2.0, 2.01, 2.0),
+        ("perplexity", 63.95, 63.97, 63.96),
+        ("distinct_1", 0.341, 0.339, 0.34),
+        ("distinct_2", 0.721, 0.719, 0.72),
+        ("truncation", 0.349, 0.351, 0.35),
+        ("mean_length", 19.9, 20.1, 20.0),
+        ("mean_length", 5.1, 4.9, 5.0),
+        ("headroom", 0.51, 0.49, 0.5),
+    ],
+)
+def test_each_limit(metric: str, inside: float, outside: float, limit: float) -> None:
+    first = report()
+    assert within_budget(report(1, **{metric: inside}), BASE, first, GATES) == []
+    (breach,) = within_budget(report(1, **{metric: outside}), BASE, first, GATES)
+    assert (breach.metric, breach.got) == (metric, outside)
+    assert breach.limit == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("switch", "metric", "value"),
+    [
+        ("max_kl", "kl", 99.0),
+        ("max_perplexity_rise", "perplexity", 9e9),
+        ("min_distinct_1", "distinct_1", 0.0),
+        ("min_distinct_2", "distinct_2", 0.0),
+        ("max_truncation_rise", "truncation", 1.0),
+        ("max_length_factor", "mean_length", 9e9),
+        ("min_headroom", "headroom", 0.0),
+    ],
+)
+def test_none_switches_a_gate_off(switch: str, metric: str, value: float) -> None:
+    off = GATES.model_copy(update={switch: None})
+    assert within_budget(report(1, **{metric: value}), BASE, report(), off) == []
+    assert within_budget(report(1, **{metric: value}), BASE, report(), GATES) != []
+
+
+def test_several_breaches_are_all_told() -> None:
+    breaches = within_budget(report(kl=3.0, distinct_2=0.1), BASE, report(), GATES)
+    assert [str(b) for b in breaches] == ["kl 3 is above 2", "distinct_2 0.1 is below 0.72"]
+
+
+def test_a_value_that_is_no_number_is_outside() -> None:
+    assert within_budget(report(kl=math.nan), BASE, report(), GATES)[0].metric == "kl"
+
+
+def test_empty_completions_of_the_base_set_no_length_limit() -> None:
+    assert within_budget(report(mean_length=5.0), {**BASE, "mean_length": 0.0}, report(), GATES) == []
+
+
+def test_only_the_base_goes_on() -> None:
+    assert decide(BASE, [], GATES, 5) == Decision(True, "advance", "the base is evaluated: reward 0", -1)
+
+
+def test_inside_the_budget_goes_on() -> None:
+    decision = decide(BASE, [report(0), report(1)], GATES, 5)
+    assert decision.go_on
+    assert (decision.kind, decision.best) == ("advance", 1)
+    assert decision.reason == (
+        "iteration 1 is inside the budget (reward 0 -> 0.2, gold_reward 0.1 -> 0.1, kl 0 -> 0.5, "
+        "perplexity 60 -> 60, distinct_2 0.8 -> 0.8)"
+    )
+
+
+def test_a_breach_stops_and_returns_the_best_iteration_inside() -> None:
+    decision = decide(BASE, [report(0), report(1), report(2, kl=2.5, reward=9.0)], GATES, 5)
+    assert not decision.go_on
+    assert (decision.kind, decision.best) == ("stopped", 1)
+    assert decision.breaches == (Breach("kl", 2.5, 2.0),)
+    assert decision.reason.startswith("iteration 2: kl 2.5 is above 2; iteration 1 is the best inside the budget (")
+
+
+def test_the_base_is_kept_if_nothing_else_is_inside() -> None:
+    decision = decide(BASE, [report(0, perplexity=99.0)], GATES, 5)
+    assert (decision.kind, decision.best) == ("stopped", -1)
+    assert "the base is kept" in decision.reason
+
+
+def test_the_base_is_kept_if_nothing_is_better() -> None:
+    assert best_iteration(BASE, [report(0, reward=-0.1), report(1, reward=0.0)], GATES) == -1
+
+
+def test_the_earlier_of_equals_is_kept() -> None:
+    assert best_iteration(BASE, [report(0, reward=0.3), report(1, reward=0.3)], GATES) == 0
+
+
+def test_missing_rewards_are_never_the_best() -> None:
+    assert best_iteration(BASE, [report(0, reward=None), report(1)], GATES) == 1
+    assert best_iteration({**BASE, "reward": None}, [report(0, reward=-5.0)], GATES) == 0
+
+
+def test_too_little_headroom_stops_but_takes_no_iteration_out() -> None:
+    decision = decide(BASE, [report(0), report(1, headroom=0.1)], GATES, 5)
+    assert (decision.kind, decision.best) == ("stopped", 1)
+    assert decision.breaches[0].metric == "headroom"
+
+
+def test_the_first_iteration_is_its_own_measure_of_headroom() -> None:
+    assert decide(BASE, [report(0, headroom=0.0)], GATES, 5).kind == "advance"
+
+
+def test_converged_without_a_sure_gain() -> None:
+    last = report(3, paired_gain=0.01, paired_gain_low=-0.02, paired_gain_high=0.04)
+    decision = decide(BASE, [report(0), report(1), report(2), last], GATES, 9)
+    assert (decision.go_on, decision.kind) == (False, "converged")
+    assert "no gain against 3 iterations ago (0.01, between -0.02 and 0.04)" in decision.reason
+
+
+@pytest.mark.parametrize(("low", "kind"), [(0.001, "advance"), (0.0, "converged"), (None, "advance")])
+def test_converged_at_exactly_no_gain(low: float | None, kind: str) -> None:
+    assert decide(BASE, [report(0, paired_gain=0.1, paired_gain_low=low)], GATES, 9).kind == kind
+
+
+def test_convergence_can_be_switched_off() -> None:
+    off = GATES.model_copy(update={"convergence_window": None})
+    assert decide(BASE, [report(0, paired_gain_low=-1.0)], off, 9).kind == "advance"
+
+
+def test_completed_at_the_planned_number() -> None:
+    decision = decide(BASE, [report(0), report(1)], GATES, 2)
+    assert (decision.go_on, decision.kind, decision.best) == (False, "completed", 1)
+    assert decision.reason.startswith("all 2 iterations are done; iteration 1 is the best")
+
+
+def test_a_breach_counts_more_than_the_end() -> None:
+    assert decide(BASE, [report(0), report(1, kl=3.0)], GATES, 2).kind == "stopped"
+
+
+def test_missing_values_breach_nothing_but_are_told() -> None:
+    decision = decide({**BASE, "perplexity": None}, [report(0, perplexity=None, distinct_2=None)], GATES, 5)
+    assert decision.kind == "advance"
+    assert decision.reason.endswith("; not measured: perplexity, distinct_2)")
+    assert "perplexity none" not in decision.reason
+
+
+def test_what_is_switched_off_is_not_missed() -> None:
+    off = GATES.model_copy(update={"max_perplexity_rise": None})
+    assert "not measured" not in decide(BASE, [report(0, perplexity=None)], off, 5).reason

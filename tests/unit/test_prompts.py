@@ -1,0 +1,228 @@
+"""Prompts: every bad file once, and what splits and draws promise."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raft_core import prompts as module
+from raft_core.config import PromptsConfig
+from raft_core.errors import InputError
+from raft_core.prompts import Splits, draw, load_prompts, split_prompts
+from raft_core.types import Prompt
+
+POOL = [Prompt.of(f"prompt {i}") for i in range(40)]
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refusal(read: Callable[[], Any]) -> str:
+    with pytest.raises(InputError) as caught:
+        read()
+    return str(caught.value)
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def test_plain_text_is_one_prompt_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.txt", "A film about \r\nwide é\n last without a break ")
+    assert [p.text for p in load_prompts(path)] == ["A film about ", "wide é", " last without a break "]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    assert load_prompts(write(tmp_path / "p.txt", b"\xef\xbb\xbfone\ntwo\n"))[0] == Prompt.of("one")
+
+
+def test_json_lines_with_their_columns(tmp_path: Path) -> None:
+    rows = [
+        {"q": "1 + 1 = ", "group": "sums", "source": "book", "reference": "2", "other": 5},
+        {"q": "2 + 2 = ", "group": None},
+    ]
+    path = write(tmp_path / "p.jsonl", "\n".join(map(json.dumps, rows)))
+    assert load_prompts(path, "q") == [
+        Prompt.of("1 + 1 = ", group="sums", source="book", reference="2"),
+        Prompt.of("2 + 2 = "),
+    ]
+
+
+def test_parquet_gives_the_same_as_json_lines(tmp_path: Path) -> None:
+    rows = [{"text": "a", "group": "g", "reference": None}, {"text": "b", "group": "h", "reference": "r"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    write(tmp_path / "p.jsonl", "\n".join(map(json.dumps, rows)))
+    assert load_prompts(tmp_path / "p.parquet") == load_prompts(tmp_path / "p.jsonl")
+
+
+def test_the_same_text_with_another_reference_is_another_prompt_id() -> None:
+    assert Prompt.of("x", reference="1").prompt_id != Prompt.of("x", reference="2").prompt_id
+    assert Prompt.of("x", group="g").prompt_id == Prompt.of("x").prompt_id
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("p.txt", b"", "holds no prompts"),
+        ("p.txt", b"good\nb\xffd\n", "line 2 is no UTF-8\n  got: byte 0xff at 1"),
+        ("p.txt", "UTF-16".encode("utf-16"), "line 1 is no UTF-8"),
+        ("p.txt", b"one\n\ntwo\n", "line 2: the prompt is empty"),
+        ("p.txt", b"one\n \t\n", "line 2: the prompt is empty"),
+        ("p.txt", b"one\ntwo\nthree\ntwo\n", "lines 2 and 4 hold the same prompt\n  got: 'two'"),
+        ("p.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is no JSON"),
+        ("p.jsonl", b'{"text": "a"}\n\n', "line 2 is no JSON"),
+        ("p.jsonl", b"[" * 100_000, "line 1 is no JSON"),
+        ("p.jsonl", b'["text"]\n', "line 1 is no JSON object"),
+        ("p.jsonl", b'{"prompt": "a", "id": 3}\n', "line 1 has no column 'text'\n  got: columns prompt, id"),
+        ("p.jsonl", b'{"text": null}\n', "line 1: text is no text\n  got: None"),
+        ("p.jsonl", b'{"text": 5}\n', "line 1: text is no text\n  got: 5"),
+        ("p.jsonl", b'{"text": "a", "reference": 4}\n', "line 1: reference is no text\n  got: 4"),
+        ("p.jsonl", b'{"text": ""}\n', "line 1: the prompt is empty"),
+        ("p.jsonl", b'{"text": "\\ud800"}\n', "line 1: text is no UTF-8 text"),
+        ("p.parquet", b"PAR1 but no more", "no Parquet file"),
+        ("p.csv", b"text\na\n", "cannot read prompts from"),
+        ("prompts", b"a\n", "suffix ''"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    path = write(tmp_path / name, content)
+    message = refusal(lambda: load_prompts(path))
+    assert str(path) in message
+    assert told in message
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    assert "missing prompts file" in refusal(lambda: load_prompts(tmp_path / "none.txt"))
+    (tmp_path / "folder.txt").mkdir()
+    assert "is no file" in refusal(lambda: load_prompts(tmp_path / "folder.txt"))
+
+
+def test_parquet_without_the_column_or_with_bytes_that_are_no_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / "p.parquet")
+    assert "no column 'text'\n  got: columns prompt" in refusal(lambda: load_prompts(tmp_path / "p.parquet"))
+    bad = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"b", b"\xff"]).buffers())
+    pq.write_table(pa.table({"text": bad}), tmp_path / "q.parquet")
+    assert "row 3 is no UTF-8" in refusal(lambda: load_prompts(tmp_path / "q.parquet"))
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "r.parquet")
+    assert "line 1: text is no text" in refusal(lambda: load_prompts(tmp_path / "r.parquet"))
+
+
+def test_an_endless_line_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LINE_BYTES", 10)
+    assert "line 2 is no prompt" in refusal(lambda: load_prompts(write(tmp_path / "p.txt", "short\n" + "x" * 11)))
+    assert len(load_prompts(write(tmp_path / "q.txt", "short\n" + "x" * 9))) == 2
+
+
+@given(st.binary(max_size=80), st.sampled_from([".txt", ".jsonl", ".parquet"]))
+def test_whatever_the_bytes_it_is_prompts_or_one_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
+) -> None:
+    path = write(tmp_path_factory.mktemp("any") / f"p{suffix}", content)
+    try:
+        message = f"{path} holds {len(load_prompts(path))} prompts"
+    except InputError as error:
+        message = str(error)
+    assert str(path) in message
+
+
+# -- splits ------------------------------------------------------------------------------------
+
+
+def split(tmp_path: Path, train: list[str], held_out: list[str] | None = None, seed: int = 0, **facts: Any) -> Splits:
+    write(tmp_path / "train.txt", "\n".join(train))
+    if held_out is not None:
+        write(tmp_path / "held_out.txt", "\n".join(held_out))
+        facts["held_out"] = "held_out.txt"
+    return split_prompts(PromptsConfig(train="train.txt", **facts), seed, lambda reference: tmp_path / reference)
+
+
+TEXTS = [f"text {i}" for i in range(100)]
+
+
+def test_shares_are_set_apart_and_disjoint(tmp_path: Path) -> None:
+    splits = split(tmp_path, TEXTS, held_out_share=0.2, promotion_share=0.1)
+    parts = [{p.text for p in part} for part in (splits.train, splits.held_out, splits.promotion)]
+    assert [len(part) for part in parts] == [70, 20, 10]
+    assert set.union(*parts) == set(TEXTS)
+    assert [p.text for p in splits.train] == [t for t in TEXTS if t in parts[0]]
+
+
+def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_file(tmp_path: Path) -> None:
+    first, again, other = (split(tmp_path, TEXTS, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert set(first.held_out) != set(other.held_out)
+    turned = split(tmp_path, TEXTS[::-1], seed=1)
+    assert set(turned.held_out) == set(first.held_out)
+
+
+def test_held_out_beyond_the_maximum_is_not_trained_on(tmp_path: Path) -> None:
+    splits = split(tmp_path, TEXTS, held_out_share=0.5, max_held_out=7)
+    assert (len(splits.train), len(splits.held_out)) == (50, 7)
+    wide = split(tmp_path, TEXTS, held_out_share=0.5)
+    assert splits.train == wide.train
+    assert set(splits.held_out) < set(wide.held_out)
+
+
+def test_a_held_out_file(tmp_path: Path) -> None:
+    splits = split(tmp_path, TEXTS, ["other 1", "other 2"])
+    assert [p.text for p in splits.train] == TEXTS
+    assert [p.text for p in splits.held_out] == ["other 1", "other 2"]
+    assert splits.promotion == ()
+
+
+def test_held_out_prompts_inside_the_training_prompts(tmp_path: Path) -> None:
+    message = refusal(lambda: split(tmp_path, TEXTS, ["other", *TEXTS[3:8]]))
+    assert "5 of 6 held-out prompts of held_out.txt are training prompts" in message
+    assert "'text 3', 'text 4', 'text 5', …" in message
+
+
+def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    assert "no training prompts are left" in refusal(lambda: split(tmp_path, ["one"]))
+    assert "no training prompts are left" in refusal(lambda: split(tmp_path, TEXTS, held_out_share=1.0))
+    message = refusal(lambda: split(tmp_path, TEXTS, ["other"], promotion_share=1.0))
+    assert "0 held out and 100 for promotion" in message
+
+
+def test_a_small_share_is_at_least_one_prompt(tmp_path: Path) -> None:
+    splits = split(tmp_path, ["a", "b", "c"], held_out_share=0.01, promotion_share=0.01)
+    assert (len(splits.train), len(splits.held_out), len(splits.promotion)) == (1, 1, 1)
+
+
+# -- drawing -----------------------------------------------------------------------------------
+
+
+@given(count=st.integers(1, 40), seed=st.integers(0, 2**31 - 1), size=st.integers(1, 40))
+def test_no_prompt_twice_in_a_draw_nor_again_before_all_were_drawn(count: int, seed: int, size: int) -> None:
+    pool = POOL[: max(size, count)]
+    drawn: list[Prompt] = []
+    for iteration in range(6):
+        batch = draw(pool, count, seed=seed, iteration=iteration)
+        assert len(set(batch)) == count
+        drawn += batch
+        counts = Counter(drawn)
+        assert max(counts.values()) - min(counts[p] for p in pool) <= 1
+
+
+def test_a_draw_depends_on_seed_and_iteration_alone() -> None:
+    assert draw(POOL, 8, seed=3, iteration=2) == draw(POOL[::-1], 8, seed=3, iteration=2)
+    assert draw(POOL, 8, seed=3, iteration=2) != draw(POOL, 8, seed=4, iteration=2)
+    assert not set(draw(POOL, 8, seed=3, iteration=2)) & set(draw(POOL, 8, seed=3, iteration=3))
+
+
+def test_a_draw_is_the_same_on_every_machine() -> None:
+    texts = [p.text for p in draw(POOL, 4, seed=0, iteration=0)]
+    assert texts == ["prompt 19", "prompt 27", "prompt 18", "prompt 35"]
+
+
+def test_more_prompts_than_the_pool_holds() -> None:
+    message = refusal(lambda: draw(POOL, 41, seed=0, iteration=0))
+    assert "got: 40\n  expected: at least 41" in message
+    assert "sampling.prompts_per_iteration" in message
