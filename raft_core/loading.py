@@ -105,7 +105,7 @@ def _faults(error: ValidationError, plain: Any) -> Iterator[str]:
         if fault["type"] == "too_short" and fault["input"]:
             continue  # its items are at fault, and have told so
         where = _key_path(fault["loc"], plain, missing=fault["type"] == "missing")
-        message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list")
+        message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
         context = fault.get("ctx", {})
         if fault["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(where)}"

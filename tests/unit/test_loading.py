@@ -1,0 +1,146 @@
+"""Reading, composing and overriding configurations."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raft_core.config import RaftConfig
+from raft_core.errors import ConfigError
+from raft_core.loading import check_config, config_digest, default_run_name, dump_config, load_config
+
+Plain = Callable[..., dict[str, Any]]
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, plain_config: Plain) -> Path:
+    return write(tmp_path / "c.yaml", plain_config())
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_file_under_configs_parses(path: Path) -> None:
+    config = load_config(path)
+    assert check_config(yaml.safe_load(dump_config(config)), where="its own dump") == config
+
+
+def test_there_are_configurations() -> None:
+    assert [path.name for path in CONFIGS].count("tiny.yaml") == 1
+
+
+def test_overrides(path: Path) -> None:
+    config = load_config(
+        path,
+        ["sampling.samples_per_prompt=16", "gates.max_kl=null", "selection={type: top_fraction, fraction: 0.2}",
+         "sampling.stop=[., '!']", "scoring.rewards[0].weight=2.5", "finetuning.learning_rate=1e-5", "name=a.b"],
+    )  # fmt: skip
+    assert config.sampling.samples_per_prompt == 16
+    assert config.gates.max_kl is None
+    assert config.selection.type == "top_fraction"
+    assert config.sampling.stop == (".", "!")
+    assert config.scoring.rewards[0].weight == 2.5
+    assert config.finetuning.learning_rate == 1e-5
+    assert config.name == "a.b"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("sampling.top_p", "an override that is no key=value\n  got: sampling.top_p"),
+        ("=3", "an override that is no key=value"),
+        ("sampling.samples_per_prompt=0", "sampling.samples_per_prompt: Input should be greater"),
+        ("sampling.samples_per_promt=4", "did you mean samples_per_prompt?"),
+        ("sampling.temperature=[1", "do not compose"),
+        ("name=${nothing}", "do not compose"),
+        ("policy.model=???", "do not compose"),
+        ("scoring.rewards[7].weight=2", "do not compose"),
+        ("scoring=3", "scoring: must be a mapping of keys; got 3"),
+        ("name=on", "name: Input should be a valid string; got True"),
+    ],
+)
+def test_bad_overrides(path: Path, override: str, told: str) -> None:
+    assert told in refusal(path, override)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "holds no keys"),
+        ("- a\n- b\n", "holds no keys"),
+        ("just text", "just text: unknown key"),
+        ("name: [\n", "is no YAML"),
+        ("name: a\nname: b\n", "is no YAML"),
+        ("extends: none.yaml\n", "no such configuration"),
+        ("extends: c.yaml\n", "extend each other in a circle"),
+        ("name: a\nsampling: ${nowhere}\n", "do not compose"),
+    ],
+)
+def test_bad_files(tmp_path: Path, content: str, told: str) -> None:
+    assert told in refusal(write(tmp_path / "c.yaml", content))
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(b"name: \xff\xfe\n")
+    assert "is no YAML" in refusal(tmp_path / "c.yaml")
+    assert "is no YAML" in refusal(tmp_path)
+    assert "no such configuration" in refusal(tmp_path / "none.yaml")
+
+
+def test_extends_takes_the_other_file_and_goes_on_from_there(tmp_path: Path, plain_config: Plain) -> None:
+    write(tmp_path / "base.yaml", plain_config(sampling={"samples_per_prompt": 4, "top_p": 0.5}))
+    (tmp_path / "inner").mkdir()
+    write(tmp_path / "middle.yaml", {"extends": "base.yaml", "sampling": {"top_p": 0.6}})
+    path = write(tmp_path / "inner" / "c.yaml", {"extends": "../middle.yaml", "name": "mine"})
+    config = load_config(path, ["sampling.top_k=3"])
+    assert config.name == "mine"
+    sampling = config.sampling
+    assert (sampling.samples_per_prompt, sampling.top_p, sampling.top_k) == (4, 0.6, 3)
+
+
+def test_a_circle_through_folders_is_found(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    write(tmp_path / "x" / "a.yaml", "extends: ../x/b.yaml\n")
+    write(tmp_path / "x" / "b.yaml", "extends: ../x/a.yaml\n")
+    assert "in a circle" in refusal(tmp_path / "x" / "a.yaml")
+
+
+def test_files_that_do_not_fit_onto_each_other(tmp_path: Path, plain_config: Plain) -> None:
+    write(tmp_path / "base.yaml", plain_config())
+    path = write(tmp_path / "c.yaml", {"extends": "base.yaml", "scoring": {"rewards": {"a": 1}}})
+    assert "base.yaml, which it extends" in refusal(path)
+
+
+def test_a_dump_is_whole_and_reads_back(checked_config: Callable[..., RaftConfig]) -> None:
+    config = checked_config(
+        name="a.b-c", finetuning={"learning_rate": 1e-7, "lora": None, "adam_betas": [0.9, 0.95]},
+        sampling={"stop": ["é\n", "no", "1e-4"]}, selection={"type": "threshold", "threshold": -0.25},
+    )  # fmt: skip
+    plain = yaml.safe_load(dump_config(config))
+    assert plain["gates"]["max_perplexity_rise"] == 0.066
+    assert check_config(plain, where="dump") == config
+
+
+def test_identity_is_what_is_computed(checked_config: Callable[..., RaftConfig]) -> None:
+    config = checked_config()
+    same = checked_config(name="other", tracking={"experiment": "e"}, versioning={"enabled": False})
+    assert config_digest(same) == config_digest(config)
+    assert config_digest(checked_config(seed=1)) != config_digest(config)
+    assert config_digest(checked_config(iterations=6)) != config_digest(config)
+    assert default_run_name(config) == f"small-{config_digest(config)[:8]}"
+
+
+def test_writing_a_default_out_changes_nothing(checked_config: Callable[..., RaftConfig]) -> None:
+    assert config_digest(checked_config(sampling={"temperature": 0.85, "top_p": 1})) == config_digest(checked_config())
