@@ -19,8 +19,7 @@ Generated from `raft_core/config.py` by `raft config reference`; do not edit.
 A configuration is a YAML file. `extends: other.yaml` starts from another one, and dotted overrides come on
 top: `raft align configs/reviews.yaml sampling.samples_per_prompt=16`. Unknown keys, wrong types and
 impossible combinations are refused before a model loads, all at once. `raft config show FILE` prints the
-resolved file, `raft config validate FILE` checks it. Paths are relative to the workspace (the current
-directory, or `RAFT_WORKSPACE`).
+resolved file, `raft config validate FILE` checks it. Paths are relative to the current directory.
 
 A key without a default is required. A part with a `type:` key is one of several; its own keys follow below.
 """
