@@ -16,7 +16,7 @@ from raft_core import launch
 from raft_core.config import RaftConfig
 from raft_core.errors import RaftError
 from raft_core.gates import Decision
-from raft_core.records.run import BASE, hold, open_run, read_chain, record_event, verify_outputs
+from raft_core.records.run import BASE, Run, hold, open_run, read_chain, record_event, verify_outputs
 from tasks.decide import decide, is_finished, pending
 from tasks.finetune import next_policy
 from tasks.iteration import Iteration
@@ -49,9 +49,10 @@ def align_run(
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
         session = Session(run, workspace, tracking_uri, reporter or Reporter())
         record_event(run, "started", **_surroundings())
+        material = _prepare(run)
         launch.start()
         try:
-            decision = align.with_options(flow_run_name=name)(session, prepare(run))
+            decision = align.with_options(flow_run_name=name)(session, material)
         finally:
             launch.stop()
     return AlignResult(decision.kind, decision.best, run.path, decision.reason)
@@ -107,6 +108,16 @@ def project(session: Session, material: Material) -> None:
             (steps.version if projection == "version" else steps.track)(it, session)
         except (RaftError, OSError) as error:
             session.warn(f"{it.label} · {projection}: {error}", iteration=iteration, step=projection)
+
+
+def _prepare(run: Run) -> Material:
+    """Check everything; a run that could not even begin leaves its name free for a mended configuration."""
+    try:
+        return prepare(run)
+    except RaftError:
+        if not read_chain(run):
+            (run.path / "config.yaml").unlink()
+        raise
 
 
 def _surroundings() -> dict[str, object]:
