@@ -1,0 +1,257 @@
+"""Starts training processes: a preloaded fork server on one machine. Nothing else knows how.
+
+``start()`` begins to import torch, transformers, peft and DeepSpeed in a server process beside the
+sampling, so that ``run_ranks`` later forks its children in milliseconds instead of paying 6 to 7
+seconds of imports each. Children hold no part of the owner: they get a picklable function of an
+importable module, write files, and die with the owner.
+
+Across machines: a function given to ``run_ranks`` calls ``join_ranks`` first and learns everything
+else from RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same
+variables, so the function of a rank runs unchanged under
+``torchrun --nnodes=N --nproc-per-node=M --rdzv-backend=c10d --rdzv-endpoint=HOST script.py``.
+"""
+
+import atexit
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from raft_core import errors
+from raft_core.errors import RaftError, StepError
+from raft_core.forkserver import ForkRequest
+
+PRELOAD = (
+    "numpy", "torch", "torch.distributed", "safetensors.torch", "transformers", "transformers.trainer",
+    "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama", "peft", "accelerate",
+    "deepspeed", "deepspeed.runtime.engine", "deepspeed.runtime.zero.muon.muon_optimizer",
+    "raft_core.policies.text.trainer",
+)  # fmt: skip
+RENDEZVOUS = "RAFT_RENDEZVOUS"
+TAIL_CHARS = 4000
+
+
+@dataclass(slots=True)
+class _Server:
+    """The one fork server of this process: a resource, hence state. ``owner`` detects a fork of ours."""
+
+    owner: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    ready: bool = False
+    ended: dict[int, int] = field(default_factory=dict)
+    """Exit codes of children that ended, by process id, until somebody asks."""
+
+
+_server: _Server | None = None
+_start_lock = threading.Lock()
+_run_lock = threading.Lock()
+
+
+def start() -> None:
+    """Start the fork server if there is none, without waiting for its imports."""
+    global _server
+    with _start_lock:
+        if _server is not None and _server.owner == os.getpid() and _server.process.poll() is None:
+            return
+        ours, theirs = Pipe(duplex=True)
+        root = str(Path(__file__).parents[1])
+        inherited = os.environ.get("PYTHONPATH")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not initialise it before a fork
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *PRELOAD],
+            pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        theirs.close()
+        _server = _Server(os.getpid(), process, ours)
+        atexit.register(stop)
+
+
+def stop() -> None:
+    """End the fork server and every child of it."""
+    global _server
+    with _start_lock:
+        if _server is not None and _server.owner == os.getpid():
+            _server.connection.close()
+            if not _server.ready:
+                _server.process.kill()  # it still imports, and has no children
+            _server.process.wait()
+        _server = None
+
+
+def run_ranks(
+    function: Callable[[Any], None], argument: Any, *, ranks: int, scratch: Path, children_lock: Path | None = None
+) -> None:
+    """Run ``function(argument)`` in ``ranks`` processes and wait; their output goes to ``scratch/rank-N.log``.
+
+    Each holds ``children_lock`` (shared) for as long as it lives, and is killed when this process dies.
+    One fine-tuning at a time: a second call waits.
+
+    Raises the RaftError that a rank raised; StepError, naming rank, signal or traceback, when one failed
+    otherwise; MemoryError when one ran out of memory. The other ranks are ended first.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    rendezvous = scratch / "rendezvous"
+    rendezvous.unlink(missing_ok=True)
+    port = _free_port()
+    with _run_lock:
+        server = _ready_server()
+        ranks_by_pid: dict[int, int] = {}
+        with _killed_at_exit(server, ranks_by_pid):
+            for rank in range(ranks):
+                (scratch / f"rank-{rank}.error").unlink(missing_ok=True)
+                request = ForkRequest(
+                    function, argument, _rank_environment(rank, ranks, port, rendezvous), max(1, num_cores() // ranks),
+                    scratch / f"rank-{rank}.log", scratch / f"rank-{rank}.error", children_lock,
+                )  # fmt: skip
+                server.connection.send_bytes(pickle.dumps(("fork", request)))
+                ranks_by_pid[_receive(server, "started")] = rank
+            while ranks_by_pid:
+                pid, code = _await_end(server, ranks_by_pid)
+                rank = ranks_by_pid.pop(pid)
+                if code != 0:
+                    raise _failure(rank, ranks, code, scratch)
+
+
+def join_ranks() -> tuple[int, int]:
+    """Called by each rank: join the process group. Returns (rank, number of ranks).
+
+    On one machine the ranks meet in a file: no port can be taken by another run. Elsewhere (torchrun)
+    at MASTER_ADDR and MASTER_PORT.
+    """
+    import torch
+    from torch import distributed
+
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if on_gpu else "gloo"
+    if meeting := os.environ.get(RENDEZVOUS):
+        store = distributed.FileStore(meeting, ranks)  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+    else:
+        distributed.init_process_group(backend)
+    return rank, ranks
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _rank_environment(rank: int, ranks: int, port: int, rendezvous: Path) -> Mapping[str, str]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
+    loopback = "lo" if sys.platform == "linux" else "lo0"
+    return {
+        **{name: str(value) for name, value in place.items()},
+        "MASTER_ADDR": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": loopback,
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        RENDEZVOUS: str(rendezvous),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ready_server() -> _Server:
+    start()
+    server = _server
+    assert server is not None
+    if not server.ready:
+        _receive(server, "ready")
+        server.ready = True
+    return server
+
+
+def _await_end(server: _Server, ranks_by_pid: Mapping[int, int]) -> tuple[int, int]:
+    """(process id, exit code) of the next of these children to end."""
+    while True:
+        for pid in ranks_by_pid:
+            if pid in server.ended:
+                return pid, server.ended.pop(pid)
+        _receive(server, "ended")
+
+
+def _receive(server: _Server, expected: str) -> Any:
+    """The value of the next message of that kind; ends of children are noted on the way."""
+    while True:
+        try:
+            kind, value = server.connection.recv()
+        except (EOFError, OSError):
+            stop()
+            raise StepError(
+                "the process that starts training processes died", got="no more messages from it",
+                do="look at the system's log: the memory was probably exhausted",
+            ) from None  # fmt: skip
+        if kind == "broken":
+            stop()
+            raise StepError("the training libraries cannot be imported", got=value[-TAIL_CHARS:], do="run raft doctor")
+        if kind == "ended":
+            server.ended.update([value])
+        if kind == expected:
+            return value
+
+
+@contextmanager
+def _killed_at_exit(server: _Server, ranks_by_pid: dict[int, int]) -> Iterator[None]:
+    """Whatever ends the block (a failure, Ctrl-C): no child is left alive after it."""
+    try:
+        yield
+    finally:
+        try:
+            for pid in ranks_by_pid:
+                server.connection.send_bytes(pickle.dumps(("kill", pid)))
+            while ranks_by_pid:
+                ranks_by_pid.pop(_await_end(server, ranks_by_pid)[0])
+        except (OSError, StepError):
+            stop()
+
+
+def _failure(rank: int, ranks: int, code: int, scratch: Path) -> BaseException:
+    who = "the training process" if ranks == 1 else f"rank {rank} of {ranks} of the training"
+    log = scratch / f"rank-{rank}.log"
+    try:
+        told = json.loads((scratch / f"rank-{rank}.error").read_text())
+    except (OSError, ValueError):
+        told = None
+    if code < 0:
+        name = signal.Signals(-code).name
+        guess = "its memory was probably exhausted: lower finetuning.micro_batch_size" if name == "SIGKILL" else None
+        return StepError(f"{who} was ended by {name}", got=_tail(log), do=guess or f"read {log}")
+    if told is None:
+        return StepError(f"{who} ended without a word", got=f"exit code {code}\n{_tail(log)}", do=f"read {log}")
+    if told["kind"] == "MemoryError":
+        return MemoryError(f"{who} ran out of memory; lower finetuning.micro_batch_size")
+    if told["kind"] == "other":
+        return StepError(f"{who} failed", got=told["traceback"][-TAIL_CHARS:], do=f"read {log}")
+    kind: type[RaftError] = getattr(errors, told["kind"], StepError)
+    return kind(told["what"], got=told["got"], expected=told["expected"], do=told["do"])
+
+
+def _tail(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace")[-TAIL_CHARS:].strip() or "no output"
+    except OSError:
+        return "no output"

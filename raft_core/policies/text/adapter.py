@@ -1,0 +1,124 @@
+"""LoRA adapters (Hu et al. 2021, arXiv:2106.09685) as files: which base they belong to, in which bytes.
+
+``adapter_config.json`` names its base by digest ("sha256:…"), never by a path, so that an adapter's
+bytes are the same on every machine and the wrong base is refused.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raft_core.config import LoraConfig
+from raft_core.errors import InputError, IntegrityError
+from raft_core.records.artifacts import canonical_json
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+def apply_adapter(model: Any, folder: Path, base_digest: str, *, trainable: bool) -> Any:
+    """``model`` with the adapter in ``folder`` on it (a PeftModel).
+
+    Raises IntegrityError if the adapter was trained on another base, InputError if it is no adapter.
+    """
+    from peft import LoraConfig as PeftConfig
+    from peft import PeftModel
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    told = _read_config(folder)
+    belongs_to = str(told.get("base_model_name_or_path"))
+    if belongs_to.startswith("sha256:") and belongs_to != f"sha256:{base_digest}":
+        raise IntegrityError(
+            f"the adapter in {folder} was trained on another base", got=f"sha256:{base_digest}", expected=belongs_to,
+            do="give it the base that it was trained on",
+        )  # fmt: skip
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"the adapter's weights in {folder} cannot be read", got=error) from error
+    config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = not trainable
+    config.base_model_name_or_path = belongs_to
+    adapted = PeftModel(model, config)
+    _load(adapted, weights, folder)
+    return adapted
+
+
+def fresh_adapter(model: Any, config: LoraConfig, base_digest: str, seed: int) -> Any:
+    """``model`` with an adapter that changes nothing yet, its A matrices drawn from ``seed``."""
+    from peft import LoraConfig as PeftConfig
+    from peft import PeftModel
+
+    peft_config = PeftConfig(
+        r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type="CAUSAL_LM",
+        target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
+    )  # fmt: skip
+    peft_config.base_model_name_or_path = f"sha256:{base_digest}"
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return PeftModel(model, peft_config)
+        except ValueError as error:
+            raise InputError(
+                "finetuning.lora.targets fit no layer of this model", got=error, do='write "all-linear"'
+            ) from error
+
+
+def check_same_shape(adapted: Any, config: LoraConfig) -> None:
+    """Raise InputError unless the adapter that is carried on is the one that the configuration describes."""
+    peft_config = adapted.peft_config["default"]
+    if (peft_config.r, peft_config.lora_alpha) != (config.r, config.alpha):
+        raise InputError(
+            "the policy's adapter is not the one that finetuning.lora describes",
+            got=f"r {peft_config.r}, alpha {peft_config.lora_alpha}", expected=f"r {config.r}, alpha {config.alpha}",
+            do="carry it on with its own numbers, or merge it first and start another one",
+        )  # fmt: skip
+
+
+def save_adapter(adapted: Any, state_dict: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write the adapter whose trained tensors ``state_dict`` holds (names as in the model)."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    weights = get_peft_model_state_dict(adapted, state_dict=state_dict, save_embedding_layers=False)
+    plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in weights.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(plain, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    told = adapted.peft_config["default"].to_dict()
+    told["inference_mode"] = True
+    (folder / CONFIG_FILE).write_bytes(canonical_json(_plain(told)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(_plain(inner) for inner in value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(getattr(value, "value", value))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        told = json.loads((folder / CONFIG_FILE).read_bytes())
+        if told["peft_type"] != "LORA":
+            raise ValueError(f"peft_type {told['peft_type']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"no LoRA adapter in {folder}", got=error, expected=CONFIG_FILE) from error
+    return dict(told)
+
+
+def _load(adapted: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    from peft import set_peft_model_state_dict
+
+    result = set_peft_model_state_dict(adapted, weights)
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if result.unexpected_keys or missing:
+        raise IntegrityError(
+            f"the adapter in {folder} does not fit its base",
+            got=f"unknown {result.unexpected_keys[:3]}, missing {missing[:3]}", expected="one tensor for each",
+        )  # fmt: skip

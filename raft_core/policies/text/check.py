@@ -1,0 +1,85 @@
+"""Find what cannot work before weights load: folder, configuration, weights, tokenizer, template, lengths."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.errors import InputError
+from raft_core.policies.text.checkpoint import check_weights
+from raft_core.policies.text.model import Tokenizer, context_length, encode_prompts, load_tokenizer, resolved
+from raft_core.types import Prompt
+
+SHOWN = 3
+"""Prompts that an error names."""
+
+
+def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> None:
+    """Raise InputError or IntegrityError for a model or a prompt that cannot be used; load no weights."""
+    folder = resolved(config.model)
+    if not folder.is_dir():
+        raise InputError(
+            f"no model folder: {folder}", expected="a folder in transformers format",
+            do="set policy.model to one, or to embedded:tiny/policy",
+        )  # fmt: skip
+    model_config = _model_config(folder, config)
+    check_weights(folder)
+    tokenizer = load_tokenizer(folder, config)
+    if config.chat_template and not tokenizer.chat_template:
+        raise InputError(
+            f"the tokenizer in {folder} has no chat template", expected="one, since policy.chat_template is true",
+            do="set policy.chat_template: false, or put a chat_template.jinja into the folder",
+        )  # fmt: skip
+    _check_prompts(prompts, tokenizer, config, sampling, context_length(model_config))
+
+
+def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+    try:
+        told = json.loads(path.read_bytes())
+        if not isinstance(told, dict):
+            raise ValueError(f"a {type(told).__name__}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"no readable config.json in {folder}", got=error, expected="a JSON object") from error
+    if told.get("quantization_config"):
+        raise InputError(
+            f"{folder} holds quantized weights", got="quantization_config in config.json", expected="plain weights",
+            do="save the model dequantized",
+        )  # fmt: skip
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"transformers cannot read {path}", got=error,
+            do="set policy.trust_remote_code: true if you trust the code in that folder"
+            if "auto_map" in told and not config.trust_remote_code else "see the message above",
+        ) from error  # fmt: skip
+
+
+def _check_prompts(
+    prompts: Sequence[Prompt], tokenizer: Tokenizer, config: TextPolicyConfig, sampling: SamplingConfig,
+    context: int | None,
+) -> None:  # fmt: skip
+    lengths = [len(ids) for ids in encode_prompts(tokenizer, prompts, config)]
+    if empty := [p for p, length in zip(prompts, lengths, strict=True) if not length or not p.text.strip()]:
+        raise InputError(f"{len(empty)} prompts are empty", got=_named(empty), do="remove them from the prompts file")
+    limit = config.max_prompt_tokens
+    why = "policy.max_prompt_tokens"
+    if context is not None and context - sampling.max_new_tokens < limit:
+        limit, why = context - sampling.max_new_tokens, f"the context of {context} tokens less sampling.max_new_tokens"
+    long = sorted(((n, p) for p, n in zip(prompts, lengths, strict=True) if n > limit), key=lambda pair: -pair[0])
+    if long:
+        raise InputError(
+            f"{len(long)} of {len(prompts)} prompts are longer than {limit} tokens ({why})",
+            got=_named([p for _, p in long], [n for n, _ in long]), expected=f"at most {limit} tokens each",
+            do="shorten or remove them, or change that limit",
+        )  # fmt: skip
+
+
+def _named(prompts: Sequence[Prompt], lengths: Sequence[int] = ()) -> str:
+    sizes = [f" ({n} tokens)" for n in lengths] or [""] * len(prompts)
+    shown = [f"{p.text[:50]!r}{size}" for p, size in zip(prompts[:SHOWN], sizes, strict=False)]
+    return ", ".join(shown) + (f" and {len(prompts) - SHOWN} more" if len(prompts) > SHOWN else "")

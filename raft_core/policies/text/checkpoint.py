@@ -1,0 +1,90 @@
+"""Checkpoints as files: whether one is whole, and writing one that loads like any other."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from raft_core.errors import InputError, IntegrityError
+from raft_core.records.artifacts import folder_files, fsync_folder
+
+NOT_COPIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.index.json", "config.json")
+"""Weights and what is written anew; everything else (tokenizer, templates, code) is carried over as it is."""
+
+
+def check_weights(folder: Path) -> None:
+    """Raise InputError without safetensors in ``folder``, IntegrityError if one is cut or lacks a tensor.
+
+    Reads headers alone, whatever the size of the model.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        _check_shards(index)
+    elif (folder / "model.safetensors").exists():
+        safetensors_names(folder / "model.safetensors")
+    else:
+        found = sorted(file.name for file in folder.iterdir() if file.match("*.bin") or file.match("*.gguf"))
+        raise InputError(
+            f"no safetensors weights in {folder}", got=", ".join(found) or "no weights at all",
+            expected="model.safetensors, or model.safetensors.index.json and its shards",
+            do="load the model with transformers and save_pretrained it",
+        )  # fmt: skip
+
+
+def _check_shards(index: Path) -> None:
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
+        by_shard = {shard: {name for name, s in weight_map.items() if s == shard} for shard in set(weight_map.values())}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"not a readable index of shards: {index}", got=error) from error
+    for shard in sorted(by_shard):
+        path = index.parent / shard
+        if not path.is_file():
+            raise IntegrityError(f"a shard is missing: {path}", expected=f"as {index.name} says", do="copy it again")
+        if absent := sorted(by_shard[shard] - safetensors_names(path)):
+            raise IntegrityError(
+                f"tensors are missing in {path}", got=f"no {', '.join(absent[:3])}", do="copy it again"
+            )
+
+
+def safetensors_names(path: Path) -> set[str]:
+    """Names of the tensors in a safetensors file. Raises IntegrityError if the file is cut or foreign."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            if not 0 < header_size <= size - 8:
+                raise ValueError(f"a header of {header_size} bytes in a file of {size}")
+            header: dict[str, Any] = json.loads(file.read(header_size))
+        header.pop("__metadata__", None)
+        needed = 8 + header_size + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise IntegrityError(f"not a safetensors file: {path}", got=error, do="copy or download it again") from error
+    if size != needed:
+        raise IntegrityError(
+            f"a checkpoint that is not whole: {path}", got=f"{size} bytes", expected=f"{needed} bytes by its header",
+            do="copy or download it again",
+        )  # fmt: skip
+    return set(header)
+
+
+def save_full(model: Any, state_dict: dict[str, Any] | None, source: Path, folder: Path) -> None:
+    """A whole checkpoint: weights and configuration of ``model``, every other file as in ``source``."""
+    from transformers import GenerationConfig
+
+    kept, model.generation_config = model.generation_config, GenerationConfig()
+    model.save_pretrained(folder, state_dict=state_dict)
+    model.generation_config = kept
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and not any(file.match(pattern) for pattern in NOT_COPIED):
+            shutil.copyfile(file, folder / file.name)
+
+
+def make_durable(folder: Path) -> None:
+    """fsync every file below ``folder``, and the folder."""
+    for file in folder_files(folder):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    fsync_folder(folder)

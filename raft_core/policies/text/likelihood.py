@@ -1,0 +1,77 @@
+"""Log-probabilities of given tokens (teacher forcing): for KL, perplexity and checks.
+
+Batches are formed by length and bounded by the size of their logits, so they depend on the
+sequences alone. Logits are computed at the scored positions only.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from raft_core.policies.text.data import collate
+from raft_core.policies.text.model import Model, masked_logits
+
+MAX_LOGITS = 1 << 27
+"""Most logits (positions × vocabulary) of one batch: 512 MB in float32."""
+MAX_TOKENS = 1 << 13
+MAX_ROWS = 64
+
+
+@torch.inference_mode()
+def completion_logprobs(
+    model: Model, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], *, temperature: float = 1.0
+) -> list[list[float]]:
+    """log softmax(logits / λ) of every completion token of each (prompt ids, completion ids).
+
+    A prompt must not be empty: the first completion token is predicted from it.
+    """
+    if temperature <= 0:
+        raise ValueError(f"log-probabilities need a temperature above 0, got {temperature}")
+    if any(not prompt for prompt, _ in sequences):
+        raise ValueError("a sequence without a prompt token: nothing predicts its first token")
+    result: list[list[float]] = [[] for _ in sequences]
+    head = model.get_output_embeddings()
+    for rows in _batches(sequences, model.config.get_text_config().vocab_size):
+        batch = collate([sequences[row] for row in rows]).to(model.device)
+        logits_NV = masked_logits(model, batch.inputs, batch.predicts_BT, head=head).float() / temperature
+        picked_N = logits_NV.gather(1, batch.targets_N[:, None])[:, 0] - torch.logsumexp(logits_NV, dim=-1)
+        values = iter(picked_N.tolist())
+        for row in rows:
+            result[row] = [next(values) for _ in sequences[row][1]]
+    return result
+
+
+def windows(ids: Sequence[int], length: int | None) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """Cut a text into (first token, the rest) pieces of at most ``length`` tokens.
+
+    Consecutive pieces share one token, so every token but the first is predicted exactly once.
+    """
+    step = (length or max(len(ids), 2)) - 1
+    for start in range(0, len(ids) - 1, step):
+        piece = ids[start : start + step + 1]
+        yield piece[:1], piece[1:]
+
+
+def _batches(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], vocabulary: int) -> Iterator[list[int]]:
+    """Row indices, longest first (so that memory runs out at once or never)."""
+    order = sorted(
+        (row for row, (_, completion) in enumerate(sequences) if completion),
+        key=lambda row: (-len(sequences[row][0]) - len(sequences[row][1]), row),
+    )
+    batch: list[int] = []
+    positions = width = 0
+    for row in order:
+        prompt, completion = sequences[row]
+        wider = max(width, len(prompt) + len(completion))
+        full = (
+            len(batch) == MAX_ROWS
+            or (positions + len(completion)) * vocabulary > MAX_LOGITS
+            or (len(batch) + 1) * wider > MAX_TOKENS
+        )
+        if batch and full:
+            yield batch
+            batch, positions, wider = [], 0, len(prompt) + len(completion)
+        batch.append(row)
+        positions, width = positions + len(completion), wider
+    if batch:
+        yield batch

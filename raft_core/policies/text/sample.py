@@ -1,0 +1,155 @@
+"""Sampling: K completions of each prompt, one random stream a sample.
+
+Each prompt is prefilled once, its cache repeated K times, only the last position's logits are
+computed, and finished rows leave the batch (``generate`` does none of these). A sample's tokens
+are the inverse CDF of its own uniform numbers, so neither K, nor the order of work, nor the other
+samples of the batch decide them; only the last bits of the logits depend on the batch's shape.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raft_core.config import SamplingConfig
+from raft_core.policies.base import Progress
+from raft_core.policies.text.decode import decode_completion, may_have_stopped, stop_position
+from raft_core.policies.text.distribution import Draw, draw
+from raft_core.policies.text.model import Model, Tokenizer, accepted_arguments
+from raft_core.types import FinishReason, content_id
+
+
+@dataclass(slots=True)
+class Draft:
+    """One completion while it grows; ``text`` and ``finish_reason`` are there once it ended."""
+
+    prompt_token_ids: tuple[int, ...]
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    sampling_logprobs: list[float] = field(default_factory=list)
+    text: str = ""
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides when a completion ends, and how its tokens are drawn."""
+
+    sampling: SamplingConfig
+    tokenizer: Tokenizer
+    eos: frozenset[int]
+
+    def draw(self, logits_NV: Tensor, uniforms_N: Tensor, step: int) -> Draw:
+        """The tokens of one step; the end is banned while a completion is too short."""
+        settings = self.sampling
+        too_short = step < settings.min_new_tokens
+        banned = torch.tensor(sorted(self.eos), dtype=torch.long, device=logits_NV.device) if too_short else None
+        return draw(
+            logits_NV, uniforms_N, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p,
+            banned=banned,
+        )  # fmt: skip
+
+    def end(self, draft: Draft) -> None:
+        """Set the text of a draft that ended by a token, by its length, or by an error."""
+        tokens = draft.token_ids[:-1] if draft.token_ids and draft.token_ids[-1] in self.eos else draft.token_ids
+        draft.text = decode_completion(self.tokenizer, draft.prompt_token_ids, tokens)
+
+    def stop(self, drafts: Sequence[Draft]) -> None:
+        """End each draft whose last token completed a stop string, and cut its text behind it."""
+        settings = self.sampling
+        if not settings.stop or not drafts or len(drafts[0].token_ids) < settings.min_new_tokens:
+            return
+        maybe = may_have_stopped(self.tokenizer, [draft.token_ids for draft in drafts], settings.stop)
+        for draft in (draft for draft, near in zip(drafts, maybe, strict=True) if near):
+            text = decode_completion(self.tokenizer, draft.prompt_token_ids, draft.token_ids)
+            too_short = draft.token_ids[: max(settings.min_new_tokens - 1, 0)]
+            start = len(decode_completion(self.tokenizer, draft.prompt_token_ids, too_short))
+            if (position := stop_position(text, settings.stop, start)) is not None:
+                draft.text, draft.finish_reason = text[:position], "stop"
+
+
+def sample_seed(seed: int, prompt_id: str, k: int) -> int:
+    """The seed (63 bits) of a prompt's k-th sample in a run's ``seed``."""
+    return int(content_id("sample seed", seed, prompt_id, k), 16) >> 65
+
+
+def uniforms(seeds: Sequence[int], length: int) -> Tensor:
+    """float64 [samples, length] in [0, 1): each row is the Philox stream of its seed."""
+    rows = [np.random.Generator(np.random.Philox(key=seed)).random(length) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+@torch.inference_mode()
+def complete(
+    model: Model, rules: Rules, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int],
+    progress: Progress | None = None,
+) -> list[Draft]:  # fmt: skip
+    """``len(seeds) / len(prompt_ids)`` completions of each prompt, ordered by prompt."""
+    samples_per_prompt = len(seeds) // len(prompt_ids)
+    length = rules.sampling.max_new_tokens
+    drafts = [Draft(tuple(ids)) for ids in prompt_ids for _ in range(samples_per_prompt)]
+    logits_NV, cache, mask_NT = _prefill(model, prompt_ids, samples_per_prompt)
+    uniforms_NS = uniforms(seeds, length)
+    live = list(range(len(drafts)))
+    for step in range(length):
+        drawn = rules.draw(logits_NV, uniforms_NS[live, step], step)
+        _append([drafts[i] for i in live], drawn, rules)
+        if progress is not None:
+            progress(len(live))
+        staying = [row for row, i in enumerate(live) if drafts[i].finish_reason is None]
+        if not staying or step + 1 == length:
+            break
+        tokens_N = drawn.tokens_N
+        if len(staying) < len(live):
+            rows = torch.tensor(staying, device=tokens_N.device)
+            cache.batch_select_indices(rows)
+            mask_NT, tokens_N, live = mask_NT[rows], tokens_N[rows], [live[row] for row in staying]
+        mask_NT = torch.cat([mask_NT, mask_NT.new_ones(len(live), 1)], dim=1)
+        logits_NV, cache = _forward(model, tokens_N[:, None], mask_NT, cache)
+    for draft in (drafts[i] for i in live if drafts[i].finish_reason is None):
+        draft.finish_reason = "length"
+        rules.end(draft)
+    return drafts
+
+
+def _append(drafts: Sequence[Draft], drawn: Draw, rules: Rules) -> None:
+    """Give each draft its token; end those that it ends."""
+    columns = (drawn.tokens_N, drawn.logprobs_N, drawn.sampling_logprobs_N, drawn.valid_N)
+    for draft, token, logprob, sampling_logprob, valid in zip(drafts, *(c.tolist() for c in columns), strict=True):
+        if not valid:
+            draft.finish_reason = "error"
+            rules.end(draft)
+            continue
+        draft.token_ids.append(token)
+        draft.logprobs.append(logprob)
+        draft.sampling_logprobs.append(sampling_logprob)
+        if token in rules.eos:
+            draft.finish_reason = "stop"
+            rules.end(draft)
+    rules.stop([draft for draft in drafts if draft.finish_reason is None])
+
+
+def _prefill(model: Model, prompt_ids: Sequence[Sequence[int]], k: int) -> tuple[Tensor, Any, Tensor]:
+    """Logits [prompts · k, V] after each prompt, the cache, and the attention mask."""
+    width = max(map(len, prompt_ids))
+    ids_PT = torch.zeros(len(prompt_ids), width, dtype=torch.long)
+    mask_PT = torch.zeros_like(ids_PT)
+    for row, ids in enumerate(prompt_ids):
+        ids_PT[row, width - len(ids) :] = torch.tensor(ids)
+        mask_PT[row, width - len(ids) :] = 1
+    mask_PT = mask_PT.to(model.device)
+    logits_PV, cache = _forward(model, ids_PT.to(model.device), mask_PT, None)
+    cache.batch_repeat_interleave(k)
+    return logits_PV.repeat_interleave(k, 0), cache, mask_PT.repeat_interleave(k, 0)
+
+
+def _forward(model: Model, ids_NT: Tensor, mask_NT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    """float32 logits [N, V] of the last position."""
+    positions_NT = (mask_NT.cumsum(1) - 1).clamp(min=0)[:, -ids_NT.shape[1] :]
+    wanted = {"position_ids": positions_NT, "logits_to_keep": 1}
+    extra = {name: value for name, value in wanted.items() if name in accepted_arguments(model)}
+    out = model(input_ids=ids_NT, attention_mask=mask_NT, past_key_values=cache, use_cache=True, **extra)
+    return out.logits[:, -1].float(), out.past_key_values

@@ -1,0 +1,273 @@
+"""One rank of a fine-tuning: transformers' Trainer on DeepSpeed, with RAFT's loss and batch plan.
+
+Runs in a child process of ``raft_core.launch`` (ZeRO-3 leaves flags in a process). Parameters and
+gradients are float32; with dtype bfloat16 the forward pass runs under autocast, inside the engine.
+The optimiser is torch's AdamW, stepped by DeepSpeed: no operator is compiled, so no compiler is
+needed.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from accelerate import PartialState
+from deepspeed import DeepSpeedEngine
+from deepspeed.runtime.utils import clip_grad_norm_
+from deepspeed.runtime.zero import GatheredParameters
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainingArguments
+
+import raft_core
+from raft_core.config import FinetuningConfig
+from raft_core.errors import StepError
+from raft_core.launch import join_ranks
+from raft_core.policies.base import FinetuneJob
+from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
+from raft_core.policies.text.checkpoint import make_durable, save_full
+from raft_core.policies.text.data import (
+    TrainingSequence,
+    collate,
+    collate_packed,
+    micro_batches_per_step,
+    plan_steps,
+    read_selected,
+)
+from raft_core.policies.text.finetune import MANIFEST, POLICY
+from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
+from raft_core.policies.text.model import (
+    Model,
+    eos_token_ids,
+    load_policy,
+    load_tokenizer,
+    load_weights,
+    masked_logits,
+    memory_errors,
+    model_folder,
+)
+from raft_core.records.artifacts import folder_digest, write_json
+
+
+def train(job: FinetuneJob) -> None:
+    """Fine-tune as this process's rank; rank 0 leaves ``scratch/policy`` and, last, ``scratch/result.json``."""
+    with memory_errors():
+        rank, ranks = join_ranks()
+        if ranks != job.finetuning.ranks:
+            raise StepError("wrong number of ranks", got=ranks, expected=job.finetuning.ranks)
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # a compiled shortcut of inference alone
+        tokenizer = load_tokenizer(model_folder(job.policy), job.config)
+        arguments = training_arguments(job)
+        model = trainable_model(job)
+        sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer))
+        trainer = ResponseTrainer(model, arguments, job, sequences, rank)
+        trainer.train()
+        check_engine(trainer.model_wrapped, job.finetuning)
+        state_dict = gathered_state(model, to_rank=rank, stage=job.finetuning.zero_stage)
+        if rank == 0:
+            _write(job, model, state_dict, sequences, trainer.logged)
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def trainable_model(job: FinetuneJob) -> Model:
+    """The current policy with what is trained marked: the carried or a fresh adapter, or all weights."""
+    policy, lora = job.policy, job.finetuning.lora
+    if lora is None:
+        return load_policy(policy, job.config).train()
+    model = load_weights(model_folder(policy), job.config)
+    if policy.base is None:
+        return fresh_adapter(model, lora, policy.digest, job.seed).train()
+    adapted = apply_adapter(model, policy.path, policy.base.digest, trainable=True)
+    check_same_shape(adapted, lora)
+    return adapted.train()
+
+
+def check_engine(engine: object, config: FinetuningConfig) -> None:
+    """Raise StepError unless DeepSpeed trained, at the stage and with the ranks that were asked for."""
+    found = None
+    if isinstance(engine, DeepSpeedEngine):
+        found = (engine.zero_optimization_stage(), engine.dp_world_size)
+    if found != (config.zero_stage, config.ranks):
+        raise StepError(
+            "the training did not run as configured", got=f"{type(engine).__name__}, (ZeRO stage, ranks) {found}",
+            expected=f"DeepSpeedEngine, {(config.zero_stage, config.ranks)}", do="report it with raft doctor's output",
+        )  # fmt: skip
+
+
+def base_of(model: Model) -> Model:
+    """The transformers model inside a PeftModel, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def training_arguments(job: FinetuneJob) -> TrainingArguments:
+    """Trainer's arguments. Made before the model: that is how ZeRO-3 loads it in parts.
+
+    Accelerate leaves DeepSpeed aside, without a word, when it is told to use the CPU; told the
+    backend and not the device, it takes DeepSpeed on the device that is there.
+    """
+    config = job.finetuning
+    PartialState(cpu=False, backend=torch.distributed.get_backend())
+    return TrainingArguments(
+        output_dir=str(job.scratch / "trainer"),
+        deepspeed=deepspeed_config(config.zero_stage),
+        per_device_train_batch_size=(config.batch_size // config.ranks) // micro_batches_per_step(config),
+        gradient_accumulation_steps=micro_batches_per_step(config),
+        learning_rate=config.learning_rate,
+        optim="adamw_torch",
+        adam_beta1=config.adam_betas[0],
+        adam_beta2=config.adam_betas[1],
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        num_train_epochs=1,
+        seed=job.seed % 2**32,
+        accelerator_config={"use_configured_state": True},
+        average_tokens_across_devices=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def deepspeed_config(stage: int) -> dict[str, Any]:
+    """``infra/deepspeed/zeroN.json``; Trainer fills what says "auto"."""
+    path = Path(raft_core.__file__).parents[1] / "infra" / "deepspeed" / f"zero{stage}.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StepError(f"DeepSpeed's configuration cannot be read: {path}", got=error, do="restore it") from error
+    return config
+
+
+class MicroBatches(Dataset[dict[str, Any]]):
+    """This rank's micro batches in order. An empty one is a dummy of weight 0: every rank takes every step."""
+
+    def __init__(self, sequences: Sequence[TrainingSequence], config: FinetuningConfig, seed: int, rank: int) -> None:
+        self.sequences, self.config = sequences, config
+        self.shortest = min(range(len(sequences)), key=lambda i: len(sequences[i]))
+        self.items: list[tuple[list[int], int]] = []
+        for step in plan_steps([len(s) for s in sequences], config, seed):
+            num_tokens = sum(len(sequences[i].completion) for ranks in step for micro in ranks for i in micro)
+            self.items += [(micro, num_tokens) for micro in step[rank]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """{batch, num_tokens}: ``num_tokens`` counts the whole optimiser step, over all ranks."""
+        rows, num_tokens = self.items[index]
+        chosen = [self.sequences[i] for i in rows or [self.shortest]]
+        weights = [s.weight if rows else 0.0 for s in chosen]
+        together = collate_packed if self.config.batching == "packed" else collate
+        return {"batch": together([(s.prompt, s.completion) for s in chosen], weights), "num_tokens": num_tokens}
+
+
+class ResponseTrainer(Trainer):  # type: ignore[misc]
+    """Trainer with RAFT's loss, its batch plan and its learning rate."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self, model: Model, arguments: TrainingArguments, job: FinetuneJob, sequences: list[TrainingSequence], rank: int
+    ) -> None:
+        self.job, self.logged, self.clipped_norm = job, list[dict[str, float]](), math.nan
+        self.head = base_of(model).get_output_embeddings()
+        if job.finetuning.dtype == "bfloat16":
+            model.forward = torch.autocast(arguments.device.type, torch.bfloat16)(model.forward)
+        batches = MicroBatches(sequences, job.finetuning, job.seed, rank)
+        super().__init__(model=model, args=arguments, train_dataset=batches)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The planned micro batches as they are: they were cut for this rank already."""
+        return DataLoader(self.train_dataset, batch_size=None, shuffle=False, collate_fn=lambda item: item)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
+        """This micro batch's share of the step's loss, times the ranks (DeepSpeed averages over them)."""
+        batch = inputs["batch"].to(self.args.device)
+        logits_NV = masked_logits(model, batch.inputs, batch.predicts_BT, head=self.head)
+        total = weighted_nll(logits_NV, batch.targets_N, batch.weights_N, self.job.loss_temperature)
+        share: float = self.args.world_size / inputs["num_tokens"]
+        return total * share
+
+    def training_step(self, model: Any, *arguments: Any, **named: Any) -> torch.Tensor:
+        """One micro batch. Without ZeRO, DeepSpeed clips without telling the norm: it is kept here."""
+        if self.job.finetuning.zero_stage == 0:
+
+            def clip() -> None:
+                self.clipped_norm = float(clip_grad_norm_(model.module.parameters(), model.gradient_clipping()))
+
+            model.clip_fp32_gradients = clip
+        loss: torch.Tensor = super().training_step(model, *arguments, **named)
+        return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule that the configuration names, over this iteration's place in the run."""
+        if self.lr_scheduler is None:  # type: ignore[has-type]
+            job = self.job
+
+            def factor(step: int) -> float:
+                return learning_rate_factor(
+                    job.finetuning.schedule, step, num_steps=num_training_steps,
+                    warmup_steps=job.finetuning.warmup_steps, iteration=job.iteration, iterations=job.iterations,
+                )  # fmt: skip
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Keep the figures of each optimiser step; stop when they are no numbers any more."""
+        super().log(logs, start_time)
+        if "loss" not in logs:
+            return
+        norm = logs.get("grad_norm", self.clipped_norm)
+        entry = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"]), "grad_norm": float(norm)}
+        if not all(map(math.isfinite, entry.values())):
+            raise StepError(
+                f"the training diverged at optimiser step {self.state.global_step}", got=entry,
+                expected="finite numbers", do="lower finetuning.learning_rate or finetuning.max_grad_norm",
+            )  # fmt: skip
+        self.logged.append({"step": float(self.state.global_step), **entry})
+
+
+# -- what is left behind --------------------------------------------------------------------------
+
+
+def gathered_state(model: Model, *, to_rank: int, stage: int) -> dict[str, torch.Tensor]:
+    """Trained parameters and buffers, by name, on rank 0 alone; parameter by parameter under ZeRO-3."""
+    state: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with GatheredParameters([parameter], enabled=stage == 3):
+                if to_rank == 0:
+                    state[name] = parameter.detach().cpu().clone()
+    return state
+
+
+def _write(
+    job: FinetuneJob, model: Model, state_dict: dict[str, torch.Tensor], sequences: list[TrainingSequence],
+    logged: list[dict[str, float]],
+) -> None:  # fmt: skip
+    folder = job.scratch / POLICY
+    if job.finetuning.lora is None:
+        save_full(model, state_dict, model_folder(job.policy), folder)
+    else:
+        save_adapter(model, state_dict, folder)
+    make_durable(folder)
+    result = {
+        "digest": folder_digest(folder),
+        "num_sequences": len(sequences),
+        "num_tokens": sum(len(s.completion) for s in sequences),
+        "log": logged,
+    }
+    write_json(job.scratch / MANIFEST, result)
