@@ -1,5 +1,6 @@
 """Files by content: digests, durable writes, and copies that share bytes where they can."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raft_core.errors import IntegrityError
+from raft_core.errors import IntegrityError, StepError
 from raft_core.types import Artifact
-
-CHUNK_BYTES = 1 << 20
 
 
 def file_digest(path: Path) -> str:
@@ -88,6 +87,8 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one, never a part (also after a power cut).
     Without ``replace`` an existing file stays: of several writers at once, the first one wins.
+
+    Raises StepError when the disk is full; the old file is then untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -100,6 +101,12 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
         else:
             _link_or_rename(aside, path)
         fsync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise StepError(
+            f"no space to write {path}", got=error, do="free some, then start again: everything finished is kept"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 

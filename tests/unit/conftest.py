@@ -1,12 +1,18 @@
-"""The smallest configuration that can run, as plain values and as a model."""
+"""The smallest configuration that can run, a run of it, and Python code in a process of its own."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raft_core.config import RaftConfig
 from raft_core.loading import check_config
+from raft_core.records.run import Run, open_run
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -29,3 +35,22 @@ def plain_config() -> Callable[..., dict[str, Any]]:
 def checked_config(plain_config: Callable[..., dict[str, Any]]) -> Callable[..., RaftConfig]:
     """``plain_config`` checked."""
     return lambda **parts: check_config(plain_config(**parts), where="a test")
+
+
+@pytest.fixture
+def fresh_run(tmp_path: Path, checked_config: Callable[..., RaftConfig]) -> Run:
+    """A run without a commit."""
+    return open_run(tmp_path / "runs", "one", checked_config())
+
+
+@pytest.fixture
+def start_python() -> Callable[..., "subprocess.Popen[str]"]:
+    """``start_python(code, *arguments)``: a process that imports this checkout; its output is piped."""
+
+    def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    return start
