@@ -151,8 +151,9 @@ def add_iteration() -> Callable[[Run, int], None]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """A folder of a user, with a space in its name."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a user, with a space in its name. DVC keeps its own state beside it."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site"))
     folder = tmp_path / "work space"
     folder.mkdir()
     return folder

@@ -208,6 +208,13 @@ class TestSamples:
         with pytest.raises(StepError, match="forbidden_pattern"):
             check_samples(samples, forbidden_pattern="(")
 
+    def test_every_bad_row_is_named(
+        self, make_table: MakeTable, make_config: MakeConfig, samples: Rows, prompts_table: pa.Table
+    ) -> None:
+        many = [{**samples[0], "sample_id": f"{i}", "completion": "" if i % 3 else "text"} for i in range(1500)]
+        outcome = validate_samples(make_table("samples", many), prompts_table, make_config())
+        assert [row["sample_id"] for row in outcome.quarantine.to_pylist()] == [str(i) for i in range(1500) if i % 3]
+
 
 class TestScored:
     def test_sound_scores_pass(self, check_scored: Callable[..., Any], scored: Rows) -> None:

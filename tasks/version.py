@@ -1,0 +1,239 @@
+"""DVC: an iteration's tables and checkpoint by content, two small pointers beside them, and a remote.
+
+The committed bytes are never touched on the way into DVC's cache: the cache gets hard links of the very files (copies
+where the file system has no links), so a checkpoint lies on the disk once. The linked files are read-only from then
+on. ``dvc add`` would instead remove each file and link it back, and a kill in between would leave a hole.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from raft_core.errors import IntegrityError, StepError
+from raft_core.records.artifacts import digest_of, folder_files
+from raft_core.records.run import Run, read_chain, read_events, record_event
+from raft_core.types import content_id
+
+PAYLOADS = ("tables", "policy")
+READ_ONLY = 0o444
+CONFIG = """[core]
+    analytics = false
+    check_update = false
+    remote = local
+[cache]
+    type = "reflink,hardlink,copy"
+['remote "local"']
+    url = ../.dvc-remote
+    verify = true
+"""
+"""``.dvc/config`` of a workspace that has none: a folder beside ``.dvc`` is the remote."""
+
+logging.getLogger("dvc").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """``pointers``: payload → md5 in DVC's cache. ``warning`` says why a push did not happen."""
+
+    pointers: Mapping[str, str]
+    pushed: bool
+    warning: str | None = None
+
+
+def version(run: Run, iteration: int, workspace: Path, *, push: bool) -> Versioned:
+    """Bring a committed iteration into DVC: ``tables.dvc`` and ``policy.dvc`` beside the payloads.
+
+    Idempotent. The push covers every pointer of the run that the remote has not got yet (the event log tells), so
+    one that failed earlier is made up for.
+    Raises StepError if DVC cannot take the files; an unreachable remote is a warning.
+    """
+    folder = run.folder(iteration).resolve()
+    if not folder.is_relative_to(workspace.resolve()):
+        raise StepError(
+            f"run {run.name} lies outside its workspace", got=folder, expected=f"a folder below {workspace}",
+            do="run raft in the folder that holds runs/",
+        )  # fmt: skip
+    with _opened(workspace) as repo:
+        present = [folder / name for name in PAYLOADS if (folder / name).is_dir()]
+        _add(repo, present)
+        found = {name: folder / f"{name}.dvc" for name in PAYLOADS if (folder / f"{name}.dvc").exists()}
+        pointers = {name: pointer_md5(path) for name, path in found.items()}
+        warning = _push(repo, run) if push else None
+    return Versioned(pointers, pushed=push and warning is None, warning=warning)
+
+
+def restore(pointer: Path, workspace: Path) -> Path:
+    """Bring back what ``pointer`` (…/policy.dvc) stands for, from the cache or the remote, and check every byte.
+
+    What lies there with other bytes is replaced, and damaged objects of the cache are fetched again.
+    Returns the payload's path. Raises StepError if it cannot be had, IntegrityError if it is not what was committed.
+    """
+    payload, expected = pointer.with_suffix(""), pointer_md5(pointer)
+    if not payload.is_dir() or content_md5(payload) != expected:
+        with _opened(workspace) as repo:
+            _drop_damaged(Path(repo.cache.local.path), expected)
+            shutil.rmtree(payload, ignore_errors=True)
+            try:
+                repo.pull([str(pointer.resolve())])
+            except (DvcException, OSError) as error:
+                raise StepError(
+                    f"{pointer} cannot be restored", got=_told(error), do="is its remote there? see `dvc remote list`"
+                ) from error
+    if (got := content_md5(payload)) != expected:
+        raise IntegrityError(f"changed bytes: {payload}", got=f"md5 {got}", expected=f"md5 {expected}")
+    _check_commit(payload)
+    return payload
+
+
+def ensure_repository(workspace: Path) -> None:
+    """Make ``workspace`` a DVC repository with a local remote, unless it lies in one.
+
+    Like ``dvc init``, but it appears whole (two runs may start at once) and leaves the index of git alone.
+    """
+    folders = (workspace.resolve(), *workspace.resolve().parents)
+    if any((folder / ".dvc").is_dir() for folder in folders):
+        return
+    in_git = any((folder / ".git").exists() for folder in folders)
+    remote = workspace / ".dvc-remote"
+    remote.mkdir(exist_ok=True)
+    (remote / ".gitignore").write_text("*\n")
+    aside = workspace / f".dvc.{os.getpid()}.tmp"
+    aside.mkdir()
+    (aside / "config").write_text(CONFIG if in_git else CONFIG.replace("[core]\n", "[core]\n    no_scm = true\n"))
+    (aside / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    try:
+        aside.rename(workspace / ".dvc")
+    except OSError:
+        shutil.rmtree(aside)
+        if not (workspace / ".dvc").is_dir():
+            raise
+
+
+def pointer_md5(pointer: Path) -> str:
+    """The md5 in a ``.dvc`` file (of a folder: with ``.dir`` at its end). Raises IntegrityError if malformed."""
+    try:
+        return str(yaml.safe_load(pointer.read_text())["outs"][0]["md5"])
+    except (yaml.YAMLError, KeyError, TypeError, IndexError) as error:
+        raise IntegrityError(f"no DVC pointer: {pointer}", got=error, do="restore it from git") from error
+
+
+def content_md5(payload: Path) -> str:
+    """What DVC calls the folder ``payload``: the md5 of its listing, hashed from the bytes now."""
+    files = {file.relative_to(payload).as_posix(): file for file in folder_files(payload)}
+    listing = [{"md5": _file_md5(file), "relpath": name} for name, file in sorted(files.items())]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+# -- the cache ---------------------------------------------------------------------------------
+
+
+def _add(repo: Any, payloads: Sequence[Path]) -> None:
+    """Hash, link every file into the cache, then let DVC find it there and write the pointers."""
+    if not payloads:
+        return
+    targets = [str(path) for path in payloads]
+    try:
+        for stage in repo.add(targets, no_commit=True, relink=False):
+            output = stage.outs[0]
+            for key, _, file_hash in output.obj:
+                _link(Path(output.fs_path, *key), Path(repo.cache.local.oid_to_path(file_hash.value)))
+        repo.add(targets, relink=False)
+    except (DvcException, OSError) as error:
+        raise StepError(
+            f"DVC did not take {', '.join(targets)}", got=_told(error), do="run `dvc doctor` and `dvc status` there"
+        ) from error
+
+
+def _link(file: Path, cached: Path) -> None:
+    """Make ``cached`` a hard link of ``file``; where that is impossible, ``dvc add`` copies."""
+    if cached.exists():
+        return
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        os.link(file, cached)
+        cached.chmod(READ_ONLY)
+
+
+def _drop_damaged(cache: Path, md5: str) -> None:
+    """Remove the objects of the folder ``md5`` whose bytes are not their names'; DVC trusts read-only ones."""
+    listing = cache / md5[:2] / md5[2:]
+    if not listing.exists():
+        return
+    if _file_md5(listing) != md5.removesuffix(".dir"):
+        listing.unlink()
+        return
+    for entry in json.loads(listing.read_bytes()):
+        cached = cache / entry["md5"][:2] / entry["md5"][2:]
+        if cached.exists() and _file_md5(cached) != entry["md5"]:
+            cached.unlink()
+
+
+def _push(repo: Any, run: Run) -> str | None:
+    """Push what waits. Returns why it could not be done."""
+    remote = content_id(
+        "remote", repr(sorted(repo.config["remote"].get(repo.config["core"].get("remote"), {}).items()))
+    )
+    done = {tuple(item) for event in read_events(run, "pushed") if event["remote"] == remote for item in event["items"]}
+    pointers = {(str(path.relative_to(run.path)), pointer_md5(path)): path for path in _pointers(run)}
+    waiting = [item for item in pointers if item not in done]
+    try:
+        if waiting:
+            repo.push(targets=[str(pointers[item].resolve()) for item in waiting])
+            record_event(run, "pushed", remote=remote, items=waiting)
+    except (DvcException, OSError) as error:
+        return f"DVC did not push {len(waiting)} pointers; the next push makes up for it: {_told(error)}"
+    return None
+
+
+def _pointers(run: Run) -> list[Path]:
+    folders = [run.folder(commit.iteration) for commit in read_chain(run)]
+    return [path for folder in folders for name in PAYLOADS if (path := folder / f"{name}.dvc").exists()]
+
+
+@contextmanager
+def _opened(workspace: Path) -> Iterator[Any]:
+    """The DVC repository of ``workspace``; waits for its lock instead of giving up after 3 s."""
+    try:
+        ensure_repository(workspace)
+        repo = Repo(str(workspace), _wait_for_lock=True)
+    except (DvcException, OSError) as error:
+        raise StepError(f"no usable DVC repository in {workspace}", got=_told(error), do="run `dvc doctor`") from error
+    try:
+        yield repo
+    finally:
+        repo.close()
+
+
+def _check_commit(payload: Path) -> None:
+    """Hold a restored payload against the sha256 digests of the commit beside it, if there is one."""
+    path = payload.parent / "commit.json"
+    if not path.exists():
+        return
+    for name, expected in json.loads(path.read_bytes())["outputs"].items():
+        output = payload.parent / name
+        if output.is_relative_to(payload) and (got := digest_of(output)) != expected:
+            raise IntegrityError(
+                f"changed bytes: {output}", got=f"sha256 {got}", expected=f"sha256 {expected}",
+                do="pointer and commit disagree; restore both from git",
+            )  # fmt: skip
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _told(error: BaseException) -> str:
+    cause = error.__cause__ or error.__context__
+    return f"{error}" + (f" ({cause})" if cause else "")
