@@ -118,7 +118,7 @@ def environment(module: ast.Module) -> Iterator[Offence]:
     names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
     for node in ast.walk(module):
         if (full := dotted(node)).startswith("os.") and full.split(".")[1] in names and full.count(".") == 1:
-            yield node.lineno, full  # type: ignore[attr-defined]
+            yield node.lineno, full
     yield from ((line, full) for line, full in imported(module) if full.removeprefix("os.") in names)
 
 
@@ -132,9 +132,9 @@ def global_randomness(module: ast.Module) -> Iterator[Offence]:
     for node in ast.walk(module):
         full = dotted(node).replace("numpy.", "np.")
         if full.startswith("np.random.") and full.split(".")[2] not in streams:
-            yield node.lineno, full  # type: ignore[attr-defined]
+            yield node.lineno, full
         if "random" in modules and full.startswith("random.") and full != "random.Random":
-            yield node.lineno, full  # type: ignore[attr-defined]
+            yield node.lineno, full
 
 
 def test_no_global_random_state() -> None:
@@ -169,8 +169,8 @@ def swallowed(module: ast.Module) -> Iterator[Offence]:
             if node.type is None or (silent and caught & everything):
                 yield node.lineno, "an error that nobody hears of"
         suppresses = isinstance(node, ast.Call) and dotted(node.func).endswith("suppress")
-        if suppresses and {dotted(argument) for argument in node.args} & everything:  # type: ignore[attr-defined]
-            yield node.lineno, "suppress(Exception)"  # type: ignore[attr-defined]
+        if suppresses and {dotted(argument) for argument in node.args} & everything:
+            yield node.lineno, "suppress(Exception)"
 
 
 def is_ellipsis(node: ast.stmt) -> bool:

@@ -67,7 +67,7 @@ def test_every_row_comes_back_scored_or_with_its_reason(case: tuple[pa.Table, li
     assert scored.schema == SCORED
     assert scored["sample_id"].to_pylist() == samples["sample_id"].to_pylist()
     for i, (before, row) in enumerate(zip(samples.to_pylist(), scored.to_pylist(), strict=True)):
-        outcome = [r.reward.script[i] for r in rewards]  # type: ignore[attr-defined]
+        outcome = [r.reward.script[i] for r in rewards]
         if before["status"] != "ok":
             assert (row["reward"], row["components"], row["status"], row["reason"]) == (
                 None,
@@ -95,7 +95,7 @@ def test_every_row_comes_back_scored_or_with_its_reason(case: tuple[pa.Table, li
 def test_it_stops_exactly_above_the_share(case: tuple[pa.Table, list[NamedReward]], share: float) -> None:
     samples, rewards = case
     rows = [i for i, status in enumerate(samples["status"].to_pylist()) if status == "ok"]
-    failed = [i for i in rows if not all(good(r.reward.script[i]) for r in rewards)]  # type: ignore[attr-defined]
+    failed = [i for i in rows if not all(good(r.reward.script[i]) for r in rewards)]
     if rows and len(failed) / len(rows) > share:
         with pytest.raises(RewardError):
             score(samples, BY_ID, rewards, max_failed_share=share)
@@ -109,7 +109,7 @@ def test_it_stops_exactly_above_the_share(case: tuple[pa.Table, list[NamedReward
 def test_the_order_of_samples_does_not_matter(case: tuple[pa.Table, list[NamedReward]], random: object) -> None:
     samples, rewards = case
     order = list(range(len(samples)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     indices = pa.array(order, pa.int64())
     once = score(samples, BY_ID, rewards, max_failed_share=1.0).take(indices)
     shuffled = score(samples.take(indices), BY_ID, rewards, max_failed_share=1.0)
