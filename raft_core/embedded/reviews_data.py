@@ -3,7 +3,7 @@
 | split | rows | what it is for |
 |---|---|---|
 | prompts.train, .held_out, .promotion | 640, 256, 256 | the first 4-6 words of a sentence, after "Movie review: " |
-| sft | 480 | the warm start: prompt, and the rest of the sentence |
+| sft | 480 | the warm start: whole sentences, after "Movie review:" |
 | perplexity | 256 | whole sentences |
 | ratings.reward, ratings.held_out | 6000, 1000 | rated movie sentences for the reward model, and to judge it |
 | ratings.gold | all others | the other movie sentences, products, editorials: for the gold reward alone |
@@ -73,9 +73,7 @@ def _prompt_row(sentence: Sentence) -> dict[str, Any]:
 
 
 def _sft_row(sentence: Sentence) -> dict[str, Any]:
-    prompt, whole = prompt_of(sentence), START + sentence.text
-    assert whole.startswith(prompt)
-    return {"prompt": prompt, "completion": whole[len(prompt) :], "source": sentence.source}
+    return {"prompt": START.rstrip(), "completion": " " + sentence.text, "source": sentence.source}
 
 
 def _rating_row(sentence: Sentence) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def clean(text: str) -> str:
     before = None
     while text != before:
         before, text = text, html.unescape(text)
-    text = re.sub(r"<[^<>]{1,40}>", " ", text)
+    text = re.sub(r"<[^<>]{1,40}>", "", text)
     text = text.replace("''", '"').replace("``", '"').replace("`", "'").replace("’", "'").replace("–", "-")
     text = re.sub(r"\s{3,}", " - ", text.strip())
     text = re.sub(r"\s+", " ", text)

