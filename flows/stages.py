@@ -15,7 +15,7 @@ from typing import Any
 
 from flows.views.run import RunView, find_run, view_run
 from flows.views.text import harmless, number
-from raft_core.embedded.cache import Receipt
+from raft_core.embedded import Receipt
 from raft_core.errors import ConfigError, InputError, RaftError, StepError
 from raft_core.records.artifacts import write_bytes, write_json
 from raft_core.records.run import read_chain, verify_outputs

@@ -13,64 +13,18 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
+from raft_core.embedded.stages import Built, Progress, Receipt, Source, Stage
 from raft_core.errors import PartsError
 from raft_core.records.artifacts import digest_of, folder_files, fsync_folder, json_digest, write_json
 from raft_core.records.steps import code_digest
 
-Progress = Callable[[str], None]
-"""Called with one line of text for the person who waits."""
-
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Something fetched: a file of a package at a version."""
-
-    name: str
-    version: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What a stage's function returns: figures worth recording (deterministic, no clock) and its sources."""
-
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    sources: tuple[Source, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of a world. ``build`` is "module:function", called as ``f(out, inputs, progress) -> Built``.
-
-    ``inputs`` names earlier stages; the function gets their folders. It writes into ``out`` alone.
-    ``outputs`` are paths relative to ``out``.
-    """
-
-    build: str
-    outputs: tuple[str, ...]
-    inputs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a prepared stage holds. ``outputs``: relative path → sha256 (of a folder: ``folder_digest``);
-    ``sizes``: every file → bytes."""
-
-    stage: str
-    key: str
-    outputs: Mapping[str, str]
-    sources: tuple[Source, ...]
-    measured: Mapping[str, Any]
-    sizes: Mapping[str, int]
 
 
 def cache_folder() -> Path:

@@ -4,25 +4,25 @@
 |---|---|---|
 | prompts.train, .held_out, .promotion | 640, 256, 256 | the first 4-6 words of a sentence, after "Movie review: " |
 | sft | 480 | the warm start: whole sentences, after "Movie review:" |
-| perplexity | 256 | whole sentences |
+| perplexity | 256 | whole sentences, after "Movie review: " |
 | ratings.reward, ratings.held_out | 6000, 1000 | rated movie sentences for the reward model, and to judge it |
 | ratings.gold | all others | the other movie sentences, products, editorials: for the gold reward alone |
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from raft_core.embedded.cache import Built, Progress
+from raft_core.embedded.json_lines import write_lines
 from raft_core.embedded.parts import PARTS
 from raft_core.embedded.reviews_sentences import Sentence, is_fit, read_sentences
+from raft_core.embedded.stages import Built, Progress
 from raft_core.records.artifacts import write_bytes
 
 START = "Movie review: "
-"""Every prompt begins with it, and every text that a reward of this world is trained on."""
+"""Every prompt begins with it, and every rated text, since that is how completions are scored."""
 PROMPT_SPLITS = {"train": 640, "held_out": 256, "promotion": 256}
 NUM_SFT, NUM_PERPLEXITY, NUM_REWARD_HELD_OUT, NUM_REWARD = 480, 256, 1000, 6000
 MIN_PROMPT_WORDS, MAX_PROMPT_WORDS = 4, 6
@@ -33,11 +33,11 @@ def build_data(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Bui
     domains = read_sentences(inputs["parts"] / PARTS["ratings"].file)
     splits = split_sentences(domains)
     for name in PROMPT_SPLITS:
-        _write_lines(out / f"prompts.{name}.jsonl", map(_prompt_row, splits[f"prompts.{name}"]))
-    _write_lines(out / "sft.jsonl", map(_sft_row, splits["sft"]))
+        write_lines(out / f"prompts.{name}.jsonl", map(_prompt_row, splits[f"prompts.{name}"]))
+    write_lines(out / "sft.jsonl", map(_sft_row, splits["sft"]))
     for name in ("ratings.reward", "ratings.held_out", "ratings.gold"):
-        _write_lines(out / f"{name}.jsonl", map(_rating_row, splits[name]))
-    write_bytes(out / "perplexity.txt", "".join(f"{s.text}\n" for s in splits["perplexity"]).encode())
+        write_lines(out / f"{name}.jsonl", map(_rating_row, splits[name]))
+    write_bytes(out / "perplexity.txt", "".join(f"{START}{s.text}\n" for s in splits["perplexity"]).encode())
     return Built(measured={name: len(rows) for name, rows in splits.items()})
 
 
@@ -77,13 +77,4 @@ def _sft_row(sentence: Sentence) -> dict[str, Any]:
 
 
 def _rating_row(sentence: Sentence) -> dict[str, Any]:
-    return {"text": sentence.text, "rating": round(sentence.rating, 6), "source": sentence.source}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON lines file written here."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    return {"text": START + sentence.text, "rating": round(sentence.rating, 6), "source": sentence.source}

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.config import FinetuningConfig, LoraConfig, TextPolicyConfig
-from raft_core.embedded.cache import Built, Progress
 from raft_core.embedded.checkpoints import quiet, save_checkpoint
-from raft_core.embedded.reviews_data import read_lines
+from raft_core.embedded.json_lines import read_lines
+from raft_core.embedded.stages import Built, Progress
 from raft_core.policies.base import FinetuneJob, PolicyBackend, backend
 from raft_core.records.artifacts import artifact
 from raft_core.records.tables import SELECTED, to_table, write_table
 from raft_core.types import Artifact, Policy, content_id
 
 SEED = 2304
+NUM_MEASURED = 128
 SFT = FinetuningConfig(
     lora=LoraConfig(r=8, alpha=16), learning_rate=1e-3, schedule="linear", batch_size=24, epochs=1, loss_temperature=1.0
 )
@@ -30,7 +31,7 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
     base = artifact(inputs["pretrained"] / "pretrained")
     config = TextPolicyConfig(model=str(base.path))
     text = backend("text")
-    sentences = (inputs["data"] / "perplexity.txt").read_text(encoding="utf-8").splitlines()
+    sentences = (inputs["data"] / "perplexity.txt").read_text(encoding="utf-8").splitlines()[:NUM_MEASURED]
     before = _perplexity(text, Policy(base.path, base.digest), sentences)
     progress(f"warm start: perplexity of real sentences {before:.1f} before")
     with tempfile.TemporaryDirectory(dir=out) as folder:

@@ -1,16 +1,13 @@
-"""The stage that trains both rewards of the reviews world and measures them on ratings neither saw.
-
-Every text carries the prompts' "Movie review: ", since that is how completions are scored.
-"""
+"""The stage that trains both rewards of the reviews world and measures them on ratings neither saw."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raft_core.embedded import gold_model, reward_model
-from raft_core.embedded.cache import Built, Progress
+from raft_core.embedded.json_lines import read_lines
 from raft_core.embedded.parts import PARTS
-from raft_core.embedded.reviews_data import START, read_lines
+from raft_core.embedded.stages import Built, Progress
 from raft_core.records.artifacts import write_json
 
 
@@ -36,7 +33,7 @@ def build_rewards(out: Path, inputs: Mapping[str, Path], progress: Progress) -> 
 
 def _rated(path: Path) -> tuple[list[str], list[float]]:
     rows = read_lines(path)
-    return [START + row["text"] for row in rows], [row["rating"] for row in rows]
+    return [row["text"] for row in rows], [row["rating"] for row in rows]
 
 
 def _spearman(scores: Sequence[float], truth: Sequence[float]) -> float:

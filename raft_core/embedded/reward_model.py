@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_core.config import ClassifierRewardConfig
-from raft_core.embedded.cache import Progress
 from raft_core.embedded.checkpoints import quiet, save_checkpoint
 from raft_core.embedded.parts import extract
+from raft_core.embedded.stages import Progress
 from raft_core.rewards.classifier import load
 from raft_core.types import Prompt
 

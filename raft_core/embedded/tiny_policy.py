@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raft_core.embedded.cache import Built, Progress
 from raft_core.embedded.checkpoints import save_checkpoint
+from raft_core.embedded.stages import Built, Progress
 from raft_core.embedded.tiny_grammar import draw_review, vocabulary
 
 if TYPE_CHECKING:

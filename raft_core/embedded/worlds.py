@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.config import RaftConfig
-from raft_core.embedded.cache import Progress, Receipt, Stage, build_once, read_receipt, stage_folder, stage_key
+from raft_core.embedded.cache import build_once, read_receipt, stage_folder, stage_key
 from raft_core.embedded.parts import PARTS
+from raft_core.embedded.stages import Progress, Receipt, Stage
 from raft_core.errors import ConfigError, PartsError
 
 PREFIX = "embedded:"
@@ -25,7 +26,7 @@ WORLDS: Mapping[str, World] = {
     "reviews": World(
         stages={
             "parts": Stage(
-                "raft_core.embedded.parts:build_parts", outputs=tuple(part.file for part in PARTS.values())
+                "raft_core.embedded.fetch:build_parts", outputs=tuple(part.file for part in PARTS.values())
             ),
             "data": Stage(
                 "raft_core.embedded.reviews_data:build_data",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.embedded.parts import PARTS, Part, extract, fetch
+from raft_core.embedded.fetch import fetch
+from raft_core.embedded.parts import PARTS, Part, extract
 from raft_core.errors import IntegrityError, PartsError
 
 

@@ -1,0 +1,51 @@
+"""The facts about stages: what one is, what its function returns, and the receipt that it leaves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Progress = Callable[[str], None]
+"""Called with one line of text for the person who waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something fetched: a file of a package at a version."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a stage's function returns: figures worth recording (deterministic, no clock) and its sources."""
+
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a world. ``build`` is "module:function", called as ``f(out, inputs, progress) -> Built``.
+
+    ``inputs`` names earlier stages; the function gets their folders. It writes into ``out`` alone.
+    ``outputs`` are paths relative to ``out``.
+    """
+
+    build: str
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a prepared stage holds. ``outputs``: relative path → sha256 (of a folder: ``folder_digest``);
+    ``sizes``: every file → bytes."""
+
+    stage: str
+    key: str
+    outputs: Mapping[str, str]
+    sources: tuple[Source, ...]
+    measured: Mapping[str, Any]
+    sizes: Mapping[str, int]
