@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from raft_core.config import RaftConfig
 from raft_core.loading import check_config
 from raft_core.records.run import Run, open_run
 
 CHECKOUT = Path(__file__).parents[2]
+
+# The same examples every time, and no clock: a busy machine must not fail a property.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from raft_core.evaluation.statistics import NOTHING, Interval, bootstrap_mean, p
 PLAN = {"resamples": 2000, "confidence": 0.95, "seed": 7}
 
 
-@pytest.mark.parametrize("skewed", [False, True])
-def test_interval_is_scipys_bca(skewed: bool) -> None:
+@pytest.mark.parametrize("skew", ["none", "some", "much"])
+def test_interval_is_scipys_bca(skew: str) -> None:
     rng = np.random.default_rng(3)
-    values = rng.exponential(size=60) if skewed else rng.normal(1.0, 2.0, size=60)
+    values = {
+        "none": rng.normal(1.0, 2.0, size=60), "some": rng.exponential(size=60), "much": rng.exponential(size=9) ** 2,
+    }[skew]  # fmt: skip
     got = bootstrap_mean(values.tolist(), resamples=20_000, confidence=0.9, seed=1)
     expected = stats.bootstrap(
         (values,), np.mean, confidence_level=0.9, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2)

@@ -15,6 +15,8 @@ import pytest
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
+from raft_core.loading import dump_config
+from raft_core.records import run as run_module
 from raft_core.records.artifacts import canonical_json, digest_of, file_digest, write_bytes
 from raft_core.records.run import (
     BASE,
@@ -89,24 +91,20 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, checked_config
     assert not (tmp_path / "runs").exists()
 
 
-def test_of_two_that_create_a_run_at_once_one_wins(tmp_path: Path, checked_config: Config) -> None:
-    outcomes: list[str] = []
-    start = threading.Barrier(8)
+def test_of_two_that_create_a_run_at_once_the_first_wins(
+    tmp_path: Path, checked_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one creates the run after we found none, and before we wrote ours."""
 
-    def create(seed: int) -> None:
-        start.wait()
-        try:
-            open_run(tmp_path, "r", checked_config(seed=seed))
-            outcomes.append("opened")
-        except RunMismatchError:
-            outcomes.append("refused")
+    def overtaken(config: RaftConfig) -> str:
+        monkeypatch.undo()
+        open_run(tmp_path, "r", checked_config(seed=1))
+        return dump_config(config)
 
-    threads = [threading.Thread(target=create, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["opened"] + ["refused"] * 7
+    monkeypatch.setattr(run_module, "dump_config", overtaken)
+    with pytest.raises(RunMismatchError, match="seed"):
+        open_run(tmp_path, "r", checked_config(seed=2))
+    assert read_run(tmp_path / "r").config.seed == 1
 
 
 @pytest.mark.parametrize("content", [b"name: [", b"\xff\xfe", b"name: x\n", b""])

@@ -76,6 +76,18 @@ def test_the_bytes_do_not_show_how_a_table_was_cut(
     assert pq.ParquetFile(tmp_path / "whole").metadata.num_row_groups == -(-1000 // rows_in_group)
 
 
+def test_nor_do_pages_show_its_chunks(tmp_path: Path) -> None:
+    """Large enough for a column's dictionary to overflow in the middle of a chunk."""
+    names = [f"{i:032d}" for i in range(40_000)]
+    whole = to_table(
+        QUARANTINE, [{"sample_id": n, "prompt_id": n, "stage": "", "check": "", "reason": n} for n in names]
+    )
+    write_table(tmp_path / "whole", whole, QUARANTINE)
+    chunks = [whole.slice(start, 777) for start in range(0, 40_000, 777)]
+    write_table(tmp_path / "chunks", pa.concat_tables(chunks), QUARANTINE)
+    assert file_digest(tmp_path / "whole") == file_digest(tmp_path / "chunks")
+
+
 def test_columns_in_another_order_give_the_same_bytes(tmp_path: Path) -> None:
     table = scored(10)
     write_table(tmp_path / "a", table, SCORED)
