@@ -124,13 +124,12 @@ def _finding(result: Any, frame: Frame) -> Finding:
         )  # fmt: skip
     passed = bool(result.success)
     labels = found.get("unexpected_index_list", found.get("partial_unexpected_index_list")) or []
-    values = found.get("unexpected_list", found.get("partial_unexpected_list")) or []
     columns = [settings.kwargs[key] for key in ("column", "column_A", "column_B") if key in settings.kwargs]
     return Finding(
         meta["check"], meta["level"], passed, _observed(found), meta["expected"], meta["key"],
         failed_rows=0 if passed else int(found.get("unexpected_count", 0)),
         labels=labels,
-        values=[_told(columns, value) for value in values],
+        values=_told(frame.data.loc[labels, columns]),
         names=frame.names.take(pa.array(labels[:SHOWN_ROWS], pa.int64())).to_pylist(),
     )  # fmt: skip
 
@@ -149,9 +148,10 @@ def _observed(found: Mapping[str, Any]) -> str:
     return f"{bad} of {rows} rows fail" + (f" ({bad / rows:.4g})" if bad else "")
 
 
-def _told(columns: Sequence[str], value: Any) -> str:
-    parts = value if len(columns) > 1 else [value]
-    return ", ".join(f"{column} is {_value(part)}" for column, part in zip(columns, parts, strict=True))
+def _told(rows: pd.DataFrame) -> list[str]:
+    """What stands in each row (Great Expectations itself lists 200 values at most, and every index)."""
+    columns = [[f"{name} is {_value(value)}" for value in rows[name].tolist()] for name in rows.columns]
+    return [", ".join(parts) for parts in zip(*columns, strict=True)]
 
 
 def _value(value: Any) -> str:

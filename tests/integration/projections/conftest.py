@@ -1,17 +1,20 @@
 """Small synthetic tables and runs: valid in every check, so that a test breaks exactly one thing."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from mlflow import MlflowClient
 
 from raft_core.config import RaftConfig
 from raft_core.records import tables
 from raft_core.records.artifacts import digest_of, write_bytes, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.types import Prompt, content_id
+from tasks.tracking import tracking_uri
 
 NUM_PROMPTS, PER_PROMPT = 4, 3
 Rows = list[dict[str, Any]]
@@ -157,6 +160,26 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work space"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_tracking_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without records; making one takes a second or more."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(workspace: Path, empty_tracking_store: Path) -> str:
+    """Where MLflow's records of the workspace go."""
+    shutil.copy(empty_tracking_store, workspace / "mlflow.db")
+    return tracking_uri(workspace)
+
+
+@pytest.fixture
+def client(uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 @pytest.fixture
