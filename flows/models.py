@@ -1,23 +1,49 @@
 """A policy by the name that a person gives it: ``RUN``, ``RUN@N``, or a registered model."""
 
+import re
 from pathlib import Path
 
-from flows.views.run import find_run, view_run
-from raft_core.errors import ConfigError, InputError
-from raft_core.records.run import BASE, Run
+from flows.views.run import NAME, find_run, view_run
+from raft_core.errors import ConfigError, InputError, IntegrityError
+from raft_core.records.run import BASE, Run, read_commit
 
 
 def find_policy(workspace: Path, reference: str | None, tracking_uri: str) -> tuple[Run, int | None]:
     """The run and iteration that ``reference`` means; iteration None: the run's best.
 
-    Raises ConfigError where there is neither such a run nor such a registered model.
+    A name that is no run is looked up in MLflow's registry: ``MODEL`` (its alias ``candidate``),
+    ``MODEL@ALIAS``, ``MODEL/VERSION``, also with ``models:/`` in front.
+
+    Raises ConfigError where there is neither, IntegrityError if the run is not the one registered.
     """
     if reference is None:
         return find_run(workspace, None), None
     name, _, number = reference.partition("@")
-    if (workspace / "runs" / name / "config.yaml").exists():
+    if NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists():
         return find_run(workspace, name), _iteration(reference, number) if number else None
-    raise ConfigError(f"no run is called {name}", got=reference, do="raft runs lists them")
+    return _registered(workspace, reference, tracking_uri)
+
+
+def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run, int]:
+    from tasks.registered import origin
+
+    name, mark, which = re.fullmatch(r"(?:models:/)?([^@/]*)([@/]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]
+    version, alias = which if mark == "/" else None, which if mark == "@" else None
+    found = origin(name, version, alias, tracking_uri) if name else None
+    if found is None:
+        raise ConfigError(
+            "neither a run nor a registered model", got=repr(reference), expected="RUN, RUN@N, MODEL or MODEL@ALIAS",
+            do="raft runs lists the runs of this folder",
+        )  # fmt: skip
+    run = find_run(workspace, found.run)
+    commit = read_commit(run, found.iteration)
+    if commit is None or commit.digest != found.commit:
+        raise IntegrityError(
+            f"run {run.name} in this folder is not the one that {reference} was registered from",
+            got=f"commit {commit.digest if commit else 'none'} of iteration {found.iteration}",
+            expected=f"commit {found.commit}", do="get that run's folder from git, or name a RUN",
+        )  # fmt: skip
+    return run, found.iteration
 
 
 def merge_policy(run: Run, iteration: int | None, out: Path) -> int:

@@ -69,7 +69,7 @@ def show_pairs(pairs: Sequence[Pair], iteration: int) -> Table:
     table = Table(header_style="bold", padding=(0, 1), show_lines=True)
     table.add_column("prompt", ratio=2)
     table.add_column("base", ratio=3)
-    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("reward", justify="right", no_wrap=True)
     table.add_column(f"iteration {iteration}", ratio=3)
     table.add_column("reward", justify="right", no_wrap=True)
     for pair in pairs:

@@ -143,7 +143,11 @@ def test_lineage_json_is_the_chain(write_run: Callable[..., Run], raft_json: Cal
 
 @pytest.mark.parametrize(
     ("reference", "told"),
-    [("nothing", "no run is called"), ("hand@x", "an iteration is a number"), ("hand@9", "has no commit")],
+    [
+        ("nothing", "neither a run nor a registered model"),
+        ("hand@x", "an iteration is a number"),
+        ("hand@9", "has no commit"),
+    ],
 )
 def test_a_policy_that_is_none(write_run: Callable[..., Run], raft: Raft, reference: str, told: str) -> None:
     write_run()

@@ -1,0 +1,49 @@
+"""Look a registered model up in MLflow: which commit of which run is it?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+
+from raft_core.errors import InputError
+from tasks.register import ALIAS
+from tasks.tracking import SQLITE, connected
+
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers for a model, a version and an alias that it does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a model version says of itself. ``commit``: sha256 of the iteration's ``commit.json``."""
+
+    run: str
+    iteration: int
+    commit: str
+
+
+def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origin | None:
+    """The origin of ``name`` at a version, or at an alias (neither: ``candidate``); None if there is none.
+
+    Reads only: a sqlite file that does not exist is not created. Raises StepError if MLflow is away,
+    InputError for a model that RAFT did not register.
+    """
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return None
+    with connected(uri) as client:
+        try:
+            if version is not None:
+                found = client.get_model_version(name, version)
+            else:
+                found = client.get_model_version_by_alias(name, alias or ALIAS)
+        except MlflowException as error:
+            if error.error_code in UNKNOWN:
+                return None
+            raise
+    try:
+        return Origin(found.tags["raft.run"], int(found.tags["raft.iteration"]), found.tags["raft.commit"])
+    except (KeyError, ValueError):
+        raise InputError(
+            f"{name} version {found.version} does not say where it comes from", got=sorted(found.tags),
+            expected="a model that raft align registered", do="see its own documentation in MLflow",
+        ) from None  # fmt: skip
