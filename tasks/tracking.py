@@ -1,6 +1,8 @@
 """The connection to MLflow, and which MLflow run belongs to a run directory."""
 
+import fcntl
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
+from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
@@ -50,9 +53,10 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     outside = MLFLOW_TRACKING_URI.get()
     try:
+        _create_store(uri)
         mlflow.set_tracking_uri(uri)
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
         raise StepError(
             f"MLflow at {shown(uri)} did not take the records", got=str(error).splitlines()[0],
             do="start it, or correct MLFLOW_TRACKING_URI; what is missing is filled in at the next chance",
@@ -107,6 +111,27 @@ def find_run(client: MlflowClient, experiment: str, run: Run, chain: Sequence[Co
         if tags.get("raft.run") == run.name and all(tags.get(key, digest) == digest for key, digest in ours.items()):
             return found
     return None
+
+
+def _create_store(uri: str) -> None:
+    """Make a missing sqlite file with all its tables, then rename it.
+
+    MLflow makes the tables in place, by dozens of migrations: two runs that start at once, or a kill, would leave a
+    file that nothing can open again.
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or path.exists():
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not path.exists():
+            aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            aside.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"{SQLITE}{aside}").search_experiments()
+            aside.rename(path)
+    finally:
+        os.close(folder)
 
 
 def _artifacts(uri: str) -> str | None:

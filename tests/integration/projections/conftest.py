@@ -14,7 +14,7 @@ from raft_core.records import tables
 from raft_core.records.artifacts import digest_of, write_bytes, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.types import Prompt, content_id
-from tasks.tracking import tracking_uri
+from tasks.tracking import connected, tracking_uri
 
 NUM_PROMPTS, PER_PROMPT = 4, 3
 Rows = list[dict[str, Any]]
@@ -166,8 +166,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def empty_tracking_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without records; making one takes a second or more."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+    with connected(f"sqlite:///{path}"):
+        return path
 
 
 @pytest.fixture

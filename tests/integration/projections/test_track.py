@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import string
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from raft_core.errors import StepError
 from raft_core.records.artifacts import write_bytes
 from raft_core.records.run import BASE, Run, open_run, read_commit, record_event, write_commit
 from tasks.register import register
-from tasks.track import track
+from tasks.track import flat_params, metric_name, track
 from tasks.tracking import shown
 from tasks.version import version
 
@@ -236,3 +237,33 @@ def test_a_server_takes_the_same(small_run: Run, server: str, workspace: Path, a
     assert registered == register(small_run, 0, server)
     assert client.get_model_version_by_alias("raft-small", "candidate").tags["raft.iteration"] == "0"
     assert not list((workspace / "store").rglob("*.safetensors"))
+
+
+@pytest.mark.full
+def test_two_processes_make_the_store_at_once(small_run: Run, workspace: Path, add_iteration: AddIteration) -> None:
+    other = open_run(workspace / "runs", "other", small_run.config)
+    add_iteration(other, BASE)
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
+        "from pathlib import Path; from raft_core.records.run import read_run\n"
+        "from tasks.track import track; from tasks.tracking import tracking_uri\n"
+        "assert track(read_run(Path('runs') / sys.argv[1]), tracking_uri(Path('.')))\n"
+    )
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen([*command, name], cwd=workspace) for name in ("small-run", "other")]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert sorted(path.name for path in workspace.glob("mlflow.db*")) == ["mlflow.db"]
+
+
+def test_names_and_values_that_mlflow_does_not_take() -> None:
+    assert metric_name("slices/plain-name_1.x y") == "slices/plain-name_1.x y"
+    changed = metric_name("slices/größe: 1"), metric_name("slices/größe; 1")
+    assert changed[0] != changed[1]
+    assert all(set(name) <= set(string.ascii_letters + string.digits + "_-. /") for name in changed)
+    assert len(metric_name("é" * 400)) == 250
+    flat = flat_params({"a": {"b": None, "c": [1, 2]}, "d": [{"e": "x"}, {"e": "y" * 900}], "f": True})
+    assert flat["a.b"] == "null"
+    assert flat["a.c"] == "[1, 2]"
+    assert (flat["d.0.e"], flat["f"]) == ("x", "true")
+    assert len(flat["d.1.e"]) == 500
+    assert flat["d.1.e"].endswith("…")
