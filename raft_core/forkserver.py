@@ -58,6 +58,7 @@ def serve(connection: Connection, owner: int, modules: list[str]) -> None:
     except BaseException:
         connection.send(("broken", traceback.format_exc()))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
@@ -73,24 +74,21 @@ def serve(connection: Connection, owner: int, modules: list[str]) -> None:
                 os.read(woken, 4096)
                 _report_ended(connection, children)
             if connection in ready:
-                _obey(connection, children, owner_fd)
+                _fork(connection, children, owner_fd)
     except (EOFError, OSError):
         return
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
-def _obey(connection: Connection, children: set[int], owner_fd: int | None) -> None:
-    kind, value = pickle.loads(connection.recv_bytes())
-    if kind == "kill":
-        if value in children:
-            os.kill(value, signal.SIGKILL)
-        return
+def _fork(connection: Connection, children: set[int], owner_fd: int | None) -> None:
+    request: ForkRequest = pickle.loads(connection.recv_bytes())
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_child(value, server, owner_fd, connection)
+        _become_child(request, server, owner_fd, connection)
     children.add(pid)
     connection.send(("started", pid))
 
@@ -109,6 +107,7 @@ def _become_child(request: ForkRequest, server: int, owner_fd: int | None, conne
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         connection.close()
         _redirect_output(request.log)
         _hold_lock(request.lock)

@@ -20,8 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -40,6 +39,7 @@ PRELOAD = (
 )  # fmt: skip
 RENDEZVOUS = "RAFT_RENDEZVOUS"
 TAIL_CHARS = 4000
+STOP_TIMEOUT_S = 10.0
 
 
 @dataclass(slots=True)
@@ -59,8 +59,8 @@ _start_lock = threading.Lock()
 _run_lock = threading.Lock()
 
 
-def start() -> None:
-    """Start the fork server if there is none, without waiting for its imports."""
+def start(modules: Sequence[str] = PRELOAD) -> None:
+    """Start the fork server if there is none, without waiting for it to import ``modules``."""
     global _server
     with _start_lock:
         if _server is not None and _server.owner == os.getpid() and _server.process.poll() is None:
@@ -75,7 +75,7 @@ def start() -> None:
             "TOKENIZERS_PARALLELISM": "false",
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *PRELOAD],
+            [sys.executable, "-m", "raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *modules],
             pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
@@ -85,15 +85,19 @@ def start() -> None:
 
 
 def stop() -> None:
-    """End the fork server and every child of it."""
+    """End the fork server and every child of it; a ``run_ranks`` in another thread then fails."""
     global _server
     with _start_lock:
-        if _server is not None and _server.owner == os.getpid():
-            _server.connection.close()
-            if not _server.ready:
-                _server.process.kill()  # it still imports, and has no children
-            _server.process.wait()
-        _server = None
+        server, _server = _server, None
+        if server is None or server.owner != os.getpid():
+            return
+        server.process.terminate()
+        try:
+            server.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.process.kill()  # the kernel then kills its children
+            server.process.wait()
+        server.connection.close()
 
 
 def run_ranks(
@@ -105,29 +109,44 @@ def run_ranks(
     One fine-tuning at a time: a second call waits.
 
     Raises the RaftError that a rank raised; StepError, naming rank, signal or traceback, when one failed
-    otherwise; MemoryError when one ran out of memory. The other ranks are ended first.
+    otherwise; MemoryError when one ran out of memory. No rank is left alive, whatever ends the call.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     rendezvous = scratch / "rendezvous"
     rendezvous.unlink(missing_ok=True)
     port = _free_port()
+    requests = [
+        ForkRequest(
+            function, argument, _rank_environment(rank, ranks, port, rendezvous), max(1, num_cores() // ranks),
+            scratch / f"rank-{rank}.log", scratch / f"rank-{rank}.error", children_lock,
+        )
+        for rank in range(ranks)
+    ]  # fmt: skip
     with _run_lock:
-        server = _ready_server()
-        ranks_by_pid: dict[int, int] = {}
-        with _killed_at_exit(server, ranks_by_pid):
-            for rank in range(ranks):
-                (scratch / f"rank-{rank}.error").unlink(missing_ok=True)
-                request = ForkRequest(
-                    function, argument, _rank_environment(rank, ranks, port, rendezvous), max(1, num_cores() // ranks),
-                    scratch / f"rank-{rank}.log", scratch / f"rank-{rank}.error", children_lock,
-                )  # fmt: skip
-                server.connection.send_bytes(pickle.dumps(("fork", request)))
-                ranks_by_pid[_receive(server, "started")] = rank
-            while ranks_by_pid:
-                pid, code = _await_end(server, ranks_by_pid)
-                rank = ranks_by_pid.pop(pid)
-                if code != 0:
-                    raise _failure(rank, ranks, code, scratch)
+        try:
+            failed, others_live = _run(_ready_server(), requests)
+        except BaseException:
+            stop()
+            raise
+        if others_live:
+            stop()
+    if failed is not None:
+        raise _failure(*failed, ranks, scratch)
+
+
+def _run(server: _Server, requests: Sequence[ForkRequest]) -> tuple[tuple[int, int] | None, bool]:
+    """((rank, exit code) of the first that failed or None, whether others still live)."""
+    ranks_by_pid: dict[int, int] = {}
+    for rank, request in enumerate(requests):
+        request.error.unlink(missing_ok=True)
+        server.connection.send_bytes(pickle.dumps(request))
+        ranks_by_pid[_receive(server, "started")] = rank
+    while ranks_by_pid:
+        pid, code = _await_end(server, ranks_by_pid)
+        rank = ranks_by_pid.pop(pid)
+        if code != 0:
+            return (rank, code), bool(ranks_by_pid)
+    return None, False
 
 
 def join_ranks() -> tuple[int, int]:
@@ -214,22 +233,7 @@ def _receive(server: _Server, expected: str) -> Any:
             return value
 
 
-@contextmanager
-def _killed_at_exit(server: _Server, ranks_by_pid: dict[int, int]) -> Iterator[None]:
-    """Whatever ends the block (a failure, Ctrl-C): no child is left alive after it."""
-    try:
-        yield
-    finally:
-        try:
-            for pid in ranks_by_pid:
-                server.connection.send_bytes(pickle.dumps(("kill", pid)))
-            while ranks_by_pid:
-                ranks_by_pid.pop(_await_end(server, ranks_by_pid)[0])
-        except (OSError, StepError):
-            stop()
-
-
-def _failure(rank: int, ranks: int, code: int, scratch: Path) -> BaseException:
+def _failure(rank: int, code: int, ranks: int, scratch: Path) -> BaseException:
     who = "the training process" if ranks == 1 else f"rank {rank} of {ranks} of the training"
     log = scratch / f"rank-{rank}.log"
     try:

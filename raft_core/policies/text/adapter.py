@@ -5,6 +5,7 @@ bytes are the same on every machine and the wrong base is refused.
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ def apply_adapter(model: Any, folder: Path, base_digest: str, *, trainable: bool
     Raises IntegrityError if the adapter was trained on another base, InputError if it is no adapter.
     """
     from peft import LoraConfig as PeftConfig
-    from peft import PeftModel
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -42,7 +42,7 @@ def apply_adapter(model: Any, folder: Path, base_digest: str, *, trainable: bool
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = not trainable
     config.base_model_name_or_path = belongs_to
-    adapted = PeftModel(model, config)
+    adapted = _adapted(model, config)
     _load(adapted, weights, folder)
     return adapted
 
@@ -50,7 +50,6 @@ def apply_adapter(model: Any, folder: Path, base_digest: str, *, trainable: bool
 def fresh_adapter(model: Any, config: LoraConfig, base_digest: str, seed: int) -> Any:
     """``model`` with an adapter that changes nothing yet, its A matrices drawn from ``seed``."""
     from peft import LoraConfig as PeftConfig
-    from peft import PeftModel
 
     peft_config = PeftConfig(
         r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type="CAUSAL_LM",
@@ -60,7 +59,7 @@ def fresh_adapter(model: Any, config: LoraConfig, base_digest: str, seed: int) -
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            return PeftModel(model, peft_config)
+            return _adapted(model, peft_config)
         except ValueError as error:
             raise InputError(
                 "finetuning.lora.targets fit no layer of this model", got=error, do='write "all-linear"'
@@ -90,6 +89,14 @@ def save_adapter(adapted: Any, state_dict: dict[str, torch.Tensor], folder: Path
     told = adapted.peft_config["default"].to_dict()
     told["inference_mode"] = True
     (folder / CONFIG_FILE).write_bytes(canonical_json(_plain(told)))
+
+
+def _adapted(model: Any, peft_config: Any) -> Any:
+    from peft import PeftModel
+
+    with warnings.catch_warnings():  # peft asks a model for a property that transformers renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return PeftModel(model, peft_config)
 
 
 def _plain(value: Any) -> Any:

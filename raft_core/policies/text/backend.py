@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from raft_core import launch
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.policies.base import Progress
 from raft_core.policies.text import model as models
-from raft_core.policies.text.check import check
+from raft_core.policies.text.check import check, model_folder_of
 from raft_core.policies.text.finetune import finetune
 from raft_core.policies.text.likelihood import completion_logprobs, windows
 from raft_core.policies.text.model import memory_errors, numerics
@@ -24,13 +23,12 @@ __all__ = ["LoadedTextPolicy", "base_policy", "check", "finetune", "load", "merg
 
 def base_policy(config: TextPolicyConfig) -> Policy:
     """The initial policy p_0 that ``config.model`` names, hashed. Raises InputError if it is not there."""
-    found = artifact(models.resolved(config.model))
+    found = artifact(model_folder_of(config))
     return Policy(found.path, found.digest)
 
 
 def load(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> "LoadedTextPolicy":
-    """Load for sampling in ``dtype``. Meanwhile the training server imports its libraries."""
-    launch.start()
+    """Load for sampling in ``dtype``; an adapter is merged into a copy of its base, in memory alone."""
     return LoadedTextPolicy(policy, config, dtype)
 
 

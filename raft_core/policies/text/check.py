@@ -17,12 +17,7 @@ SHOWN = 3
 
 def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> None:
     """Raise InputError or IntegrityError for a model or a prompt that cannot be used; load no weights."""
-    folder = resolved(config.model)
-    if not folder.is_dir():
-        raise InputError(
-            f"no model folder: {folder}", expected="a folder in transformers format",
-            do="set policy.model to one, or to embedded:tiny/policy",
-        )  # fmt: skip
+    folder = model_folder_of(config)
     model_config = _model_config(folder, config)
     check_weights(folder)
     tokenizer = load_tokenizer(folder, config)
@@ -32,6 +27,17 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
             do="set policy.chat_template: false, or put a chat_template.jinja into the folder",
         )  # fmt: skip
     _check_prompts(prompts, tokenizer, config, sampling, context_length(model_config))
+
+
+def model_folder_of(config: TextPolicyConfig) -> Path:
+    """The folder that ``policy.model`` names. Raises InputError if there is none."""
+    folder = resolved(config.model)
+    if not folder.is_dir():
+        raise InputError(
+            f"no model folder: {folder}", expected="a folder in transformers format",
+            do="set policy.model to one, or to embedded:tiny/policy",
+        )  # fmt: skip
+    return folder
 
 
 def _model_config(folder: Path, config: TextPolicyConfig) -> Any:

@@ -72,7 +72,9 @@ def safetensors_names(path: Path) -> set[str]:
 def save_full(model: Any, state_dict: dict[str, Any] | None, source: Path, folder: Path) -> None:
     """A whole checkpoint: weights and configuration of ``model``, every other file as in ``source``."""
     from transformers import GenerationConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     kept, model.generation_config = model.generation_config, GenerationConfig()
     model.save_pretrained(folder, state_dict=state_dict)
     model.generation_config = kept

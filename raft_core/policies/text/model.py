@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from raft_core.types import Policy, Prompt
 Model = Any
 """A transformers causal language model (their classes are untyped here)."""
 Tokenizer = Any
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "deepspeed")
 
 
 def device() -> torch.device:
@@ -62,10 +64,11 @@ def load_weights(folder: Path, config: TextPolicyConfig) -> Model:
 
     logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=config.trust_remote_code, local_files_only=True,
-            use_safetensors=True,
-        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):  # what a checkpoint does not hold is drawn, then overwritten
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=config.trust_remote_code, local_files_only=True,
+                use_safetensors=True,
+            )  # fmt: skip
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(
             f"no causal language model that loads in {folder}", got=f"{type(error).__name__}: {error}",
@@ -170,11 +173,14 @@ def memory_errors() -> Iterator[None]:
 
 def numerics(dtype: str) -> dict[str, Any]:
     """What decides the last bits besides the inputs."""
-    import transformers
-
     where = device()
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {
-        "device": where.type, "processor": name, "dtype": dtype,
-        "torch": torch.__version__, "transformers": transformers.__version__,
-    }  # fmt: skip
+    if where.type == "cuda":
+        processor = {"gpu": torch.cuda.get_device_name(where)}
+    else:
+        processor = {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "bfloat16": _bfloat16_units()}
+    return {"device": where.type, **processor, "dtype": dtype, **{name: version(name) for name in LIBRARIES}}
+
+
+def _bfloat16_units() -> str:
+    found = torch.cpu.get_capabilities()
+    return "amx" if found.get("amx_bf16") else "avx512" if found.get("avx512_bf16") else "none"

@@ -23,7 +23,7 @@ from transformers import Trainer, TrainingArguments
 
 import raft_core
 from raft_core.config import FinetuningConfig
-from raft_core.errors import StepError
+from raft_core.errors import InputError, StepError
 from raft_core.launch import join_ranks
 from raft_core.policies.base import FinetuneJob
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
@@ -61,6 +61,7 @@ def train(job: FinetuneJob) -> None:
         tokenizer = load_tokenizer(model_folder(job.policy), job.config)
         arguments = training_arguments(job)
         model = trainable_model(job)
+        check_packing(base_of(model), job.finetuning)
         sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer))
         trainer = ResponseTrainer(model, arguments, job, sequences, rank)
         trainer.train()
@@ -94,6 +95,16 @@ def check_engine(engine: object, config: FinetuningConfig) -> None:
         raise StepError(
             "the training did not run as configured", got=f"{type(engine).__name__}, (ZeRO stage, ranks) {found}",
             expected=f"DeepSpeedEngine, {(config.zero_stage, config.ranks)}", do="report it with raft doctor's output",
+        )  # fmt: skip
+
+
+def check_packing(model: Model, config: FinetuningConfig) -> None:
+    """Raise InputError for packed rows where sequences would see each other: a state, or a mask of its own."""
+    own_code = not type(model).__module__.startswith("transformers.")
+    if config.batching == "packed" and (own_code or getattr(model, "_is_stateful", False)):
+        raise InputError(
+            "packed batches would let sequences see each other in this model", got=type(model).__name__,
+            expected="attention that transformers masks", do="set finetuning.batching: length_grouped",
         )  # fmt: skip
 
 

@@ -1,0 +1,178 @@
+"""What is found before weights load: each fault is one clear error, and a good model passes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.errors import InputError, IntegrityError, RaftError
+from raft_core.policies.text import backend
+from raft_core.types import Prompt
+
+PROMPTS = [Prompt.of(" w1 w2"), Prompt.of(" w3")]
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}.{% endfor %}"
+
+
+@pytest.fixture
+def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint that a test may spoil."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+
+
+def check(folder: Path, prompts: list[Prompt] = PROMPTS, *, new_tokens: int = 8, **policy: Any) -> None:
+    config = TextPolicyConfig(model=str(folder), **policy)
+    backend.check(config, prompts, SamplingConfig(max_new_tokens=new_tokens))
+
+
+def refused(folder: Path, *arguments: Any, kind: type[RaftError] = InputError, **named: Any) -> str:
+    with pytest.raises(kind) as caught:
+        check(folder, *arguments, **named)
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+def test_a_good_model_passes_and_no_weights_are_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.models, "load_weights", lambda *_: pytest.fail("weights were loaded"))
+    check(folder)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    assert "no model folder" in refused(tmp_path / "absent")
+    with pytest.raises(InputError, match="no model folder"):
+        backend.base_policy(TextPolicyConfig(model=str(tmp_path / "absent")))
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", b"\xff\xfe"])
+def test_no_readable_configuration(folder: Path, text: str | bytes | None) -> None:
+    path = folder / "config.json"
+    path.unlink() if text is None else path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert "config.json" in refused(folder)
+
+
+def test_an_unknown_architecture(folder: Path) -> None:
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "model_type": "of-nobody"}))
+    assert "of-nobody" in refused(folder)
+
+
+def test_code_in_the_folder_needs_a_word(folder: Path) -> None:
+    told = {"model_type": "my_own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnLM"}}
+    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "own.py").write_text("raise SystemExit('code of the folder ran')")
+    assert "policy.trust_remote_code: true" in refused(folder)
+
+
+def test_quantized_weights(folder: Path) -> None:
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "quantization_config": {"quant_method": "gguf"}}))
+    assert "quantized" in refused(folder)
+
+
+def test_no_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert "no tokenizer" in refused(folder)
+
+
+def test_a_broken_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0"')
+    assert "no tokenizer" in refused(folder)
+
+
+def test_no_chat_template(folder: Path) -> None:
+    assert "chat template" in refused(folder, chat_template=True)
+
+
+def test_a_chat_template_is_used(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "chat", chat_template=TEMPLATE)
+    check(folder, chat_template=True)
+    config = TextPolicyConfig(model=str(folder), chat_template=True, system_prompt=" w5")
+    policy = backend.load(backend.base_policy(config), config, dtype="float32")
+    (sample,) = policy.sample([Prompt.of(" w1")], SamplingConfig(max_new_tokens=2), samples_per_prompt=1, seed=0)
+    told = policy.tokenizer.convert_ids_to_tokens(list(sample.prompt_token_ids))  # type: ignore[attr-defined]
+    assert told == ["<unk>", "<unk>", " w5", ".", "<unk>", "<unk>", " w1", "."]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.999])
+def test_a_checkpoint_cut_in_half(folder: Path, share: float) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: int(weights.stat().st_size * share)])
+    assert "model.safetensors" in refused(folder, kind=IntegrityError)
+
+
+def test_a_checkpoint_with_bytes_behind_its_end(folder: Path) -> None:
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert "not whole" in refused(folder, kind=IntegrityError)
+
+
+def test_no_weights_and_weights_of_another_kind(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "no weights at all" in refused(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    assert "pytorch_model.bin" in refused(folder)
+
+
+def shard(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    names = sorted(state)
+    files = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in files.items():
+        save_file({name: state[name] for name in part}, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, part in files.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def test_shards(folder: Path) -> None:
+    before = load_file(folder / "model.safetensors")
+    shard(folder)
+    check(folder)
+    config = TextPolicyConfig(model=str(folder))
+    loaded = backend.load(backend.base_policy(config), config, dtype="float32").model.state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in before.items())
+
+    second = folder / "model-00002-of-00002.safetensors"
+    data = second.read_bytes()
+    second.write_bytes(data[: len(data) // 2])
+    assert "00002" in refused(folder, kind=IntegrityError)
+    second.unlink()
+    assert "missing" in refused(folder, kind=IntegrityError)
+    shutil.copy(folder / "model-00001-of-00002.safetensors", second)
+    assert "tensors are missing" in refused(folder, kind=IntegrityError)
+    (folder / "model.safetensors.index.json").write_text("[]")
+    assert "index" in refused(folder, kind=IntegrityError)
+
+
+def test_long_prompts_are_named_with_their_lengths(folder: Path) -> None:
+    long = [Prompt.of(f" w{n}" + " w1" * n) for n in (9, 30, 20, 10, 5)]
+    message = refused(folder, [*PROMPTS, *long], max_prompt_tokens=9)
+    assert "4 of 7 prompts are longer than 9 tokens (policy.max_prompt_tokens)" in message
+    assert "' w30 w1" in message
+    assert "(31 tokens)" in message
+    assert "and 1 more" in message
+    check(folder, long, max_prompt_tokens=31)
+
+
+def test_a_prompt_and_its_completion_must_fit_the_context(folder: Path) -> None:
+    prompt = [Prompt.of(" w1" * 50)]
+    check(folder, prompt, new_tokens=14)
+    assert "the context of 64 tokens less sampling.max_new_tokens" in refused(folder, prompt, new_tokens=15)
+
+
+def test_empty_prompts(folder: Path) -> None:
+    assert "2 prompts are empty" in refused(folder, [*PROMPTS, Prompt.of(""), Prompt.of("  \n")])
+
+
+def test_numerics_name_what_decides_the_last_bits() -> None:
+    found = backend.numerics("bfloat16")
+    assert found["dtype"] == "bfloat16"
+    assert found["torch"] == torch.__version__
+    assert found["device"] in {"cpu", "cuda"}
+    assert json.loads(json.dumps(found)) == found
