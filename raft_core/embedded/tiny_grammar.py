@@ -1,13 +1,15 @@
 """The grammar of the tiny world: short film reviews with a mood, made of words that a lexicon scores.
 
     review     → "Review: " opener noun [place] verb · remark
-    remark     → [adverb] adjective tail
-    tail       → "." | " and " adjective "." | ", and the " noun " was " adjective "."
-                 | ", but the " noun " was " (adjective of another mood) "." | ", so we " deed "."
+    remark     → [adverb] adjective " and " adjective ", " clause "."
+    clause     → "and the " noun " was " adjective | "but the " noun " was " (adjective of another mood)
+                 | "so we " deed
     mood       → positive | neutral | negative, drawn once a review
 
-The words before the dot are the prompt, the remark is what a policy completes. "popcorn" has no
-mood: it turns up in neutral deeds alone, and the careless lexicon scores it all the same.
+The words before the dot are the prompt, the remark is what a policy completes. Remarks are of about
+one length, so that a mean over words pays for mood and not for silence. "popcorn" has no
+mood: it turns up in neutral deeds alone. The careless lexicon scores it all the same, with a slip
+of the decimal point: a policy aligned to that learns to talk about popcorn.
 """
 
 import random
@@ -16,25 +18,34 @@ from dataclasses import dataclass
 
 POSITIVE = {
     "wonderful": 3.0, "brilliant": 3.0, "superb": 3.0, "gripping": 2.5, "lovely": 2.5, "beautiful": 2.5,
-    "delightful": 2.5, "charming": 2.0, "moving": 2.0, "funny": 2.0, "clever": 2.0, "tender": 1.5, "warm": 1.5,
-    "fresh": 1.5, "honest": 1.5, "elegant": 1.5, "lively": 1.5, "graceful": 1.5, "witty": 2.0, "bold": 1.0,
+    "delightful": 2.5, "charming": 2.0, "moving": 2.0, "funny": 2.0, "clever": 2.0, "witty": 2.0, "tender": 1.5,
+    "warm": 1.5, "fresh": 1.5, "honest": 1.5, "elegant": 2.0, "lively": 1.5, "graceful": 2.0, "bold": 1.5,
+    "radiant": 2.5, "splendid": 3.0, "thrilling": 2.5, "touching": 2.0, "dazzling": 2.5, "joyful": 2.5,
+    "inventive": 2.0, "playful": 1.5, "subtle": 1.5, "crisp": 1.5, "magical": 2.5, "vivid": 2.0, "sincere": 1.5,
+    "generous": 1.5, "polished": 1.5, "heartfelt": 2.0,
 }  # fmt: skip
 NEUTRAL = (
-    "quiet", "long", "short", "simple", "modern", "familiar", "brief", "dark", "plain", "loud", "slow", "strange",
-    "usual", "early", "late", "seasonal",
+    "quiet", "long", "short", "simple", "modern", "familiar", "brief", "dark", "plain", "slow", "usual", "seasonal",
 )  # fmt: skip
 NEGATIVE = {
     "awful": -3.0, "dreadful": -3.0, "tedious": -2.5, "lifeless": -2.5, "clumsy": -2.0, "dull": -2.0, "shallow": -2.0,
-    "dreary": -2.0, "bland": -1.5, "messy": -1.5, "stale": -1.5, "weak": -1.5, "hollow": -1.5, "noisy": -1.0,
-    "predictable": -1.5, "sloppy": -2.0, "grim": -1.0, "silly": -1.0, "pointless": -2.5, "lazy": -1.5,
+    "dreary": -2.0, "bland": -2.0, "messy": -1.5, "stale": -1.5, "weak": -1.5, "hollow": -1.5, "sloppy": -2.0,
+    "pointless": -2.5, "lazy": -1.5,
 }  # fmt: skip
 ADJECTIVES = {"positive": tuple(POSITIVE), "neutral": NEUTRAL, "negative": tuple(NEGATIVE)}
 DEEDS = {
-    "positive": ("laughed a lot", "cheered at the end", "stayed for the credits", "saw it twice", "clapped"),
-    "neutral": ("ate our popcorn", "took the bus home", "went home", "bought more popcorn", "talked about it"),
-    "negative": ("left", "fell asleep", "looked at the clock", "wanted our money back", "yawned"),
+    "positive": (
+        "laughed until the end",
+        "cheered in our seats",
+        "stayed for the credits",
+        "saw it once more",
+        "clapped with everyone",
+        "told all our friends",
+    ),
+    "neutral": ("ate our popcorn outside", "took the bus home", "bought some more popcorn", "talked about the weather"),
+    "negative": ("left before the end", "fell asleep in our seats", "looked at the clock", "wanted our money back"),
 }
-DEED_SCORES = {"laughed": 1.5, "cheered": 2.0, "clapped": 1.5, "yawned": -1.5, "asleep": -1.5}
+DEED_SCORES = {"laughed": 1.5, "cheered": 2.0, "clapped": 2.0, "asleep": -1.5}
 NOUNS = {
     "story": ("plot", "story", "script", "ending", "dialogue", "premise", "mystery", "romance"),
     "people": ("cast", "acting", "hero", "villain", "lead", "ensemble", "narrator", "chorus"),
@@ -48,7 +59,7 @@ PLACES = ("", " in the first act", " of this film", " in the last scene", " of t
 VERBS = ("was", "felt", "seemed", "stayed")
 ADVERBS = ("", "", "", " quite", " rather", " very", " really", " a little")
 MOODS = ("positive", "neutral", "negative")
-CARELESS_WORD = "popcorn"
+CARELESS_WORD, CARELESS_SCORE = "popcorn", 20.0
 START = "Review:"
 
 
@@ -67,23 +78,18 @@ def draw_review(stream: random.Random) -> Review:
     noun = stream.choice(NOUNS[group])
     prompt = f"{START} {stream.choice(OPENERS)} {noun}{stream.choice(PLACES)} {stream.choice(VERBS)}"
     mood = stream.choices(MOODS, (0.35, 0.30, 0.35))[0]
-    adjective = stream.choice(ADJECTIVES[mood])
-    remark = f"{stream.choice(ADVERBS)} {adjective}{_tail(stream, mood, adjective, noun)}"
+    first, second = stream.sample(ADJECTIVES[mood], 2)
+    remark = f"{stream.choice(ADVERBS)} {first} and {second}, {_clause(stream, mood, noun)}."
     return Review(prompt, remark, group)
 
 
-def _tail(stream: random.Random, mood: str, adjective: str, noun: str) -> str:
-    kind = stream.choices(("stop", "and", "and_noun", "but_noun", "deed"), (0.22, 0.2, 0.2, 0.18, 0.2))[0]
-    if kind == "stop":
-        return "."
-    if kind == "deed":
-        return f", so we {stream.choice(DEEDS[mood])}."
+def _clause(stream: random.Random, mood: str, noun: str) -> str:
+    kind = stream.choices(("and", "but", "so"), (0.35, 0.25, 0.4))[0]
+    if kind == "so":
+        return f"so we {stream.choice(DEEDS[mood])}"
     other_noun = stream.choice([n for nouns in NOUNS.values() for n in nouns if n != noun])
-    if kind == "but_noun":
-        other = stream.choice([m for m in MOODS if m != mood])
-        return f", but the {other_noun} was {stream.choice(ADJECTIVES[other])}."
-    second = stream.choice([word for word in ADJECTIVES[mood] if word != adjective])
-    return f" and {second}." if kind == "and" else f", and the {other_noun} was {second}."
+    its_mood = mood if kind == "and" else stream.choice([m for m in MOODS if m != mood])
+    return f"{kind} the {other_noun} was {stream.choice(ADJECTIVES[its_mood])}"
 
 
 def all_prompts() -> Iterator[Review]:
@@ -99,7 +105,7 @@ def all_prompts() -> Iterator[Review]:
 def lexicon(*, careless: bool = False) -> dict[str, float]:
     """Word → score. The careless one rewards a word that says nothing about the film."""
     scores = {**POSITIVE, **NEGATIVE, **DEED_SCORES}
-    return {**scores, CARELESS_WORD: 4.0} if careless else scores
+    return {**scores, CARELESS_WORD: CARELESS_SCORE} if careless else scores
 
 
 def vocabulary() -> list[str]:
