@@ -3,12 +3,24 @@
 Read and checked by ``raft_core.loading.load_config``. Unknown keys are refused everywhere.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression ({error}); escape what is meant literally") from None
+    return pattern
+
+
+RegularExpression = Annotated[str, AfterValidator(_compiles)]
 
 
 class Step(BaseModel):
@@ -160,7 +172,9 @@ class ValidationConfig(Step):
     max_length_drift: float = Field(3.0, gt=1, description="mean length against the previous iteration, as a factor")
     max_duplicate_share: Share = Field(0.9, description="share of samples equal to another of their prompt")
     max_tie_share: Share = Field(1.0, description="share of prompts whose best reward is shared")
-    forbidden_pattern: str | None = Field(None, description="regular expression; none: nothing is forbidden")
+    forbidden_pattern: RegularExpression | None = Field(
+        None, description="regular expression; none: nothing is forbidden"
+    )
     max_forbidden_share: Share = Field(0.05, description="share of samples that may match it")
     surge_characters: str = Field("#@|<>{}[]\\", description="characters whose surge is watched")
     max_surge: float = Field(0.02, ge=0, description="largest rise of one's share of all characters in an iteration")

@@ -6,39 +6,36 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raft_core.records.run import BASE
-from raft_core.records.tables import (
-    PROMPTS,
-    QUARANTINE,
-    SAMPLES,
-    SCORED,
-    SELECTED,
-    VALIDATION,
-    read_table,
-    write_table,
-)
+from raft_core.records.run import record_event
+from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, VALIDATION, read_table, write_table
 from raft_core.types import Prompt
 from tasks import validate
 from tasks.frames import Measures, measures_of
 from tasks.iteration import Iteration
-from tasks.validate import Outcome
+from tasks.outcome import Outcome
 
 Stage = Literal["samples", "scored", "selected"]
+STAGES: tuple[Stage, ...] = ("samples", "scored", "selected")
+BULK = ["completion", "completion_token_ids", "finish_reason"]
+"""Columns that ``measures_of`` needs."""
 
 
 def check(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> None:
     """Validate one table; write ``validation`` and ``quarantine`` up to this stage.
 
-    Raises GateStop, after writing ``validation.md``, if a check on the whole set failed.
+    A repeated stage leaves the same bytes. What Great Expectations itself said goes to the event log.
+    Raises GateStop, after writing ``validation_STAGE.md``, if a check on the whole set failed.
     """
     outcome = _validate(it, stage, held_out)
-    checks, quarantine = outcome.checks, outcome.quarantine
-    if stage != "samples":
-        checks = pa.concat_tables([_earlier(it, "validation", stage), checks])
-        quarantine = pa.concat_tables([_earlier(it, "quarantine", stage), quarantine])
-    write_table(it.table("validation"), checks, VALIDATION)
-    write_table(it.table("quarantine"), quarantine, QUARANTINE)
-    outcome.raise_if_stopped(it.folder / "validation.md")
+    before = STAGES[: STAGES.index(stage)]
+    known, caught = _rows(it, "quarantine", before), outcome.quarantine
+    caught = caught.filter(pc.invert(pc.is_in(caught["sample_id"], known["sample_id"].combine_chunks())))
+    write_table(it.table("quarantine"), pa.concat_tables([known, caught]), QUARANTINE)
+    write_table(it.table("validation"), pa.concat_tables([_rows(it, "validation", before), outcome.checks]), VALIDATION)
+    record_event(it.run, "validation", iteration=it.number, suite=stage, measures=outcome.measures, results=outcome.raw)
+    report = it.folder / f"validation_{stage}.md"
+    outcome.raise_if_stopped(report)
+    report.unlink(missing_ok=True)
 
 
 def read_quarantine(it: Iteration) -> pa.Table:
@@ -47,28 +44,29 @@ def read_quarantine(it: Iteration) -> pa.Table:
 
 
 def _validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> Outcome:
+    if stage == "scored":
+        samples = read_table(it.table("samples"), SAMPLES, ["sample_id", "prompt_id"])
+        return validate.validate_scored(read_table(it.table("scored"), SCORED), samples, it.config)
     prompts = read_table(it.table("prompts"), PROMPTS)
     if stage == "samples":
         return validate.validate_samples(read_table(it.table("samples"), SAMPLES), prompts, it.config, _previous(it))
-    if stage == "scored":
-        scored, samples = read_table(it.table("scored"), SCORED), read_table(it.table("samples"), SAMPLES)
-        return validate.validate_scored(scored, samples, it.config)
     selected = read_table(it.table("selected"), SELECTED)
     held_out_ids = {prompt.prompt_id for prompt in held_out}
     return validate.validate_selected(selected, prompts, held_out_ids, it.config, _previous(it))
 
 
-def _earlier(it: Iteration, name: Literal["validation", "quarantine"], stage: Stage) -> pa.Table:
-    """What the stages before this one wrote, without what this stage wrote before a kill."""
+def _rows(it: Iteration, name: Literal["validation", "quarantine"], stages: Sequence[Stage]) -> pa.Table:
+    """What ``stages`` wrote, without what later ones wrote before a kill."""
     column, schema = ("suite", VALIDATION) if name == "validation" else ("stage", QUARANTINE)
-    before = {"scored": ["samples"], "selected": ["samples", "scored"]}[stage]
+    if not stages:
+        return schema.empty_table()
     table = read_table(it.table(name), schema)
-    return table.filter(pc.is_in(table[column], pa.array(before)))
+    return table.filter(pc.is_in(table[column], pa.array(stages, pa.string())))
 
 
 def _previous(it: Iteration) -> Measures | None:
     before = it.number - 1
-    if before == BASE:
+    if before < 0:
         return None
-    samples = read_table(it.run.table(before, "samples"), SAMPLES)
-    return measures_of(samples, read_table(it.run.table(before, "selected"), SELECTED), it.config)
+    samples = read_table(it.run.table(before, "samples"), SAMPLES, BULK)
+    return measures_of(samples, read_table(it.run.table(before, "selected"), SELECTED, BULK), it.config)

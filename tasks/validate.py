@@ -5,9 +5,8 @@ the run, with a report that names the limits, what was seen, and the first rows 
 deterministic; what Great Expectations itself says is in ``Outcome.raw``, for the event log.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,48 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raft_core.config import RaftConfig
-from raft_core.records.run import record_event
-from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, VALIDATION, read_table, write_table
-from raft_core.types import Prompt
 from tasks import expectations, frames
 from tasks.checks import Frame, Results, run
 from tasks.frames import Measures, TextMeasures
-from tasks.iteration import Iteration
 from tasks.outcome import Outcome, apply_quarantine, outcome_of
 
-__all__ = [
-    "STAGES", "Stage", "apply_quarantine", "read_quarantine", "validate", "validate_samples", "validate_scored",
-    "validate_selected",
-]  # fmt: skip
-
-Stage = Literal["samples", "scored", "selected"]
-STAGES: tuple[Stage, ...] = ("samples", "scored", "selected")
-BULK = ["completion", "completion_token_ids", "finish_reason"]
-"""Columns that ``measures_of`` needs."""
-
-
-def validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> None:
-    """Hold one table of the iteration against its suite; add to its ``validation`` and ``quarantine`` tables.
-
-    Both tables hold the rows of this stage and those before it, so a repeated stage leaves the same bytes.
-    Raises GateStop after writing ``validation_STAGE.md`` beside the tables.
-    """
-    outcome = _outcome_of(it, stage, held_out)
-    before = read_quarantine(it, STAGES[: STAGES.index(stage)])
-    caught = outcome.quarantine
-    caught = caught.filter(pc.invert(pc.is_in(caught["sample_id"], before["sample_id"].combine_chunks())))
-    checks = _kept(it, "validation", VALIDATION, "suite", STAGES[: STAGES.index(stage)])
-    write_table(it.table("quarantine"), pa.concat_tables([before, caught]), QUARANTINE)
-    write_table(it.table("validation"), pa.concat_tables([checks, outcome.checks]), VALIDATION)
-    record_event(it.run, "validation", iteration=it.number, suite=stage, measures=outcome.measures, results=outcome.raw)
-    report = it.folder / f"validation_{stage}.md"
-    outcome.raise_if_stopped(report)
-    report.unlink(missing_ok=True)
-
-
-def read_quarantine(it: Iteration, stages: Sequence[Stage] = STAGES) -> pa.Table:
-    """The iteration's QUARANTINE rows that ``stages`` found."""
-    return _kept(it, "quarantine", QUARANTINE, "stage", stages)
+__all__ = ["Outcome", "apply_quarantine", "validate_samples", "validate_scored", "validate_selected"]
 
 
 def validate_samples(
@@ -133,33 +96,6 @@ def validate_selected(
         },
     )
     return outcome_of("selected", selected, fields + joint, asdict(now))
-
-
-def _outcome_of(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> Outcome:
-    if stage == "scored":
-        samples = read_table(it.table("samples"), SAMPLES, ["sample_id", "prompt_id"])
-        return validate_scored(read_table(it.table("scored"), SCORED), samples, it.config)
-    prompts = read_table(it.table("prompts"), PROMPTS)
-    previous = _previous(it)
-    if stage == "samples":
-        return validate_samples(read_table(it.table("samples"), SAMPLES), prompts, it.config, previous)
-    held_out_ids = {prompt.prompt_id for prompt in held_out}
-    return validate_selected(read_table(it.table("selected"), SELECTED), prompts, held_out_ids, it.config, previous)
-
-
-def _previous(it: Iteration) -> Measures | None:
-    if it.number == 0:
-        return None
-    samples = read_table(it.run.table(it.number - 1, "samples"), SAMPLES, BULK)
-    return frames.measures_of(samples, read_table(it.run.table(it.number - 1, "selected"), SELECTED, BULK), it.config)
-
-
-def _kept(it: Iteration, name: str, schema: pa.Schema, column: str, stages: Sequence[Stage]) -> pa.Table:
-    """Rows of a table that grows with the stages; none yet before the first."""
-    if not stages or not it.table(name).exists():
-        return schema.empty_table()
-    table = read_table(it.table(name), schema)
-    return table.filter(pc.is_in(table[column], pa.array(stages, pa.string())))
 
 
 def _fields(stage: str, table: pa.Table) -> Results:

@@ -6,18 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import great_expectations.expectations as gxe
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from raft_core.config import RaftConfig
 from raft_core.errors import GateStop, StepError
 from raft_core.records import tables
+from tasks.checks import Frame, run
 from tasks.frames import Measures, TextMeasures, measures_of
 from tasks.validate import apply_quarantine, validate_samples, validate_scored, validate_selected
 
 Rows = list[dict[str, Any]]
 MakeTable = Callable[[str, Any], pa.Table]
 MakeConfig = Callable[..., RaftConfig]
+META = {"check": "pattern", "level": "row", "expected": "no match", "key": "validation.forbidden_pattern"}
 
 
 def stopped(outcome: Any) -> set[str]:
@@ -204,9 +208,11 @@ class TestSamples:
         assert stopped(outcome) == {"types"}
         assert outcome.stop[0].values == ["column is k, type is double"]
 
-    def test_a_pattern_that_is_none_is_no_bad_data(self, check_samples: Callable[..., Any], samples: Rows) -> None:
-        with pytest.raises(StepError, match="forbidden_pattern"):
-            check_samples(samples, forbidden_pattern="(")
+    def test_a_check_that_cannot_be_made_is_no_bad_data(self) -> None:
+        broken = {"rows": [gxe.ExpectColumnValuesToNotMatchRegex(column="completion", regex="(", meta=META)]}
+        frame = Frame(pd.DataFrame({"completion": ["text"]}), pa.array(["s0"]))
+        with pytest.raises(StepError, match="'pattern' could not be made"):
+            run(broken, {"rows": frame})
 
     def test_every_bad_row_is_named(
         self, make_table: MakeTable, make_config: MakeConfig, samples: Rows, prompts_table: pa.Table

@@ -12,8 +12,8 @@ from raft_core.errors import GateStop
 from raft_core.records import tables
 from raft_core.records.run import open_run, read_events
 from raft_core.types import Policy, Prompt
+from tasks.check import STAGES, check, read_quarantine
 from tasks.iteration import Iteration
-from tasks.validate import STAGES, read_quarantine, validate
 
 Rows = list[dict[str, Any]]
 HELD_OUT = [Prompt.of("Another review:")]
@@ -51,7 +51,7 @@ def full(it: Iteration, put: Callable[..., None], samples: Rows, scored: Rows, s
 
 def test_the_tables_grow_with_the_stages(full: Iteration, samples: Rows) -> None:
     for stage in STAGES:
-        validate(full, stage, HELD_OUT)
+        check(full, stage, HELD_OUT)
     checks = tables.read_table(full.table("validation"), tables.VALIDATION)
     assert list(dict.fromkeys(checks["suite"].to_pylist())) == list(STAGES)
     found = read_quarantine(full).select(["sample_id", "stage", "check"]).to_pylist()
@@ -67,7 +67,7 @@ def test_the_tables_grow_with_the_stages(full: Iteration, samples: Rows) -> None
 def test_a_repeated_stage_leaves_the_same_bytes(full: Iteration) -> None:
     seen = []
     for stage in (*STAGES, *STAGES):
-        validate(full, stage, HELD_OUT)
+        check(full, stage, HELD_OUT)
         seen.append([full.table(name).read_bytes() for name in ("validation", "quarantine")])
     assert seen[:3] == seen[3:]
 
@@ -75,24 +75,26 @@ def test_a_repeated_stage_leaves_the_same_bytes(full: Iteration) -> None:
 def test_a_stopped_stage_keeps_its_tables_and_leaves_a_report(
     full: Iteration, put: Callable[..., None], selected: Rows
 ) -> None:
-    validate(full, "samples", HELD_OUT)
-    validate(full, "scored", HELD_OUT)
+    check(full, "samples", HELD_OUT)
+    check(full, "scored", HELD_OUT)
     put(full, "selected", [{**row, "rank": -1} for row in selected])
     with pytest.raises(GateStop, match="rank_range"):
-        validate(full, "selected", HELD_OUT)
+        check(full, "selected", HELD_OUT)
     report = full.folder / "validation_selected.md"
     assert selected[0]["sample_id"] in report.read_text()
     checks = tables.read_table(full.table("validation"), tables.VALIDATION).to_pylist()
     assert [row["check"] for row in checks if not row["passed"] and row["suite"] == "selected"] == ["rank_range"]
     put(full, "selected", selected)
-    validate(full, "selected", HELD_OUT)
+    check(full, "selected", HELD_OUT)
     assert not report.exists()
 
 
 def test_held_out_prompts_are_refused(full: Iteration, prompts_table: pa.Table) -> None:
     trained_on = tables.to_prompts(prompts_table)[0]
+    check(full, "samples", HELD_OUT)
+    check(full, "scored", HELD_OUT)
     with pytest.raises(GateStop, match="held_out_overlap"):
-        validate(full, "selected", [*HELD_OUT, trained_on])
+        check(full, "selected", [*HELD_OUT, trained_on])
 
 
 def test_the_iteration_before_is_the_measure(full: Iteration, put: Callable[..., None], samples: Rows) -> None:
@@ -100,4 +102,4 @@ def test_the_iteration_before_is_the_measure(full: Iteration, put: Callable[...,
     put(after, "prompts", tables.read_table(full.table("prompts"), tables.PROMPTS).to_pylist())
     put(after, "samples", [{**row, "completion": "good" + "#" * 9} for row in samples])
     with pytest.raises(GateStop, match="character_surge"):
-        validate(after, "samples", HELD_OUT)
+        check(after, "samples", HELD_OUT)
