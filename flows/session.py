@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.progress import Reporter
+from raft_core import launch
 from raft_core.records.run import Run, record_event
 from tasks.iteration import Iteration
 
@@ -32,7 +33,7 @@ class Session:
         record_event(
             self.run, "step", iteration=it.number, step=step, seconds=round(time.monotonic() - start, 3),
             tokens=running.done, unit=unit, reused=running.reused,
-            peak_rss_mb=max(peak_memory_mb(), running.child_peak_mb),
+            peak_rss_mb=max(peak_memory_mb(), launch.take_peak_memory_mb()),
         )  # fmt: skip
 
     def warn(self, message: str, **facts: object) -> None:
@@ -48,7 +49,6 @@ class Running:
     advance: Callable[[int], None] = lambda done: None
     done: int = 0
     reused: bool = False
-    child_peak_mb: int = 0
 
     def progress(self, count: int) -> None:
         """Count ``count`` more tokens."""

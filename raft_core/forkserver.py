@@ -95,10 +95,11 @@ def _fork(connection: Connection, children: set[int], owner_fd: int | None) -> N
 
 def _report_ended(connection: Connection, children: set[int]) -> None:
     for pid in list(children):
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        ended, status, used = os.wait4(pid, os.WNOHANG)
         if ended:
             children.discard(pid)
-            connection.send(("ended", (pid, os.waitstatus_to_exitcode(status))))
+            peak_mb = used.ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+            connection.send(("ended", (pid, os.waitstatus_to_exitcode(status), peak_mb)))
 
 
 def _become_child(request: ForkRequest, server: int, owner_fd: int | None, connection: Connection) -> None:

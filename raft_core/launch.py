@@ -52,6 +52,8 @@ class _Server:
     ready: bool = False
     ended: dict[int, int] = field(default_factory=dict)
     """Exit codes of children that ended, by process id, until somebody asks."""
+    peak_mb: int = 0
+    """Highest resident memory of a child that ended, until somebody asks."""
 
 
 _server: _Server | None = None
@@ -149,6 +151,14 @@ def _run(server: _Server, requests: Sequence[ForkRequest]) -> tuple[tuple[int, i
     return None, False
 
 
+def take_peak_memory_mb() -> int:
+    """Highest resident memory (MB) of a training process that ended since the last call; 0 if none did."""
+    if (server := _server) is None:
+        return 0
+    peak_mb, server.peak_mb = server.peak_mb, 0
+    return peak_mb
+
+
 def join_ranks() -> tuple[int, int]:
     """Called by each rank: join the process group. Returns (rank, number of ranks).
 
@@ -228,7 +238,9 @@ def _receive(server: _Server, expected: str) -> Any:
             stop()
             raise StepError("the training libraries cannot be imported", got=value[-TAIL_CHARS:], do="run raft doctor")
         if kind == "ended":
-            server.ended.update([value])
+            pid, code, peak_mb = value
+            server.ended[pid] = code
+            server.peak_mb = max(server.peak_mb, peak_mb)
         if kind == expected:
             return value
 
