@@ -36,9 +36,10 @@ from raft_core.records.tables import (
 )
 from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Prompt, Sample, content_id
+from tasks.check import check, read_quarantine
 from tasks.iteration import Iteration
 from tasks.select import select
-from tasks.validate import apply_quarantine, read_quarantine, validate
+from tasks.validate import apply_quarantine
 
 K = 8
 TOKENS = 24
@@ -72,14 +73,14 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     operations: dict[str, Callable[[], float | None]] = {
         "write prompts": lambda: write_table(first.table("prompts"), to_table(PROMPTS, prompts), PROMPTS),
         "write samples": lambda: _write_samples(first, prompts),
-        FIRST[0]: lambda: validate(first, "samples", ()),
+        FIRST[0]: lambda: check(first, "samples", ()),
         "score, write scored": lambda: _score(first),
-        "validate scored": lambda: validate(first, "scored", ()),
+        "validate scored": lambda: check(first, "scored", ()),
         "select, write selected": lambda: select(first),
-        FIRST[1]: lambda: validate(first, "selected", ()),
+        FIRST[1]: lambda: check(first, "selected", ()),
         "digest every table": lambda: _digest(first),
-        "validate samples": lambda: validate(second, "samples", ()),
-        "validate selected": lambda: validate(second, "selected", ()),
+        "validate samples": lambda: check(second, "samples", ()),
+        "validate selected": lambda: check(second, "selected", ()),
     }
     measured = {}
     for name, operation in operations.items():
