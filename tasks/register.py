@@ -22,6 +22,8 @@ from tasks.tracking import connected, experiment_id, label
 from tasks.version import pointer_md5
 
 ALIAS = "candidate"
+FILES = ("commit.json", "report.json", "policy.dvc", "tables.dvc")
+"""Artifacts of a version. Pointers change their name: a .dvc file below the workspace would be a stage to DVC."""
 EXTERNAL = "mlflow.model.isExternal"
 """MLflow's own tag of a model whose weights lie elsewhere."""
 
@@ -90,9 +92,9 @@ def _external_model(
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         Model(run_id=run_id, model_id=model.model_id, metadata={EXTERNAL: True}).save(str(Path(folder) / "MLmodel"))
-        for name in ("commit.json", "report.json", "policy.dvc", "tables.dvc"):
+        for name in FILES:
             if (path := run.folder(commit.iteration) / name).exists():
-                shutil.copy(path, folder)
+                shutil.copy(path, Path(folder) / name.replace(".dvc", "-dvc.yaml"))
         client.log_model_artifacts(model.model_id, folder)
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)

@@ -39,6 +39,9 @@ CONFIG = """[core]
 """
 """``.dvc/config`` of a workspace that has none: a folder beside ``.dvc`` is the remote."""
 
+IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/runs/.steps/\n/runs/**/work/\n"
+"""``.dvcignore`` of such a workspace: folders of many files in which DVC would look for pointers."""
+
 logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
@@ -110,6 +113,8 @@ def ensure_repository(workspace: Path) -> None:
     (remote / ".gitignore").write_text("*\n")
     aside = workspace / f".dvc.{os.getpid()}.tmp"
     aside.mkdir()
+    if not (workspace / ".dvcignore").exists():
+        (workspace / ".dvcignore").write_text(IGNORED)
     (aside / "config").write_text(CONFIG if in_git else CONFIG.replace("[core]\n", "[core]\n    no_scm = true\n"))
     (aside / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
     try:

@@ -1,6 +1,7 @@
 """Small synthetic tables and runs: valid in every check, so that a test breaks exactly one thing."""
 
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from raft_core.records.run import BASE, Run, open_run, record_event, write_commi
 from raft_core.types import Prompt, content_id
 from tasks.tracking import connected, tracking_uri
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 NUM_PROMPTS, PER_PROMPT = 4, 3
 Rows = list[dict[str, Any]]
 
@@ -160,6 +162,16 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work space"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def in_git(workspace: Path) -> Path:
+    """The workspace as a clone of this project has it: git, and the committed ignore rules and DVC settings."""
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        (workspace / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, workspace / name)
+    return workspace
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,15 @@ def test_the_weights_are_not_copied(small_run: Run, uri: str, workspace: Path) -
     version(small_run, 0, workspace, push=False)
     register(small_run, 0, uri)
     files = {path.name for path in (workspace / "mlartifacts").rglob("*") if path.is_file()}
-    assert {"MLmodel", "policy.dvc", "commit.json", "report.json"} <= files
+    assert {"MLmodel", "policy-dvc.yaml", "commit.json", "report.json"} <= files
     assert not [name for name in files if "safetensors" in name]
+
+
+def test_dvc_still_works_beside_the_artifacts(small_run: Run, uri: str, in_git: Path) -> None:
+    first = version(small_run, 0, in_git, push=True)
+    (in_git / ".dvcignore").unlink()
+    register(small_run, 0, uri)
+    assert version(small_run, 0, in_git, push=True) == first
 
 
 def test_the_same_commit_is_the_same_version(small_run: Run, uri: str, client: MlflowClient) -> None:

@@ -25,16 +25,6 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture
-def in_git(workspace: Path) -> Path:
-    """The workspace as a clone of this project has it: git, and the committed ignore rules and DVC settings."""
-    git(workspace, "init", "-q")
-    for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
-        (workspace / name).parent.mkdir(exist_ok=True)
-        shutil.copy(REPOSITORY / name, workspace / name)
-    return workspace
-
-
 def test_two_pointers_an_iteration_that_git_sees_and_payloads_that_it_does_not(in_git: Path, small_run: Run) -> None:
     base = version(small_run, BASE, in_git, push=True)
     first = version(small_run, 0, in_git, push=True)
