@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from mlflow import MlflowClient
 
 from raft_core.errors import StepError
@@ -43,11 +44,12 @@ def test_the_weights_are_not_copied(small_run: Run, uri: str, workspace: Path) -
     assert not [name for name in files if "safetensors" in name]
 
 
-def test_dvc_still_works_beside_the_artifacts(small_run: Run, uri: str, in_git: Path) -> None:
-    first = version(small_run, 0, in_git, push=True)
-    (in_git / ".dvcignore").unlink()
+def test_the_artifacts_are_no_stages_of_dvc(small_run: Run, uri: str, workspace: Path) -> None:
+    version(small_run, 0, workspace, push=False)
+    (workspace / ".dvcignore").unlink()
     register(small_run, 0, uri)
-    assert version(small_run, 0, in_git, push=True) == first
+    with Repo(str(workspace)) as repo:
+        assert repo.status() == {}
 
 
 def test_the_same_commit_is_the_same_version(small_run: Run, uri: str, client: MlflowClient) -> None:
