@@ -77,7 +77,7 @@ def trainable_model(job: FinetuneJob) -> Model:
     """The current policy with what is trained marked: the carried or a fresh adapter, or all weights."""
     policy, lora = job.policy, job.finetuning.lora
     if lora is None:
-        return load_policy(policy, job.config).train()
+        return load_policy(policy, job.config).requires_grad_(True).train()
     model = load_weights(model_folder(policy), job.config)
     if policy.base is None:
         return fresh_adapter(model, lora, policy.digest, job.seed).train()

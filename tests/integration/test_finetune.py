@@ -1,0 +1,275 @@
+"""Fine-tuning by the real DeepSpeed on a tiny Llama: against a plain loop, over ranks and ZeRO stages."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from raft_core import launch
+from raft_core.config import FinetuningConfig, LoraConfig, SamplingConfig, TextPolicyConfig
+from raft_core.errors import InputError, IntegrityError, StepError
+from raft_core.policies.base import FinetuneJob, FinetuneResult
+from raft_core.policies.text import backend
+from raft_core.policies.text.data import collate, plan_steps, read_selected
+from raft_core.policies.text.loss import weighted_nll
+from raft_core.policies.text.model import load_weights, masked_logits
+from raft_core.records.artifacts import artifact, digest_of
+from raft_core.records.tables import SELECTED, to_table, write_table
+from raft_core.types import Artifact, Policy, Prompt, Sample
+
+TEMPERATURE, SEED = 0.85, 2**62 + 5
+Finetune = Callable[..., FinetuneResult]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def server() -> Iterator[None]:
+    """The libraries are imported while the first test makes its samples."""
+    launch.stop()
+    launch.start()
+    yield
+    launch.stop()
+
+
+@pytest.fixture(scope="module")
+def config(tiny_checkpoint: Path) -> TextPolicyConfig:
+    return TextPolicyConfig(model=str(tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def policy(config: TextPolicyConfig) -> Policy:
+    return backend.base_policy(config)
+
+
+@pytest.fixture(scope="module")
+def samples(policy: Policy, config: TextPolicyConfig) -> list[Sample]:
+    prompts = [Prompt.of(text) for text in (" w1 w2 w3", " w5", " w9 w8 w7 w6")]
+    sampling = SamplingConfig(max_new_tokens=8, stop=("4",), dtype="float32")
+    return backend.load(policy, config, dtype="float32").sample(prompts, sampling, samples_per_prompt=4, seed=1)[:11]
+
+
+@pytest.fixture(scope="module")
+def selected(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven sequences: no multiple of any batch, so the last step is a partial one."""
+    path = tmp_path_factory.mktemp("selected") / "selected.parquet"
+    names = ["sample_id", "prompt_id", "source", "completion", "prompt_token_ids", "completion_token_ids"]
+    rows: list[dict[str, Any]] = [
+        {
+            **{name: getattr(s, name) for name in [*names, "sampling_logprobs", "finish_reason"]},
+            "reward": 1.0, "rank": 0, "weight": 0.5 if i == 3 else 1.0, "prompt": "",
+        }
+        for i, s in enumerate(samples)
+    ]  # fmt: skip
+    write_table(path, to_table(SELECTED, rows), SELECTED)
+    return path
+
+
+@pytest.fixture
+def finetune(policy: Policy, config: TextPolicyConfig, selected: Path, tmp_path: Path) -> Finetune:
+    """``finetune(name, zero_stage=…)`` leaves a policy in ``tmp_path / name``."""
+
+    def run(name: str, *, job: dict[str, Any] | None = None, **changes: Any) -> FinetuneResult:
+        settings = {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2, **changes}
+        whole = FinetuneJob(
+            policy=policy, config=config, finetuning=FinetuningConfig.model_validate(settings), selected=selected,
+            loss_temperature=TEMPERATURE, seed=SEED, iteration=1, iterations=5, out=tmp_path / name,
+            scratch=tmp_path / f"{name}.work", children_lock=tmp_path / "children.lock",
+        )  # fmt: skip
+        return backend.finetune(replace(whole, **(job or {})))
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+def largest_difference(left: Path, right: Path) -> float:
+    a, b = weights(left), weights(right)
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def plain_loop(folder: Path, selected: Path, settings: FinetuningConfig) -> tuple[Any, list[dict[str, float]]]:
+    """What a fine-tuning should do, in one process, with nothing but torch."""
+    model = load_weights(folder, TextPolicyConfig(model=str(folder)))
+    sequences = read_selected(selected, frozenset([1]))
+    optimizer = torch.optim.AdamW(model.parameters(), betas=settings.adam_betas, weight_decay=0.0)
+    steps = plan_steps([len(s) for s in sequences], settings, SEED)
+    log = []
+    for number, step in enumerate(steps):
+        rows = [sequences[i] for rank in step for micro in rank for i in micro]
+        batch = collate([(s.prompt, s.completion) for s in rows], [s.weight for s in rows])
+        logits = masked_logits(model, batch.inputs, batch.predicts_BT, head=model.get_output_embeddings())
+        loss = weighted_nll(logits, batch.targets_N, batch.weights_N, TEMPERATURE) / len(batch.targets_N)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        rate = settings.learning_rate * (1 - (1 + number / len(steps)) / 5)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        log.append({"step": number + 1.0, "loss": loss.item(), "learning_rate": rate, "grad_norm": float(norm)})
+    return model.state_dict(), log
+
+
+@pytest.mark.parametrize("changes", [{"ranks": 2, "micro_batch_size": 1, "zero_stage": 2}, {"batching": "packed"}])
+def test_full_weights_equal_a_plain_loop(
+    finetune: Finetune, tiny_checkpoint: Path, selected: Path, samples: list[Sample], tmp_path: Path,
+    changes: dict[str, Any],
+) -> None:  # fmt: skip
+    """Clipping, schedule, token mean over micro batches and ranks, partial last step: all as in the plain loop."""
+    result = finetune("full", lora=None, learning_rate=1e-3, max_grad_norm=0.5, **changes)
+    settings = FinetuningConfig(batch_size=4, lora=None, learning_rate=1e-3, max_grad_norm=0.5, **changes)
+    expected, log = plain_loop(tiny_checkpoint, selected, settings)
+    assert (result.num_sequences, result.num_tokens) == (11, sum(len(s.completion_token_ids) for s in samples))
+    assert len(result.log) == 3
+    for found, wanted in zip(result.log, log, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4)
+    before = load_weights(tiny_checkpoint, TextPolicyConfig(model="")).state_dict()
+    for name, tensor in weights(tmp_path / "full").items():
+        assert torch.allclose(tensor, expected[name], atol=2e-5), name
+        assert not torch.equal(tensor, before[name]), name
+
+
+def test_an_adapter_is_made_and_carried_on(
+    finetune: Finetune, policy: Policy, config: TextPolicyConfig, samples: list[Sample], tmp_path: Path
+) -> None:
+    def mean(of: Policy) -> float:
+        values = [
+            v for row in backend.load(of, config, dtype="float32").logprobs(samples, temperature=1.0) for v in row
+        ]
+        return sum(values) / len(values)
+
+    first = finetune("first")
+    assert sorted(p.name for p in (tmp_path / "first").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    base = Artifact(policy.path, policy.digest)
+    one = Policy(tmp_path / "first", digest_of(tmp_path / "first"), base)
+    second = finetune("second", job={"policy": one, "iteration": 2})
+    two = Policy(tmp_path / "second", digest_of(tmp_path / "second"), base)
+    assert mean(policy) + 0.05 < mean(one) < mean(two) - 0.02
+    assert first.log[0]["learning_rate"] == pytest.approx(1e-2 * 4 / 5)
+    assert second.log[0]["learning_rate"] == pytest.approx(1e-2 * 3 / 5)
+
+    backend.merge(two, config, tmp_path / "merged")
+    merged = Policy(tmp_path / "merged", digest_of(tmp_path / "merged"))
+    assert mean(merged) == pytest.approx(mean(two), abs=1e-6)
+    with pytest.raises(InputError, match="r 8, alpha 16"):
+        finetune("third", job={"policy": one}, lora=LoraConfig(r=4))
+    with pytest.raises(IntegrityError, match="another base"):
+        finetune("third", job={"policy": replace(one, base=replace(base, digest="0" * 64))})
+    assert not (tmp_path / "third").exists()
+
+
+def test_the_same_job_gives_the_same_bytes(finetune: Finetune, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        finetune(name, dtype="bfloat16", epochs=2)
+    assert digest_of(tmp_path / "a") == digest_of(tmp_path / "b")
+
+
+def test_a_policy_with_an_adapter_can_be_trained_whole(
+    finetune: Finetune, policy: Policy, config: TextPolicyConfig, tmp_path: Path
+) -> None:
+    finetune("adapter")
+    adapted = Policy(tmp_path / "adapter", digest_of(tmp_path / "adapter"), Artifact(policy.path, policy.digest))
+    finetune("whole", job={"policy": adapted}, lora=None)
+    whole = artifact(tmp_path / "whole")
+    loaded = backend.load(Policy(whole.path, whole.digest), replace_model(config, whole.path), dtype="bfloat16")
+    (sample,) = loaded.sample([Prompt.of(" w1")], SamplingConfig(max_new_tokens=3), samples_per_prompt=1, seed=0)
+    assert sample.completion_token_ids
+
+
+def replace_model(config: TextPolicyConfig, folder: Path) -> TextPolicyConfig:
+    return config.model_copy(update={"model": str(folder)})
+
+
+def test_what_is_there_already_is_not_overwritten(finetune: Finetune, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StepError, match="exists already"):
+        finetune("there")
+
+
+def test_a_training_that_diverges_is_told_and_leaves_nothing(
+    finetune: Finetune, selected: Path, tmp_path: Path
+) -> None:
+    from raft_core.records.tables import read_table
+
+    rows = read_table(selected, SELECTED).to_pylist()
+    write_table(tmp_path / "huge.parquet", to_table(SELECTED, [{**r, "weight": 1e39} for r in rows]), SELECTED)
+    with pytest.raises(StepError, match="diverged at optimiser step 1"):
+        finetune("out", job={"selected": tmp_path / "huge.parquet"})
+    assert not (tmp_path / "out").exists()
+    finetune("out")
+
+
+def test_a_selected_table_cut_in_half_is_told(finetune: Finetune, selected: Path, tmp_path: Path) -> None:
+    data = selected.read_bytes()
+    (tmp_path / "half.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(IntegrityError, match="not a readable table"):
+        finetune("out", job={"selected": tmp_path / "half.parquet"})
+
+
+def test_a_manifest_decides_not_an_exit_code(
+    finetune: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that ends well but leaves a policy with a flipped byte: nothing is published."""
+    ranks = launch.run_ranks
+
+    def spoiled(*arguments: Any, **named: Any) -> None:
+        ranks(*arguments, **named)
+        path = named["scratch"] / "policy" / "adapter_model.safetensors"
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+
+    monkeypatch.setattr(launch, "run_ranks", spoiled)
+    with pytest.raises(StepError, match="without a whole policy"):
+        finetune("out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("lora", [LoraConfig(), None], ids=["lora", "full"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_stage_and_number_of_ranks_gives_the_same_policy(
+    finetune: Finetune, tmp_path: Path, lora: LoraConfig | None, dtype: str
+) -> None:
+    """{1, 2 ranks} × ZeRO {0, 1, 2, 3}, against one rank without ZeRO; twice over: the adapter is carried on."""
+    limit = {"float32": 2e-4, "bfloat16": 2e-2}[dtype]
+    results = {}
+    for stage in range(4):
+        for ranks in (1, 2):
+            name = f"{stage}-{ranks}"
+            results[name] = finetune(name, lora=lora, zero_stage=stage, ranks=ranks, dtype=dtype, micro_batch_size=2)
+            assert largest_difference(tmp_path / name, tmp_path / "0-1") < limit, name
+            for found, wanted in zip(results[name].log, results["0-1"].log, strict=True):
+                assert found == pytest.approx(wanted, rel=1e-3 if dtype == "float32" else 3e-2), name
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_an_adapter_is_carried_on_at_every_stage(
+    finetune: Finetune, policy: Policy, tmp_path: Path, stage: int
+) -> None:
+    finetune("first")
+    base = Artifact(policy.path, policy.digest)
+    one = Policy(tmp_path / "first", digest_of(tmp_path / "first"), base)
+    finetune("plain", job={"policy": one}, zero_stage=0)
+    finetune("second", job={"policy": one}, zero_stage=stage, ranks=2)
+    assert largest_difference(tmp_path / "plain", tmp_path / "second") < 2e-4
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_rank_without_a_sequence_takes_part(finetune: Finetune, tmp_path: Path, stage: int) -> None:
+    """Eleven sequences in batches of ten: the last step has one, so one rank only has a dummy."""
+    finetune("one", batch_size=10, ranks=1, lora=None)
+    finetune("two", batch_size=10, ranks=2, lora=None, zero_stage=stage)
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 2e-4

@@ -1,0 +1,250 @@
+"""Training processes: how they start, fail, and die with their owner. No training here, and few imports.
+
+What a rank runs is ``exec`` of a string, since a child imports the function that it is given.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from raft_core import launch
+from raft_core.errors import InputError, StepError
+
+DEADLINE_S = 60.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def light_server() -> Iterator[None]:
+    """A server that imports torch alone; the heavy one comes back after this module."""
+    launch.stop()
+    launch.start([])
+    yield
+    launch.stop()
+
+
+def run(code: str, scratch: Path, *, ranks: int = 1, lock: Path | None = None) -> None:
+    launch.run_ranks(exec, textwrap.dedent(code), ranks=ranks, scratch=scratch, children_lock=lock)
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def free(lock: Path) -> bool:
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_each_rank_knows_its_place_and_its_share_of_the_cores(tmp_path: Path) -> None:
+    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"]
+    code = f"""
+        import json, os, torch
+        from pathlib import Path
+        told = [os.environ[name] for name in {names}] + [torch.get_num_threads()]
+        Path({str(tmp_path)!r}, "rank" + os.environ["RANK"]).write_text(json.dumps(told))
+    """
+    run(code, tmp_path, ranks=2)
+    threads = max(1, launch.num_cores() // 2)
+    for rank in range(2):
+        told = json.loads((tmp_path / f"rank{rank}").read_text())
+        assert told == [str(rank), str(rank), "2", "127.0.0.1", threads]
+
+
+def test_ranks_meet_without_a_port(tmp_path: Path) -> None:
+    code = f"""
+        import torch
+        from pathlib import Path
+        from raft_core.launch import join_ranks
+        rank, ranks = join_ranks()
+        total = torch.tensor([rank + 1.0])
+        torch.distributed.all_reduce(total)
+        Path({str(tmp_path)!r}, f"sum{{rank}}").write_text(f"{{total.item()}} {{ranks}}")
+    """
+    run(code, tmp_path / "a b", ranks=2)
+    assert [(tmp_path / f"sum{rank}").read_text() for rank in range(2)] == ["3.0 2", "3.0 2"]
+
+
+def test_output_goes_to_a_file_for_each_rank(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run("import os, sys; print('told', os.environ['RANK']); os.write(2, b'raw')", tmp_path, ranks=2)
+    assert sorted((tmp_path / f"rank-{r}.log").read_text().replace("raw", "") for r in range(2)) == [
+        "told 0\n",
+        "told 1\n",
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_exception_comes_back_with_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="the training process failed") as caught:
+        run("def inner():\n    raise ValueError('the moon is full')\ninner()", tmp_path)
+    assert "ValueError: the moon is full" in str(caught.value)
+    assert "in inner" in str(caught.value)
+    assert str(tmp_path / "rank-0.log") in str(caught.value)
+
+
+def test_an_error_of_ours_comes_back_as_it_is(tmp_path: Path) -> None:
+    code = "from raft_core.errors import InputError\nraise InputError('wrong', got=3, expected=Ellipsis, do='this')"
+    with pytest.raises(InputError) as caught:
+        run(code, tmp_path)
+    assert str(caught.value) == "wrong\n  got: 3\n  expected: Ellipsis\n  do this: this"
+
+
+def test_memory_that_runs_out_comes_back_as_such(tmp_path: Path) -> None:
+    with pytest.raises(MemoryError, match="micro_batch_size"):
+        run("raise MemoryError('too much')", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "SIGKILL"),
+        ("import os; os.abort()", "SIGABRT"),
+        ("import os; print('last words'); os._exit(3)", "exit code 3\n.*last words"),
+        ("raise SystemExit('gone')", "SystemExit: gone"),
+    ],
+)
+def test_a_killed_child_is_one_clear_error_and_its_owner_goes_on(tmp_path: Path, code: str, message: str) -> None:
+    with pytest.raises(StepError, match=f"(?s){message}"):
+        run(code, tmp_path)
+    run(f"open({str(tmp_path / 'done')!r}, 'w').close()", tmp_path)
+    assert (tmp_path / "done").exists()
+
+
+def test_one_failed_rank_ends_the_others(tmp_path: Path) -> None:
+    code = f"""
+        import os, time
+        from pathlib import Path
+        other = Path({str(tmp_path / "other")!r})
+        if os.environ["RANK"] == "1":
+            Path(f"{{other}}.tmp").write_text(str(os.getpid()))
+            os.rename(f"{{other}}.tmp", other)
+            time.sleep(600)
+        while not other.exists():
+            time.sleep(0.01)
+        raise ValueError("rank 0 has had enough")
+    """
+    with pytest.raises(StepError, match=r"(?s)rank 0 of 2 .*had enough"):
+        run(code, tmp_path, ranks=2, lock=tmp_path / "lock")
+    assert not alive(int((tmp_path / "other").read_text()))
+    until(lambda: free(tmp_path / "lock"))
+
+
+def test_the_lock_is_held_for_as_long_as_a_child_lives(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    code = f"""
+        import time
+        from pathlib import Path
+        Path({str(tmp_path / "up")!r}).touch()
+        while not Path({str(tmp_path / "end")!r}).exists():
+            time.sleep(0.01)
+    """
+    thread = threading.Thread(target=run, args=(code, tmp_path), kwargs={"lock": lock})
+    thread.start()
+    until((tmp_path / "up").exists)
+    assert not free(lock)
+    (tmp_path / "end").touch()
+    thread.join(DEADLINE_S)
+    until(lambda: free(lock))
+
+
+def test_stop_ends_a_run_in_another_thread(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            run(f"import time; open({str(tmp_path / 'up')!r}, 'w').close(); time.sleep(600)", tmp_path)
+        except StepError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until((tmp_path / "up").exists)
+    launch.stop()
+    thread.join(DEADLINE_S)
+    launch.start([])
+    assert "died" in str(failures[0])
+
+
+def test_libraries_that_cannot_be_imported_are_told(tmp_path: Path) -> None:
+    launch.stop()
+    launch.start(["no_such_library"])
+    with pytest.raises(StepError, match=r"(?s)cannot be imported.*no_such_library"):
+        run("pass", tmp_path)
+    launch.start([])
+
+
+# -- what happens to children when their owner goes -------------------------------------------------
+
+OWNER = """
+import sys
+from pathlib import Path
+from raft_core import launch
+launch.start([])
+code = '''
+import os, time
+from pathlib import Path
+Path(TARGET + ".tmp").write_text(str(os.getpid()))
+os.rename(TARGET + ".tmp", TARGET)
+time.sleep(600)
+'''.replace("TARGET", repr(sys.argv[1]))
+scratch = Path(sys.argv[1]).parent
+with (scratch / "begun").open("a") as file:
+    file.write("x")
+launch.run_ranks(exec, code, ranks=1, scratch=scratch / "work", children_lock=scratch / "lock")
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_children_die_with_their_owner(tmp_path: Path, ending: signal.Signals) -> None:
+    """The owner is a script without a ``__main__`` guard: a child must not run it again."""
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    owner = subprocess.Popen([sys.executable, script, tmp_path / "pid"], stderr=subprocess.DEVNULL)
+    until(lambda: (tmp_path / "pid").exists() or owner.poll() is not None)
+    child = int((tmp_path / "pid").read_text())
+    assert alive(child)
+    assert not free(tmp_path / "lock")
+    owner.send_signal(ending)
+    owner.wait(DEADLINE_S)
+    until(lambda: not alive(child))
+    until(lambda: free(tmp_path / "lock"))
+    assert (tmp_path / "begun").read_text() == "x"
+
+
+def test_a_child_that_waited_for_the_lock_of_the_next_owner_does_nothing(tmp_path: Path) -> None:
+    """Its owner died while it waited: the lock it then gets belongs to a run of somebody else."""
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    with (tmp_path / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        owner = subprocess.Popen([sys.executable, script, tmp_path / "pid"], stderr=subprocess.DEVNULL)
+        until((tmp_path / "work" / "rank-0.log").exists)
+        owner.kill()
+        owner.wait(DEADLINE_S)
+    time.sleep(0.5)
+    assert not (tmp_path / "pid").exists()
+    until(lambda: free(tmp_path / "lock"))
