@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from raft_core.errors import GateStop
 from raft_core.records.artifacts import write_bytes
 from raft_core.records.tables import QUARANTINE, VALIDATION, to_table
-from tasks.checks import Finding, Results
+from tasks.findings import Finding, Results
 from tasks.validation_report import render
 
 MADE_BY = {"samples": "sampling", "scored": "scoring"}

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from raft_core.config import RaftConfig
 from tasks import expectations, frames
-from tasks.checks import Frame, Results, run
+from tasks.findings import Frame, Results, run
 from tasks.frames import Measures, TextMeasures
 from tasks.outcome import Outcome, apply_quarantine, outcome_of
 

@@ -6,7 +6,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.checks import SHOWN_ROWS, Finding
+from tasks.findings import SHOWN_ROWS, Finding
 
 
 def render(suite: str, checks: pa.Table, quarantine: pa.Table, stop: Sequence[Finding]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from raft_core.config import RaftConfig
 from raft_core.errors import GateStop, StepError
 from raft_core.records import tables
-from tasks.checks import Frame, run
+from tasks.findings import Frame, run
 from tasks.frames import Measures, TextMeasures, measures_of
 from tasks.validate import apply_quarantine, validate_samples, validate_scored, validate_selected
 
