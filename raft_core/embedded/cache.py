@@ -87,8 +87,7 @@ def build_once(world: str, name: str, stage: Stage, inputs: Mapping[str, Receipt
 def _build(
     folder: Path, name: str, key: str, stage: Stage, input_folders: Mapping[str, Path], progress: Progress
 ) -> Receipt:
-    for left_over in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+    _remove_left_overs(folder.parent, held=folder.name)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     aside.mkdir(parents=True)
     try:
@@ -108,6 +107,19 @@ def _build(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return receipt
+
+
+def _remove_left_overs(world: Path, held: str) -> None:
+    """Remove what killed builders left: asides whose lock is free. ``held`` is the one that we hold."""
+    for aside in world.glob(".*-*.*"):
+        stage = aside.name.removeprefix(".").rpartition(".")[0]
+        with (world / ".locks" / stage).open("a") as lock:
+            try:
+                if stage != held:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _make_durable(folder: Path) -> None:

@@ -117,6 +117,7 @@ def test_killed_in_the_middle_it_is_built_again(embedded_cache: Path, write_stag
     left_over = [path for path in (embedded_cache / "w").iterdir() if path.name != ".locks"]
     assert len(left_over) == 1
     assert left_over[0].name.startswith(".first-")
+    (embedded_cache / "w" / ".other-0123456789ab.99").mkdir()
     receipt = _build(Stage("stage_killed:build", outputs=("x",)), [])
     folder = stage_folder("w", "first", receipt.key)
     assert (folder / "x").read_text() == "whole"
