@@ -3,7 +3,7 @@
 Nothing here imports torch before a stage is really built.
 """
 
-from raft_core.embedded.cache import cache_folder
+from raft_core.embedded.location import cache_folder
 from raft_core.embedded.stages import Progress, Receipt
 from raft_core.embedded.worlds import prepare, resolve, worlds_of
 

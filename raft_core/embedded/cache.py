@@ -19,17 +19,13 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
+from raft_core.embedded.location import cache_folder
 from raft_core.embedded.stages import Built, Progress, Receipt, Source, Stage
 from raft_core.errors import PartsError
 from raft_core.records.artifacts import digest_of, folder_files, fsync_folder, json_digest, write_json
 from raft_core.records.steps import code_digest
 
 FORMAT = 1
-
-
-def cache_folder() -> Path:
-    """``RAFT_CACHE``, else ``~/.cache/raft-mlops``."""
-    return Path(os.environ.get("RAFT_CACHE") or "~/.cache/raft-mlops").expanduser().absolute()
 
 
 def stage_key(stage: Stage, inputs: Mapping[str, Receipt]) -> str:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from raft_core.embedded.cache import cache_folder
+from raft_core.embedded.location import cache_folder
 from raft_core.embedded.parts import PARTS, Part
 from raft_core.embedded.stages import Built, Progress, Source
 from raft_core.errors import PartsError

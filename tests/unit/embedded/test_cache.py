@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.embedded.cache import build_once, cache_folder, read_receipt, stage_folder, stage_key
+from raft_core.embedded.cache import build_once, read_receipt, stage_folder, stage_key
+from raft_core.embedded.location import cache_folder
 from raft_core.embedded.stages import Receipt, Stage
 from raft_core.errors import PartsError
 
