@@ -88,10 +88,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-def largest_difference(left: Path, right: Path) -> float:
+def difference(left: Path, right: Path) -> tuple[float, float]:
+    """(Largest, mean) absolute difference of two policies' weights."""
     a, b = weights(left), weights(right)
     assert a.keys() == b.keys()
-    return max(float((a[name] - b[name]).abs().max()) for name in a)
+    apart = torch.cat([(a[name] - b[name]).abs().flatten() for name in sorted(a)])
+    return float(apart.max()), float(apart.mean())
 
 
 def plain_loop(folder: Path, selected: Path, settings: FinetuningConfig) -> tuple[Any, list[dict[str, float]]]:
@@ -242,15 +244,17 @@ def test_every_stage_and_number_of_ranks_gives_the_same_policy(
     finetune: Finetune, tmp_path: Path, lora: LoraConfig | None, dtype: str
 ) -> None:
     """{1, 2 ranks} × ZeRO {0, 1, 2, 3}, against one rank without ZeRO; twice over: the adapter is carried on."""
-    limit = {"float32": 2e-4, "bfloat16": 2e-2}[dtype]
+    # AdamW moves a weight with a tiny gradient by a whole step, either way: in bfloat16 look at the mean.
+    limits = {"float32": (2e-4, 1e-6), "bfloat16": (0.1, 1e-3)}[dtype]
     results = {}
     for stage in range(4):
         for ranks in (1, 2):
             name = f"{stage}-{ranks}"
             results[name] = finetune(name, lora=lora, zero_stage=stage, ranks=ranks, dtype=dtype, micro_batch_size=2)
-            assert largest_difference(tmp_path / name, tmp_path / "0-1") < limit, name
-            for found, wanted in zip(results[name].log, results["0-1"].log, strict=True):
-                assert found == pytest.approx(wanted, rel=1e-3 if dtype == "float32" else 3e-2), name
+            found = difference(tmp_path / name, tmp_path / "0-1")
+            assert all(value <= limit for value, limit in zip(found, limits, strict=True)), (name, found)
+            for step, wanted in zip(results[name].log, results["0-1"].log, strict=True):
+                assert step == pytest.approx(wanted, rel=1e-3 if dtype == "float32" else 3e-2), name
 
 
 @pytest.mark.full
@@ -263,7 +267,7 @@ def test_an_adapter_is_carried_on_at_every_stage(
     one = Policy(tmp_path / "first", digest_of(tmp_path / "first"), base)
     finetune("plain", job={"policy": one}, zero_stage=0)
     finetune("second", job={"policy": one}, zero_stage=stage, ranks=2)
-    assert largest_difference(tmp_path / "plain", tmp_path / "second") < 2e-4
+    assert difference(tmp_path / "plain", tmp_path / "second")[0] < 2e-4
 
 
 @pytest.mark.full
@@ -272,4 +276,4 @@ def test_a_rank_without_a_sequence_takes_part(finetune: Finetune, tmp_path: Path
     """Eleven sequences in batches of ten: the last step has one, so one rank only has a dummy."""
     finetune("one", batch_size=10, ranks=1, lora=None)
     finetune("two", batch_size=10, ranks=2, lora=None, zero_stage=stage)
-    assert largest_difference(tmp_path / "one", tmp_path / "two") < 2e-4
+    assert difference(tmp_path / "one", tmp_path / "two")[0] < 2e-4
