@@ -31,7 +31,7 @@ FORMAT = 1
 def stage_key(stage: Stage, inputs: Mapping[str, Receipt]) -> str:
     """The content address of what ``stage`` would make from ``inputs``."""
     module = stage.build.partition(":")[0]
-    made_from = {name: dict(inputs[name].outputs) for name in stage.inputs}
+    made_from = {name: {path: inputs[name].outputs[path] for path in read} for name, read in stage.inputs.items()}
     return json_digest([FORMAT, stage.build, code_digest(module, within="raft_core.embedded"), made_from])
 
 

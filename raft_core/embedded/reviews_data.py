@@ -3,13 +3,13 @@
 | split | rows | what it is for |
 |---|---|---|
 | prompts.train, .held_out, .promotion | 640, 256, 256 | the first 4-6 words of a sentence, after "Movie review: " |
-| sft | 480 | the warm start: whole sentences, after "Movie review:" |
-| perplexity | 256 | whole sentences, after "Movie review: " |
+| sft | 480 | the warm start: whole sentences, half of them after "Movie review:" |
+| perplexity | 256 | whole sentences |
 | ratings.reward, ratings.held_out | 6000, 1000 | rated movie sentences for the reward model, and to judge it |
 | ratings.gold | all others | the other movie sentences, products, editorials: for the gold reward alone |
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -34,10 +34,10 @@ def build_data(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Bui
     splits = split_sentences(domains)
     for name in PROMPT_SPLITS:
         write_lines(out / f"prompts.{name}.jsonl", map(_prompt_row, splits[f"prompts.{name}"]))
-    write_lines(out / "sft.jsonl", map(_sft_row, splits["sft"]))
+    write_lines(out / "sft.jsonl", _sft_rows(splits["sft"]))
     for name in ("ratings.reward", "ratings.held_out", "ratings.gold"):
         write_lines(out / f"{name}.jsonl", map(_rating_row, splits[name]))
-    write_bytes(out / "perplexity.txt", "".join(f"{START}{s.text}\n" for s in splits["perplexity"]).encode())
+    write_bytes(out / "perplexity.txt", "".join(f"{s.text}\n" for s in splits["perplexity"]).encode())
     return Built(measured={name: len(rows) for name, rows in splits.items()})
 
 
@@ -72,8 +72,12 @@ def _prompt_row(sentence: Sentence) -> dict[str, Any]:
     return {"text": prompt_of(sentence), "group": sentence.group, "source": sentence.source}
 
 
-def _sft_row(sentence: Sentence) -> dict[str, Any]:
-    return {"prompt": START.rstrip(), "completion": " " + sentence.text, "source": sentence.source}
+def _sft_rows(sentences: Sequence[Sentence]) -> Iterator[dict[str, Any]]:
+    """Every second one follows START, as in sampling; the others stand alone, as the perplexity text does."""
+    for index, sentence in enumerate(sentences):
+        first_word, space, rest = sentence.text.partition(" ")
+        prompt, completion = (first_word, space + rest) if index % 2 else (START.rstrip(), space + sentence.text)
+        yield {"prompt": prompt, "completion": completion, "source": sentence.source}
 
 
 def _rating_row(sentence: Sentence) -> dict[str, Any]:

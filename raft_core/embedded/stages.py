@@ -29,13 +29,13 @@ class Built:
 class Stage:
     """One stage of a world. ``build`` is "module:function", called as ``f(out, inputs, progress) -> Built``.
 
-    ``inputs`` names earlier stages; the function gets their folders. It writes into ``out`` alone.
-    ``outputs`` are paths relative to ``out``.
+    ``outputs`` are paths relative to ``out``, in which alone it writes. ``inputs``: earlier stage → those
+    of its outputs that are read; the function gets the folders of these stages.
     """
 
     build: str
     outputs: tuple[str, ...]
-    inputs: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

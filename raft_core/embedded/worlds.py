@@ -25,27 +25,32 @@ class World:
 WORLDS: Mapping[str, World] = {
     "reviews": World(
         stages={
-            "parts": Stage(
-                "raft_core.embedded.fetch:build_parts", outputs=tuple(part.file for part in PARTS.values())
-            ),
+            "parts": Stage("raft_core.embedded.fetch:build_parts", outputs=tuple(part.file for part in PARTS.values())),
             "data": Stage(
                 "raft_core.embedded.reviews_data:build_data",
                 outputs=(
                     "prompts.train.jsonl", "prompts.held_out.jsonl", "prompts.promotion.jsonl", "perplexity.txt",
                     "sft.jsonl", "ratings.reward.jsonl", "ratings.held_out.jsonl", "ratings.gold.jsonl",
                 ),
-                inputs=("parts",),
+                inputs={"parts": (PARTS["ratings"].file,)},
             ),
             "pretrained": Stage(
-                "raft_core.embedded.smollm:build_pretrained", outputs=("pretrained",), inputs=("parts",)
+                "raft_core.embedded.smollm:build_pretrained",
+                outputs=("pretrained",),
+                inputs={"parts": (PARTS["smollm2"].file,)},
             ),
             "policy": Stage(
-                "raft_core.embedded.reviews_policy:build_policy", outputs=("policy",), inputs=("data", "pretrained")
+                "raft_core.embedded.reviews_policy:build_policy",
+                outputs=("policy",),
+                inputs={"data": ("sft.jsonl", "perplexity.txt"), "pretrained": ("pretrained",)},
             ),
             "reward": Stage(
                 "raft_core.embedded.reviews_rewards:build_rewards",
                 outputs=("reward", "gold", "metrics.json"),
-                inputs=("parts", "data"),
+                inputs={
+                    "parts": (PARTS["minilm"].file,),
+                    "data": ("ratings.reward.jsonl", "ratings.held_out.jsonl", "ratings.gold.jsonl"),
+                },
             ),
         },
         parts={

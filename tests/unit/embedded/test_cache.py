@@ -50,17 +50,20 @@ def test_the_key_follows_inputs_and_source(embedded_cache: Path, write_stage_mod
     write_stage_module("stage_key_a", SOURCE.format(word="a", letters=1))
     write_stage_module("stage_key_b", SOURCE.format(word="a", letters=2))
     plain = Stage("stage_key_a:build", outputs=())
-    fed = Stage("stage_key_a:build", outputs=(), inputs=("data",))
+    fed = Stage("stage_key_a:build", outputs=(), inputs={"data": ("x",)})
 
     def receipt(digest: str) -> Receipt:
-        return Receipt("data", "k", {"x": digest}, (), {}, {})
+        return Receipt("data", "k", {"x": digest, "not read": digest * 2}, (), {}, {})
+
+    def changed_elsewhere(digest: str) -> Receipt:
+        return Receipt("data", "k", {"x": digest, "not read": "other"}, (), {}, {})
 
     keys = [
         stage_key(plain, {}), stage_key(Stage("stage_key_b:build", outputs=()), {}),
         stage_key(fed, {"data": receipt("1")}), stage_key(fed, {"data": receipt("2")}),
     ]  # fmt: skip
     assert len(set(keys)) == 4
-    assert stage_key(fed, {"data": receipt("1"), "other": receipt("3")}) == keys[2]
+    assert stage_key(fed, {"data": changed_elsewhere("1"), "other": receipt("3")}) == keys[2]
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "receipt"])

@@ -128,6 +128,7 @@ def test_the_stage_writes_what_others_read(tmp_path: Path, monkeypatch: pytest.M
     assert len(rows) == 60
     assert set(rows[0]) == {"text", "group", "source"}
     assert {row["group"] for row in rows} == {"negative", "positive"}
-    learned = json.loads((out / "sft.jsonl").read_text().splitlines()[0])
-    assert learned["prompt"] + learned["completion"] == START + learned["completion"].strip()
+    learned = [json.loads(line) for line in (out / "sft.jsonl").read_text().splitlines()]
+    assert sum(row["prompt"] == START.strip() for row in learned) == 240
+    assert all(is_fit(Sentence((row["prompt"] + row["completion"]).removeprefix(START), 0, "")) for row in learned)
     assert len((out / "perplexity.txt").read_text().splitlines()) == 256

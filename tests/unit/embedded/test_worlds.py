@@ -52,10 +52,11 @@ def test_prepare_one_stage_then_resolve(embedded_cache: Path) -> None:
 
 def test_every_stage_exists_after_its_inputs_and_makes_every_part() -> None:
     for world in WORLDS.values():
-        before: set[str] = set()
+        before: dict[str, tuple[str, ...]] = {}
         for name, stage in world.stages.items():
-            assert set(stage.inputs) <= before
-            before.add(name)
+            for earlier, read in stage.inputs.items():
+                assert set(read) <= set(before[earlier])
+            before[name] = stage.outputs
             module, _, function = stage.build.partition(":")
             assert callable(getattr(import_module(module), function))
         for stage_name, path in world.parts.values():
