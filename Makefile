@@ -14,7 +14,8 @@ PYTEST_ARGS ?=
 export PIP_ARGS PYTHON
 
 RUN = sh infra/env.sh run
-PYTEST = $(RUN) python -m pytest -n 2 --dist loadfile
+# Two workers on two cores: a second thread in each would only wait for the other worker's.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) python -m pytest -n 2 --dist loadfile
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
