@@ -80,6 +80,18 @@ def test_a_run_without_its_last_iteration_is_interrupted(
     assert document["reason"] == "1 of 2 iterations are done; raft align goes on from there"
 
 
+def test_a_run_that_validation_stopped_says_where_to_read_why(
+    write_run: Callable[..., Run], raft_json: Callable[..., Any]
+) -> None:
+    run = write_run(iterations=1, finished=False)
+    report = run.folder(1) / "validation_scored.md"
+    report.parent.mkdir(parents=True)
+    report.write_text("# which rows\n")
+    document = raft_json("show")
+    assert (document["status"], document["best"]) == ("stopped", 0)
+    assert document["reason"] == f"validation stopped iteration 1: read {report}"
+
+
 def test_a_held_run_is_running(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:
     with hold(write_run(iterations=1, finished=False)):
         assert raft_json("show")["status"] == "running"
