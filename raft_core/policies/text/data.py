@@ -8,10 +8,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from raft_core.config import FinetuningConfig
 from raft_core.errors import StepError
@@ -188,3 +190,26 @@ def _bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def num_steps(num_sequences: int, config: FinetuningConfig) -> int:
     """Optimiser steps of a whole fine-tuning."""
     return config.epochs * math.ceil(num_sequences / config.batch_size)
+
+
+class MicroBatches(Dataset[dict[str, Any]]):
+    """This rank's micro batches in order. An empty one is a dummy of weight 0: every rank takes every step."""
+
+    def __init__(self, sequences: Sequence[TrainingSequence], config: FinetuningConfig, seed: int, rank: int) -> None:
+        self.sequences, self.config = sequences, config
+        self.shortest = min(range(len(sequences)), key=lambda i: len(sequences[i]))
+        self.items: list[tuple[list[int], int]] = []
+        for step in plan_steps([len(s) for s in sequences], config, seed):
+            num_tokens = sum(len(sequences[i].completion) for ranks in step for micro in ranks for i in micro)
+            self.items += [(micro, num_tokens) for micro in step[rank]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """{batch, num_tokens}: ``num_tokens`` counts the whole optimiser step, over all ranks."""
+        rows, num_tokens = self.items[index]
+        chosen = [self.sequences[i] for i in rows or [self.shortest]]
+        weights = [s.weight if rows else 0.0 for s in chosen]
+        together = collate_packed if self.config.batching == "packed" else collate
+        return {"batch": together([(s.prompt, s.completion) for s in chosen], weights), "num_tokens": num_tokens}

@@ -13,6 +13,8 @@ from torch import Tensor
 
 BLOCK = 256
 """Tokens of one block of the two-level inverse CDF: a block is found first, then a token in it."""
+ROWS = 16
+"""Rows drawn together: their float32 copies stay in the processor's cache."""
 LIKELY = 512
 """Tokens that usually hold top-p of the probability; a whole sort is paid only where they do not."""
 
@@ -31,25 +33,36 @@ def draw(
     logits_NV: Tensor, uniforms_N: Tensor, *, temperature: float, top_k: int = 0, top_p: float = 1.0,
     banned: Tensor | None = None,
 ) -> Draw:  # fmt: skip
-    """One token a row of float32 ``logits_NV``, by ``uniforms_N`` in [0, 1).
+    """One token a row of ``logits_NV``, by ``uniforms_N`` in [0, 1).
 
     ``banned`` token ids have no probability. ``logprobs`` are the model's own (λ = 1, nothing
     filtered or banned), ``sampling_logprobs`` those of the distribution drawn from; at temperature
     0 the likeliest token is certain.
     """
-    total_N = torch.logsumexp(logits_NV, dim=-1)
-    valid_N = torch.isfinite(total_N)
-    allowed_NV = logits_NV if banned is None or not len(banned) else logits_NV.index_fill(1, banned, -math.inf)
+    parts = [
+        _draw(logits_RV.float(), uniforms_R, temperature, top_k, top_p, banned)
+        for logits_RV, uniforms_R in zip(torch.split(logits_NV, ROWS), torch.split(uniforms_N, ROWS), strict=True)
+    ]
+    return Draw(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _draw(
+    logits_RV: Tensor, uniforms_R: Tensor, temperature: float, top_k: int, top_p: float, banned: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens, log-probabilities, sampling log-probabilities and validity of a few float32 rows."""
+    centred_RV = logits_RV - logits_RV.amax(dim=-1, keepdim=True)
+    buffer_RV = torch.exp(centred_RV)
+    total_R = buffer_RV.sum(dim=-1)
+    allowed_RV = centred_RV if banned is None or not len(banned) else centred_RV.index_fill(1, banned, -math.inf)
     if temperature == 0:
-        tokens_N = allowed_NV.argmax(dim=-1)
-        sampling_logprobs_N = torch.zeros_like(total_N)
+        tokens_R = allowed_RV.argmax(dim=-1)
+        sampling_logprobs_R = torch.zeros_like(total_R)
     else:
-        scaled_NV = filtered(allowed_NV / temperature, top_k=top_k, top_p=top_p)
-        largest_N1 = scaled_NV.amax(dim=-1, keepdim=True)
-        weights_NV = torch.exp(scaled_NV - largest_N1)
-        tokens_N, mass_N = _inverse_cdf(weights_NV, uniforms_N)
-        sampling_logprobs_N = _at(scaled_NV - largest_N1, tokens_N) - mass_N.log().float()
-    return Draw(tokens_N, _at(logits_NV, tokens_N) - total_N, sampling_logprobs_N, valid_N)
+        scaled_RV = filtered(torch.div(allowed_RV, temperature, out=buffer_RV), top_k=top_k, top_p=top_p)
+        weights_RV = scaled_RV.sub_(scaled_RV.amax(dim=-1, keepdim=True)).exp_()
+        tokens_R, mass_R = _inverse_cdf(weights_RV, uniforms_R)
+        sampling_logprobs_R = (_at(weights_RV, tokens_R).double() / mass_R).log().float()
+    return tokens_R, _at(centred_RV, tokens_R) - total_R.log(), sampling_logprobs_R, torch.isfinite(total_R)
 
 
 def filtered(logits_NV: Tensor, *, top_k: int, top_p: float) -> Tensor:

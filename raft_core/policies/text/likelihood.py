@@ -7,14 +7,16 @@ sequences alone. Logits are computed at the scored positions only.
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from raft_core.policies.text.data import collate
 from raft_core.policies.text.model import Model, masked_logits
 
-MAX_LOGITS = 1 << 27
-"""Most logits (positions × vocabulary) of one batch: 512 MB in float32."""
+MAX_LOGITS = 1 << 25
+"""Most logits (positions × vocabulary) of one batch: 128 MB in float32."""
 MAX_TOKENS = 1 << 13
 MAX_ROWS = 64
+ROWS = 16
 
 
 @torch.inference_mode()
@@ -33,12 +35,21 @@ def completion_logprobs(
     head = model.get_output_embeddings()
     for rows in _batches(sequences, model.config.get_text_config().vocab_size):
         batch = collate([sequences[row] for row in rows]).to(model.device)
-        logits_NV = masked_logits(model, batch.inputs, batch.predicts_BT, head=head).float() / temperature
-        picked_N = logits_NV.gather(1, batch.targets_N[:, None])[:, 0] - torch.logsumexp(logits_NV, dim=-1)
-        values = iter(picked_N.tolist())
+        logits_NV = masked_logits(model, batch.inputs, batch.predicts_BT, head=head)
+        values = iter(_logprobs(logits_NV, batch.targets_N, temperature))
         for row in rows:
             result[row] = [next(values) for _ in sequences[row][1]]
     return result
+
+
+def _logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> list[float]:
+    """log softmax(logits / λ) at the targets; a few rows at a time, so that no second [N, V] is made."""
+    values: list[float] = []
+    for logits_RV, targets_R in zip(torch.split(logits_NV, ROWS), torch.split(targets_N, ROWS), strict=True):
+        scaled_RV = logits_RV.float() / temperature
+        picked_R = scaled_RV.gather(1, targets_R[:, None])[:, 0]
+        values += (picked_R - torch.logsumexp(scaled_RV, dim=-1)).tolist()
+    return values
 
 
 def windows(ids: Sequence[int], length: int | None) -> Iterator[tuple[Sequence[int], Sequence[int]]]:

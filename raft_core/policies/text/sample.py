@@ -147,9 +147,9 @@ def _prefill(model: Model, prompt_ids: Sequence[Sequence[int]], k: int) -> tuple
 
 
 def _forward(model: Model, ids_NT: Tensor, mask_NT: Tensor, cache: Any) -> tuple[Tensor, Any]:
-    """float32 logits [N, V] of the last position."""
+    """Logits [N, V] of the last position, in the model's dtype."""
     positions_NT = (mask_NT.cumsum(1) - 1).clamp(min=0)[:, -ids_NT.shape[1] :]
     wanted = {"position_ids": positions_NT, "logits_to_keep": 1}
     extra = {name: value for name, value in wanted.items() if name in accepted_arguments(model)}
     out = model(input_ids=ids_NT, attention_mask=mask_NT, past_key_values=cache, use_cache=True, **extra)
-    return out.logits[:, -1].float(), out.past_key_values
+    return out.logits[:, -1], out.past_key_values
