@@ -77,11 +77,15 @@ def load_weights(folder: Path, config: TextPolicyConfig) -> Model:
 
 
 def load_policy(policy: Policy, config: TextPolicyConfig) -> Model:
-    """A plain model that *is* the policy, float32: an adapter is merged into a copy of its base."""
+    """A plain model that *is* the policy, float32: an adapter is merged into a copy of its base.
+
+    Its parameters require gradients, also after peft froze them: torch multiplies [N, 1, H] by a frozen
+    head row by row, copying the whole head for each (half the time of a batch's prefill).
+    """
     model = load_weights(model_folder(policy), config)
     if policy.base is not None:
         model = apply_adapter(model, policy.path, policy.base.digest, trainable=False).merge_and_unload()
-    return model
+    return model.requires_grad_(True)
 
 
 def eos_token_ids(model: Model, tokenizer: Tokenizer) -> frozenset[int]:
