@@ -1,8 +1,8 @@
 """The fork server's side of ``raft_core.launch``: imports the heavy libraries once, forks a child a request.
 
 Run as ``python -m raft_core.forkserver CONNECTION OWNER MODULE…``: a socket's file descriptor, the
-owner's process id, and the modules to import. Nothing here touches a tensor before a fork, so a
-child starts in milliseconds and may still use any device.
+owner's process id, and the modules to import ("!MODULE": to keep from being imported). Nothing
+here touches a tensor before a fork, so a child starts in milliseconds and may still use any device.
 
 Why not ``multiprocessing``'s fork server: it is one per process for everybody, imports the owner's
 main module again in every child (which runs scripts without a ``__main__`` guard twice), gives
@@ -22,6 +22,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -32,6 +33,8 @@ from raft_core.errors import RaftError
 PR_SET_PDEATHSIG = 1
 OWNER_DIED = 113
 """Exit code of a child that found its owner dead; seen by nobody."""
+DISK_FULL = 74
+"""Exit code of a child that could not write, not even why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,15 @@ def _become_child(request: ForkRequest, server: int, owner_fd: int | None, conne
         request.function(request.argument)
         code = 0
     except BaseException as error:
-        traceback.print_exc()
-        request.error.write_text(json.dumps(describe(error)))
+        code = DISK_FULL if "No space left on device" in str(error) else 1
+        with suppress(OSError):
+            request.error.write_text(json.dumps(describe(error)))
+        with suppress(OSError):
+            traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
@@ -166,7 +173,11 @@ def _import_heavy(modules: list[str]) -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     for module in modules:
-        importlib.import_module(module)
+        if module.startswith("!"):
+            sys.modules[module[1:]] = None  # type: ignore[assignment]
+    for module in modules:
+        if not module.startswith("!"):
+            importlib.import_module(module)
     gc.freeze()
 
 

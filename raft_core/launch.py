@@ -29,7 +29,7 @@ from typing import Any
 
 from raft_core import errors
 from raft_core.errors import RaftError, StepError
-from raft_core.forkserver import ForkRequest
+from raft_core.forkserver import DISK_FULL, ForkRequest
 
 PRELOAD = (
     "numpy", "torch", "torch.distributed", "safetensors.torch", "transformers", "transformers.trainer",
@@ -37,6 +37,8 @@ PRELOAD = (
     "deepspeed", "deepspeed.runtime.engine", "deepspeed.runtime.zero.muon.muon_optimizer",
     "raft_core.policies.text.trainer",
 )  # fmt: skip
+KEPT_OUT = ("mlflow", "wandb")
+"""What DeepSpeed imports where it can, and no training here uses: seconds, memory, and MLflow's telemetry."""
 RENDEZVOUS = "RAFT_RENDEZVOUS"
 TAIL_CHARS = 4000
 STOP_TIMEOUT_S = 10.0
@@ -75,9 +77,11 @@ def start(modules: Sequence[str] = PRELOAD) -> None:
             "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not initialise it before a fork
             "TOKENIZERS_PARALLELISM": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
         }
+        named = [*modules, *(f"!{name}" for name in KEPT_OUT)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *modules],
+            [sys.executable, "-m", "raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *named],
             pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
@@ -256,8 +260,10 @@ def _failure(rank: int, code: int, ranks: int, scratch: Path) -> BaseException:
         name = signal.Signals(-code).name
         guess = "its memory was probably exhausted: lower finetuning.micro_batch_size" if name == "SIGKILL" else None
         return StepError(f"{who} was ended by {name}", got=_tail(log), do=guess or f"read {log}")
-    if told is None:
+    if told is None and code != DISK_FULL:
         return StepError(f"{who} ended without a word", got=f"exit code {code}\n{_tail(log)}", do=f"read {log}")
+    if code == DISK_FULL:
+        return StepError(f"the disk is full: {who} could not write", got=scratch, do="free space, then start again")
     if told["kind"] == "MemoryError":
         return MemoryError(f"{who} ran out of memory; lower finetuning.micro_batch_size")
     if told["kind"] == "other":

@@ -118,6 +118,20 @@ def test_memory_that_runs_out_comes_back_as_such(tmp_path: Path) -> None:
         run("raise MemoryError('too much')", tmp_path)
 
 
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    code = "import errno, os; raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
+    with pytest.raises(StepError, match="the disk is full"):
+        run(code, tmp_path)
+    if Path("/dev/full").exists():
+        with pytest.raises(StepError, match="the disk is full"):
+            run("open('/dev/full', 'w', buffering=1).write('x' * 100_000)", tmp_path)
+
+
+def test_what_training_does_not_use_is_not_imported(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="mlflow halted"):
+        run("import mlflow", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

@@ -1,8 +1,6 @@
 """The text backend: what ``raft_core.policies.base.PolicyBackend`` asks for, for causal language models."""
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from raft_core.policies.text import model as models
 from raft_core.policies.text.check import check, model_folder_of
 from raft_core.policies.text.finetune import finetune
 from raft_core.policies.text.likelihood import completion_logprobs, windows
+from raft_core.policies.text.merge import merge
 from raft_core.policies.text.model import memory_errors, numerics
 from raft_core.policies.text.sample import Draft, Rules, complete, sample_seed
 from raft_core.records.artifacts import artifact
@@ -30,17 +29,6 @@ def base_policy(config: TextPolicyConfig) -> Policy:
 def load(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> "LoadedTextPolicy":
     """Load for sampling in ``dtype``; an adapter is merged into a copy of its base, in memory alone."""
     return LoadedTextPolicy(policy, config, dtype)
-
-
-def merge(policy: Policy, config: TextPolicyConfig, out: Path) -> None:
-    """Write base and adapter as one plain float32 checkpoint to ``out``, which appears whole."""
-    from raft_core.policies.text.checkpoint import make_durable, save_full
-
-    aside = out.with_name(f".{out.name}.merging")
-    shutil.rmtree(aside, ignore_errors=True)
-    save_full(models.load_policy(policy, config), None, models.model_folder(policy), aside)
-    make_durable(aside)
-    aside.rename(out)
 
 
 class LoadedTextPolicy:

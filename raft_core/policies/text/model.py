@@ -124,12 +124,18 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _encode_turns(tokenizer: Tokenizer, text: str, system_prompt: str | None) -> list[int]:
+    from jinja2 import TemplateError
+
     turns = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     turns.append({"role": "user", "content": text})
-    return cast(
-        list[int],
-        tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False),
-    )
+    try:
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except TemplateError as error:
+        raise InputError(
+            "the model's chat template refuses these turns", got=error, expected=", ".join(t["role"] for t in turns),
+            do="remove policy.system_prompt, or set policy.chat_template: false",
+        ) from error  # fmt: skip
+    return cast(list[int], ids)
 
 
 def accepted_arguments(model: Model) -> frozenset[str]:

@@ -99,6 +99,13 @@ def test_a_chat_template_is_used(make_checkpoint: Callable[..., Path], tmp_path:
     assert told == ["<unk>", "<unk>", " w5", ".", "<unk>", "<unk>", " w1", "."]
 
 
+def test_a_chat_template_that_refuses_the_system_turn(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + TEMPLATE
+    folder = make_checkpoint(tmp_path / "chat", chat_template=refusing)
+    check(folder, chat_template=True)
+    assert "no system turn" in refused(folder, chat_template=True, system_prompt=" w5")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.999])
 def test_a_checkpoint_cut_in_half(folder: Path, share: float) -> None:
     weights = folder / "model.safetensors"
