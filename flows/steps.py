@@ -4,9 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-import tasks.register
-import tasks.track
-import tasks.version
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -16,9 +13,12 @@ import tasks.check
 import tasks.commit
 import tasks.evaluate
 import tasks.finetune
+import tasks.register
 import tasks.sample
 import tasks.score
 import tasks.select
+import tasks.track
+import tasks.version
 from flows.session import Session
 from raft_core.errors import GateStop, IntegrityError, RaftError, RewardError
 from raft_core.gates import Decision

@@ -1,0 +1,129 @@
+"""The whole flow on the tiny world, with the real Prefect, Great Expectations, DeepSpeed and MLflow."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.align import AlignResult, align_run
+from flows.cli import ENVIRONMENT
+from raft_core import embedded
+from raft_core.loading import load_config
+from raft_core.records.run import read_chain, read_events, read_run
+
+TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+SHORT = [
+    "iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=32", "versioning.enabled=false",
+    "evaluation.bootstrap_resamples=200",
+]  # fmt: skip
+
+
+def short_run(workspace: Path, name: str, *overrides: str) -> AlignResult:
+    config = load_config(TINY, [*SHORT, *overrides])
+    for world in embedded.worlds_of(config):
+        embedded.prepare(world)
+    return align_run(config, name=name, workspace=workspace, tracking_uri=f"sqlite:///{workspace}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    short_run(folder, "first")
+    return folder
+
+
+def steps(workspace: Path, run: str, iteration: int) -> dict[str, dict[str, Any]]:
+    events = read_events(read_run(workspace / "runs" / run), "step")
+    return {event["step"]: event for event in events if event["iteration"] == iteration}
+
+
+def test_a_run_that_differs_in_its_selector_samples_nothing_anew_at_first(workspace: Path) -> None:
+    short_run(workspace, "selector", "selection={type: best_then_top, fraction: 0.5}")
+    first = steps(workspace, "selector", 0)
+    assert (first["sample"]["reused"], first["score"]["reused"]) == (True, True)
+    assert not first["finetune"]["reused"]
+    assert steps(workspace, "selector", -1)["evaluate"]["reused"]
+    assert not steps(workspace, "selector", 1)["sample"]["reused"]
+    chains = [read_chain(read_run(workspace / "runs" / name)) for name in ("first", "selector")]
+    samples, selected = "tables/samples.parquet", "tables/selected.parquet"
+    assert chains[0][1].outputs[samples] == chains[1][1].outputs[samples]
+    assert chains[0][1].outputs[selected] != chains[1][1].outputs[selected]
+
+
+def test_the_same_configuration_gives_the_same_bytes(workspace: Path, tmp_path: Path) -> None:
+    short_run(tmp_path, "elsewhere")
+    here = [commit.digest for commit in read_chain(read_run(workspace / "runs" / "first"))]
+    there = [commit.digest for commit in read_chain(read_run(tmp_path / "runs" / "elsewhere"))]
+    assert here == there
+
+
+def test_mlflow_knows_every_iteration_once(workspace: Path) -> None:
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+    experiment = client.get_experiment_by_name("raft")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'first'")
+    history = client.get_metric_history(run.info.run_id, "reward")
+    assert [point.step for point in history] == [-1, 0, 1]
+    assert run.data.params["sampling.samples_per_prompt"] == "4"
+    assert {"perplexity", "kl", "distinct_1", "gold_reward", "seconds_sample", "acceptance"} <= run.data.metrics.keys()
+
+
+@pytest.fixture
+def prefect_server(tmp_path: Path) -> Iterator[str]:
+    """A Prefect server of its own on a free loopback port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, **ENVIRONMENT, "PREFECT_HOME": str(tmp_path / "prefect")}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not healthy(f"http://127.0.0.1:{port}/api/health"):
+            assert server.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def healthy(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+@pytest.mark.full
+def test_a_prefect_server_shows_the_run(prefect_server: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "RAFT_WORKSPACE": str(tmp_path)}
+    raft = str(Path(sys.executable).with_name("raft"))
+    command = [raft, "align", str(TINY), "--name", "served", *SHORT, "iterations=1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    asked = (
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client:\n"
+        "    for run in client.read_flow_runs(): print(run.name, run.state_name)\n"
+        "    for run in client.read_task_runs(): print(run.name, run.state_name)\n"
+        "    for artifact in client.read_artifacts(): print(artifact.key)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout.splitlines()
+    assert "served Completed" in told
+    for step in ("sample", "score", "select", "finetune", "evaluate", "commit", "track"):
+        assert f"iteration 0 · {step} Completed" in told
+    assert {"served-progress", "served-scorecard", "served-records"} <= set(told)
