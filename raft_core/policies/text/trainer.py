@@ -243,13 +243,16 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
 
 
 def gathered_state(model: Model, *, to_rank: int, stage: int) -> dict[str, torch.Tensor]:
-    """Trained parameters and buffers, by name, on rank 0 alone; parameter by parameter under ZeRO-3."""
+    """Trained parameters and saved buffers, by name, on rank 0 alone; parameter by parameter under ZeRO-3."""
     state: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             with GatheredParameters([parameter], enabled=stage == 3):
                 if to_rank == 0:
                     state[name] = parameter.detach().cpu().clone()
+    if to_rank == 0:
+        saved = model.state_dict().keys()
+        state |= {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers() if name in saved}
     return state
 
 
