@@ -10,6 +10,8 @@ from flows.views.text import harmless, number
 from raft_core.records.lineage import Counts, Lineage, Link
 from raft_core.records.run import BASE
 
+MOST_SOURCES = 2
+
 
 def show_lineage(lineage: Lineage) -> RenderableType:
     """One row a commit, each naming the one below it."""
@@ -52,4 +54,7 @@ def _made_from(link: Link) -> Text:
 
 def _sources(sources: Mapping[str, int] | None) -> str:
     named = [harmless(source, 60) for source in sources or () if source]
-    return f" of {', '.join(named)}" if named else ""
+    if not named:
+        return ""
+    rest = f" and {len(named) - MOST_SOURCES:,} more" if len(named) > MOST_SOURCES else ""
+    return f" of {', '.join(named[:MOST_SOURCES])}{rest}"

@@ -10,7 +10,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.progress import duration
 from flows.views.run import Row, RunView
 from flows.views.text import harmless, number, percent, sparkline
 
@@ -37,7 +36,9 @@ def _interval(row: Row, name: str) -> str:
 
 
 def _took(row: Row) -> str:
-    return duration(row["seconds"]) if row.get("seconds") else "–"
+    """Minutes and seconds, as a clock shows them."""
+    seconds = round(row.get("seconds") or 0)
+    return f"{seconds // 60}:{seconds % 60:02d}" if seconds else "–"
 
 
 COLUMNS = (
@@ -84,7 +85,7 @@ def _table(view: RunView, width: int) -> Table:
     most = 2 if width >= WIDE else 1 if width >= MIDDLE else 0
     columns = [column for column in COLUMNS if column.rank <= most]
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    table.add_column("iteration")
+    table.add_column("iteration", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
     for row in view.rows:
