@@ -48,7 +48,7 @@ def prompt(text: str) -> bytes:
 
 
 PROMPT_FILES: dict[str, tuple[list[bytes] | None, str]] = {
-    "missing": (None, "no such"),
+    "missing": (None, "missing prompts file"),
     "empty": ([], "no prompt"),
     "not UTF-8": ([prompt("good"), b'{"text": "\xff\xfe"}'], "UTF-8"),
     "no text": ([b'{"body": "a film"}'], "text"),

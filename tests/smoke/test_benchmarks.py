@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from raft_core.loading import load_config
+
 pytestmark = pytest.mark.full
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +48,10 @@ def test_the_plain_loop_does_the_same_work_as_the_pipeline(tmp_path: Path, short
     (ours,), (plain,) = (result[side][0]["rows"] for side in ("ours", "plain"))
     assert set(plain["seconds"]) == {"sample", "score", "finetune", "evaluate"} <= set(ours["seconds"])
     assert all(seconds > 0 for seconds in plain["seconds"].values())
-    assert 8 * 4 <= plain["tokens"] <= 8 * 4 * 12
-    assert 8 * 4 <= ours["tokens"] <= 8 * 4 * 12
+    sampling = load_config(short_config).sampling
+    rows = 8 * sampling.samples_per_prompt
+    assert rows <= plain["tokens"] <= rows * sampling.max_new_tokens
+    assert rows <= ours["tokens"] <= rows * sampling.max_new_tokens
     assert plain["perplexity"] == pytest.approx(ours["perplexity"], rel=0.05)
 
 
