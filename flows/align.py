@@ -1,6 +1,7 @@
 """The loop of Algorithm 1, made durable: what is finished is never done again."""
 
 import os
+import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def align_run(
     with hold(run):
         for commit in read_chain(run):
             verify_outputs(run, commit)
+            shutil.rmtree(run.folder(commit.iteration) / "work", ignore_errors=True)
         if (decision := decide(run)) and not decision.go_on and is_finished(run):
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
         session = Session(run, workspace, tracking_uri, reporter or Reporter())

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of
@@ -16,6 +17,7 @@ from tasks.shards import batch_plan
 
 def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
     """Write the iteration's ``commit.json``, then drop its scratch. Nothing in it depends on a clock."""
+    _sweep(it.folder)
     names = [f"tables/{name}.parquet" for name in SCHEMAS] + ["policy", "finetune.json", "report.json"]
     outputs = {name: digest_of(it.folder / name) for name in names if (it.folder / name).exists()}
     made = it.policy if it.number == BASE else next_policy(it, outputs["policy"])
@@ -36,6 +38,17 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
         },
     )
     shutil.rmtree(it.work, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writes that were killed left behind, so that DVC never takes it for a table."""
+    for path in [*folder.glob(".*"), *(folder / "tables").glob(".*")]:
+        if path.name == ".gitignore":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _named(policy: Policy, source: str | None) -> dict[str, str | None]:
