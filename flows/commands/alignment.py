@@ -1,0 +1,79 @@
+"""``raft align``, ``repro``, ``prepare``: bring a run about."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import exits
+from flows.commands.common import AsJson, ConfigFile, Overrides, Quiet, show_end, tracking_uri, workspace_folder
+
+app = typer.Typer()
+
+
+@app.command()
+def align(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="The run lives in runs/NAME; none: CONFIG-digest.")] = None,
+    receipt: Annotated[Path | None, typer.Option(help="For dvc.yaml: write how it ended; a stop is then 0.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Align a model: start a run, or go on with it where it was interrupted."""
+    from flows.progress import reporter
+    from flows.views.run import check_name
+    from raft_core.embedded import prepare as prepare_world
+    from raft_core.embedded import worlds_of
+    from raft_core.loading import default_run_name, load_config
+    from raft_core.records.run import open_run
+
+    workspace, settled = workspace_folder(), load_config(config, overrides or ())
+    run_name = default_run_name(settled) if name is None else check_name(name)
+    if (workspace / "runs" / run_name).exists():
+        open_run(workspace / "runs", run_name, settled)
+    watching = reporter(quiet=quiet or as_json)
+    for world in worlds_of(settled):
+        prepare_world(world, progress=watching.say)
+
+    from flows.align import align_run
+
+    result = align_run(
+        settled, name=run_name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=watching
+    )
+    if receipt is not None:
+        from flows.stages import write_align_receipt
+
+        write_align_receipt(receipt, workspace, run_name)
+    else:
+        show_end(workspace, run_name, nothing_to_do=result.nothing_to_do, as_json=as_json)
+        if result.status == "stopped":
+            raise typer.Exit(exits.STOPPED_BY_GATE)
+
+
+@app.command()
+def repro() -> None:
+    """Bring the default run about through DVC: dvc.yaml, skipping what is unchanged."""
+    from flows.stages import ALIGN_RECEIPT, aligned_run
+    from flows.stages import repro as run_dvc
+
+    workspace = workspace_folder()
+    nothing_to_do = run_dvc(workspace)
+    show_end(workspace, aligned_run(workspace / ALIGN_RECEIPT), nothing_to_do=nothing_to_do, as_json=False)
+
+
+@app.command()
+def prepare(
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="reviews or tiny.")],
+    stage: Annotated[list[str] | None, typer.Option(help="Only this stage and what it needs; may be repeated.")] = None,
+    receipt: Annotated[Path | None, typer.Option(help="Write what was prepared there (for dvc.yaml).")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare the parts of an embedded world: fetch, convert, train."""
+    from flows.progress import reporter
+    from flows.stages import write_parts_receipt
+    from raft_core.embedded import prepare as prepare_world
+
+    receipts = prepare_world(world, stages=stage or None, progress=reporter(quiet=quiet).say)
+    if receipt is not None:
+        write_parts_receipt(receipt, {name: receipts[name] for name in (stage or receipts)})

@@ -1,0 +1,50 @@
+"""What the commands share: their arguments, where they work, how they print. Here the environment is read."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="sampling.top_p=0.9")]
+RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Its name; none: the latest.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def workspace_folder() -> Path:
+    """Where runs/, mlflow.db and .dvc lie: RAFT_WORKSPACE, else the current directory."""
+    return Path(os.environ.get("RAFT_WORKSPACE") or ".").expanduser().absolute()
+
+
+def tracking_uri(workspace: Path) -> str:
+    """MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
+
+
+def standard_output() -> Console:
+    """Standard output: as wide as the terminal; 120 characters in a log."""
+    console = Console(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=120)
+
+
+def print_json(document: Any) -> None:
+    """ASCII only, so that no character of a model's output can steer the terminal."""
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def show_end(workspace: Path, name: str, *, nothing_to_do: bool, as_json: bool) -> None:
+    from flows.views.run import find_run, view_run
+    from flows.views.table import print_run, what_next
+
+    view, console = view_run(find_run(workspace, name)), standard_output()
+    if as_json:
+        return print_json(view.as_json())
+    if nothing_to_do:
+        console.print(f"nothing had to be done: run {name} is complete and every byte of it verifies", markup=False)
+    print_run(console, view)
+    console.print(what_next(name, tracking_uri(workspace)), markup=False, soft_wrap=True)

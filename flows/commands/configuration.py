@@ -1,0 +1,31 @@
+"""``raft config …``: show and check configurations."""
+
+import typer
+
+from flows.commands.common import ConfigFile, Overrides
+
+app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
+
+
+@app.command("show")
+def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the resolved configuration, every default written out."""
+    from raft_core.loading import dump_config, load_config
+
+    typer.echo(dump_config(load_config(config, overrides or ())), nl=False)
+
+
+@app.command("validate")
+def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check a configuration; every fault is told at once."""
+    from raft_core.loading import default_run_name, load_config
+
+    typer.echo(f"{config} is valid; its run is called {default_run_name(load_config(config, overrides or ()))}")
+
+
+@app.command("reference", hidden=True)
+def config_reference() -> None:
+    """Print the reference of every key as Markdown (docs/configuration.md)."""
+    from flows.reference import reference
+
+    typer.echo(reference(), nl=False)
