@@ -9,6 +9,7 @@
     ├── PartsError (OSError)                an embedded part that could not be fetched
     ├── RewardError (RuntimeError)          a reward that cannot be loaded, or fails on too many samples
     ├── GateStop (RuntimeError)             a validation suite or a gate that stopped the run
+    ├── LedgerMovedError (RuntimeError)     another entry came while one was being decided on
     └── StepError (RuntimeError)            a step that failed for any other reason
 
 Each is picklable (Prefect and the training child send them between processes).
@@ -70,6 +71,10 @@ class RewardError(RaftError, RuntimeError):
 
 class GateStop(RaftError, RuntimeError):
     """A validation suite or a gate stopped the run; everything finished is kept."""
+
+
+class LedgerMovedError(RaftError, RuntimeError):
+    """Another entry came into the ledger since it was read; nothing was written."""
 
 
 class StepError(RaftError, RuntimeError):

@@ -26,6 +26,11 @@ def tracking_uri(workspace: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
 
 
+def ledger_uri(workspace: Path) -> str:
+    """Where the ledger of promotions is kept: RAFT_LEDGER (a file, or postgresql://…), else in the workspace."""
+    return os.environ.get("RAFT_LEDGER") or str(workspace / "ledger.jsonl")
+
+
 def standard_output() -> Console:
     """Standard output: as wide as the terminal; 120 characters in a log."""
     console = Console(highlight=False)
