@@ -57,7 +57,7 @@ def _section(model: type[BaseModel], path: str) -> str:
     if fields:
         lines += ["", "| key | type | default | bounds | meaning |", "|---|---|---|---|---|"]
     for name, field in fields.items():
-        cells = (f"`{name}`", _type(field.annotation), _default(field), _bounds(field), _one_line(field.description))
+        cells = (f"`{name}`", _type(field.annotation), _default(field), _bounds(field), _meaning(field))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -121,6 +121,12 @@ def _nested_metadata(annotation: Any) -> Iterator[Any]:
         if get_origin(inner) is Annotated:
             for rule in get_args(inner)[1:]:
                 yield from getattr(rule, "metadata", [rule])
+
+
+def _meaning(field: FieldInfo) -> str:
+    """What a key does; of a part without a word of its own, what the part is."""
+    models = list(_models(field.annotation))
+    return _one_line(field.description or (models[0].__doc__ if len(models) == 1 else "see below" if models else ""))
 
 
 def _one_line(text: str | None) -> str:

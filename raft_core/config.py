@@ -21,6 +21,9 @@ def _compiles(pattern: str) -> str:
 
 
 RegularExpression = Annotated[str, AfterValidator(_compiles)]
+ScoredText = Annotated[
+    Literal["completion", "prompt_and_completion"], Field(description="what the reward reads")
+]
 
 
 class Step(BaseModel):
@@ -55,7 +58,7 @@ class PromptsConfig(Step):
 
     train: str = Field(description="a file, or embedded:WORLD/prompts.train")
     held_out: str | None = Field(None, description="a file; none: a share of train is set apart")
-    text_column: str = "text"
+    text_column: str = Field("text", description="of JSON lines and Parquet; ignored for plain text")
     held_out_share: Fraction = Field(0.1, description="share of train set apart when held_out is none")
     promotion_share: Share = Field(0.0, description="share of train set apart for promotion alone")
     max_held_out: int = Field(256, ge=1, description="held-out prompts used in every evaluation")
@@ -67,12 +70,12 @@ class SamplingConfig(Step):
     prompts_per_iteration: int = Field(48, ge=1, description="b of the paper")
     samples_per_prompt: int = Field(8, ge=1, description="K of the paper")
     temperature: float = Field(0.85, ge=0, le=10, description="λ of the paper; 0 is greedy")
-    top_p: Fraction = 1.0
+    top_p: Fraction = Field(1.0, description="smallest set of tokens with this probability; 1: all")
     top_k: int = Field(0, ge=0, description="0: no limit")
-    max_new_tokens: int = Field(128, ge=1)
-    min_new_tokens: int = Field(0, ge=0)
+    max_new_tokens: int = Field(128, ge=1, description="a completion that reaches it is cut: finish reason length")
+    min_new_tokens: int = Field(0, ge=0, description="no end of sequence before so many")
     stop: tuple[str, ...] = Field((), description="a completion ends after the first of these strings")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the weights that are sampled from")
     shard_prompts: int = Field(16, ge=1, description="prompts of one shard: its composition never changes")
     batch_prompts: int | Literal["auto"] = Field("auto", description="prompts of a shard decoded together; auto: all")
 
@@ -94,14 +97,14 @@ class RewardConfig(Step):
     """What every reward has: a name (the column of its scores) and a weight in the sum."""
 
     name: str = Field("", pattern=r"^[A-Za-z0-9_\-]*$", description="none: its type")
-    weight: float = 1.0
+    weight: float = Field(1.0, description="factor of its score in the sum; may be negative")
 
 
 class FunctionRewardConfig(RewardConfig):
     """A plain Python function: ``module:function``, or ``path/to/file.py:function``."""
 
     type: Literal["function"] = "function"
-    function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$")
+    function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$", description="module:function, or path/to/file.py:function")
     batched: bool = Field(True, description="true: lists in, a list out; false: one sample at a time")
     files: tuple[str, ...] = Field((), description="what else the function reads; a change of it scores anew")
 
@@ -112,9 +115,9 @@ class ClassifierRewardConfig(RewardConfig):
     type: Literal["classifier"] = "classifier"
     model: str = Field(description="a folder, or embedded:WORLD/reward")
     label: str | None = Field(None, description="which output; none: the only one")
-    text: Literal["completion", "prompt_and_completion"] = "prompt_and_completion"
-    batch_size: int = Field(64, ge=1)
-    max_tokens: int = Field(256, ge=1)
+    text: ScoredText = "prompt_and_completion"
+    batch_size: int = Field(64, ge=1, description="texts of one forward pass")
+    max_tokens: int = Field(256, ge=1, description="longer texts are cut by the tokenizer")
 
 
 class LinearRewardConfig(RewardConfig):
@@ -122,7 +125,7 @@ class LinearRewardConfig(RewardConfig):
 
     type: Literal["linear"] = "linear"
     model: str = Field(description="a folder, or embedded:WORLD/gold")
-    text: Literal["completion", "prompt_and_completion"] = "prompt_and_completion"
+    text: ScoredText = "prompt_and_completion"
 
 
 class LexiconRewardConfig(RewardConfig):
@@ -130,7 +133,7 @@ class LexiconRewardConfig(RewardConfig):
 
     type: Literal["lexicon"] = "lexicon"
     file: str | None = Field(None, description="lines of WORD<tab>SCORE; none: VADER")
-    text: Literal["completion", "prompt_and_completion"] = "prompt_and_completion"
+    text: ScoredText = "prompt_and_completion"
 
 
 AnyRewardConfig = Annotated[
@@ -142,8 +145,8 @@ AnyRewardConfig = Annotated[
 class ScoringConfig(Step):
     """The rewards that select, and the gold rewards that only watch."""
 
-    rewards: tuple[AnyRewardConfig, ...] = Field(min_length=1)
-    gold: tuple[AnyRewardConfig, ...] = ()
+    rewards: tuple[AnyRewardConfig, ...] = Field(min_length=1, description="their weighted sum ranks the candidates")
+    gold: tuple[AnyRewardConfig, ...] = Field((), description="told in every evaluation, never seen by selection")
     max_failed_share: Share = Field(0.05, description="the run stops when more samples than this cannot be scored")
 
     @model_validator(mode="after")
@@ -164,10 +167,10 @@ class ValidationConfig(Step):
 
     min_valid_per_prompt: int = Field(1, ge=1, description="a prompt with fewer valid samples is dropped, counted")
     min_prompt_coverage: Share = Field(0.5, description="share of prompts that must reach the selected set")
-    reward_min: float | None = None
-    reward_max: float | None = None
-    min_completion_chars: int = Field(1, ge=0)
-    max_quarantined_share: Share = 0.25
+    reward_min: float | None = Field(None, description="a lower reward quarantines its sample; none: no bound")
+    reward_max: float | None = Field(None, description="a higher reward quarantines its sample; none: no bound")
+    min_completion_chars: int = Field(1, ge=0, description="a shorter completion is quarantined")
+    max_quarantined_share: Share = Field(0.25, description="the run stops when more samples than this are")
     min_stop_share: Share = Field(0.0, description="share of samples whose response ended")
     max_length_drift: float = Field(3.0, gt=1, description="mean length against the previous iteration, as a factor")
     max_duplicate_share: Share = Field(0.9, description="share of samples equal to another of their prompt")
@@ -198,7 +201,7 @@ class BestThenTopConfig(Step):
     """The best of each prompt, then the best fraction of those (paper, diffusion)."""
 
     type: Literal["best_then_top"] = "best_then_top"
-    fraction: Fraction = 0.8
+    fraction: Fraction = Field(0.8, description="of the best ones, by reward")
 
 
 class AllBestConfig(Step):
@@ -212,7 +215,7 @@ class ThresholdConfig(Step):
     """All with a reward of at least ``threshold``."""
 
     type: Literal["threshold"] = "threshold"
-    threshold: float
+    threshold: float = Field(description="smallest reward that is kept")
 
 
 SelectionConfig = Annotated[
@@ -224,10 +227,10 @@ SelectionConfig = Annotated[
 class LoraConfig(Step):
     """Low-rank adapters on all linear layers; one adapter is carried on over the iterations."""
 
-    r: int = Field(8, ge=1)
-    alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    r: int = Field(8, ge=1, description="rank of the update")
+    alpha: int = Field(16, ge=1, description="the update is scaled by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the input of the update, in training")
+    targets: tuple[str, ...] | Literal["all-linear"] = Field("all-linear", description="module names; never the head")
 
 
 class FinetuningConfig(Step):
@@ -235,24 +238,24 @@ class FinetuningConfig(Step):
 
     lora: LoraConfig | None = Field(LoraConfig(), description="none: all weights are trained")
     merge: bool = Field(False, description="also write the last policy as a plain checkpoint")
-    learning_rate: float = Field(3.5e-4, gt=0, lt=1)
+    learning_rate: float = Field(3.5e-4, gt=0, lt=1, description="of AdamW, at the first step")
     schedule: Literal["linear_over_run", "linear", "constant"] = Field(
         "linear_over_run", description="linear_over_run: falls over all iterations; linear: over each (LMFlow)"
     )
-    warmup_steps: int = Field(0, ge=0)
-    epochs: int = Field(1, ge=1)
+    warmup_steps: int = Field(0, ge=0, description="optimiser steps of an iteration before the full rate")
+    epochs: int = Field(1, ge=1, description="passes over the filtered set in an iteration")
     batch_size: int = Field(16, ge=1, description="sequences of one optimiser step, over all ranks")
     micro_batch_size: int | None = Field(None, ge=1, description="sequences of one forward pass a rank; none: all")
-    batching: Literal["length_grouped", "packed"] = "length_grouped"
-    max_grad_norm: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    adam_betas: tuple[float, float] = (0.9, 0.99)
+    batching: Literal["length_grouped", "packed"] = Field("length_grouped", description="how a batch is filled")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    adam_betas: tuple[float, float] = Field((0.9, 0.99), description="of AdamW")
     loss_temperature: float | Literal["sampling"] = Field(
         "sampling", description="logits are divided by it in the loss; sampling: the sampling's λ; 1 is the paper's"
     )
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the forward pass; weights stay float32")
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    ranks: int = Field(1, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO: what the ranks share out")
+    ranks: int = Field(1, ge=1, description="training processes; a part of the numerics class")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -277,9 +280,9 @@ class EvaluationConfig(Step):
     """The scorecard on held-out prompts, the same ones every iteration."""
 
     perplexity_text: str | None = Field(None, description="a file of held-out texts, or embedded:WORLD/perplexity")
-    max_perplexity_texts: int = Field(256, ge=1)
-    bootstrap_resamples: int = Field(2000, ge=100)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    max_perplexity_texts: int = Field(256, ge=1, description="the first so many are used")
+    bootstrap_resamples: int = Field(2000, ge=100, description="resamples behind each interval")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of each interval")
 
 
 class GatesConfig(Step):
@@ -298,14 +301,14 @@ class GatesConfig(Step):
 class TrackingConfig(Step):
     """MLflow. The address is MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
 
-    experiment: str = "raft"
+    experiment: str = Field("raft", description="name of the MLflow experiment; created if missing")
     model_name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.\-]+$", description="registered model; none: raft-NAME")
 
 
 class VersioningConfig(Step):
     """DVC."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="false: no pointers, nothing in DVC")
     push: bool = Field(True, description="push each iteration to the default remote")
 
 
@@ -313,8 +316,8 @@ class RaftConfig(Step):
     """A whole alignment run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$", description="first part of the run's name")
-    seed: int = Field(0, ge=0, lt=2**31)
-    iterations: int = Field(5, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31, description="every random choice of the run follows from it")
+    iterations: int = Field(5, ge=1, description="at most; a gate may stop earlier")
     policy: PolicyConfig
     prompts: PromptsConfig
     sampling: SamplingConfig = SamplingConfig()

@@ -368,3 +368,7 @@ def test_the_committed_reference_is_up_to_date() -> None:
     assert (ROOT / "docs" / "configuration.md").read_text() == reference(), (
         "run: raft config reference > docs/configuration.md"
     )
+
+
+def test_every_key_of_the_reference_has_a_meaning() -> None:
+    assert [line for line in reference().splitlines() if line.startswith("| `") and line.endswith("|  |")] == []
