@@ -24,7 +24,8 @@ from typing import Any
 
 from benchmarks.page import table
 from benchmarks.plain_loop import Settings
-from raft_core.config import ClassifierRewardConfig, LexiconRewardConfig, RaftConfig
+from raft_core.config import RaftConfig
+from raft_core.config.scoring import ClassifierRewardConfig, LexiconRewardConfig
 from raft_core.embedded import prepare, resolve, worlds_of
 from raft_core.loading import load_config
 from raft_core.prompts import draw, split_prompts

@@ -14,7 +14,7 @@ from raft_core.config import RaftConfig
 HEAD = """\
 # Configuration
 
-Generated from `raft_core/config.py` by `raft config reference`; do not edit.
+Generated from `raft_core/config/` by `raft config reference`; do not edit.
 
 A configuration is a YAML file. `extends: other.yaml` starts from another one, and dotted overrides come on
 top: `raft align configs/reviews.yaml sampling.samples_per_prompt=16`. Unknown keys, wrong types and

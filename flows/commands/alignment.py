@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows import exits
-from flows.commands.common import AsJson, ConfigFile, Overrides, Quiet, show_end, tracking_uri, workspace_folder
+from flows.commands.shell import AsJson, ConfigFile, Overrides, Quiet, show_end, tracking_uri, workspace_folder
 
 app = typer.Typer()
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.commands.common import ConfigFile, Overrides
+from flows.commands.shell import ConfigFile, Overrides
 
 app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 

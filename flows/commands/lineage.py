@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.common import AsJson, print_json, standard_output, tracking_uri, workspace_folder
+from flows.commands.shell import AsJson, print_json, standard_output, tracking_uri, workspace_folder
 
 app = typer.Typer(help="Where a model comes from.", no_args_is_help=True)
 

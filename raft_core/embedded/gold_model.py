@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_core.config import LinearRewardConfig
+from raft_core.config.scoring import LinearRewardConfig
 from raft_core.rewards.linear import load, save
 from raft_core.types import Prompt
 

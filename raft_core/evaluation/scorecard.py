@@ -33,7 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raft_core.config import AllBestConfig, RaftConfig, ThresholdConfig, reward_name
+from raft_core.config import AllBestConfig, RaftConfig, ThresholdConfig
+from raft_core.config.scoring import reward_name
 from raft_core.evaluation import divergence, diversity
 from raft_core.evaluation.statistics import NOTHING, Interval, bootstrap_mean, paired_gain
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Literal, Protocol
 
-from raft_core.config import RewardConfig
+from raft_core.config.scoring import RewardConfig
 from raft_core.records.artifacts import json_digest
 from raft_core.records.steps import code_digest
 from raft_core.types import Prompt

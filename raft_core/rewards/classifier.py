@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raft_core.config import ClassifierRewardConfig
+from raft_core.config.scoring import ClassifierRewardConfig
 from raft_core.embedded import resolve
 from raft_core.errors import ConfigError, InputError
 from raft_core.records.artifacts import folder_digest

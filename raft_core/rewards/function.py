@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raft_core.config import FunctionRewardConfig
+from raft_core.config.scoring import FunctionRewardConfig
 from raft_core.errors import RewardError
 from raft_core.records.artifacts import digest_of
 from raft_core.rewards.base import reward_identity

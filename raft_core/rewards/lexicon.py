@@ -13,7 +13,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from raft_core.config import LexiconRewardConfig
+from raft_core.config.scoring import LexiconRewardConfig
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
 from raft_core.records.artifacts import file_digest, json_digest

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from raft_core.config import LinearRewardConfig, Step
+from raft_core.config.base import Step
+from raft_core.config.scoring import LinearRewardConfig
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
 from raft_core.records.artifacts import folder_digest, write_bytes, write_json

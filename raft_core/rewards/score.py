@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raft_core.config import RewardConfig, ScoringConfig, reward_name
+from raft_core.config.scoring import RewardConfig, ScoringConfig, reward_name
 from raft_core.errors import IntegrityError, RaftError, RewardError
 from raft_core.records.tables import SCORED
 from raft_core.rewards.base import RewardFn, load_reward

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from raft_core.config import BestOfKConfig, RaftConfig, reward_name
+from raft_core.config import BestOfKConfig, RaftConfig
+from raft_core.config.scoring import reward_name
 from raft_core.errors import ConfigError
 from raft_core.loading import check_config
 

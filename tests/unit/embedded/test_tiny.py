@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import LexiconRewardConfig
+from raft_core.config.scoring import LexiconRewardConfig
 from raft_core.embedded import prepare, resolve
 from raft_core.embedded.tiny_grammar import CARELESS_WORD, DEEDS, all_prompts, draw_review, lexicon, vocabulary
 from raft_core.embedded.tiny_policy import make_tokenizer

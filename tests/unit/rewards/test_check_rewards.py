@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from raft_core.config import RaftConfig, ScoringConfig
+from raft_core.config import RaftConfig
+from raft_core.config.scoring import ScoringConfig
 from raft_core.errors import ConfigError, InputError, RewardError
 from raft_core.loading import check_config
 from raft_core.rewards.base import REWARDS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import ClassifierRewardConfig
+from raft_core.config.scoring import ClassifierRewardConfig
 from raft_core.errors import ConfigError, InputError
 from raft_core.rewards.classifier import load
 from raft_core.types import Prompt

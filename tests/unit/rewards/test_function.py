@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import FunctionRewardConfig
+from raft_core.config.scoring import FunctionRewardConfig
 from raft_core.errors import RewardError
 from raft_core.rewards.function import load
 from raft_core.types import Prompt

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import LexiconRewardConfig
+from raft_core.config.scoring import LexiconRewardConfig
 from raft_core.errors import InputError
 from raft_core.rewards.lexicon import load
 from raft_core.types import Prompt

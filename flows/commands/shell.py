@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, where they work, how they print. Here the environment is read."""
+"""What the commands share with the shell: arguments, where they work, how they print. Here the environment is read."""
 
 import json
 import os
