@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from dvc.repo import Repo
 
 from raft_core.errors import IntegrityError, StepError
 from raft_core.records.artifacts import digest_of, folder_files
+from raft_core.records.erasure import digests_since
 from raft_core.records.run import Run, read_chain, read_events, record_event
 from raft_core.types import content_id
 
@@ -39,7 +40,7 @@ CONFIG = """[core]
 """
 """``.dvc/config`` of a workspace that has none: a folder beside ``.dvc`` is the remote."""
 
-IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/runs/.steps/\n/runs/**/work/\n"
+IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/runs/.steps/\n/runs/.index/\n/runs/**/work/\n"
 """``.dvcignore`` of such a workspace: folders of many files in which DVC would look for pointers."""
 
 logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -133,10 +134,13 @@ def pointer_md5(pointer: Path) -> str:
         raise IntegrityError(f"no DVC pointer: {pointer}", got=error, do="restore it from git") from error
 
 
-def content_md5(payload: Path) -> str:
-    """What DVC calls the folder ``payload``: the md5 of its listing, hashed from the bytes now."""
+def content_md5(payload: Path, hashed: Callable[[Path], str] | None = None) -> str:
+    """What DVC calls the folder ``payload``: the md5 of its listing, hashed from the bytes now.
+
+    ``hashed`` gives the md5 of a file (who hashes many files has done so already).
+    """
     files = {file.relative_to(payload).as_posix(): file for file in folder_files(payload)}
-    listing = [{"md5": _file_md5(file), "relpath": name} for name, file in sorted(files.items())]
+    listing = [{"md5": (hashed or _file_md5)(file), "relpath": name} for name, file in sorted(files.items())]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
@@ -225,7 +229,7 @@ def _check_commit(payload: Path) -> None:
     path = payload.parent / "commit.json"
     if not path.exists():
         return
-    for name, expected in json.loads(path.read_bytes())["outputs"].items():
+    for name, expected in digests_since(payload.parent, json.loads(path.read_bytes())["outputs"]).items():
         output = payload.parent / name
         if output.is_relative_to(payload) and (got := digest_of(output)) != expected:
             raise IntegrityError(

@@ -25,6 +25,7 @@ from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.loading import check_config, computed_part, config_digest, dump_config
 from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
+from raft_core.records.erasure import digests_since
 
 BASE = -1
 COMMIT_FORMAT = 1
@@ -88,7 +89,10 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
             aside.write_text(dump_config(config), encoding="utf-8")
     old = read_run(run.path).config
     if config_digest(old) != config_digest(config):
-        differing = ", ".join(_differences(computed_part(old), computed_part(config)))
+        differing = ", ".join(
+            f"{key} ({there!r} there, {now!r} now)"
+            for key, there, now in differences(computed_part(old), computed_part(config))
+        )
         raise RunMismatchError(
             f"run {name} belongs to another configuration", got=f"other values for {differing}",
             expected=f"those in {recorded}", do="choose another --name, or leave --name out",
@@ -110,12 +114,13 @@ def read_run(path: Path) -> Run:
     return Run(path, check_config(plain, where=str(recorded)))
 
 
-def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
-    elif old != new:
-        yield f"{where} ({old!r} there, {new!r} now)"
+def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key, its value in ``one`` and in ``other``, for every key whose values differ; None: not there."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            yield from differences(one.get(key), other.get(key), f"{where}.{key}".lstrip("."))
+    elif one != other:
+        yield where, one, other
 
 
 # -- commits and their chain ------------------------------------------------------------------
@@ -166,9 +171,12 @@ def read_chain(run: Run) -> list[Commit]:
 
 
 def verify_outputs(run: Run, commit: Commit) -> None:
-    """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs."""
+    """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs.
+
+    Where rows were erased on purpose, the tombstone says which bytes are right since.
+    """
     folder = run.folder(commit.iteration)
-    for name, expected in commit.outputs.items():
+    for name, expected in digests_since(folder, commit.outputs).items():
         path = folder / name
         if not path.exists():
             raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do=f"dvc pull {folder}/*.dvc")
