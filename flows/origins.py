@@ -47,7 +47,8 @@ def find_origin(workspace: Path, reference: str | None, tracking_uri: str) -> Or
         return Origin(*find_policy(workspace, reference, tracking_uri))
     except ConfigError as error:
         raise ConfigError(
-            "nothing is known of this", got=repr(reference), do="raft runs lists the runs of this folder",
+            "neither a run nor a registered model, a file or a digest", got=repr(reference),
+            do="raft runs lists the runs of this folder",
             expected="RUN, RUN@N, MODEL, MODEL@ALIAS, a file, or 6 or more digits of a commit, policy or file digest",
         ) from error  # fmt: skip
 
