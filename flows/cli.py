@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows import exits
-from flows.commands import alignment, configuration, lineage, machine, runs
+from flows.commands import alignment, configuration, lineage, machine, runs, synchronisation
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,6 +32,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(alignment.app)
 app.add_typer(runs.app)
+app.add_typer(synchronisation.app)
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(configuration.app, name="config")
 app.add_typer(machine.app)
@@ -48,4 +49,5 @@ def main() -> None:
     """Entry point of the ``raft`` command."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    exits.end_on_sigterm()
     sys.exit(exits.run_command(app, sys.argv[1:]))

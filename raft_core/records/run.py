@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
@@ -30,6 +30,8 @@ from raft_core.records.erasure import digests_since
 BASE = -1
 COMMIT_FORMAT = 1
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}"
+PROBE_S = 0.3
+"""How long a start waits for the lease: `raft show` holds it for microseconds to see whether anybody else does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,14 +253,12 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
     """
     lock = (run.path / "lock").open("a+")
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock, PROBE_S):
             lock.seek(0)
             raise RunBusyError(
                 f"run {run.name} is in use", got=f"held by {lock.read().strip() or 'another process'}",
                 do="wait for it, stop it, or choose another --name",
-            ) from None  # fmt: skip
+            )  # fmt: skip
         _await_children(run, wait_for_children_s)
         lock.seek(0)
         lock.truncate()
@@ -270,16 +270,23 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
 
 
 def _await_children(run: Run, limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
     with (run.path / "children.lock").open("a") as children:
-        while True:
-            try:
-                fcntl.flock(children, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RunBusyError(
-                        f"a training process of run {run.name} still lives although its owner died",
-                        do="end it (ps aux | grep raft), then start again",
-                    ) from None
-                time.sleep(0.1)
+        if not _locked(children, limit_s):
+            raise RunBusyError(
+                f"a training process of run {run.name} still lives although its owner died",
+                do="end it (ps aux | grep raft), then start again",
+            )
+
+
+def _locked(file: IO[str], limit_s: float) -> bool:
+    """Whether the exclusive lock of ``file`` could be had within ``limit_s``."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
