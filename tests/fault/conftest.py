@@ -173,12 +173,18 @@ def new_workspace(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, 
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(new_workspace: Callable[..., Workspace]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Digests and projections of a run that nobody disturbed."""
+def undisturbed(new_workspace: Callable[..., Workspace]) -> Workspace:
+    """A workspace with one whole run. DVC's cache shares its bytes: work on a copy."""
     workspace = new_workspace()
     ended = workspace.run()
     assert ended.code == 0, ended.said[-3000:]
-    return workspace.digests(), workspace.projections()
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(undisturbed: Workspace) -> tuple[dict[str, str], dict[str, Any]]:
+    """Digests and projections of a run that nobody disturbed."""
+    return undisturbed.digests(), undisturbed.projections()
 
 
 # -- the page -------------------------------------------------------------------------------------

@@ -24,25 +24,16 @@ NAMED = "named at the start, before anything uses it; nothing was changed"
 Tried = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def finished(new_workspace: Callable[..., Any]) -> Any:
-    """A workspace with one whole run. DVC shares its bytes with its cache, so every test works on a copy."""
-    workspace = new_workspace()
-    ended = workspace.run()
-    assert ended.code == 0, ended.said[-3000:]
-    return workspace
-
-
 @pytest.fixture
-def copied(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copied(undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same workspace in another place, as a copy or a move leaves it."""
-    for name, value in finished.environment.items():
+    for name, value in undisturbed.environment.items():
         monkeypatch.setenv(name, value)
-    return Path(shutil.copytree(finished.path, tmp_path / "an other place"))
+    return Path(shutil.copytree(undisturbed.path, tmp_path / "an other place"))
 
 
-def again(workspace: Path, finished: Any) -> Any:
-    config = load_config(finished.config)
+def again(workspace: Path, undisturbed: Any) -> Any:
+    config = load_config(undisturbed.config)
     for world in embedded.worlds_of(config):
         embedded.prepare(world)
     return align_run(config, name="killed", workspace=workspace, tracking_uri=f"sqlite:///{workspace}/mlflow.db")
@@ -83,13 +74,14 @@ def _edit(path: Path, key: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_it_is_named_before_use(fault: str, copied: Path, finished: Any, tried: Tried) -> None:
+def test_it_is_named_before_use(fault: str, copied: Path, undisturbed: Any, tried: Tried) -> None:
     name, do = FAULTS[fault]
     path = copied / "runs" / "killed" / "iterations" / name
     do(path)
     with pytest.raises(IntegrityError) as caught:
-        again(copied, finished)
-    assert str(path.parent if "too many" in fault else path) in str(caught.value) or "chain" in str(caught.value)
+        again(copied, undisturbed)
+    named = path.parent if path.parent.name == "policy" else path
+    assert str(named) in str(caught.value) or "chain" in str(caught.value)
     assert caught.value.do
     tried(fault, NAMED)
 
@@ -140,7 +132,7 @@ class Quiet(Reporter):
 
 
 def test_the_database_of_mlflow_is_lost(
-    copied: Path, finished: Any, tried: Tried, in_mlflow: Callable[[str], Any]
+    copied: Path, undisturbed: Any, tried: Tried, in_mlflow: Callable[[str], Any]
 ) -> None:
     (copied / "mlflow.db").unlink()
     shutil.rmtree(copied / "mlartifacts")
@@ -149,27 +141,27 @@ def test_the_database_of_mlflow_is_lost(
     assert sync(copied, [], uri, look=False, reporter=reporter)
     assert not (copied / "mlflow.db").exists()
     assert sync(copied, [], uri, look=True, reporter=reporter), reporter.said
-    assert in_mlflow(uri) == finished.projections()["mlflow"]
+    assert in_mlflow(uri) == undisturbed.projections()["mlflow"]
     tried("MLflow's database deleted", "raft sync --all: runs, metrics, datasets, versions and aliases are back")
 
 
-def test_the_cache_and_the_remote_are_lost(copied: Path, finished: Any, tried: Tried) -> None:
+def test_the_cache_and_the_remote_are_lost(copied: Path, undisturbed: Any, tried: Tried) -> None:
     shutil.rmtree(copied / ".dvc" / "cache")
     shutil.rmtree(copied / ".dvc-remote")
     assert sync(copied, ["killed"], f"sqlite:///{copied}/mlflow.db", look=True, reporter=Quiet())
     for pointer in (copied / "runs").rglob("*.dvc"):
         shutil.rmtree(pointer.with_suffix(""))
         assert content_md5(restore(pointer, copied)) == pointer_md5(pointer)
-    assert finished.projections()["dvc"]
+    assert undisturbed.projections()["dvc"]
     tried("DVC's cache and remote deleted", "raft sync --all: both are filled again from the run")
 
 
-def test_a_workspace_in_another_place(copied: Path, finished: Any, tried: Tried) -> None:
+def test_a_workspace_in_another_place(copied: Path, undisturbed: Any, tried: Tried) -> None:
     """What it says of itself is of the new place, and the old one is never touched."""
     from mlflow import MlflowClient
 
-    before = {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")}
-    assert again(copied, finished).nothing_to_do
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.path.rglob("*")}
+    assert again(copied, undisturbed).nothing_to_do
     assert sync(copied, [], f"sqlite:///{copied}/mlflow.db", look=True, reporter=Quiet())
     client = MlflowClient(tracking_uri=f"sqlite:///{copied}/mlflow.db")
     (run,) = client.search_runs(["1"])
@@ -179,10 +171,12 @@ def test_a_workspace_in_another_place(copied: Path, finished: Any, tried: Tried)
     shutil.rmtree(copied / ".dvc" / "cache")
     shutil.rmtree(pointer.with_suffix(""))
     assert restore(pointer, copied)
-    assert {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.path.rglob("*")} == before
     tried("a workspace copied or moved to another path", "records, MLflow's artifacts and DVC's remote follow")
 
 
+@pytest.mark.full
+@pytest.mark.timeout(600)
 def test_a_moved_run_goes_on(new_workspace: Callable[..., Any], uninterrupted: Any, tried: Tried) -> None:
     workspace = new_workspace()
     assert workspace.run("tasks.commit:write_commit:before:2").killed

@@ -44,6 +44,7 @@ CHILDREN = {
 }
 
 Make = Callable[..., Any]
+Tried = Callable[..., None]
 Expected = tuple[dict[str, str], dict[str, Any]]
 
 
@@ -53,9 +54,7 @@ def draw(points: random.Random, place: str) -> str:
     return f"{points.choice(PLACES[place])}:{when}:{points.choice([1, 1, 1, 2, 3])}"
 
 
-def kill_often(
-    seed: int, number: int, make: Make, expected: Expected, tried: Callable[..., None], **environment: str
-) -> None:
+def kill_often(seed: int, number: int, make: Make, expected: Expected, tried: Tried, **environment: str) -> None:
     """Kill at ``number`` drawn points, run after run; whatever survives its point must end as expected."""
     points = random.Random(seed)
     print(f"RAFT_FAULT_SEED={seed}")
@@ -84,14 +83,11 @@ def same_end(workspace: Any, expected: Expected) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_killed_in_training_in_tracking_and_in_a_commit(
-    uninterrupted: Expected, new_workspace: Make, tried: Callable[..., None]
-) -> None:
+def test_killed_in_training_and_in_tracking(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
     for place, point in {
         "training": "raft_core.launch:_await_end:during@0.30:1",
         "logging to MLflow": "tasks.track:_log_files:before:2",
-        "the files of a commit": "tasks.commit:write_commit:before:1",
     }.items():
         ended = workspace.run(point)
         assert ended.killed, f"{point} was not reached: {ended.said[-2000:]}"
@@ -103,16 +99,14 @@ def test_killed_in_training_in_tracking_and_in_a_commit(
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_killed_at_a_dozen_points(uninterrupted: Expected, new_workspace: Make, tried: Callable[..., None]) -> None:
+def test_killed_at_a_dozen_points(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     kill_often(SEED, 12, new_workspace, uninterrupted, tried)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("child", CHILDREN)
-def test_a_child_is_killed(
-    child: str, uninterrupted: Expected, new_workspace: Make, tried: Callable[..., None]
-) -> None:
+def test_a_child_is_killed(child: str, uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
     ended = workspace.run(CHILDREN[child].format(random.Random(SEED).uniform(0.1, 0.6)))
     assert "killed " in ended.said, "nothing was killed"
@@ -124,17 +118,13 @@ def test_a_child_is_killed(
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("part", range(2))
-def test_killed_at_sixty_points(
-    part: int, uninterrupted: Expected, new_workspace: Make, tried: Callable[..., None]
-) -> None:
+def test_killed_at_sixty_points(part: int, uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     kill_often(SEED + 1 + part, 30, new_workspace, uninterrupted, tried)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_the_group_is_killed_at_any_moment(
-    uninterrupted: Expected, new_workspace: Make, tried: Callable[..., None]
-) -> None:
+def test_the_group_is_killed_at_any_moment(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     """Everything at once, children too, as by the kernel when memory runs out."""
     moments = random.Random(SEED)
     workspace = new_workspace()

@@ -40,6 +40,8 @@ def align(workspace: Any, **environment: str) -> "subprocess.CompletedProcess[st
     return raft(workspace, "align", str(workspace.config), "--name", "killed", **environment)
 
 
+@pytest.mark.full
+@pytest.mark.timeout(900)
 def test_mlflow_and_the_remote_are_away_from_start_to_end(
     new_workspace: Make, uninterrupted: Expected, tried: Tried
 ) -> None:

@@ -28,6 +28,7 @@ Make = Callable[..., Any]
 Tried = Callable[..., None]
 
 
+@pytest.mark.full
 def test_the_temporary_server_ends_with_its_killed_owner(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
     process = workspace.start("tasks.evaluate:report:before:1")

@@ -46,40 +46,40 @@ def stopped(process: "subprocess.Popen[str]", moment: Callable[[], bool], number
     return said
 
 
-def test_a_run_is_stopped_in_sampling_and_in_training_and_resumed(
-    new_workspace: Callable[..., Any], uninterrupted: Any, tried: Callable[..., None]
-) -> None:
-    workspace = new_workspace()
-    iteration = workspace.path / "runs" / "killed" / "iterations" / "000" / "work"
-    first = raft(workspace, "align", str(workspace.config), "--name", "killed")
-    said = stopped(first, lambda: bool(list(iteration.glob("sample-*/shard*"))), signal.SIGTERM)
-    assert "interrupted, everything finished is kept; resume with: raft resume killed" in said
-    assert "Traceback" not in said
-    tried("SIGTERM in the middle of sampling", "exit code 130, no process left; resumed, the same end")
+STOPPED = "exit code 130, no process left; resumed, the same end"
+MOMENTS = {"sampling": "sample-*/shard*", "training": "finetune-*/rank-0.log"}
 
-    second = raft(workspace, "resume", "killed")
-    said = stopped(second, lambda: bool(list(iteration.glob("finetune-*/rank-0.log"))), signal.SIGINT)
-    assert "resume with: raft resume killed" in said
-    assert "Traceback" not in said
-    tried("Ctrl-C in the middle of training", "exit code 130, no process left; resumed, the same end")
 
-    third = raft(workspace, "resume", "killed")
-    _, said = third.communicate(timeout=300)
-    assert third.returncode == 0, said
-    assert workspace.digests() == uninterrupted[0]
-    assert workspace.projections() == uninterrupted[1]
+def stop_twice(workspace: Any, first: tuple[int, str], second: tuple[int, str]) -> None:
+    """Start, stop by a signal at a moment; resume, stop by another at another."""
+    work = workspace.path / "runs" / "killed" / "iterations" / "000" / "work"
+    commands = (["align", str(workspace.config), "--name", "killed"], ["resume", "killed"])
+    for command, (number, moment) in zip(commands, (first, second), strict=True):
+        process = raft(workspace, *command)
+        said = stopped(process, lambda where=MOMENTS[moment]: bool(list(work.glob(where))), number)  # type: ignore[misc]
+        assert "interrupted, everything finished is kept; resume with: raft resume killed" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.timeout(600)
+def test_a_run_is_stopped_in_sampling_and_in_training(new_workspace: Callable[..., Any]) -> None:
+    stop_twice(new_workspace(), (signal.SIGTERM, "sampling"), (signal.SIGINT, "training"))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    ("number", "where"), [(signal.SIGINT, "sample-*/shard*"), (signal.SIGTERM, "finetune-*/rank*")]
-)
-def test_the_other_way_round(
-    new_workspace: Callable[..., Any], tried: Callable[..., None], number: int, where: str
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_the_same(
+    new_workspace: Callable[..., Any], uninterrupted: Any, tried: Callable[..., None], number: int
 ) -> None:
     workspace = new_workspace()
-    work = workspace.path / "runs" / "killed" / "iterations" / "000" / "work"
-    process = raft(workspace, "align", str(workspace.config), "--name", "killed")
-    assert "resume with: raft resume killed" in stopped(process, lambda: bool(list(work.glob(where))), number)
-    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-    tried(f"{name} in the middle of {'sampling' if 'shard' in where else 'training'}", "exit code 130, no process left")
+    other = signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
+    stop_twice(workspace, (number, "sampling"), (other, "training"))
+    last = raft(workspace, "resume", "killed")
+    _, said = last.communicate(timeout=300)
+    assert last.returncode == 0, said
+    assert workspace.digests() == uninterrupted[0]
+    assert workspace.projections() == uninterrupted[1]
+    names = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+    tried(f"{names[signal.Signals(number)]} in the middle of sampling", STOPPED)
+    tried(f"{names[other]} in the middle of training", STOPPED)
