@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from raft_core.config import LoraConfig, TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
-from raft_core.policies.text.model import load_weights
+from raft_core.policies.text.model import load_policy, load_weights
 from raft_core.records.artifacts import digest_of
+from raft_core.types import Artifact, Policy
 
 LORA = LoraConfig(r=4, alpha=8)
 
@@ -128,3 +129,10 @@ def test_targets_that_fit_nothing_are_refused(tiny_checkpoint: Path) -> None:
     model = load_weights(tiny_checkpoint, TextPolicyConfig(model=""))
     with pytest.raises(InputError, match="targets"):
         fresh_adapter(model, LoraConfig(targets=("no_such_layer",)), "0" * 64, 0)
+
+
+def test_a_merged_policy_is_not_frozen(tiny_checkpoint: Path, adapter: Path) -> None:
+    """torch copies a frozen head for every row of a prefill; see ``load_policy``."""
+    base = Artifact(tiny_checkpoint, digest_of(tiny_checkpoint))
+    merged = load_policy(Policy(adapter, digest_of(adapter), base), TextPolicyConfig(model=str(tiny_checkpoint)))
+    assert all(parameter.requires_grad for parameter in merged.parameters())
