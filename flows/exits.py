@@ -1,23 +1,20 @@
 """How a command ends: 0 done, 2 the user's mistake, 3 stopped by a gate, 4 a failed step, 130 interrupted."""
 
 import shlex
-import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from flows.views.text import harmless
 from raft_core.errors import ConfigError, GateStop, InputError, RaftError, RunBusyError, RunMismatchError
+from raft_core.redaction import redacted_text
 
 DONE, USERS_MISTAKE, STOPPED_BY_GATE, FAILED_STEP, INTERRUPTED = 0, 2, 3, 4, 130
-RESUME = "resume with:"
 
 
 def exit_code(error: RaftError) -> int:
@@ -33,70 +30,38 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     try:
         app([a for a in arguments if a != "--debug"], prog_name="raft")
     except SystemExit as leave:
-        return _left(leave, arguments)
+        return _left(leave.code, arguments)
     except RaftError as error:
         if debug:
-            traceback.print_exc()
-        tell("\n  ".join([f"error: {error}", *_notes(error)]))
+            sys.stderr.write(redacted_text(traceback.format_exc()))
+        tell(f"error: {error}")
         return exit_code(error)
     except Exception as error:
         if debug:
-            traceback.print_exc()
-        told = f"error: {type(error).__name__}: {error}"
-        tell("\n  ".join([told, f"traceback: {_keep_traceback()}", *_notes(error)]))
+            sys.stderr.write(redacted_text(traceback.format_exc()))
+        tell(f"error: {type(error).__name__}: {error}\n  traceback: {_keep_traceback()}")
         return FAILED_STEP
     return DONE
 
 
-@contextmanager
-def resumable(run: Path) -> Iterator[None]:
-    """Whatever ends the block before its time is told together with the command that goes on with ``run``."""
-    try:
-        yield
-    except BaseException as error:
-        users_own = isinstance(error, RaftError) and exit_code(error) != FAILED_STEP
-        if not users_own and (run / "config.yaml").exists():
-            error.add_note(f"{RESUME} {shlex.join(['raft', 'resume', run.name])}")
-        raise
-
-
-def end_on_sigterm() -> None:
-    """From now on SIGTERM stops as cleanly as Ctrl-C does: children ended, everything finished kept, exit code 130."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def tell(text: str) -> None:
-    """Print to standard error, harmless whatever a reward or a model wrote into an error."""
+    """Print to standard error: without secrets, and harmless whatever a reward or a model wrote into an error."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text("\n".join(harmless(line, 2000) for line in text.splitlines())))
+    console.print(Text("\n".join(harmless(line, 2000) for line in redacted_text(text).splitlines())))
 
 
-def _notes(error: BaseException | None) -> list[str]:
-    """What was added to ``error``, or to what it came from: typer makes another exception of Ctrl-C."""
-    notes: list[str] = []
-    while error is not None and not notes:
-        notes = [note for note in getattr(error, "__notes__", []) if note.startswith(RESUME)]
-        error = error.__cause__ or error.__context__
-    return notes
-
-
-def _left(leave: SystemExit, arguments: Sequence[str]) -> int:
+def _left(code: object, arguments: Sequence[str]) -> int:
     """Typer turns Ctrl-C into ``SystemExit(130)`` and a wrong command line into ``SystemExit(2)``."""
-    code = leave.code
     if code == INTERRUPTED:
-        notes = _notes(leave) or [f"again: {shlex.join(['raft', *arguments])}"]
-        tell("; ".join(["interrupted, everything finished is kept", *notes]))
+        again = "resume with" if "align" in arguments or "repro" in arguments else "again"
+        tell(f"interrupted; {again}: {shlex.join(['raft', *arguments])}")
     if code is None:
         return DONE
     return code if isinstance(code, int) else FAILED_STEP
 
 
 def _keep_traceback() -> str:
-    text = traceback.format_exc()
+    text = redacted_text(traceback.format_exc())
     try:
         with tempfile.NamedTemporaryFile("w", prefix="raft-traceback-", suffix=".txt", delete=False) as file:
             file.write(text)

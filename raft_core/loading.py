@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from yaml import YAMLError, safe_dump
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError
+from raft_core.plain_yaml import checked_text
 from raft_core.records.artifacts import json_digest
+from raft_core.redaction import holds_secret
+
+MAX_INTERPOLATIONS = 16
+"""References such as ${seed}: each can double what it stands for."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RaftConfig:
@@ -31,6 +37,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RaftConfig:
         plain = OmegaConf.to_container(document, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} and its overrides do not compose", got=error) from error
+    _refuse_secrets(plain, path)
     return check_config(plain, where=str(path))
 
 
@@ -54,9 +61,8 @@ def dump_config(config: RaftConfig) -> str:
 
 
 def computed_part(config: RaftConfig) -> dict[str, Any]:
-    """What decides a run's bytes: everything but names, tracking, versioning, and how often a training is saved."""
-    aside: dict[str, Any] = {"name": True, "tracking": True, "versioning": True, "finetuning": {"checkpoint_steps"}}
-    return config.model_dump(mode="json", exclude=aside)
+    """What decides a run's bytes: everything but names, tracking and versioning."""
+    return config.model_dump(mode="json", exclude={"name", "tracking", "versioning"})
 
 
 def config_digest(config: RaftConfig) -> str:
@@ -74,7 +80,7 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
         circle = " -> ".join(map(str, (*seen, path.resolve())))
         raise ConfigError("configurations extend each other in a circle", got=circle, do="remove one extends")
     try:
-        document = OmegaConf.load(path)
+        document = OmegaConf.load(StringIO(_read_text(path)))
     except FileNotFoundError:
         raise ConfigError("no such configuration", got=path, do="name a YAML file; configs/ holds some") from None
     except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
@@ -90,6 +96,33 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
     except (OmegaConfBaseException, TypeError, ValueError) as error:
         raise ConfigError(f"{path} does not fit onto {base}, which it extends", got=error) from error
     return below
+
+
+def _read_text(path: Path) -> str:
+    """The file, without interpolations that read the environment or that grow."""
+    text = checked_text(path)
+    if "oc.env" in text:
+        raise ConfigError(
+            f"{path} reads the environment", got="oc.env", expected="what a run is made with, in the file itself",
+            do="write the value, or give it as an override: key=value",
+        )  # fmt: skip
+    if (count := text.count("${")) > MAX_INTERPOLATIONS:
+        raise ConfigError(
+            f"{path} refers to itself too often", got=count, expected=f"at most {MAX_INTERPOLATIONS} times"
+        )
+    return text
+
+
+def _refuse_secrets(plain: Any, where: Path, key: str = "") -> None:
+    """What a run is made with is recorded and published."""
+    if isinstance(plain, str) and holds_secret(plain):
+        raise ConfigError(
+            f"{key} in {where} holds a secret", expected="none: a configuration is recorded and published",
+            do="take it out, change it wherever it is used, and give it to the service by its environment variable",
+        )  # fmt: skip
+    parts = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for name, inner in parts:
+        _refuse_secrets(inner, where, f"{key}.{name}".lstrip("."))
 
 
 def _tuples(plain: Any) -> Any:

@@ -18,6 +18,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import VALIDATION, read_table
+from raft_core.redaction import redacted
 from raft_core.types import content_id
 from tasks.decide import decide, read_report
 from tasks.tracking import connected, experiment_id, find_run, label
@@ -35,11 +36,10 @@ TRAINING = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_
 """Columns of the fine-tuning's log → metrics whose step counts optimiser steps over all iterations."""
 
 
-def track(run: Run, uri: str, *, look: bool = False) -> str | None:
+def track(run: Run, uri: str) -> str | None:
     """Bring everything that is committed into MLflow; returns the id of the MLflow run.
 
-    None while nothing is committed. With ``look``, files and datasets are written again even where a tag says that
-    they are there. Raises StepError if MLflow is away or refuses.
+    None while nothing is committed. Raises StepError if MLflow is away or refuses.
     """
     chain = read_chain(run)
     if not chain:
@@ -54,7 +54,7 @@ def track(run: Run, uri: str, *, look: bool = False) -> str | None:
         _log_params(client, found, run)
         _log_points(client, found, points(run, chain))
         for commit in chain:
-            if look or known.get(f"raft.commit.{label(commit.iteration)}") != commit.digest:
+            if known.get(f"raft.commit.{label(commit.iteration)}") != commit.digest:
                 _log_files(client, run_id, run, commit)
                 _log_inputs(client, run_id, run, commit)
         wanted = _tags(run, chain)
@@ -150,7 +150,7 @@ def _training_log(run: Run, iteration: int) -> list[dict[str, Any]]:
 
 def _log_params(client: MlflowClient, found: Any, run: Run) -> None:
     """Parameters never change in MLflow, so what does not decide results (names, tracking, versioning) is no one."""
-    plain = run.config.model_dump(mode="json", exclude={"name", "tracking", "versioning"})
+    plain = redacted(run.config.model_dump(mode="json", exclude={"name", "tracking", "versioning"}))
     missing = [Param(key, value) for key, value in flat_params(plain).items() if key not in found.data.params]
     for batch in _batches(missing, BATCH_ITEMS):
         client.log_batch(found.info.run_id, params=batch)

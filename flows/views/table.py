@@ -12,6 +12,7 @@ from rich.text import Text
 
 from flows.views.run import Row, RunView
 from flows.views.text import harmless, number, percent, sparkline
+from raft_core.redaction import redacted_text
 
 STYLES = {
     "running": "cyan", "completed": "green", "converged": "green", "stopped": "yellow", "interrupted": "magenta",
@@ -132,6 +133,7 @@ def show_runs(views: Sequence[tuple[RunView, float]]) -> Table:
 
 def what_next(name: str, tracking_uri: str) -> str:
     """The three lines that say what to look at after an alignment."""
+    tracking_uri = redacted_text(tracking_uri)
     ui = f"open {tracking_uri}" if tracking_uri.startswith("http") else (
         f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
     )  # fmt: skip

@@ -19,19 +19,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.loading import check_config, computed_part, config_digest, dump_config
 from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
-from raft_core.records.erasure import digests_since
+from raft_core.redaction import redacted
 
 BASE = -1
 COMMIT_FORMAT = 1
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}"
-PROBE_S = 0.3
-"""How long a start waits for the lease: `raft show` holds it for microseconds to see whether anybody else does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +89,7 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
             aside.write_text(dump_config(config), encoding="utf-8")
     old = read_run(run.path).config
     if config_digest(old) != config_digest(config):
-        differing = ", ".join(
-            f"{key} ({there!r} there, {now!r} now)"
-            for key, there, now in differences(computed_part(old), computed_part(config))
-        )
+        differing = ", ".join(_differences(computed_part(old), computed_part(config)))
         raise RunMismatchError(
             f"run {name} belongs to another configuration", got=f"other values for {differing}",
             expected=f"those in {recorded}", do="choose another --name, or leave --name out",
@@ -106,9 +101,11 @@ def read_run(path: Path) -> Run:
     """The run that lies in ``path``. Raises ConfigError where there is none, or its configuration was spoilt."""
     import yaml
 
+    from raft_core.plain_yaml import read_yaml
+
     recorded = path / "config.yaml"
     try:
-        plain = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+        plain = read_yaml(recorded)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"no run in {path}", expected=recorded, do="`raft runs` lists them") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -116,13 +113,12 @@ def read_run(path: Path) -> Run:
     return Run(path, check_config(plain, where=str(recorded)))
 
 
-def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key, its value in ``one`` and in ``other``, for every key whose values differ; None: not there."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted(one.keys() | other.keys()):
-            yield from differences(one.get(key), other.get(key), f"{where}.{key}".lstrip("."))
-    elif one != other:
-        yield where, one, other
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{where} ({old!r} there, {new!r} now)"
 
 
 # -- commits and their chain ------------------------------------------------------------------
@@ -173,12 +169,9 @@ def read_chain(run: Run) -> list[Commit]:
 
 
 def verify_outputs(run: Run, commit: Commit) -> None:
-    """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs.
-
-    Where rows were erased on purpose, the tombstone says which bytes are right since.
-    """
+    """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs."""
     folder = run.folder(commit.iteration)
-    for name, expected in digests_since(folder, commit.outputs).items():
+    for name, expected in commit.outputs.items():
         path = folder / name
         if not path.exists():
             raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do=f"dvc pull {folder}/*.dvc")
@@ -216,8 +209,8 @@ def _content_digest(content: Mapping[str, Any]) -> str:
 
 
 def record_event(run: Run, kind: str, **fields: Any) -> None:
-    """Append one line to ``events.jsonl`` (durable; a line cut by a kill is skipped by readers)."""
-    line = json.dumps({"time": datetime.now(UTC).isoformat(), "kind": kind, **fields}, default=str)
+    """Append one line to ``events.jsonl`` (durable; a line cut by a kill is skipped by readers), without secrets."""
+    line = json.dumps({"time": datetime.now(UTC).isoformat(), "kind": kind, **redacted(fields)}, default=str)
     with (run.path / "events.jsonl").open("ab+") as file:
         cut = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
         file.write(b"\n" * cut + line.encode() + b"\n")
@@ -253,12 +246,14 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
     """
     lock = (run.path / "lock").open("a+")
     try:
-        if not _locked(lock, PROBE_S):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             lock.seek(0)
             raise RunBusyError(
                 f"run {run.name} is in use", got=f"held by {lock.read().strip() or 'another process'}",
                 do="wait for it, stop it, or choose another --name",
-            )  # fmt: skip
+            ) from None  # fmt: skip
         _await_children(run, wait_for_children_s)
         lock.seek(0)
         lock.truncate()
@@ -270,23 +265,16 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
 
 
 def _await_children(run: Run, limit_s: float) -> None:
-    with (run.path / "children.lock").open("a") as children:
-        if not _locked(children, limit_s):
-            raise RunBusyError(
-                f"a training process of run {run.name} still lives although its owner died",
-                do="end it (ps aux | grep raft), then start again",
-            )
-
-
-def _locked(file: IO[str], limit_s: float) -> bool:
-    """Whether the exclusive lock of ``file`` could be had within ``limit_s``."""
     deadline = time.monotonic() + limit_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
+    with (run.path / "children.lock").open("a") as children:
+        while True:
+            try:
+                fcntl.flock(children, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RunBusyError(
+                        f"a training process of run {run.name} still lives although its owner died",
+                        do="end it (ps aux | grep raft), then start again",
+                    ) from None
+                time.sleep(0.1)

@@ -1,0 +1,74 @@
+"""YAML of others: each trap ends in one clear error, at once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raft_core.errors import ConfigError
+from raft_core.loading import load_config
+from raft_core.plain_yaml import read_yaml
+
+LAUGHS = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+HOSTILE = {
+    "a billion laughs": LAUGHS,
+    "an alias in itself": "a: &a [*a]\n",
+    "a Python object": "a: !!python/object/apply:os.system ['true']\n",
+    "a Python name": "a: !!python/name:os.system\n",
+    "endless nesting": "a: " + "[" * 100_000,
+    "endless nesting, closed": "a: " + "[" * 2000 + "]" * 2000,
+    "endless indentation": "\n".join(" " * i + "a:" for i in range(3000)),
+    "endless dashes": "- " * 3000 + "a",
+    "too long": "# " + "x" * (1 << 20),
+    "two documents": "a: 1\n---\nb: 2\n",
+    "a tab": "a:\n\t- 1\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_trap_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.yaml"
+    path.write_text(text)
+    with pytest.raises(yaml.YAMLError):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_configuration_that_is_a_trap_ends_in_one_error(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="is no YAML"):
+        load_config(path)
+
+
+def test_aliases_that_stay_small_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "plain.yaml"
+    path.write_text("\ufeffa: &a {x: [1, 2]}\nb: *a\nc: é\n", encoding="utf-8")
+    assert read_yaml(path) == {"a": {"x": [1, 2]}, "b": {"x": [1, 2]}, "c": "é"}
+
+
+def test_interpolations_that_double_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "doubling.yaml"
+    path.write_text("a0: x\n" + "".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}\n" for i in range(1, 40)))
+    with pytest.raises(ConfigError, match="too often"):
+        load_config(path)
+
+
+def test_a_configuration_cannot_read_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "environment.yaml"
+    path.write_text("name: ${oc.env:HOME}\n")
+    with pytest.raises(ConfigError, match="reads the environment"):
+        load_config(path)
+
+
+def test_a_secret_in_a_configuration_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "secret.yaml"
+    path.write_text(
+        "name: a\npolicy: {model: m}\nprompts: {train: 'https://me:hunter2@host/p.jsonl'}\n"
+        "scoring: {rewards: [{type: lexicon}]}\n"
+    )
+    with pytest.raises(ConfigError, match=r"prompts\.train in .* holds a secret") as caught:
+        load_config(path)
+    assert "hunter2" not in str(caught.value)
