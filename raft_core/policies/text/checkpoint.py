@@ -1,6 +1,7 @@
 """Checkpoints as files: whether one is whole, and writing one that loads like any other."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -9,8 +10,19 @@ from typing import Any
 from raft_core.errors import InputError, IntegrityError
 from raft_core.records.artifacts import folder_files, fsync_folder
 
-NOT_COPIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.index.json", "config.json")
+NOT_COPIED = (
+    "*.safetensors", "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.npy", "*.npz", "*.gguf",
+    "*.h5", "*.msgpack", "*.index.json", "config.json",
+)  # fmt: skip
 """Weights and what is written anew; everything else (tokenizer, templates, code) is carried over as it is."""
+CODE_CARRIERS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
+"""Pickles by their usual names: opening one runs whatever it holds, so none is opened."""
+MAX_HEADER_BYTES = 100_000_000
+"""Limit of the safetensors library too."""
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32,
+    "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
 
 
 def check_weights(folder: Path) -> None:
@@ -24,11 +36,12 @@ def check_weights(folder: Path) -> None:
     elif (folder / "model.safetensors").exists():
         safetensors_names(folder / "model.safetensors")
     else:
-        found = sorted(file.name for file in folder.iterdir() if file.match("*.bin") or file.match("*.gguf"))
+        others = (*CODE_CARRIERS, "*.gguf")
+        found = sorted(file.name for file in folder.iterdir() if any(map(file.match, others)))
         raise InputError(
             f"no safetensors weights in {folder}", got=", ".join(found) or "no weights at all",
-            expected="model.safetensors, or model.safetensors.index.json and its shards",
-            do="load the model with transformers and save_pretrained it",
+            expected="model.safetensors, or its index and shards (pickles can carry code: none is opened)",
+            do="convert them where you trust their origin: load the model with transformers and save_pretrained it",
         )  # fmt: skip
 
 
@@ -36,9 +49,16 @@ def _check_shards(index: Path) -> None:
     try:
         weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         by_shard = {shard: {name for name, s in weight_map.items() if s == shard} for shard in set(weight_map.values())}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"not a readable index of shards: {index}", got=error) from error
     for shard in sorted(by_shard):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise IntegrityError(
+                f"not a shard beside its index: {index}",
+                got=repr(shard),
+                expected="the name of a .safetensors file there",
+                do="copy or download it again",
+            )
         path = index.parent / shard
         if not path.is_file():
             raise IntegrityError(f"a shard is missing: {path}", expected=f"as {index.name} says", do="copy it again")
@@ -49,17 +69,20 @@ def _check_shards(index: Path) -> None:
 
 
 def safetensors_names(path: Path) -> set[str]:
-    """Names of the tensors in a safetensors file. Raises IntegrityError if the file is cut or foreign."""
+    """Names of the tensors in a safetensors file. Raises IntegrityError if the file is cut, foreign or hostile.
+
+    The header must describe the rest of the file byte for byte: no gap, no overlap, no tensor of another size.
+    """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             header_size = int.from_bytes(file.read(8), "little")
-            if not 0 < header_size <= size - 8:
+            if not 0 < header_size <= min(size - 8, MAX_HEADER_BYTES):
                 raise ValueError(f"a header of {header_size} bytes in a file of {size}")
             header: dict[str, Any] = json.loads(file.read(header_size))
         header.pop("__metadata__", None)
-        needed = 8 + header_size + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        needed = 8 + header_size + _described_bytes(header)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise IntegrityError(f"not a safetensors file: {path}", got=error, do="copy or download it again") from error
     if size != needed:
         raise IntegrityError(
@@ -67,6 +90,24 @@ def safetensors_names(path: Path) -> set[str]:
             do="copy or download it again",
         )  # fmt: skip
     return set(header)
+
+
+def _described_bytes(header: dict[str, Any]) -> int:
+    """Bytes that the tensors of a header take, which must follow each other. Raises ValueError."""
+    end = 0
+    for name, tensor in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+        start, stop = tensor["data_offsets"]
+        numbers = [start, stop, *tensor["shape"]]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"tensor {name[:80]!r} with shape {tensor['shape']} at {tensor['data_offsets']}")
+        if start != end:
+            raise ValueError(f"tensor {name[:80]!r} begins at byte {start}, where {end} is due")
+        if (width := _BITS.get(tensor["dtype"])) is not None and (stop - start) * 8 != math.prod(
+            tensor["shape"]
+        ) * width:
+            raise ValueError(f"tensor {name[:80]!r} of {stop - start} bytes with shape {tensor['shape']}")
+        end = max(start, stop)
+    return end
 
 
 def save_full(model: Any, state_dict: dict[str, Any] | None, source: Path, folder: Path) -> None:

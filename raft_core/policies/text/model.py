@@ -123,16 +123,21 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
+def turns(text: str, system_prompt: str | None) -> list[dict[str, str]]:
+    """A prompt as the turns of a chat."""
+    opening = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
+    return [*opening, {"role": "user", "content": text}]
+
+
 def _encode_turns(tokenizer: Tokenizer, text: str, system_prompt: str | None) -> list[int]:
     from jinja2 import TemplateError
 
-    turns = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
-    turns.append({"role": "user", "content": text})
+    spoken = turns(text, system_prompt)
     try:
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+        ids = tokenizer.apply_chat_template(spoken, add_generation_prompt=True, tokenize=True, return_dict=False)
     except TemplateError as error:
         raise InputError(
-            "the model's chat template refuses these turns", got=error, expected=", ".join(t["role"] for t in turns),
+            "the model's chat template refuses these turns", got=error, expected=", ".join(t["role"] for t in spoken),
             do="remove policy.system_prompt, or set policy.chat_template: false",
         ) from error  # fmt: skip
     return cast(list[int], ids)

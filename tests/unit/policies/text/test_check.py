@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError, RaftError
-from raft_core.policies.text import backend
+from raft_core.policies.text import backend, template
 from raft_core.types import Prompt
 
 PROMPTS = [Prompt.of(" w1 w2"), Prompt.of(" w3")]
@@ -183,3 +184,51 @@ def test_numerics_name_what_decides_the_last_bits() -> None:
     assert found["torch"] == torch.__version__
     assert found["device"] in {"cpu", "cuda"}
     assert json.loads(json.dumps(found)) == found
+
+
+HOSTILE_TEMPLATES = {
+    "reaches for Python": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "formats its way out": "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}",
+    "changes what it is given": "{{ messages.append(1) }}",
+    "a range too far": "{% for i in range(10**9) %}x{% endfor %}",
+    "memory": "{{ 'x' * 10**11 }}",
+    "memory in small steps": (
+        "{% set ns = namespace(t='x') %}{% for i in range(60) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{{ ns.t }}"
+    ),
+    "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "a syntax error": "{% for %}",
+    "too long": "{{ messages[-1]['content'] * 10**6 }}",
+}
+
+
+@pytest.mark.parametrize("template", HOSTILE_TEMPLATES.values(), ids=HOSTILE_TEMPLATES)
+@pytest.mark.full
+def test_a_hostile_chat_template_ends_in_one_error(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, template: str
+) -> None:
+    folder = make_checkpoint(tmp_path / "hostile", chat_template=template)
+    message = refused(folder, chat_template=True)
+    assert "the chat template of" in message
+    assert "object at 0x" not in message
+
+
+def test_a_template_sees_nothing_of_python(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    reaching = (
+        "{{ ''|attr('__class__') }}{{ raise_exception.__globals__ }}{{ messages|map(attribute='__class__')|list }}"
+    )
+    folder = make_checkpoint(tmp_path / "reaching", chat_template=reaching)
+    tokenizer = backend.models.load_tokenizer(folder, TextPolicyConfig(model=str(folder)))
+    seen = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    assert seen in ("[]", "[Undefined]", "")
+
+
+def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    source = Path(template.__file__).read_text().replace("CPU_S, WALL_S = 30, 120", "CPU_S, WALL_S = 1, 120")
+    child = Path(tempfile.mkdtemp()) / "template.py"
+    child.write_text(source)
+    monkeypatch.setattr(template, "__file__", str(child))
+    fault = template.render_in_child(loop, [[{"role": "user", "content": "a"}]], {})
+    assert fault is not None
+    assert fault.startswith("it took more than")
+    assert template.render_in_child("{{ messages[0]['content'] }}", [[{"role": "user", "content": "a"}]], {}) is None
