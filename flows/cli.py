@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows import exits
-from flows.commands import alignment, configuration, lineage, machine, runs, synchronisation
+from flows.commands import alignment, configuration, exports, lineage, machine, runs
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,8 +32,8 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(alignment.app)
 app.add_typer(runs.app)
-app.add_typer(synchronisation.app)
 app.add_typer(lineage.app, name="lineage")
+app.add_typer(exports.app, name="export")
 app.add_typer(configuration.app, name="config")
 app.add_typer(machine.app)
 
@@ -49,5 +49,4 @@ def main() -> None:
     """Entry point of the ``raft`` command."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    exits.end_on_sigterm()
     sys.exit(exits.run_command(app, sys.argv[1:]))

@@ -23,7 +23,7 @@ from raft_core.records.tables import (
 from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Prompt, Sample
 from tasks.finetune import read_result
-from tasks.iteration import Iteration, derived_seed, left_out
+from tasks.iteration import Iteration, derived_seed
 from tasks.prepare import perplexity_texts
 from tasks.shards import sample_shards
 
@@ -45,7 +45,7 @@ def evaluate(
         "evaluate",
         inputs={
             "policy": policy.identity, "base": it.base.identity,
-            "prompts": file_digest(it.run.table(BASE, "prompts")), "texts": json_digest(texts), **left_out(it),
+            "prompts": file_digest(it.run.table(BASE, "prompts")), "texts": json_digest(texts),
             **{f"reward {name}": identity for name, identity in rewards.identities.items()},
         },
         settings={

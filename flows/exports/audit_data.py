@@ -1,0 +1,280 @@
+"""The data, its validation, the completions, the ledger and the digests of an auditor's page."""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+from markupsafe import Markup
+
+from flows.exports.charts import Series, curves, histogram
+from flows.exports.dossier import Dossier, label
+from flows.exports.sources import named
+from flows.views.text import number, percent
+from raft_core.loading import dump_config
+from raft_core.records.ledger import Entry
+from raft_core.records.run import BASE, Commit
+from raft_core.redaction import redacted, redacted_text
+
+MOST_SOURCES, MOST_PAIRS, MOST_ITERATIONS, MOST_WARNINGS, MOST_CHARS = 12, 6, 10, 12, 600
+CODE_RAN, CODE_DID_NOT_RUN = "run: policy.trust_remote_code was set", "not run: policy.trust_remote_code is false"
+TITLES = {"rolled_back": "rolled back"}
+FIRST_FACTS = ("requester", "requested_by", "approver", "approved_by", "by", "who", "reason", "why", "run", "iteration")
+"""Facts of a ledger entry that a reader looks for first, by the names that entries use."""
+
+
+def sections(dossier: Dossier) -> dict[str, Any]:
+    """What the template calls ``data_tiles`` … ``digests``."""
+    return {
+        "data_tiles": _tiles(dossier), "histogram": _histogram(dossier), "loss": _loss(dossier),
+        "sources": _sources(dossier), "parts": _parts(dossier), "quarantine": _quarantine(dossier),
+        "validation": _validation(dossier), "pairs": _pairs(dossier), "ledger": [*map(_entry, dossier.entries)],
+        "made": _made(dossier), "warnings": _warnings(dossier),
+        "config": redacted_text(dump_config(dossier.run.config)),
+        "commands": _commands(dossier), "by_hand": _by_hand(dossier), "digests": [*map(_digests, dossier.chain)],
+    }  # fmt: skip
+
+
+def _trained(dossier: Dossier) -> range:
+    """The iterations that the policy went through."""
+    return range(dossier.iteration + 1)
+
+
+def _tiles(dossier: Dossier) -> list[dict[str, Any]]:
+    links = [link for link in dossier.lineage.links if link.iteration != BASE]
+
+    def total(name: str) -> int | None:
+        counts = [getattr(link.counts, name) for link in links]
+        return None if None in counts else sum(counts)
+
+    tokens = sum(int(_finetuned(dossier, i).get("num_tokens", 0)) for i in _trained(dossier))
+    samples, selected = total("samples"), total("selected")
+    share = percent(selected / samples) if samples and selected is not None else "–"
+    return [
+        {"name": "prompts drawn", "value": number(total("prompts"), 0), "more": f"in {len(links)} iterations"},
+        {"name": "completions sampled", "value": number(samples, 0), "more": _per_prompt(dossier)},
+        {"name": "quarantined", "value": number(total("quarantined"), 0), "more": "kept, never trained on"},
+        {"name": "selected", "value": number(selected, 0), "more": f"{share} of all; {tokens:,} tokens learnt"},
+    ]
+
+
+def _per_prompt(dossier: Dossier) -> str:
+    sampling = dossier.run.config.sampling
+    return f"{sampling.samples_per_prompt} a prompt, temperature {sampling.temperature:g}"
+
+
+def _finetuned(dossier: Dossier, iteration: int) -> Mapping[str, Any]:
+    path = dossier.run.folder(iteration) / "finetune.json"
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _histogram(dossier: Dossier) -> Markup:
+    if dossier.iteration == BASE:
+        return Markup("")
+    scored = dossier.table(dossier.iteration, "scored", ["reward"])
+    selected = dossier.table(dossier.iteration, "selected", ["reward"])
+    if scored is None or selected is None:
+        return Markup("")
+    everything, chosen = (table["reward"].drop_null().to_pylist() for table in (scored, selected))
+    return histogram("Rewards of all candidates and of the selected ones", everything, chosen)
+
+
+def _loss(dossier: Dossier) -> Mapping[str, Any] | None:
+    losses = [float(row["loss"]) for i in _trained(dossier) for row in dossier.training_log(i) if "loss" in row]
+    if len(losses) < 2:
+        return None
+    labels = [str(step) for step in range(1, len(losses) + 1)]
+    svg = curves("Fine-tuning loss of each optimiser step", [Series(losses)], labels)
+    return {"svg": svg, "change": f"{number(losses[0])} → {number(losses[-1])}"}
+
+
+def _sources(dossier: Dossier) -> Mapping[str, Any] | None:
+    counts: Counter[str] = Counter()
+    for link in dossier.lineage.links:
+        if link.iteration != BASE:
+            counts.update(link.prompt_sources or {})
+    if not counts or set(counts) == {""}:
+        return None
+    # "movies 17" and "movies 18" are rows of one source.
+    files: Counter[str] = Counter()
+    for source, count in counts.items():
+        files[source.rpartition(" ")[0] if source.rpartition(" ")[2].isdecimal() else source] += count
+    total, shown = sum(files.values()), files.most_common(MOST_SOURCES)
+    rows = [{"name": name or "(none)", "count": number(n, 0), "bar": _bar(n / total)} for name, n in shown]
+    return {"rows": rows, "rest": f"{len(files) - len(shown):,} more sources" if len(files) > len(shown) else ""}
+
+
+def _bar(share: float) -> Markup:
+    return Markup(
+        '<svg class="share-bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="6"/><rect class="fill" width="{:.2f}" height="6"/></svg>'
+    ).format(100 * share)
+
+
+def _parts(dossier: Dossier) -> list[dict[str, Any]]:
+    return [
+        {"role": p.role, "reference": p.reference, "licence": p.licence, "digest": (p.digest or "–")[:16]}
+        for p in named(dossier)
+    ]
+
+
+def _quarantine(dossier: Dossier) -> list[dict[str, Any]]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for iteration in _trained(dossier):
+        table = dossier.table(iteration, "quarantine", ["stage", "check"])
+        for row in table.to_pylist() if table is not None else ():
+            counts[row["stage"], row["check"]] += 1
+    return [{"stage": s, "check": c, "count": number(n, 0)} for (s, c), n in sorted(counts.items())]
+
+
+def _validation(dossier: Dossier) -> Mapping[str, Any]:
+    iterations = [*_trained(dossier)][-MOST_ITERATIONS:]
+    columns = ["suite", "check", "level", "passed", "observed", "expected", "failed_rows"]
+    found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    failures = []
+    for iteration in iterations:
+        table = dossier.table(iteration, "validation", columns)
+        for row in table.to_pylist() if table is not None else ():
+            found.setdefault((row["suite"], row["check"]), {})[iteration] = row
+            if not row["passed"]:
+                failures.append({**row, "name": f"{label(iteration)}, {row['suite']}"})
+    rows: list[dict[str, Any]] = []
+    for (suite, check), by_iteration in sorted(found.items(), key=lambda item: item[0][0]):
+        last = by_iteration[max(by_iteration)]
+        cells = [_mark(by_iteration.get(iteration)) for iteration in iterations]
+        shown = "" if rows and rows[-1]["in"] == suite else suite
+        rows.append({
+            "in": suite, "suite": shown, "check": check.replace("_", " "), "level": last["level"],
+            "expected": last["expected"], "cells": cells,
+        })  # fmt: skip
+    counts = Counter(suite for suite, _ in found)
+    summary = ", ".join(f"{count} on {suite}" for suite, count in counts.items())
+    num_failed = len(failures)
+    return {"columns": iterations, "rows": rows, "failures": failures, "summary": summary, "num_failed": num_failed}
+
+
+def _mark(row: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if row is None:
+        return {"passed": None, "mark": "·"}
+    return {"passed": row["passed"], "mark": "✓" if row["passed"] else "✗"}
+
+
+def _pairs(dossier: Dossier) -> list[dict[str, Any]]:
+    if dossier.iteration == BASE:
+        return []
+    columns = ["prompt_id", "prompt", "completion", "reward"]
+    tables = [dossier.table(iteration, "evaluation", columns) for iteration in (BASE, dossier.iteration)]
+    if tables[0] is None or tables[1] is None:
+        return []
+    before = tables[0].slice(0, MOST_PAIRS).to_pylist()
+    wanted = pc.is_in(tables[1]["prompt_id"], value_set=tables[0]["prompt_id"].slice(0, MOST_PAIRS).combine_chunks())
+    after = {row["prompt_id"]: row for row in tables[1].filter(wanted).to_pylist()}
+    return [
+        {
+            "prompt": row["prompt"], "before": row["completion"], "after": after[row["prompt_id"]]["completion"],
+            "reward_before": f"reward {number(row['reward'])}",
+            "reward_after": f"reward {number(after[row['prompt_id']]['reward'])}",
+        }
+        for row in before
+        if row["prompt_id"] in after
+    ]  # fmt: skip
+
+
+def _entry(entry: Entry) -> Mapping[str, Any]:
+    body = redacted(dict(entry.body))
+    order = [key for key in FIRST_FACTS if key in body] + sorted(set(body) - set(FIRST_FACTS))
+    return {
+        "kind": entry.kind, "title": f"{entry.model}: {TITLES.get(entry.kind, entry.kind)}", "number": entry.number,
+        "time": entry.time[:16].replace("T", " ") + " UTC", "digest": entry.digest,
+        "facts": [(key.replace("_", " "), text) for key in order for text in [_fact(body[key])] if text],
+    }  # fmt: skip
+
+
+def _fact(value: Any) -> str:
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MOST_CHARS else f"{text[:MOST_CHARS]}… ({len(text):,} characters, whole in the ledger)"
+
+
+def _made(dossier: Dossier) -> list[tuple[str, str]]:
+    config, content = dossier.run.config, dossier.commit.content
+    started = dossier.events("started")
+    facts = [
+        ("selection", f"{config.selection.type}, {_per_prompt(dossier)}"),
+        ("fine-tuning", _fine_tuning(dossier)),
+        ("code of the model folder", CODE_RAN if config.policy.trust_remote_code else CODE_DID_NOT_RUN),
+        ("version of the code", _distinct(started, "git_commit")),
+        ("machine", _distinct(started, "host")),
+        ("numerics", ", ".join(f"{key} {value}" for key, value in sorted(content.get("numerics", {}).items()))),
+        ("seed", str(config.seed)),
+        ("time spent", _spent(dossier)),
+    ]  # fmt: skip
+    return [(key, text) for key, text in facts if text]
+
+
+def _distinct(events: Sequence[Mapping[str, Any]], name: str) -> str:
+    return ", ".join(dict.fromkeys(str(event[name]) for event in events if event.get(name))) or "not recorded"
+
+
+def _fine_tuning(dossier: Dossier) -> str:
+    tuning = dossier.run.config.finetuning
+    what = f"LoRA r {tuning.lora.r}, alpha {tuning.lora.alpha}" if tuning.lora else "all weights"
+    return (
+        f"{what}; learning rate {tuning.learning_rate:g} ({tuning.schedule.replace('_', ' ')}), batches of "
+        f"{tuning.batch_size}, epochs: {tuning.epochs}; DeepSpeed ZeRO-{tuning.zero_stage}, ranks: {tuning.ranks}"
+    )
+
+
+def _spent(dossier: Dossier) -> str:
+    spent: Counter[str] = Counter()
+    for event in dossier.events("step"):
+        if int(event.get("iteration", BASE)) <= dossier.iteration:
+            spent[str(event.get("step"))] += float(event.get("seconds") or 0.0)  # type: ignore[assignment]
+    parts = ", ".join(f"{step} {seconds:,.0f} s" for step, seconds in spent.most_common() if seconds >= 0.5)
+    return f"{sum(spent.values()):,.0f} s: {parts}" if spent else ""
+
+
+def _warnings(dossier: Dossier) -> list[str]:
+    counted = Counter(redacted_text(text) for text in dossier.view.warnings)
+    return [f"{text} ({count} times)" if count > 1 else text for text, count in list(counted.items())[:MOST_WARNINGS]]
+
+
+def _commands(dossier: Dossier) -> str:
+    name = dossier.run.name
+    reference = f"{name}@{'base' if dossier.iteration == BASE else dossier.iteration}"
+    return "\n".join([
+        f"raft lineage show {reference}      # the chain, from this policy back to the first prompts",
+        f"raft lineage verify {name}    # hash every byte again and follow the chain",
+        f"raft export html {reference}       # make this page anew and compare it",
+    ])  # fmt: skip
+
+
+def _by_hand(dossier: Dossier) -> str:
+    """Commands of coreutils and what they must print, each proven by a test."""
+    folder = "base" if dossier.iteration == BASE else f"iterations/{dossier.iteration:03d}"
+    where = f"runs/{dossier.run.name}/{folder}"
+    lines = [f"sha256sum {shlex.quote(f'{where}/commit.json')}", f"# {dossier.link.commit}"]
+    if digest := dossier.link.outputs.get("policy"):
+        listing = "find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
+        lines += ["", f"cd {shlex.quote(f'{where}/policy')} && {listing}", f"# {digest}"]
+    return "\n".join(lines)
+
+
+def _digests(commit: Commit) -> Mapping[str, Any]:
+    return {"name": label(commit.iteration).capitalize(), "rows": list(_digest_rows(commit))}
+
+
+def _digest_rows(commit: Commit) -> Iterator[tuple[str, str]]:
+    yield "commit.json", commit.digest
+    yield from sorted(commit.outputs.items())
+    for name, step in sorted(commit.content.get("steps", {}).items()):
+        yield f"step {name}: its key", str(step.get("key"))
+        read: Mapping[str, Any] = step.get("inputs", {})
+        for what, digest in sorted(read.items()):
+            if digest is not None:
+                yield f"step {name} read {what}", str(digest)

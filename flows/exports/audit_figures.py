@@ -1,0 +1,154 @@
+"""The chain, the figures and the decisions of an auditor's page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.exports.charts import Series, curves, interval
+from flows.exports.dossier import Dossier, Row, label
+from flows.views.text import number
+from raft_core import gates
+from raft_core.records.lineage import Link
+from raft_core.records.run import BASE
+
+FIGURES = (
+    ("reward", "Held-out reward", "what selection ranks by, one completion a prompt", 2),
+    ("gold_reward", "Gold reward", "scored by rewards that selection never sees", 2),
+    ("perplexity", "Perplexity of real text", "lower is better; rises first when a reward is exploited", 1),
+    ("kl", "KL to the initial policy", "nats a completion: how far it has moved", 2),
+    ("distinct_2", "Distinct-2", "share of different word pairs: falls when answers become alike", 3),
+    ("truncation", "Cut by length", "share of completions that did not end by themselves", 2),
+)
+SCORES = {
+    "reward": ("held-out reward", 3), "gold_reward": ("gold reward", 3), "perplexity": ("perplexity of real text", 2),
+    "response_perplexity": ("perplexity of completions, initial policy", 2), "kl": ("KL to the initial policy", 3),
+    "distinct_1": ("distinct-1", 3), "distinct_2": ("distinct-2", 3), "msttr_100": ("MSTTR-100", 3),
+    "mean_length": ("mean length, words", 1), "token_entropy": ("token entropy, nats", 3),
+    "truncation": ("cut by length", 3), "best_of_k_reward": ("best of K, training batch", 3),
+    "headroom": ("head-room: best of K − mean", 3), "acceptance": ("share selected", 3), "ties": ("ties", 3),
+    "slice_gap": ("gap between groups", 3), "train_loss": ("fine-tuning loss", 3),
+    "paired_gain": ("paired gain against the window", 3), "num_selected": ("samples selected", 0),
+    "num_quarantined": ("samples quarantined", 0),
+}  # fmt: skip
+"""Name in the report → what a person calls it, and its decimals."""
+MOST_COLUMNS = 8
+"""Iterations of the table of figures: the base and the last ones up to the policy and after it."""
+
+
+def sections(dossier: Dossier) -> dict[str, Any]:
+    """What the template calls ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
+    return {
+        "chain": _chain(dossier), "figures": _figures(dossier), "scorecard": _scorecard(dossier),
+        "slices": _slices(dossier), "limits": _limits(dossier), "decisions": _decisions(dossier),
+        "num_held_out": number(dossier.report.get("num_prompts"), 0),
+        "confidence": f"{dossier.run.config.evaluation.confidence:.0%}",
+    }  # fmt: skip
+
+
+def _chain(dossier: Dossier) -> list[dict[str, Any]]:
+    rows = [report for report in dossier.reports if report.get("reward") is not None]
+    ends = [report.get(end, report["reward"]) for report in rows for end in ("reward_low", "reward_high")]
+    known = [end for end in ends if end is not None] or [0.0, 1.0]
+    span = (min(known), max(known))
+    when = {event["iteration"]: event["time"] for event in dossier.events("step") if event.get("step") == "commit"}
+    return [_chain_row(link, dossier.reports[link.iteration + 1], span, when) for link in dossier.lineage.links]
+
+
+def _chain_row(link: Link, report: Row, span: tuple[float, float], when: Mapping[int, str]) -> dict[str, Any]:
+    counts = link.counts
+    base = link.iteration == BASE
+    return {
+        "name": label(link.iteration), "reward": number(report.get("reward")),
+        "interval": interval(report.get("reward"), report.get("reward_low"), report.get("reward_high"), span),
+        "prompts": "–" if base else number(counts.prompts, 0), "samples": number(counts.samples, 0),
+        "quarantined": number(counts.quarantined, 0), "selected": number(counts.selected, 0),
+        "when": str(when.get(link.iteration, ""))[:16].replace("T", " "),
+        "policy": link.policy.digest, "commit": link.commit,
+    }  # fmt: skip
+
+
+def _figures(dossier: Dossier) -> list[dict[str, Any]]:
+    reports = dossier.reports
+    labels = ["base", *map(str, range(len(reports) - 1))]
+    found = {limit.metric: limit for limit in _gate_limits(dossier)}
+    figures: list[dict[str, Any]] = []
+    for name, title, note, digits in FIGURES:
+        values, low, high = ([report.get(f"{name}{end}") for report in reports] for end in ("", "_low", "_high"))
+        limit = found.get(name)
+        lines = [(value, "limit") for value in (limit.low, limit.high) if value is not None] if limit else []
+        style = "second" if name == "gold_reward" else "main"
+        svg = curves(
+            title, [Series(values, low, high, style)], labels,
+            mark=dossier.iteration + 1, limits=lines, digits=digits,
+        )  # fmt: skip
+        if svg:
+            before, after = reports[0].get(name), dossier.report.get(name)
+            shown = min(digits + 1, 3)
+            change = f"{number(before, shown)} → {number(after, shown)}"
+            figures.append({"title": title, "note": note, "change": change, "svg": svg})
+    return figures
+
+
+def _scorecard(dossier: Dossier) -> Mapping[str, Any]:
+    """The base, then the iterations around the policy, as many as fit on paper."""
+    last = min(len(dossier.reports) - 1, max(dossier.iteration + 1, MOST_COLUMNS - 1))
+    first = max(1, last - MOST_COLUMNS + 2)
+    indices = [0, *range(first, last + 1)]
+    rows: list[dict[str, Any]] = []
+    for name, (title, digits) in SCORES.items():
+        cells = [_cell(dossier.reports[i], name, digits) for i in indices]
+        if any(cell != "–" for cell in cells):
+            rows.append({"name": title, "cells": cells})
+    columns = ["base" if i == 0 else f"{i - 1}{' ★' if i == dossier.iteration + 1 else ''}" for i in indices]
+    return {"columns": columns, "rows": rows, "left_out": first - 1}
+
+
+def _cell(report: Row, name: str, digits: int) -> str:
+    return number(report.get(name), digits)
+
+
+def _slices(dossier: Dossier) -> list[dict[str, Any]]:
+    before, after = dossier.reports[0].get("slices") or {}, dossier.report.get("slices") or {}
+    rows: list[dict[str, Any]] = []
+    for name in sorted(set(before) | set(after)):
+        old, new = before.get(name), after.get(name)
+        change = None if old is None or new is None else new - old
+        rows.append({"name": name or "(none)", "before": number(old), "after": number(new), "change": signed(change)})
+    return rows
+
+
+def signed(value: float | None) -> str:
+    """A change with its sign."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def _gate_limits(dossier: Dossier) -> Sequence[gates.Limit]:
+    first = dossier.reports[1] if len(dossier.reports) > 1 else {}
+    return gates.limits(dossier.reports[0], first, dossier.run.config.gates)
+
+
+def _limits(dossier: Dossier) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for limit in _gate_limits(dossier):
+        value = dossier.report.get(limit.metric)
+        inside = value is None or (
+            (limit.low is None or value >= limit.low) and (limit.high is None or value <= limit.high)
+        )
+        bounds = [f"at least {number(limit.low, 3)}" if limit.low is not None else ""]
+        bounds += [f"at most {number(limit.high, 3)}" if limit.high is not None else ""]
+        rows.append({
+            "name": SCORES[limit.metric][0], "allowed": ", ".join(filter(None, bounds)),
+            "value": number(value, 3), "inside": inside,
+            "verdict": "not measured" if value is None else "inside" if inside else "outside",
+        })  # fmt: skip
+    return rows
+
+
+def _decisions(dossier: Dossier) -> list[dict[str, Any]]:
+    config, reports = dossier.run.config, dossier.reports
+    rows: list[dict[str, Any]] = []
+    for done in range(len(reports)):
+        decision = gates.decide(reports[0], reports[1 : done + 1], config.gates, config.iterations)
+        this = done == dossier.iteration + 1
+        reason = decision.reason.replace(" -> ", " → ")
+        rows.append({"name": label(done - 1), "kind": decision.kind, "reason": reason, "this": this})
+    return rows

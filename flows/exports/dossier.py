@@ -1,0 +1,147 @@
+"""Everything that is known of one policy, gathered once from its run's records."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from flows.views.run import RunView, view_run
+from raft_core.errors import IntegrityError
+from raft_core.records.ledger import Entry
+from raft_core.records.lineage import Lineage, Link, lineage
+from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
+from raft_core.records.tables import SCHEMAS, read_table
+from raft_core.records.verification import Verification, verify_run
+from raft_core.redaction import redacted
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """The records of a run, seen from the policy that ``iteration`` made.
+
+    ``chain`` and ``reports`` hold every commit of the run, base first, also those after ``iteration``;
+    ``lineage`` goes from ``iteration`` back to the base. ``entries``: what the ledger says of any of its policies.
+    """
+
+    run: Run
+    iteration: int
+    lineage: Lineage
+    chain: Sequence[Commit]
+    reports: Sequence[Row]
+    view: RunView
+    verification: Verification
+    entries: Sequence[Entry]
+
+    @property
+    def link(self) -> Link:
+        """The commit of the policy itself."""
+        return self.lineage.links[0]
+
+    @property
+    def base(self) -> Link:
+        """The root of the chain."""
+        return self.lineage.links[-1]
+
+    @property
+    def commit(self) -> Commit:
+        """The commit of the policy itself, as it was read."""
+        return self.chain[self.iteration + 1]
+
+    @property
+    def report(self) -> Row:
+        """The scorecard of the policy."""
+        return self.reports[self.iteration + 1]
+
+    @property
+    def model_name(self) -> str:
+        """What the registry calls the model."""
+        return self.run.config.tracking.model_name or f"raft-{self.run.config.name}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, without secrets."""
+        plain: dict[str, Any] = redacted(self.run.config.model_dump(mode="json"))
+        return plain
+
+    def require_verified(self) -> None:
+        """Raise IntegrityError unless everything that could be seen holds: what is published is what was recorded."""
+        if not self.verification.ok:
+            problems = self.verification.problems
+            raise IntegrityError(
+                f"run {self.run.name} does not verify: {problems[0].message}",
+                got=f"{len(problems)} problems",
+                do="see raft lineage verify; `raft export html` writes a page that shows them",
+            )
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind; none on a clone that has only the commits."""
+        return read_events(self.run, kind)
+
+    def table(self, iteration: int, name: str, columns: Sequence[str]) -> pa.Table | None:
+        """Columns of a committed table; None where it lies elsewhere or was never made.
+
+        Raises IntegrityError for a file that is not that table.
+        """
+        path = self.run.table(iteration, name)
+        if f"tables/{name}.parquet" not in self.chain[iteration + 1].outputs or not path.is_file():
+            return None
+        return read_table(path, SCHEMAS[name], list(columns))
+
+    def training_log(self, iteration: int) -> list[Row]:
+        """One row an optimiser step: step, loss, learning_rate, grad_norm."""
+        path = self.run.folder(iteration) / "finetune.json"
+        return list(_json(path).get("log", ())) if path.is_file() else []
+
+
+def open_dossier(
+    run: Run, iteration: int | None, *, entries: Sequence[Entry] = (), resolve: Callable[[str], Path | None],
+) -> Dossier:  # fmt: skip
+    """Read and re-hash everything. ``iteration`` None: the best of the run.
+
+    ``resolve`` finds the initial policy (None: it lies elsewhere). Problems are in ``verification``; only a chain that
+    cannot be followed at all raises IntegrityError.
+    """
+    links = lineage(run, iteration)
+    chain = read_chain(run)
+    number = links.links[0].iteration
+    source = links.links[-1].policy.source
+    return Dossier(
+        run=run, iteration=number, lineage=links, chain=chain,
+        reports=[_json(run.folder(commit.iteration) / "report.json") for commit in chain],
+        view=view_run(run),
+        verification=verify_run(run, rehash=True, base_policy=resolve(source) if source else None),
+        entries=[entry for entry in entries if _concerns(entry, chain)],
+    )  # fmt: skip
+
+
+def label(iteration: int) -> str:
+    """``base``, or the iteration's number, for a person."""
+    return "base" if iteration == BASE else f"iteration {iteration}"
+
+
+def _concerns(entry: Entry, chain: Sequence[Commit]) -> bool:
+    """Whether a ledger entry names a commit or policy of the chain, anywhere in its body."""
+    named = {commit.digest for commit in chain} | {str(commit.content["policy"]["identity"]) for commit in chain}
+    return not named.isdisjoint(_strings(entry.body))
+
+
+def _strings(value: Any) -> set[str]:
+    if isinstance(value, str):
+        return {value}
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return {text for part in inner for text in _strings(part)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError(f"a {type(document).__name__}")
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"not a readable record: {path}", got=error, do="restore it from git") from error
+    return document

@@ -1,0 +1,66 @@
+"""Text of models and files as HTML: shown, never run.
+
+Every value that a template prints is escaped and made harmless, whoever wrote the template: only ``Markup``, which our
+own code built by escaping, passes as it is.
+"""
+
+import base64
+import hashlib
+import re
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from flows.views.text import harmless
+
+MAX_CHARS = 4000
+"""A longer text of a model is cut: the table holds it whole."""
+_VISIBLE = re.compile(r"(\\x[0-9a-f]{2,6}|⇥)")
+
+
+def environment() -> Environment:
+    """Templates of this package: escaped, strict about names, every printed value harmless."""
+    return Environment(
+        loader=PackageLoader("flows.exports", "."), autoescape=True, undefined=StrictUndefined, finalize=_shown,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+
+
+def read_text(name: str) -> str:
+    """A file of this package."""
+    return resources.files("flows.exports").joinpath(name).read_text(encoding="utf-8")
+
+
+def content_policy(css: str) -> str:
+    """The Content-Security-Policy of a page whose one style sheet is ``css``: no script, no network, no form."""
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def verbatim(text: str) -> Markup:
+    """A text of a model with its lines, isolated from the text around it; what is invisible becomes visible."""
+    cut = text[:MAX_CHARS]
+    lines = [_marked(harmless(line)) for line in cut.split("\n")]
+    rest = (
+        Markup(' <i class="ctl">{} more characters</i>').format(len(text) - MAX_CHARS) if len(text) > MAX_CHARS else ""
+    )
+    return Markup('<bdi class="verbatim">{}{}</bdi>').format(Markup("\n").join(lines), rest)
+
+
+def preformatted(text: str) -> Markup:
+    """Several lines of a file, each harmless."""
+    return Markup("\n").join(escape(harmless(line)) for line in text.rstrip("\n").split("\n"))
+
+
+def _marked(line: str) -> Markup:
+    """``line`` with the escapes that ``harmless`` wrote set apart (a text that holds such letters itself is, too)."""
+    pieces = _VISIBLE.split(line)
+    return Markup("").join(
+        Markup('<i class="ctl">{}</i>').format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces)
+    )
+
+
+def _shown(value: Any) -> Any:
+    return value if isinstance(value, Markup) else harmless(str(value))
