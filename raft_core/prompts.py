@@ -26,7 +26,7 @@ class Splits:
     """Three disjoint sets of prompts, each in the order of its file.
 
     ``train`` is drawn from, ``held_out`` is what every iteration is evaluated on, ``promotion`` is
-    read by promotion alone (empty unless a share is set apart for it).
+    read by promotion alone (empty unless a file or a share is set apart for it).
     """
 
     train: tuple[Prompt, ...]
@@ -53,7 +53,7 @@ def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
     if not path.is_file():
         raise InputError(
             f"{path} is no file" if path.exists() else f"missing prompts file: {path}",
-            do="correct prompts.train or prompts.held_out",
+            do="correct prompts.train, prompts.held_out or prompts.promotion",
         )
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
@@ -74,28 +74,33 @@ def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
 
 
 def split_prompts(config: PromptsConfig, seed: int, resolve: Callable[[str], Path]) -> Splits:
-    """Read ``config.train`` (and ``config.held_out``) and set the splits apart.
+    """Read ``config.train`` (and ``config.held_out``, ``config.promotion``) and set the splits apart.
 
     ``resolve`` turns a reference into a path. Without a held-out file, ``held_out_share`` of the
-    training prompts is held out; ``promotion_share`` is taken from them as well. Of the held-out
-    prompts at most ``max_held_out`` are used; the others are not trained on either.
+    training prompts is held out; without a promotion file, ``promotion_share`` is taken from them.
+    Of the held-out prompts at most ``max_held_out`` are used; the others are not trained on either.
 
-    Raises InputError if a split would be empty, or if held-out prompts are training prompts.
+    Raises InputError if a split would be empty, or if two splits share a prompt.
     """
     prompts = load_prompts(resolve(config.train), config.text_column)
     order = _shuffled(prompts, f"split/{seed}")
     held_out: list[Prompt] = []
     if config.held_out is not None:
         held_out = load_prompts(resolve(config.held_out), config.text_column)
-        _refuse_overlap(prompts, held_out, config)
+        _refuse_overlap(("training", prompts), ("held-out", held_out), config.train, config.held_out)
     else:
         order, held_out = _set_apart(order, config.held_out_share, len(prompts))
-    order, promotion = _set_apart(order, config.promotion_share, len(prompts))
+    if config.promotion is None:
+        order, promotion = _set_apart(order, config.promotion_share, len(prompts))
+    else:
+        promotion = load_prompts(resolve(config.promotion), config.text_column)
+        _refuse_overlap(("training", prompts), ("promotion", promotion), config.train, config.promotion)
+        _refuse_overlap(("held-out", held_out), ("promotion", promotion), str(config.held_out), config.promotion)
     if not order:
         raise InputError(
             f"no training prompts are left of {config.train}",
             got=f"{len(prompts)} prompts, of which {len(held_out) if config.held_out is None else 0} held out "
-            f"and {len(promotion)} for promotion",
+            f"and {len(promotion) if config.promotion is None else 0} for promotion",
             do="give more prompts, or smaller prompts.held_out_share and prompts.promotion_share",
         )  # fmt: skip
     chosen = {p.prompt_id for p in _shuffled(held_out, f"held_out/{seed}")[: config.max_held_out]}
@@ -103,7 +108,7 @@ def split_prompts(config: PromptsConfig, seed: int, resolve: Callable[[str], Pat
     return Splits(
         train=tuple(p for p in prompts if p.prompt_id in train),
         held_out=tuple(p for p in held_out if p.prompt_id in chosen),
-        promotion=tuple(p for p in prompts if p.prompt_id in apart),
+        promotion=tuple(p for p in (prompts if config.promotion is None else promotion) if p.prompt_id in apart),
     )
 
 
@@ -138,14 +143,17 @@ def _set_apart(order: list[Prompt], share: float, total: int) -> tuple[list[Prom
     return order[count:], order[:count]
 
 
-def _refuse_overlap(train: Sequence[Prompt], held_out: Sequence[Prompt], config: PromptsConfig) -> None:
-    texts = {p.text for p in train}
-    if shared := [p.text for p in held_out if p.text in texts]:
+def _refuse_overlap(
+    old: tuple[str, Sequence[Prompt]], new: tuple[str, Sequence[Prompt]], old_file: str, new_file: str
+) -> None:
+    """``old`` and ``new``: name of the split and its prompts."""
+    texts = {p.text for p in old[1]}
+    if shared := [p.text for p in new[1] if p.text in texts]:
         raise InputError(
-            f"{len(shared)} of {len(held_out)} held-out prompts of {config.held_out} are training prompts",
+            f"{len(shared)} of {len(new[1])} {new[0]} prompts of {new_file} are {old[0]} prompts",
             got=", ".join(_excerpt(text) for text in shared[:3]) + (", …" if len(shared) > 3 else ""),
-            expected="held-out prompts that training never sees",
-            do=f"remove them from {config.train}, or leave prompts.held_out out to set a share apart",
+            expected="prompts that are in one split alone",
+            do=f"remove them from {old_file}, or leave the file of {new[0]} prompts out to set a share apart",
         )
 
 

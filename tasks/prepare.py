@@ -40,7 +40,7 @@ def prepare(run: Run) -> Material:
     config = run.config
     splits = split_prompts(config.prompts, config.seed, embedded.resolve)
     modality = backend(config.policy.type)
-    modality.check(config.policy, [*splits.train, *splits.held_out], config.sampling)
+    modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
     check_rewards(config.scoring)
     if config.evaluation.perplexity_text is not None:
         perplexity_texts(config.evaluation.perplexity_text, config.evaluation.max_perplexity_texts)

@@ -141,6 +141,9 @@ def split(tmp_path: Path, train: list[str], held_out: list[str] | None = None, s
     if held_out is not None:
         write(tmp_path / "held_out.txt", "\n".join(held_out))
         facts["held_out"] = "held_out.txt"
+    if isinstance(promotion := facts.get("promotion"), list):
+        write(tmp_path / "promotion.txt", "\n".join(promotion))
+        facts["promotion"] = "promotion.txt"
     return split_prompts(PromptsConfig(train="train.txt", **facts), seed, lambda reference: tmp_path / reference)
 
 
@@ -176,6 +179,24 @@ def test_a_held_out_file(tmp_path: Path) -> None:
     assert [p.text for p in splits.train] == TEXTS
     assert [p.text for p in splits.held_out] == ["other 1", "other 2"]
     assert splits.promotion == ()
+
+
+def test_a_promotion_file_is_read_whole_and_nothing_else_is_set_apart(tmp_path: Path) -> None:
+    splits = split(tmp_path, TEXTS, held_out_share=0.2, promotion=["other 1", "other 2"])
+    assert [p.text for p in splits.promotion] == ["other 1", "other 2"]
+    assert (len(splits.train), len(splits.held_out)) == (80, 20)
+
+
+def test_a_promotion_prompt_of_another_split_is_refused(tmp_path: Path) -> None:
+    message = refusal(lambda: split(tmp_path, TEXTS, ["other"], promotion=[TEXTS[3], "new"]))
+    assert "1 of 2 promotion prompts of promotion.txt are training prompts" in message
+    message = refusal(lambda: split(tmp_path, TEXTS, ["other"], promotion=["other", "new"]))
+    assert "1 of 2 promotion prompts of promotion.txt are held-out prompts" in message
+
+
+def test_a_promotion_file_and_a_share_are_one_too_many() -> None:
+    with pytest.raises(ValueError, match="leave one of them out"):
+        PromptsConfig(train="t", promotion="p", promotion_share=0.1)
 
 
 def test_held_out_prompts_inside_the_training_prompts(tmp_path: Path) -> None:
