@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows import exits
-from flows.commands import alignment, configuration, exports, lineage, machine, runs
+from flows.commands import alignment, configuration, exports, ledger, lineage, machine, promotion, runs
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,6 +32,8 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(alignment.app)
 app.add_typer(runs.app)
+app.add_typer(promotion.app)
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(exports.app, name="export")
 app.add_typer(configuration.app, name="config")

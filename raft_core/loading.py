@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +21,8 @@ from raft_core.redaction import holds_secret
 MAX_INTERPOLATIONS = 16
 """References such as ${seed}: each can double what it stands for."""
 
+Document = TypeVar("Document", bound=BaseModel)
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RaftConfig:
     """The configuration in ``path`` with dotted ``overrides`` ("sampling.top_p=0.9") on top.
@@ -29,14 +31,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RaftConfig:
 
     Raises ConfigError with every fault at once, each with its key's path and what to write.
     """
-    document = _read(path, seen=())
     if wrong := [text for text in overrides if not re.match(r"[^=\s]+=", text)]:
         raise ConfigError("an override that is no key=value", got=" ".join(wrong), do="write sampling.top_p=0.9")
-    try:
-        document.merge_with_dotlist(list(overrides))
-        plain = OmegaConf.to_container(document, resolve=True, throw_on_missing=True)
-    except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} and its overrides do not compose", got=error) from error
+    plain = _composed(path, overrides)
     _refuse_secrets(plain, path)
     return check_config(plain, where=str(path))
 
@@ -46,13 +43,32 @@ def check_config(plain: Any, *, where: str) -> RaftConfig:
 
     Types are strict: ``true`` is no number, and neither is ``"3"``.
     """
+    return _checked(RaftConfig, plain, f"{where} is no configuration that can run", "docs/configuration.md")
+
+
+def load_document(model: type[Document], path: Path, *, what: str, see: str) -> Document:
+    """A YAML file of another kind, such as a promotion policy, read and checked like a configuration.
+
+    ``what`` it should be, and which page to ``see``, are told with the faults.
+    """
+    return _checked(model, _composed(path, ()), f"{path} is no {what}", see)
+
+
+def _checked(model: type[Document], plain: Any, wrong: str, see: str) -> Document:
     try:
-        return RaftConfig.model_validate(_tuples(plain), strict=True)
+        return model.model_validate(_tuples(plain), strict=True)
     except ValidationError as error:
-        faults = "\n".join(f"  - {line}" for line in _faults(error, plain))
-        raise ConfigError(
-            f"{where} is no configuration that can run:\n{faults}", do="see docs/configuration.md"
-        ) from None
+        faults = "\n".join(f"  - {line}" for line in _faults(error, plain, model))
+        raise ConfigError(f"{wrong}:\n{faults}", do=f"see {see}") from None
+
+
+def _composed(path: Path, overrides: Sequence[str]) -> Any:
+    document = _read(path, seen=())
+    try:
+        document.merge_with_dotlist(list(overrides))
+        return OmegaConf.to_container(document, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} and its overrides do not compose", got=error) from error
 
 
 def dump_config(config: RaftConfig) -> str:
@@ -131,7 +147,7 @@ def _tuples(plain: Any) -> Any:
     return tuple(map(_tuples, plain)) if isinstance(plain, list) else plain
 
 
-def _faults(error: ValidationError, plain: Any) -> Iterator[str]:
+def _faults(error: ValidationError, plain: Any, model: type[BaseModel]) -> Iterator[str]:
     """One line a key: what pydantic says of each alternative of a union is joined by "or"."""
     lines: dict[str, list[str]] = {}
     got: dict[str, object] = {}
@@ -142,7 +158,7 @@ def _faults(error: ValidationError, plain: Any) -> Iterator[str]:
         message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
         context = fault.get("ctx", {})
         if fault["type"] == "extra_forbidden":
-            message = f"unknown key{_nearest(where)}"
+            message = f"unknown key{_nearest(where, model)}"
         elif fault["type"] == "missing":
             message = "is required"
         elif fault["type"] == "model_type":
@@ -177,8 +193,8 @@ def _key_path(loc: Sequence[int | str], plain: Any, *, missing: bool) -> list[in
     return path
 
 
-def _nearest(where: Sequence[object]) -> str:
-    names = sorted(_all_keys(RaftConfig, set()))
+def _nearest(where: Sequence[object], model: type[BaseModel]) -> str:
+    names = sorted(_all_keys(model, set()))
     near = difflib.get_close_matches(str(where[-1]), names, n=1) if where else []
     return f"; did you mean {near[0]}?" if near else "; remove it"
 

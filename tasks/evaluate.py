@@ -2,30 +2,26 @@
 
 from collections.abc import Callable, Sequence
 
-import pyarrow as pa
-
 from raft_core.evaluation.divergence import perplexity
 from raft_core.evaluation.scorecard import Batch, scorecard
-from raft_core.policies.base import LoadedPolicy, Progress
-from raft_core.records.artifacts import file_digest, json_digest, write_json
+from raft_core.policies.base import Progress
+from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.run import BASE
-from raft_core.records.steps import StepKey, StepRecord, code_digest, once
-from raft_core.records.tables import (
-    EVALUATION,
-    PERPLEXITY,
-    QUARANTINE,
-    SCORED,
-    SELECTED,
-    read_table,
-    to_table,
-    write_table,
-)
+from raft_core.records.steps import StepRecord, once
+from raft_core.records.tables import EVALUATION, PERPLEXITY, QUARANTINE, SCORED, SELECTED, read_table, write_table
 from raft_core.rewards import score as scoring
-from raft_core.types import Policy, Prompt, Sample
+from raft_core.types import Policy, Prompt
 from tasks.finetune import read_result
 from tasks.iteration import Iteration, derived_seed
-from tasks.prepare import perplexity_texts
-from tasks.shards import sample_shards
+from tasks.measure import (
+    Subject,
+    answer,
+    base_logprobs,
+    evaluation_table,
+    measuring_key,
+    perplexity_table,
+    texts_of,
+)
 
 
 def evaluate(
@@ -37,93 +33,21 @@ def evaluate(
     """
     config = it.config
     rewards = scoring.check_rewards(config.scoring)
-    settings = config.evaluation
-    texts = (
-        perplexity_texts(settings.perplexity_text, settings.max_perplexity_texts) if settings.perplexity_text else []
-    )
-    key = StepKey(
-        "evaluate",
-        inputs={
-            "policy": policy.identity, "base": it.base.identity,
-            "prompts": file_digest(it.run.table(BASE, "prompts")), "texts": json_digest(texts),
-            **{f"reward {name}": identity for name, identity in rewards.identities.items()},
-        },
-        settings={
-            "sampling": config.sampling.model_dump(mode="json", exclude={"prompts_per_iteration"}),
-            "policy": config.policy.model_dump(mode="json"),
-            "scoring": config.scoring.model_dump(mode="json"),
-        },
-        code=it.code("backend") + code_digest("raft_core.rewards.score"),
-        numerics=it.backend.numerics(config.sampling.dtype),
-        seed=derived_seed(config.seed, "evaluate"),
-    )  # fmt: skip
+    texts = texts_of(config)
+    subject = Subject(policy, it.base, config, config.policy, derived_seed(config.seed, "evaluate"))
+    key = measuring_key("evaluate", subject, file_digest(it.run.table(BASE, "prompts")), texts, rewards)
     outputs = {name: it.table(name) for name in ("evaluation", "perplexity")}
 
     def compute() -> None:
-        model = it.backend.load(policy, config.policy, dtype=config.sampling.dtype)
-        samples = _sample(it, model, held_out, key, progress)
-        logprobs = model.text_logprobs(texts)
-        policy_logprobs = _tempered(it, model, samples)
+        model = subject.load(policy)
+        answers = answer(subject, model, held_out, texts, it.work / f"evaluate-{key.digest[:16]}", progress)
         del model
-        base_logprobs = policy_logprobs if it.number == BASE else _base_logprobs(it, samples)
-        table = _table(samples, held_out, rewards, policy_logprobs, base_logprobs, warn)
-        write_table(it.table("evaluation"), table, EVALUATION)
-        likelihoods = [{"text": t, "logprobs": values} for t, values in zip(texts, logprobs, strict=True)]
-        write_table(outputs["perplexity"], to_table(PERPLEXITY, likelihoods), PERPLEXITY)
+        under_base = answers.policy_logprobs if it.number == BASE else base_logprobs(subject, answers.samples)
+        table = evaluation_table(answers, under_base, held_out, rewards, warn)
+        write_table(outputs["evaluation"], table, EVALUATION)
+        write_table(outputs["perplexity"], perplexity_table(answers, texts), PERPLEXITY)
 
     return once(it.runs, key, outputs, compute)
-
-
-def _sample(
-    it: Iteration, model: LoadedPolicy, held_out: Sequence[Prompt], key: StepKey, progress: Progress
-) -> list[Sample]:
-    shards = sample_shards(
-        lambda: model, held_out, it.config.sampling, samples_per_prompt=1, seed=key.seed,
-        folder=it.work / f"evaluate-{key.digest[:16]}", progress=progress,
-    )  # fmt: skip
-    return [Sample(**row) for shard in shards for row in shard.to_pylist()]
-
-
-def _tempered(it: Iteration, model: LoadedPolicy, samples: Sequence[Sample]) -> list[list[float]]:
-    """log p of the completions at λ without top-k and top-p, so that the KL compares whole distributions."""
-    sampling = it.config.sampling
-    if sampling.temperature == 0:
-        return [list(sample.logprobs) for sample in samples]
-    if sampling.top_p == 1 and sampling.top_k == 0 and sampling.min_new_tokens == 0:
-        return [list(sample.sampling_logprobs) for sample in samples]
-    return model.logprobs(samples, temperature=sampling.temperature)
-
-
-def _base_logprobs(it: Iteration, samples: Sequence[Sample]) -> list[list[float]]:
-    base = it.backend.load(it.base, it.config.policy, dtype=it.config.sampling.dtype)
-    return base.logprobs(samples, temperature=it.config.sampling.temperature or 1.0)
-
-
-def _table(
-    samples: Sequence[Sample], held_out: Sequence[Prompt], rewards: scoring.Rewards,
-    policy_logprobs: Sequence[list[float]], base_logprobs: Sequence[list[float]], warn: Callable[[str], None],
-) -> pa.Table:  # fmt: skip
-    prompts = {prompt.prompt_id: prompt for prompt in held_out}
-    rows = pa.Table.from_pylist([{name: getattr(s, name) for name in scoring.SCORING_COLUMNS} for s in samples])
-    scored = scoring.score(rows, prompts, rewards.rewards, max_failed_share=1.0)
-    gold = scoring.score_gold(rows, prompts, rewards.gold, warn=warn) if rewards.gold else None
-    gold_rewards = gold["reward"].to_pylist() if gold else [None] * len(samples)
-    gold_components = gold["components"].to_pylist() if gold else [[] for _ in samples]
-    columns = {
-        "prompt_id": [s.prompt_id for s in samples],
-        "group": [prompts[s.prompt_id].group for s in samples],
-        "prompt": [prompts[s.prompt_id].text for s in samples],
-        "sample_id": [s.sample_id for s in samples],
-        "completion": [s.completion for s in samples],
-        "completion_token_ids": [s.completion_token_ids for s in samples],
-        "finish_reason": [s.finish_reason for s in samples],
-        "sampling_logprobs": policy_logprobs,
-        "base_logprobs": base_logprobs,
-        "reward": scored["reward"].to_pylist(),
-        "gold_reward": gold_rewards,
-        "components": [a + b for a, b in zip(scored["components"].to_pylist(), gold_components, strict=True)],
-    }
-    return pa.table(columns, schema=EVALUATION)
 
 
 def report(it: Iteration) -> None:

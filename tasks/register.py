@@ -45,19 +45,32 @@ def register(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -
     """
     if iteration == BASE:
         return None
-    commit = read_chain(run)[iteration + 1]
-    source = run_id or track(run, uri)
-    name = run.config.tracking.model_name or f"raft-{run.config.name}"
-    tags = _tags(run, commit)
+    version = register_version(run, iteration, uri, run_id=run_id)
+    name = model_name(run)
     with connected(uri) as client:
-        version = _find_version(client, name, commit) or _create_version(client, run, commit, name, tags, source, uri)
         if _alias_of(client, name) != version:
             client.set_registered_model_alias(name, ALIAS, version)
     return Registered(name, version, ALIAS)
 
 
-def _find_version(client: MlflowClient, name: str, commit: Commit) -> str | None:
-    found = client.search_model_versions(f"name = '{name}' and tags.`raft.commit` = '{commit.digest}'")
+def register_version(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -> str:
+    """The version of a committed iteration, made if there is none; aliases are left alone."""
+    commit = read_chain(run)[iteration + 1]
+    source = run_id or track(run, uri)
+    name, tags = model_name(run), _tags(run, commit)
+    with connected(uri) as client:
+        found = find_version(client, name, commit.digest)
+        return found or _create_version(client, run, commit, name, tags, source, uri)
+
+
+def model_name(run: Run) -> str:
+    """What the registered model of a run is called."""
+    return run.config.tracking.model_name or f"raft-{run.config.name}"
+
+
+def find_version(client: MlflowClient, name: str, commit: str) -> str | None:
+    """The version of a model that was registered from ``commit`` (sha256 of ``commit.json``)."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`raft.commit` = '{commit}'")
     return min((str(version.version) for version in found), key=int, default=None)
 
 

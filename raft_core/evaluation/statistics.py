@@ -1,5 +1,6 @@
 """Means with bootstrap confidence intervals, and paired gains. Every random number comes from a seed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -66,6 +67,52 @@ def paired_gain(
         if value is not None and (before := then.get(key)) is not None
     ]
     return bootstrap_mean(differences, resamples=resamples, confidence=confidence, seed=seed)
+
+
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], *, resamples: int, confidence: float, seed: int
+) -> Interval:
+    """Sum of ``numerators`` / sum of ``denominators`` (all above 0) and its percentile bootstrap interval.
+
+    The pairs are resampled together: one pair a text, for figures that weigh long texts more.
+    """
+    above_N, below_N = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
+    if not len(below_N):
+        return NOTHING
+    ratio = float(above_N.sum() / below_N.sum())
+    if len(below_N) == 1:
+        return Interval(ratio, None, None)
+    ratios_R = _resampled_means(above_N, resamples, seed) / _resampled_means(below_N, resamples, seed)
+    low, high = np.quantile(ratios_R, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(ratio, float(low), float(high))
+
+
+def jackknife(estimate: float, left_out: Sequence[float], *, confidence: float) -> Interval:
+    """``estimate`` ± z · its jackknife error, from the estimates with one observation left out each.
+
+    Efron and Tibshirani, "An Introduction to the Bootstrap", ch. 11. For counts of different things,
+    where a bootstrap's repeated observations would count nothing new.
+    """
+    values_N = np.asarray(left_out, dtype=np.float64)
+    if len(values_N) < 2:
+        return Interval(estimate, None, None)
+    num = len(values_N)
+    error = float(np.sqrt((num - 1) / num * ((values_N - values_N.mean()) ** 2).sum()))
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return Interval(estimate, estimate - reach, estimate + reach)
+
+
+def wilson(passed: int, total: int, *, confidence: float) -> Interval:
+    """The share ``passed / total`` and its score interval, honest also where all or none pass.
+
+    Wilson, "Probable Inference…", JASA 22 (1927). Trials are taken as independent.
+    """
+    if not total:
+        return NOTHING
+    z, share = NormalDist().inv_cdf((1 + confidence) / 2), passed / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    reach = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
 def _resampled_means(x_N: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:

@@ -72,6 +72,13 @@ EVALUATION = _schema(
 PERPLEXITY = _schema(("text", pa.string()), ("logprobs", _LOGPROBS))
 """One row a held-out text: log p (λ = 1) of every token but the first under this iteration's policy."""
 
+SAFETY = _schema(
+    ("case", pa.string()), ("prompt_id", pa.string()), ("prompt", pa.string()), ("sample_id", pa.string()),
+    ("completion", pa.string()), ("finish_reason", pa.string()), ("passed", pa.bool_()), ("failed", pa.string()),
+    ("components", _COMPONENTS),
+)  # fmt: skip
+"""One row a case and answer of a safety suite, in the evidence of a promotion alone. ``failed``: which checks."""
+
 SCHEMAS: Mapping[str, pa.Schema] = {
     "prompts": PROMPTS, "samples": SAMPLES, "scored": SCORED, "selected": SELECTED,
     "quarantine": QUARANTINE, "validation": VALIDATION, "evaluation": EVALUATION,

@@ -1,5 +1,6 @@
 """Reading, composing and overriding configurations."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from raft_core.errors import ConfigError
 from raft_core.loading import check_config, config_digest, default_run_name, dump_config, load_config
 
 Plain = Callable[..., dict[str, Any]]
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+IS_A_RUN = re.compile("^(policy|extends):", re.MULTILINE)
+CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").rglob("*.yaml") if IS_A_RUN.search(p.read_text()))
 
 
 def write(path: Path, content: Any) -> Path:

@@ -1,0 +1,102 @@
+"""A person decides: approve or reject a request for promotion, by a command or in Prefect's form."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+
+from flows.promote import Outcome, Place, append, now, run_of, settle
+from raft_core.promotion_policy import PromotionPolicy, load_policy
+from raft_core.records.ledger import Entry, holder_of
+from raft_core.records.requests import approval_of, check_approval, check_open, decided, find_request
+from tasks.contender import contender
+
+POLL_S = 1
+
+
+class Approval(RunInput):
+    """What Prefect's form asks for while a promotion waits."""
+
+    approve: bool
+    by: str
+    reason: str = ""
+
+
+def approve(request: str, by: str, reason: str, place: Place, policy: PromotionPolicy | None) -> Outcome:
+    """Approve a request: its model, verified again, becomes the champion. Raises GateStop if ``by`` may not.
+
+    Two entries: approved, promoted. What a kill left between them is made up for by approving again.
+    """
+    ledger = place.ledger
+    entries = ledger.entries()
+    asked = find_request(entries, request)
+    check_approval(entries, asked, by, now())
+    holder = holder_of(asked)
+    side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace)
+
+    def check(last: Sequence[Entry]) -> None:
+        check_approval(last, asked, by, now())
+
+    agreed = approval_of(entries, asked) or append(
+        ledger, "approved", asked.model,
+        {**side.named, "request": asked.digest, "approved_by": by, "reason": reason}, check,
+    )  # fmt: skip
+    body = {**asked.body, "request": asked.digest, "approved_by": agreed.body["approved_by"]}
+    entry = append(ledger, "promoted", asked.model, body, check)
+    settle(place, side.run, entry, policy)
+    named = f"{holder.run}@{holder.iteration}"
+    return Outcome(
+        "promoted", f"{named} is the champion of {entry.model} (entry {entry.number}), approved by {by}", entry
+    )
+
+
+def reject(request: str, by: str, reason: str, place: Place) -> Outcome:
+    """Reject an open request. Whoever asked may take it back so."""
+    ledger = place.ledger
+    entries = ledger.entries()
+    asked = find_request(entries, request)
+    check_open(entries, asked)
+    named = {key: asked.body[key] for key in ("commit", "policy", "run", "iteration")}
+    body = {**named, "request": asked.digest, "rejected_by": by, "reason": reason}
+    entry = append(ledger, "rejected", asked.model, body, lambda last: check_open(last, asked))
+    return Outcome("rejected", f"request {asked.number} is rejected by {by} (entry {entry.number}): {reason}", entry)
+
+
+def wait_for_decision(request: Entry, place: Place, wait_s: float) -> Outcome:
+    """Wait until somebody approves or rejects with a command, ``wait_s`` seconds at most."""
+    deadline = time.monotonic() + wait_s
+    while (end := decided(place.ledger.entries(), request)) is None:
+        if time.monotonic() > deadline:
+            return Outcome("requested", f"nobody decided on request {request.number} within {wait_s:g} s", request)
+        time.sleep(POLL_S)
+    if end.kind == "promoted":
+        return Outcome("promoted", f"request {request.number} was approved by {end.body['approved_by']}", end)
+    return Outcome("rejected", f"request {request.number} was rejected by {end.body['rejected_by']}", end)
+
+
+def decide_by_pause(request: Entry, place: Place, policy_file: Path | None, wait_s: float) -> Outcome:
+    """Inside a flow on a server: pause it until the form is sent; the same checks as for the command hold.
+
+    Raises GateStop for a person who may not approve; the request then stays open.
+    """
+    body = request.body
+    about = (
+        f"**{body['run']}@{body['iteration']}** as champion of **{request.model}**, asked by {body['requested_by']}: "
+        f"{body['reason'] or 'no reason given'}\n\n{body['decision']['reason']}\n\n"
+        f"Or on a command line: `raft approve {request.number}`"
+    )
+    try:
+        answer = pause_flow_run(
+            wait_for_input=Approval.with_initial_data(description=about), timeout=math.ceil(wait_s),
+            poll_interval=POLL_S, key=f"approval-{request.number}",
+        )  # fmt: skip
+    except FlowPauseTimeout:
+        return wait_for_decision(request, place, 0)
+    number = str(request.number)
+    if answer.approve:
+        return approve(number, answer.by, answer.reason, place, load_policy(policy_file)[0])
+    return reject(number, answer.by, answer.reason, place)

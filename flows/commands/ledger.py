@@ -1,0 +1,63 @@
+"""``raft ledger …``: who promoted what, and does the chain hold?"""
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.shell import AsJson, ledger_uri, print_json, standard_output, workspace_folder
+
+app = typer.Typer(help="The ledger of promotions.", invoke_without_command=True)
+
+
+@app.callback()
+def default(context: typer.Context) -> None:
+    """The ledger of promotions; without a further word it is shown."""
+    if context.invoked_subcommand is None:
+        show()
+
+
+@app.command()
+def show(
+    model: Annotated[str | None, typer.Option(help="Only this model's entries.")] = None, as_json: AsJson = False
+) -> None:
+    """Show every entry, oldest first; ★ marks a present champion."""
+    from flows.views.promotion import as_json as entry_json
+    from flows.views.promotion import show_ledger
+    from tasks.ledger import open_ledger
+
+    entries = [e for e in open_ledger(_uri()).entries() if model is None or e.model == model]
+    if as_json:
+        print_json([entry_json(entry) for entry in entries])
+    elif entries:
+        standard_output().print(show_ledger(entries))
+    else:
+        standard_output().print("no entry; promote a model: raft promote RUN", markup=False)
+
+
+@app.command()
+def verify(
+    witness: Annotated[
+        str | None, typer.Option("--last", help="A digest that was noted earlier: it must be in the chain.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that every entry follows the one before it and is as it was sealed."""
+    from raft_core.errors import IntegrityError
+    from raft_core.records.ledger import last_digest
+    from tasks.ledger import open_ledger
+
+    entries = open_ledger(_uri()).entries()
+    if witness and not any(entry.digest.startswith(witness) for entry in entries):
+        raise IntegrityError(
+            "entries are missing at the end of the ledger",
+            got=f"{len(entries)} entries, the last {last_digest(entries)}",
+            expected=f"one with digest {witness}", do="restore it from a copy",
+        )  # fmt: skip
+    if as_json:
+        print_json({"ok": True, "entries": len(entries), "last": last_digest(entries)})
+    else:
+        typer.echo(f"the chain holds: {len(entries)} entries, the last is {last_digest(entries)}")
+
+
+def _uri() -> str:
+    return ledger_uri(workspace_folder())

@@ -1,0 +1,193 @@
+"""``raft promote``, ``approve``, ``reject``, ``rollback``, ``pull``: which model is the champion, and who said so."""
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows import exits
+from flows.commands.shell import (
+    AsJson,
+    Quiet,
+    ledger_uri,
+    print_json,
+    standard_output,
+    tracking_uri,
+    workspace_folder,
+)
+
+if TYPE_CHECKING:
+    from flows.promote import Outcome, Place
+    from raft_core.promotion import Verdict
+    from raft_core.promotion_policy import PromotionPolicy
+
+app = typer.Typer()
+
+POLICY_FILE = Path("configs") / "promotion.yaml"
+By = Annotated[str | None, typer.Option(help="Who acts; none: RAFT_USER, else the login name.")]
+Reason = Annotated[str, typer.Option(help="Why; goes into the ledger.")]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", help="A promotion policy; none: configs/promotion.yaml of the workspace.")
+]
+Request = Annotated[str, typer.Argument(metavar="REQUEST", help="Number of the request in the ledger (raft ledger).")]
+
+
+@app.command()
+def promote(
+    candidate: Annotated[str, typer.Argument(metavar="RUN[@N]", help="N: an iteration; none: the best.")],
+    to: Annotated[str, typer.Option(help="The title; there is one.")] = "champion",
+    policy: PolicyFile = None,
+    by: By = None,
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and show; write nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for an approval, where the policy wants one.")] = False,
+    wait_s: Annotated[float, typer.Option(min=1, help="How long to wait, in seconds.")] = 3600,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a model against the champion on evidence; if the gates open, it becomes the champion."""
+    from raft_core.errors import ConfigError
+
+    if to != "champion":
+        raise ConfigError("no such title", got=to, expected="champion", do="say --to champion, or leave it out")
+    from flows.promote import Question, promote_model
+
+    place = _place(quiet=quiet or as_json)
+    who, file = identity(by), policy_file(place.workspace, policy)
+    if wait and os.environ.get("PREFECT_API_URL") and not dry_run:
+        _promote_on_server(candidate, place, who, reason, file, wait_s)
+        return
+    interactive = sys.stdin.isatty() and not (yes or as_json)
+    agree = _ask if interactive else (lambda verdict: True)
+    outcome = promote_model(Question(candidate, who, reason, file, dry_run, agree), place)
+    if outcome.status == "requested" and outcome.entry is not None and wait:
+        from flows.approval import wait_for_decision
+
+        place.reporter.say(outcome.message)
+        outcome = wait_for_decision(outcome.entry, place, wait_s)
+    _show(outcome, as_json=as_json)
+
+
+@app.command()
+def approve(
+    request: Request, by: By = None, reason: Reason = "", policy: PolicyFile = None, as_json: AsJson = False
+) -> None:
+    """Approve a request for promotion: its model becomes the champion."""
+    from flows.approval import approve as agree
+
+    place = _place(quiet=as_json)
+    _show(agree(request, identity(by), reason, place, _policy(place, policy)), as_json=as_json)
+
+
+@app.command()
+def reject(request: Request, by: By = None, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Reject a request for promotion."""
+    from flows.approval import reject as decline
+
+    outcome = decline(request, identity(by), reason, _place(quiet=as_json))
+    _show(outcome, as_json=as_json, refused_is_an_error=False)
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; goes into the ledger.")],
+    to: Annotated[str, typer.Option(help="previous, a version number, or the first digits of a commit.")] = "previous",
+    model: Annotated[str | None, typer.Option(help="The registered model; none: the only one.")] = None,
+    by: By = None,
+    policy: PolicyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier champion the champion again. Deletes nothing."""
+    from flows.rollback import roll_back
+
+    place = _place(quiet=as_json)
+    _show(roll_back(model, to, identity(by), reason, place, _policy(place, policy)), as_json=as_json)
+
+
+@app.command()
+def pull(
+    reference: Annotated[str, typer.Argument(metavar="champion|MODEL@ALIAS|RUN@N", help="Which model.")],
+    to: Annotated[Path, typer.Option(help="A folder that does not exist yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a model as a verified, plain transformers folder."""
+    from flows.pull import pull as bring
+
+    manifest = bring(reference, to, _place(quiet=True))
+    if as_json:
+        print_json(manifest)
+    else:
+        typer.echo(f"{to}: {manifest['model']}, iteration {manifest['iteration']} of run {manifest['run']}, verified")
+
+
+def identity(by: str | None) -> str:
+    """Who acts: ``--by``, else RAFT_USER, else the login name. Raises ConfigError for nobody."""
+    from flows.views.text import harmless
+    from raft_core.errors import ConfigError
+
+    try:
+        name = by or os.environ.get("RAFT_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        name = ""
+    if not (name := harmless(name.strip(), 100)):
+        raise ConfigError("nobody acts", do="say --by NAME, or set RAFT_USER")
+    return name
+
+
+def policy_file(workspace: Path, chosen: Path | None) -> Path | None:
+    """The file that was named, else the workspace's own; None: the defaults hold."""
+    found = workspace / POLICY_FILE
+    return chosen or (found if found.is_file() else None)
+
+
+def _place(*, quiet: bool) -> "Place":
+    from flows.progress import reporter
+    from flows.promote import Place
+
+    workspace = workspace_folder()
+    return Place(workspace, tracking_uri(workspace), ledger_uri(workspace), reporter(quiet=quiet))
+
+
+def _policy(place: "Place", chosen: Path | None) -> "PromotionPolicy":
+    from raft_core.promotion_policy import load_policy
+
+    return load_policy(policy_file(place.workspace, chosen))[0]
+
+
+def _promote_on_server(candidate: str, place: "Place", by: str, reason: str, file: Path | None, wait_s: float) -> None:
+    from flows.promote import promote as flow
+
+    status = flow(candidate, place.workspace, place.tracking_uri, place.ledger_uri, by, reason, file, True, wait_s)
+    typer.echo(f"{candidate}: {status}")
+
+
+def _ask(verdict: "Verdict") -> bool:
+    from flows.views.promotion import show_verdict
+
+    standard_output().print(show_verdict(verdict))
+    return typer.confirm("promote?")
+
+
+def _show(outcome: "Outcome", *, as_json: bool, refused_is_an_error: bool = True) -> None:
+    from flows.views.promotion import as_json as entry_json
+    from flows.views.promotion import show_verdict
+
+    if as_json:
+        print_json({
+            "status": outcome.status, "message": outcome.message,
+            "decision": outcome.verdict.as_json() if outcome.verdict else None,
+            "entry": entry_json(outcome.entry) if outcome.entry else None,
+        })  # fmt: skip
+    else:
+        from flows.views.text import harmless
+
+        if outcome.verdict is not None:
+            standard_output().print(show_verdict(outcome.verdict))
+        standard_output().print(harmless(outcome.message, 2000), markup=False, soft_wrap=True)
+    closed = outcome.status == "dry_run" and outcome.verdict is not None and not outcome.verdict.passed
+    if refused_is_an_error and (outcome.status in ("refused", "rejected") or closed):
+        raise typer.Exit(exits.STOPPED_BY_GATE)

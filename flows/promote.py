@@ -1,0 +1,250 @@
+"""Promotion: hold a candidate against the champion on evidence, decide, and write it into the ledger."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows.models import find_policy
+from flows.progress import Reporter
+from flows.views.run import find_run, view_run
+from raft_core.errors import ConfigError, GateStop, IntegrityError, LedgerMovedError, RaftError
+from raft_core.promotion import Verdict, decide
+from raft_core.promotion_policy import PromotionPolicy, SafetySuite, load_policy, policy_digest
+from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_digest, withdrawal
+from raft_core.records.run import BASE, Run, record_event
+from tasks.after import tell_others
+from tasks.contender import Contender, committed, contender
+from tasks.evidence import Gathered, examination, gather
+from tasks.ledger import open_ledger
+from tasks.register import model_name
+
+ATTEMPTS = 100
+"""Of a promotion whose champion changes under it again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs, registry and ledger lie, and who watches."""
+
+    workspace: Path
+    tracking_uri: str
+    ledger_uri: str
+    reporter: Reporter = field(default_factory=Reporter)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger itself."""
+        return open_ledger(self.ledger_uri)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who asks for which model, why, and under which policy file."""
+
+    candidate: str
+    by: str
+    reason: str
+    policy_file: Path | None
+    dry_run: bool = False
+    agree: Callable[[Verdict], bool] = lambda verdict: True
+    """Asked before anything is written, once the gates are open."""
+
+
+Status = Literal["promoted", "refused", "requested", "rejected", "rolled_back", "unchanged", "dry_run"]
+STATUS: Mapping[str, Status] = {"promoted": "promoted", "refused": "refused", "requested": "requested"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it. ``entry``: None if nothing was written."""
+
+    status: Status
+    message: str
+    entry: Entry | None = None
+    verdict: Verdict | None = None
+
+
+def promote_model(question: Question, place: Place) -> Outcome:
+    """Verify, measure both sides, decide, record; then bring it into MLflow and tell others.
+
+    Starts again where another champion came meanwhile. Raises a RaftError; nothing is written then.
+    """
+    rules = load_policy(question.policy_file)
+    candidate = find_candidate(question, place)
+    for _ in range(ATTEMPTS):
+        try:
+            return _attempt(candidate, question, rules, place)
+        except LedgerMovedError:
+            place.reporter.say("the ledger has moved on meanwhile: comparing again")
+    raise GateStop(f"the champion changed {ATTEMPTS} times meanwhile", do="ask again when others are done")
+
+
+def _attempt(
+    candidate: Contender, question: Question, rules: tuple[PromotionPolicy, SafetySuite | None], place: Place
+) -> Outcome:
+    """One comparison with the present champion. Raises LedgerMovedError if it is not the present one any more."""
+    policy, suite = rules
+    ledger, model = place.ledger, model_name(candidate.run)
+    entries = ledger.entries()
+    refuse_withdrawn(entries, candidate.named)
+    champion = current(entries, model).champion
+    if champion is not None and champion.commit == candidate.commit.digest:
+        return Outcome("unchanged", f"{_name(candidate)} is the champion of {model} already")
+    reference = _reference(champion, candidate, place)
+    ours, theirs, left_out = _evidence(candidate, reference, suite, policy, place)
+    verdict = decide(ours.evidence, theirs.evidence, policy)
+    kind: Kind = "refused" if not verdict.passed else "requested" if policy.approvals else "promoted"
+    if question.dry_run or (verdict.passed and not question.agree(verdict)):
+        return Outcome("dry_run", f"would be {kind}: {verdict.reason}", verdict=verdict)
+    body = {
+        **candidate.named,
+        "champion": champion.commit if champion else None,
+        "against": reference.named,
+        "decision": {**verdict.as_json(), "num_left_out": left_out},
+        "evidence": {"candidate": ours.digest, "reference": theirs.digest, "time": min(ours.time, theirs.time)},
+        "rules": policy_digest(policy, suite),
+        "requested_by": question.by, "reason": question.reason, "approved_by": None,
+        "approvals": policy.approvals, "requester_may_approve": policy.requester_may_approve,
+        "max_evidence_age_h": policy.max_evidence_age_h,
+    }  # fmt: skip
+    entry = append(ledger, kind, model, body, lambda last: check_standing(last, model, champion, body))
+    settle(place, candidate.run, entry, policy)
+    return Outcome(STATUS[entry.kind], _told(entry, verdict), entry, verdict)
+
+
+@flow(name="promote")
+def promote(
+    candidate: str, workspace: Path, tracking_uri: str, ledger_uri: str, by: str, reason: str = "",
+    policy_file: Path | None = None, wait: bool = False, wait_s: float = 3600,
+) -> str:  # fmt: skip
+    """``promote_model`` as a flow. ``wait``: pause until a person approves or rejects; returns the status.
+
+    Raises GateStop if the gates, or a person, refuse.
+    """
+    from flows.approval import decide_by_pause
+
+    place = Place(workspace, tracking_uri, ledger_uri)
+    outcome = promote_model(Question(candidate, by, reason, policy_file), place)
+    if outcome.status == "requested" and wait and outcome.entry is not None:
+        outcome = decide_by_pause(outcome.entry, place, policy_file, wait_s)
+    if outcome.status in ("refused", "rejected"):
+        raise GateStop(outcome.message)
+    return outcome.status
+
+
+def find_candidate(question: Question, place: Place) -> Contender:
+    """The verified candidate that a person names; none: the best iteration of the run."""
+    run, iteration = find_policy(place.workspace, question.candidate, place.tracking_uri)
+    if iteration is None:
+        iteration = view_run(run).best
+    if iteration is None or iteration == BASE:
+        raise ConfigError(
+            "the base is no candidate: nothing was aligned", got=f"run {run.name}", do="name an iteration: RUN@N"
+        )
+    return contender(run, iteration, place.workspace)
+
+
+def refuse_withdrawn(entries: Sequence[Entry], body: Mapping[str, Any]) -> None:
+    """Raise GateStop for a model that was withdrawn or erased, as whatever model it was registered."""
+    if (gone := withdrawal(entries, body["commit"], body["policy"])) is not None:
+        raise GateStop(
+            f"{body['run']}@{body['iteration']} was {gone.kind} by entry {gone.number} of the ledger",
+            got=gone.body.get("reason"), do="promote another model",
+        )  # fmt: skip
+
+
+def _reference(champion: Holder | None, candidate: Contender, place: Place) -> Contender:
+    """The champion; without one the candidate's own base."""
+    if champion is None:
+        return contender(candidate.run, BASE, place.workspace)
+    return contender(run_of(champion, place.workspace), champion.iteration, place.workspace)
+
+
+def run_of(holder: Holder, workspace: Path) -> Run:
+    """The run of a version in the ledger. Raises IntegrityError if the folder of that name is another one."""
+    run = find_run(workspace, holder.run)
+    if committed(run, holder.iteration).digest != holder.commit:
+        raise IntegrityError(
+            f"run {run.name} in this folder is not the one that the ledger names",
+            got=f"commit {committed(run, holder.iteration).digest}", expected=f"commit {holder.commit}",
+            do="get that run's folder from git",
+        )  # fmt: skip
+    return run
+
+
+def _evidence(
+    candidate: Contender, reference: Contender, suite: SafetySuite | None, policy: PromotionPolicy, place: Place
+) -> tuple[Gathered, Gathered, int]:
+    exam = examination(candidate, reference, suite)
+    store, age = place.workspace / "promotions", timedelta(hours=policy.max_evidence_age_h)
+    found = []
+    for title, side in (("candidate", candidate), ("reference", reference)):
+        total = len(exam.prompts) * exam.config.sampling.max_new_tokens
+        with place.reporter.step(f"{title} {_name(side)}", total, "tokens") as advance:
+            found.append(gather(side, exam, store, now=now(), max_age=age, progress=advance, warn=place.reporter.warn))
+    return found[0], found[1], exam.num_left_out
+
+
+# -- what every act of promotion ends with -----------------------------------------------------------
+
+
+def append(
+    ledger: Ledger, kind: Kind, model: str, body: dict[str, Any], check: Callable[[Sequence[Entry]], None]
+) -> Entry:
+    """Write the act, if ``check`` has nothing against it once everything else is in the ledger (it raises)."""
+    while True:
+        entries = ledger.entries()
+        check(entries)
+        try:
+            return ledger.append(kind, model, body, time=now().isoformat(), after=last_digest(entries))
+        except LedgerMovedError:
+            continue
+
+
+def check_standing(entries: Sequence[Entry], model: str, champion: Holder | None, body: Mapping[str, Any]) -> None:
+    """Raise LedgerMovedError unless ``champion`` still is; GateStop if the model in ``body`` was withdrawn."""
+    holder = current(entries, model).champion
+    if (holder.commit if holder else None) != (champion.commit if champion else None):
+        raise LedgerMovedError(f"{model} has another champion since", do="look at it (raft ledger) and ask again")
+    refuse_withdrawn(entries, body)
+
+
+def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None) -> None:
+    """After the ledger: MLflow's aliases, the policy's commands. Their failures are warnings."""
+    from tasks.aliases import apply
+
+    record_event(
+        run, "promotion", act=entry.kind, model=entry.model, entry=entry.digest, iteration=entry.body["iteration"]
+    )
+    try:
+        for missing in apply(place.ledger, place.workspace / "runs", place.tracking_uri):
+            place.reporter.warn(missing)
+    except (RaftError, OSError) as error:
+        place.reporter.warn(f"the ledger has it, MLflow not yet (raft sync fills it in): {error}")
+    if policy is not None and entry.kind in ("promoted", "rolled_back"):
+        for told in tell_others(policy, entry):
+            record_event(run, "told", act=entry.kind, entry=entry.digest, what=told.what, outcome=told.outcome)
+            if not told.ok:
+                place.reporter.warn(f"after {entry.kind}: {told.what}: {told.outcome}")
+
+
+def now() -> datetime:
+    """The clock: acts bear the time, evidence has an age."""
+    return datetime.now(UTC)
+
+
+def _name(side: Contender) -> str:
+    return f"{side.run.name}@{'base' if side.iteration == BASE else side.iteration}"
+
+
+def _told(entry: Entry, verdict: Verdict) -> str:
+    named = f"{entry.body['run']}@{entry.body['iteration']}"
+    if entry.kind == "promoted":
+        return f"{named} is the champion of {entry.model} (entry {entry.number}): {verdict.reason}"
+    if entry.kind == "requested":
+        return f"{named} passes, and waits for an approval: raft approve {entry.number} (entry {entry.number})"
+    return f"{named} is refused (entry {entry.number}): {verdict.reason}"

@@ -1,0 +1,75 @@
+"""Requests for promotion in the ledger: which are open, and may this person approve one now?"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from raft_core.errors import GateStop, InputError
+from raft_core.records.ledger import Entry, current, withdrawal
+
+MIN_DIGEST = 6
+"""Digits of a digest that name an entry."""
+
+
+def find_request(entries: Sequence[Entry], text: str) -> Entry:
+    """The request that a person means by its number or the first digits of its digest. Raises InputError."""
+    found = [e for e in entries if e.kind == "requested" and _means(e, text)]
+    if len(found) != 1:
+        waiting = ", ".join(str(entry.number) for entry in open_requests(entries)) or "none"
+        raise InputError(
+            f"{'no' if not found else 'more than one'} request {text!r} in the ledger",
+            expected=f"the number of a request; open: {waiting}", do="raft ledger lists them",
+        )  # fmt: skip
+    return found[0]
+
+
+def _means(entry: Entry, text: str) -> bool:
+    return text == str(entry.number) or (len(text) >= MIN_DIGEST and entry.digest.startswith(text))
+
+
+def open_requests(entries: Sequence[Entry]) -> list[Entry]:
+    """Requests that nobody decided on, in order."""
+    return [e for e in entries if e.kind == "requested" and decided(entries, e) is None]
+
+
+def decided(entries: Sequence[Entry], request: Entry) -> Entry | None:
+    """The entry that ended a request: promoted or rejected. (``approved`` alone: a promotion that a kill cut short.)"""
+    ends = ("promoted", "rejected")
+    return next((e for e in entries if e.kind in ends and e.body.get("request") == request.digest), None)
+
+
+def approval_of(entries: Sequence[Entry], request: Entry) -> Entry | None:
+    """The entry by which a request was approved, whether or not the promotion that follows is there."""
+    return next((e for e in entries if e.kind == "approved" and e.body.get("request") == request.digest), None)
+
+
+def check_open(entries: Sequence[Entry], request: Entry) -> None:
+    """Raise GateStop if somebody decided on ``request``."""
+    if (end := decided(entries, request)) is not None:
+        raise GateStop(f"request {request.number} was {end.kind} by entry {end.number}", do="nothing is left to do")
+
+
+def check_approval(entries: Sequence[Entry], request: Entry, by: str, now: datetime) -> None:
+    """Raise GateStop, saying why, unless ``by`` may approve ``request`` now."""
+    body = request.body
+    check_open(entries, request)
+    if _same(by, body["requested_by"]) and not body["requester_may_approve"]:
+        raise _refusal(request, f"{by} asked for it, and the policy wants someone else", "let another person approve")
+    if (gone := withdrawal(entries, body["commit"], body["policy"])) is not None:
+        raise _refusal(request, f"the model was {gone.kind} by entry {gone.number}", "promote another one")
+    champion = current(entries, request.model).champion
+    if (champion.commit if champion else None) != body["champion"]:
+        now_is = f"{champion.run}@{champion.iteration}" if champion else "nobody"
+        raise _refusal(request, f"the champion changed since: it is {now_is}", "ask again: raft promote")
+    age = now - datetime.fromisoformat(body["evidence"]["time"])
+    if age > timedelta(hours=body["max_evidence_age_h"]):
+        hours = age.total_seconds() / 3600
+        told = f"its evidence is {hours:.1f} h old, and {body['max_evidence_age_h']:g} h are allowed"
+        raise _refusal(request, told, "ask again: raft promote")
+
+
+def _same(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold()
+
+
+def _refusal(request: Entry, why: str, do: str) -> GateStop:
+    return GateStop(f"request {request.number} cannot be approved: {why}", do=do)

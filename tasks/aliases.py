@@ -1,0 +1,96 @@
+"""MLflow's aliases ``champion`` and ``previous``, as the ledger has them: a projection that can be repaired."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from raft_core.errors import RaftError
+from raft_core.records.ledger import Entry, Holder, Ledger, current, last_digest, names
+from raft_core.records.run import read_commit, read_run
+from tasks.register import find_version, register_version
+from tasks.tracking import connected
+
+CHAMPION, PREVIOUS = "champion", "previous"
+LEDGER_TAG = "raft.ledger"
+"""On the registered model: number and digest of the ledger's last entry, a witness against a cut-off end."""
+
+
+def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
+    """Make the registry say what the ledger says; returns what could not be brought there, and why.
+
+    Idempotent. A version that is missing (MLflow was away, or made anew) is registered from its run
+    in ``runs``. Of several processes at once, whoever writes something stale reads the ledger again
+    after it, so the last word is right. Raises StepError if MLflow is away.
+    """
+    seen, missing = None, list[str]()
+    while seen != (last := last_digest(entries := ledger.entries())):
+        models = sorted({e.model for e in entries if e.kind in ("promoted", "rolled_back")})
+        missing = [fault for model in models for fault in _fill_in(entries, model, runs, uri)]
+        with connected(uri) as client:
+            for model in models:
+                _set_aliases(client, entries, model)
+            _mark_withdrawn(client, entries)
+        seen = last
+    return missing
+
+
+def _fill_in(entries: Sequence[Entry], model: str, runs: Path, uri: str) -> list[str]:
+    """Register the holders that MLflow does not know."""
+    standing = current(entries, model)
+    with connected(uri) as client:
+        unknown = [h for h in (standing.champion, standing.previous) if h and not find_version(client, model, h.commit)]
+    faults = []
+    for holder in unknown:
+        try:
+            run = read_run(runs / holder.run)
+            commit = read_commit(run, holder.iteration)
+            if commit is None or commit.digest != holder.commit:
+                raise FileNotFoundError(f"{run.path} is another run")
+            register_version(run, holder.iteration, uri)
+        except (RaftError, OSError) as error:
+            faults.append(f"{holder.run}@{holder.iteration} of {model} cannot be registered here: {error}")
+    return faults
+
+
+def _set_aliases(client: MlflowClient, entries: Sequence[Entry], model: str) -> None:
+    found = client.search_registered_models(f"name = '{model}'")
+    if not found:
+        return
+    held, standing = dict(found[0].aliases), current(entries, model)
+    for alias, holder in ((PREVIOUS, standing.previous), (CHAMPION, standing.champion)):
+        version = find_version(client, model, holder.commit) if holder else None
+        if version is None and alias in held:
+            client.delete_registered_model_alias(model, alias)
+        elif version is not None and str(held.get(alias)) != version:
+            client.set_registered_model_alias(model, alias, version)
+        if version is not None and holder is not None:
+            _tag(client, model, version, holder, entries)
+    last = entries[-1]
+    if found[0].tags.get(LEDGER_TAG) != (witness := f"{last.number} {last.digest}"):
+        client.set_registered_model_tag(model, LEDGER_TAG, witness)
+
+
+def _tag(client: MlflowClient, model: str, version: str, holder: Holder, entries: Sequence[Entry]) -> None:
+    entry = next(e for e in entries if e.digest == holder.entry)
+    who = {"requested_by": entry.body.get("requested_by"), "approved_by": entry.body.get("approved_by")}
+    tags = {"raft.promotion": entry.digest, "raft.promoted_at": entry.time, "raft.rules": entry.body.get("rules")}
+    wanted = {**tags, **{f"raft.{key}": value for key, value in who.items()}}
+    has = client.get_model_version(model, version).tags
+    for key, value in wanted.items():
+        if value is not None and has.get(key) != value:
+            client.set_model_version_tag(model, version, key, str(value))
+
+
+def _mark_withdrawn(client: MlflowClient, entries: Sequence[Entry]) -> None:
+    """A withdrawn version keeps no alias, under whatever name it was registered."""
+    for entry in (e for e in entries if e.kind in ("withdrawn", "erased")):
+        commit, policy = str(entry.body.get("commit")), str(entry.body.get("policy"))
+        for tag, value in (("raft.commit", commit), ("raft.policy_identity", policy)):
+            for version in client.search_model_versions(f"tags.`{tag}` = '{value}'"):
+                if not names(entry.body, version.tags.get("raft.commit", ""), version.tags.get(tag, "")):
+                    continue
+                if version.tags.get("raft.withdrawn") != entry.digest:
+                    client.set_model_version_tag(version.name, version.version, "raft.withdrawn", entry.digest)
+                for alias in client.get_model_version(version.name, version.version).aliases:
+                    client.delete_registered_model_alias(version.name, alias)
