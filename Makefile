@@ -2,6 +2,7 @@
 # make align CONFIG=configs/tiny.yaml ARGS="sampling.samples_per_prompt=16"
 # make test        everything that two cores do in a quarter of an hour; test-unit: under a minute
 # make test-full   the matrices, the servers and the real parts too
+# make test-fault  every fault that docs/reliability.md tells of; writes that page
 #
 # PIP_ARGS is handed to pip (which torch to take: see README.md), PYTHON names an interpreter.
 
@@ -19,7 +20,7 @@ PYTEST = OMP_NUM_THREADS=1 $(RUN) python -m pytest -n 2 --dist loadfile
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help align test test-unit test-full lint bench env env-test clean
+.PHONY: help align test test-unit test-full test-fault lint bench env env-test clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -32,13 +33,16 @@ else
 endif
 
 test: lint
-	@$(PYTEST) -m "not full and not real_parts and not gpu" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not full and not soak and not real_parts and not gpu" $(PYTEST_ARGS)
 
 test-unit: env-test
 	@$(PYTEST) tests/unit $(PYTEST_ARGS)
 
 test-full: lint
-	@$(PYTEST) -m "not gpu" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not gpu and not soak" $(PYTEST_ARGS)
+
+test-fault: env-test
+	@$(PYTEST) tests/fault --reliability-page docs/reliability.md $(PYTEST_ARGS)
 
 lint: env-test
 	@$(RUN) ruff check .

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows import steps
-from flows.artifacts import publish
+from flows import prefect_view, steps
 from flows.progress import Reporter
 from flows.session import Session
 from raft_core import launch
@@ -18,7 +17,7 @@ from raft_core.config import RaftConfig
 from raft_core.errors import RaftError
 from raft_core.gates import Decision
 from raft_core.records.run import BASE, Run, hold, open_run, read_chain, record_event, verify_outputs
-from tasks.decide import decide, is_finished, pending
+from tasks.decide import decide, is_finished, other_numerics, pending
 from tasks.finetune import next_policy
 from tasks.iteration import Iteration
 from tasks.prepare import Material, prepare
@@ -52,9 +51,15 @@ def align_run(
         session = Session(run, workspace, tracking_uri, reporter or Reporter())
         record_event(run, "started", **_surroundings())
         material = _prepare(run)
+        if differing := other_numerics(run):
+            session.warn(
+                f"run {name} goes on in another numerics class ({differing}): what is finished stays, what follows can "
+                "differ in its last bits from an uninterrupted run"
+            )
         launch.start()
         try:
-            decision = align.with_options(flow_run_name=name)(session, material)
+            flow_run = align.with_options(flow_run_name=name)
+            decision = prefect_view.seen_through(session, lambda: flow_run(session, material))
         finally:
             launch.stop()
     return AlignResult(decision.kind, decision.best, run.path, decision.reason)
@@ -64,6 +69,7 @@ def align_run(
 def align(session: Session, material: Material) -> Decision:
     """Sample, score, validate, select, fine-tune, evaluate, commit, project; until a gate says stop."""
     run, train, held_out = session.run, material.train, material.held_out
+    prefect_view.heal(session)
     if (decision := decide(run)) is None:
         base = Iteration(run, BASE, material.base, material.base)
         records = {"evaluate": steps.evaluate(base, material.base, held_out, session)}
@@ -82,8 +88,7 @@ def align(session: Session, material: Material) -> Decision:
         records["evaluate"] = steps.evaluate(it, policy, held_out, session)
         steps.commit(it, records, session)
         decision = conclude(session, material)
-    project(session, material)
-    steps.finish(session, material.base, decision)
+    finish(session, material, decision)
     return decision
 
 
@@ -95,7 +100,7 @@ def conclude(session: Session, material: Material) -> Decision:
     last = read_chain(session.run)[-1].iteration
     record_event(session.run, "decision", iteration=last, go_on=decision.go_on, reason=decision.reason)
     session.reporter.say(decision.reason)
-    publish(session.run, decision)
+    prefect_view.publish(session, decision)
     return decision
 
 
@@ -104,12 +109,33 @@ def project(session: Session, material: Material) -> None:
 
     The run directory is the truth: an outage costs a warning, and is filled in at the next chance.
     """
-    for iteration, projection in pending(session.run):
-        it = Iteration(session.run, iteration, material.base, material.base)
+    waiting = pending(session.run)
+    for who, step, name in (("DVC", steps.version, "version"), ("MLflow", steps.track, "track")):
+        if name not in waiting:
+            continue
+        it = Iteration(session.run, waiting[name][-1], material.base, material.base)
         try:
-            (steps.version if projection == "version" else steps.track)(it, session)
+            warning = step(it, waiting[name], session)
         except (RaftError, OSError) as error:
-            session.warn(f"{it.label} · {projection}: {error}", iteration=iteration, step=projection)
+            warning = str(error)
+        if warning:
+            session.outage(who, f"{it.label} · {name}: {warning}", iteration=it.number, step=name)
+        else:
+            session.answered(who)
+
+
+def finish(session: Session, material: Material, decision: Decision) -> None:
+    """Bring in what is left, write the plain checkpoint if asked for, register the best iteration."""
+    run, best = session.run, decision.best
+    project(session, material)
+    if run.config.finetuning.merge and best != BASE:
+        steps.merge(Iteration(run, best, material.base, material.base), session)
+    if "MLflow" in session.away:
+        return
+    try:
+        steps.finish(decision, session)
+    except (RaftError, OSError) as error:
+        session.outage("MLflow", f"the best iteration is not registered yet: {error}", step="register")
 
 
 def _prepare(run: Run) -> Material:

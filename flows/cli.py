@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from flows import exits
-from flows.commands import alignment, configuration, exports, ledger, lineage, machine, promotion, runs
+from flows.commands import (
+    alignment,
+    configuration,
+    exports,
+    ledger,
+    lineage,
+    machine,
+    promotion,
+    runs,
+    synchronisation,
+)
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -34,6 +44,7 @@ app.add_typer(alignment.app)
 app.add_typer(runs.app)
 app.add_typer(promotion.app)
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(synchronisation.app)
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(exports.app, name="export")
 app.add_typer(configuration.app, name="config")
@@ -51,4 +62,5 @@ def main() -> None:
     """Entry point of the ``raft`` command."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    exits.end_on_sigterm()
     sys.exit(exits.run_command(app, sys.argv[1:]))

@@ -1,11 +1,14 @@
 """How a command ends: 0 done, 2 the user's mistake, 3 stopped by a gate, 4 a failed step, 130 interrupted."""
 
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -15,6 +18,7 @@ from raft_core.errors import ConfigError, GateStop, InputError, RaftError, RunBu
 from raft_core.redaction import redacted_text
 
 DONE, USERS_MISTAKE, STOPPED_BY_GATE, FAILED_STEP, INTERRUPTED = 0, 2, 3, 4, 130
+RESUME = "resume with:"
 
 
 def exit_code(error: RaftError) -> int:
@@ -30,18 +34,40 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     try:
         app([a for a in arguments if a != "--debug"], prog_name="raft")
     except SystemExit as leave:
-        return _left(leave.code, arguments)
+        return _left(leave, arguments)
     except RaftError as error:
         if debug:
             sys.stderr.write(redacted_text(traceback.format_exc()))
-        tell(f"error: {error}")
+        tell("\n  ".join([f"error: {error}", *_notes(error)]))
         return exit_code(error)
     except Exception as error:
         if debug:
             sys.stderr.write(redacted_text(traceback.format_exc()))
-        tell(f"error: {type(error).__name__}: {error}\n  traceback: {_keep_traceback()}")
+        told = f"error: {type(error).__name__}: {error}"
+        tell("\n  ".join([told, f"traceback: {_keep_traceback()}", *_notes(error)]))
         return FAILED_STEP
     return DONE
+
+
+@contextmanager
+def resumable(run: Path) -> Iterator[None]:
+    """Whatever ends the block before its time is told together with the command that goes on with ``run``."""
+    try:
+        yield
+    except BaseException as error:
+        users_own = isinstance(error, RaftError) and exit_code(error) != FAILED_STEP
+        if not users_own and (run / "config.yaml").exists():
+            error.add_note(f"{RESUME} {shlex.join(['raft', 'resume', run.name])}")
+        raise
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM stops as cleanly as Ctrl-C does: children ended, everything finished kept, exit code 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def tell(text: str) -> None:
@@ -50,11 +76,21 @@ def tell(text: str) -> None:
     console.print(Text("\n".join(harmless(line, 2000) for line in redacted_text(text).splitlines())))
 
 
-def _left(code: object, arguments: Sequence[str]) -> int:
+def _notes(error: BaseException | None) -> list[str]:
+    """What was added to ``error``, or to what it came from: typer makes another exception of Ctrl-C."""
+    notes: list[str] = []
+    while error is not None and not notes:
+        notes = [note for note in getattr(error, "__notes__", []) if note.startswith(RESUME)]
+        error = error.__cause__ or error.__context__
+    return notes
+
+
+def _left(leave: SystemExit, arguments: Sequence[str]) -> int:
     """Typer turns Ctrl-C into ``SystemExit(130)`` and a wrong command line into ``SystemExit(2)``."""
+    code = leave.code
     if code == INTERRUPTED:
-        again = "resume with" if "align" in arguments or "repro" in arguments else "again"
-        tell(f"interrupted; {again}: {shlex.join(['raft', *arguments])}")
+        notes = _notes(leave) or [f"again: {shlex.join(['raft', *arguments])}"]
+        tell("; ".join(["interrupted, everything finished is kept", *notes]))
     if code is None:
         return DONE
     return code if isinstance(code, int) else FAILED_STEP

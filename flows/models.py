@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.views.run import NAME, find_run, view_run
 from raft_core.errors import ConfigError, InputError, IntegrityError
-from raft_core.records.run import BASE, Run, read_commit
+from raft_core.records.run import BASE, Run, read_chain, read_commit
 
 
 def find_policy(workspace: Path, reference: str | None, tracking_uri: str) -> tuple[Run, int | None]:
@@ -22,6 +22,20 @@ def find_policy(workspace: Path, reference: str | None, tracking_uri: str) -> tu
     if NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists():
         return find_run(workspace, name), _iteration(reference, number) if number else None
     return _registered(workspace, reference, tracking_uri)
+
+
+def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> tuple[Run, int]:
+    """Like ``find_policy``, but a run stands for its best committed iteration. Raises InputError if it has none."""
+    run, iteration = find_policy(workspace, reference, tracking_uri)
+    last = len(read_chain(run)) - 2
+    if iteration is None:
+        iteration = view_run(run).best
+    if iteration is None or not BASE <= iteration <= last:
+        raise InputError(
+            f"run {run.name} has no commit of iteration {iteration}", expected=f"-1 (the base) to {last}",
+            do=f"see raft show {run.name}",
+        )  # fmt: skip
+    return run, iteration
 
 
 def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run, int]:

@@ -21,6 +21,8 @@ class Session:
     workspace: Path
     tracking_uri: str
     reporter: Reporter = field(default_factory=Reporter)
+    away: set[str] = field(default_factory=set)
+    """What did not take its records when it was last asked (MLflow, DVC, Prefect): told once, until it does."""
 
     @contextmanager
     def step(self, it: Iteration, step: str, total: int | None = None, unit: str = "tokens") -> Iterator["Running"]:
@@ -41,6 +43,21 @@ class Session:
         """Tell a person, and keep it with the run."""
         record_event(self.run, "warning", message=message, **facts)
         self.reporter.warn(redacted_text(message))
+
+    def outage(self, who: str, message: str, **facts: object) -> None:
+        """``who`` is away: warn, unless that was told already. Nothing is lost by it."""
+        if who not in self.away:
+            self.away.add(who)
+            self.warn(
+                f"{message}\n  nothing is lost: {who} is brought up to date later, or by raft sync {self.run.name}",
+                **facts,
+            )
+
+    def answered(self, who: str) -> None:
+        """``who`` took what it was sent."""
+        if who in self.away:
+            self.away.discard(who)
+            self.reporter.say(f"{who} is up to date again")
 
 
 @dataclass(slots=True)

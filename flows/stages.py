@@ -6,9 +6,12 @@ downstream has to run. DVC itself looks at the receipt of ``align`` only, never 
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from raft_core.records.artifacts import write_bytes, write_json
 from raft_core.records.run import read_chain, verify_outputs
 
 ALIGN_RECEIPT = Path("data/align.json")
+STOP_TIMEOUT_S = 30.0
 
 
 def write_parts_receipt(path: Path, receipts: Mapping[str, Receipt]) -> None:
@@ -71,13 +75,29 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
     if fault_of(workspace, receipt) is not None:
         receipt.unlink(missing_ok=True)
     before = _written(receipt)
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", *extra], cwd=workspace, check=False)
-    if done.returncode:
+    code = _run_dvc(["repro", *extra], workspace)
+    if code:
         raise StepError(
-            "a stage of dvc.yaml failed; its own message stands above", got=f"dvc repro exited {done.returncode}",
+            "a stage of dvc.yaml failed; its own message stands above", got=f"dvc repro exited {code}",
             do="mend what it names, then run the same command again: finished stages are kept",
         )  # fmt: skip
     return before is not None and before == _written(receipt)
+
+
+def _run_dvc(arguments: Sequence[str], workspace: Path) -> int:
+    """Run dvc in a group of its own, so that an interrupt reaches its stage once and is waited for."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    with subprocess.Popen(command, cwd=workspace, start_new_session=True) as dvc:
+        try:
+            return dvc.wait()
+        except KeyboardInterrupt:
+            for wanted, patience_s in ((signal.SIGINT, STOP_TIMEOUT_S), (signal.SIGKILL, None)):
+                with suppress(ProcessLookupError):
+                    os.killpg(dvc.pid, wanted)
+                with suppress(subprocess.TimeoutExpired):
+                    dvc.wait(patience_s)
+                    break
+            raise
 
 
 def _written(receipt: Path) -> tuple[int, bytes] | None:

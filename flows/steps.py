@@ -1,7 +1,6 @@
 """Each step of the loop as a Prefect task: a readable name, its cost, retries where a failure can pass."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 from prefect import Task, task
@@ -13,16 +12,13 @@ import tasks.check
 import tasks.commit
 import tasks.evaluate
 import tasks.finetune
-import tasks.register
+import tasks.project
 import tasks.sample
 import tasks.score
 import tasks.select
-import tasks.track
-import tasks.version
 from flows.session import Session
-from raft_core.errors import GateStop, IntegrityError, RaftError, RewardError
+from raft_core.errors import GateStop, IntegrityError, RewardError
 from raft_core.gates import Decision
-from raft_core.records.run import BASE, record_event
 from raft_core.records.steps import StepRecord
 from raft_core.types import Policy, Prompt
 from tasks.check import Stage
@@ -39,13 +35,13 @@ async def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
     return not isinstance(await state.aresult(raise_on_failure=False), FINAL)
 
 
-def step(name: str) -> Callable[[F], F]:
-    """A Prefect task called ``iteration 3 · name``, retried twice with back-off.
+def step(name: str, *, retries: int = 2) -> Callable[[F], F]:
+    """A Prefect task called ``iteration 3 · name``, retried with back-off.
 
     Prefect's own cache is off: content addresses decide reuse (``raft_core.records.steps``).
     """
     return task(  # type: ignore[return-value]
-        name=name, task_run_name=f"{{it.label}} · {name}", cache_policy=NO_CACHE, retries=2,
+        name=name, task_run_name=f"{{it.label}} · {name}", cache_policy=NO_CACHE, retries=retries,
         retry_delay_seconds=exponential_backoff(backoff_factor=2), retry_jitter_factor=0.5, retry_condition_fn=may_pass,
     )  # fmt: skip
 
@@ -113,36 +109,31 @@ def commit(it: Iteration, records: dict[str, StepRecord], session: Session) -> N
         tasks.commit.commit(it, records)
 
 
-@step("version")
-def version(it: Iteration, session: Session) -> None:
-    """Bring the committed iteration's tables and checkpoint into DVC."""
+# Not retried: what DVC or MLflow did not take is made up for after the next commit, at the end, and by raft sync.
+
+
+@step("version", retries=0)
+def version(it: Iteration, waiting: Sequence[int], session: Session) -> str | None:
+    """Bring tables and checkpoints into DVC; returns why its remote has not got them all."""
     with session.step(it, "version"):
-        done = tasks.version.version(it.run, it.number, session.workspace, push=it.config.versioning.push)
-    if done.warning:
-        session.warn(done.warning, step="version", iteration=it.number)
-    else:
-        record_event(it.run, "projected", iteration=it.number, projection="version", pointers=dict(done.pointers))
+        return tasks.project.to_dvc(it.run, waiting, session.workspace)
 
 
-@step("track")
-def track(it: Iteration, session: Session) -> None:
+@step("track", retries=0)
+def track(it: Iteration, waiting: Sequence[int], session: Session) -> None:
     """Bring everything that is committed into MLflow."""
     with session.step(it, "track"):
-        run_id = tasks.track.track(it.run, session.tracking_uri)
-    record_event(it.run, "projected", iteration=it.number, projection="track", mlflow_run=run_id)
+        tasks.project.to_mlflow(it.run, waiting, session.tracking_uri)
+
+
+@task(name="merge", cache_policy=NO_CACHE)
+def merge(it: Iteration, session: Session) -> None:
+    """Write the policy as a plain checkpoint too, once."""
+    with session.step(it, "merge"):
+        tasks.finetune.merge(it.run, it.number, it.base)
 
 
 @task(name="finish", cache_policy=NO_CACHE)
-def finish(session: Session, base: Policy, decision: Decision) -> None:
-    """Register the best iteration as ``candidate``, write its plain checkpoint if asked for, and say how it ended."""
-    run, best = session.run, decision.best
-    if run.config.finetuning.merge and best != BASE:
-        with session.step(Iteration(run, best, base, base), "merge"):
-            tasks.finetune.merge(run, best, base)
-    try:
-        registered = tasks.register.register(run, best, session.tracking_uri)
-    except (RaftError, OSError) as error:
-        session.warn(f"the best iteration is not registered yet: {error}", step="register")
-        return
-    named = None if registered is None else asdict(registered)
-    record_event(run, "finished", status=decision.kind, best=best, reason=decision.reason, registered=named)
+def finish(decision: Decision, session: Session) -> None:
+    """Register the best iteration as ``candidate``, and write down how the run ended."""
+    tasks.project.close(session.run, decision, session.tracking_uri)

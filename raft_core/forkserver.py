@@ -115,7 +115,7 @@ def _become_child(request: ForkRequest, server: int, owner_fd: int | None, conne
         connection.close()
         _redirect_output(request.log)
         _hold_lock(request.lock)
-        _die_with_parent_of(server)
+        die_with_parent(server)
         if owner_fd is not None and select.select([owner_fd], [], [], 0)[0]:
             os._exit(OWNER_DIED)
         os.environ.update(request.environment)
@@ -150,7 +150,7 @@ def _hold_lock(path: Path | None) -> None:
         fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_SH)
 
 
-def _die_with_parent_of(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent ends; end now if it already did."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

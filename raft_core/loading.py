@@ -77,8 +77,9 @@ def dump_config(config: RaftConfig) -> str:
 
 
 def computed_part(config: RaftConfig) -> dict[str, Any]:
-    """What decides a run's bytes: everything but names, tracking and versioning."""
-    return config.model_dump(mode="json", exclude={"name", "tracking", "versioning"})
+    """What decides a run's bytes: everything but names, tracking, versioning, and how often a training is saved."""
+    aside: dict[str, Any] = {"name": True, "tracking": True, "versioning": True, "finetuning": {"checkpoint_steps"}}
+    return config.model_dump(mode="json", exclude=aside)
 
 
 def config_digest(config: RaftConfig) -> str:

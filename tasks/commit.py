@@ -11,7 +11,7 @@ from raft_core.records.steps import StepRecord
 from raft_core.records.tables import SCHEMAS
 from raft_core.types import Policy
 from tasks.finetune import next_policy
-from tasks.iteration import Iteration
+from tasks.iteration import Iteration, left_out
 from tasks.shards import batch_plan
 
 
@@ -30,10 +30,11 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
             "sampled_from": None if it.number == BASE else it.policy.identity,
             "outputs": outputs,
             "steps": {
-                name: {"key": r.key, "inputs": dict(r.inputs), "outputs": dict(r.outputs)}
+                name: {"key": r.key, "code": r.code, "inputs": dict(r.inputs), "outputs": dict(r.outputs)}
                 for name, r in sorted(records.items())
             },
             "numerics": it.backend.numerics(it.config.sampling.dtype),
+            **left_out(it),
             "batch_plan": [plan for folder in sorted(it.work.glob("*-*")) if (plan := batch_plan(folder))],
         },
     )

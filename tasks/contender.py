@@ -71,7 +71,9 @@ def fetch_weights(run: Run, iteration: int, workspace: Path) -> None:
 def _verify(run: Run, iteration: int, base: Path) -> None:
     """What made the policy must be here and as it was; weights of other iterations may lie elsewhere."""
     found = verify_run(run, rehash=True, base_policy=base)
-    problems = [problem.message for problem in found.problems if problem.iteration <= iteration]
+    problems = [
+        problem.message for problem in found.problems if problem.iteration is None or problem.iteration <= iteration
+    ]
     others = [n for n in range(found.num_commits) if n != iteration]
     may_be_away = tuple(f"{path} " for n in others for path in _may_be_away(run, n, iteration))
     unseen = [text for text in found.unseen if not text.startswith(may_be_away)]

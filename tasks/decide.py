@@ -5,6 +5,7 @@ from typing import Any
 
 from raft_core import gates
 from raft_core.gates import Decision
+from raft_core.policies.base import backend
 from raft_core.records.run import BASE, Run, read_chain, read_events
 
 
@@ -22,17 +23,29 @@ def decide(run: Run) -> Decision | None:
     return gates.decide(reports[0], reports[1:], run.config.gates, run.config.iterations)
 
 
-def pending(run: Run) -> list[tuple[int, str]]:
-    """(iteration, projection) of every committed iteration that DVC or MLflow does not know yet."""
+def pending(run: Run) -> dict[str, list[int]]:
+    """``version`` (DVC) and ``track`` (MLflow) → committed iterations that it does not know yet, if any."""
     done = {(event["iteration"], event["projection"]) for event in read_events(run, "projected")}
     wanted = ("version", "track") if run.config.versioning.enabled else ("track",)
-    every = [(commit.iteration, name) for commit in read_chain(run) for name in wanted]
-    return [item for item in every if item not in done]
+    committed = [commit.iteration for commit in read_chain(run)]
+    missing = {name: [number for number in committed if (number, name) not in done] for name in wanted}
+    return {name: numbers for name, numbers in missing.items() if numbers}
 
 
 def is_finished(run: Run) -> bool:
     """Whether a run whose gates said stop has nothing left to register, version or track."""
     return bool(read_events(run, "finished")) and not pending(run)
+
+
+def other_numerics(run: Run) -> str | None:
+    """How this machine computes otherwise than the one that made the last commit; None: it does not."""
+    chain = read_chain(run)
+    made = chain[-1].content.get("numerics") if chain else None
+    if not made:
+        return None
+    here = backend(run.config.policy.type).numerics(run.config.sampling.dtype)
+    differing = [key for key in sorted(made.keys() | here.keys()) if made.get(key) != here.get(key)]
+    return ", ".join(f"{key} {made.get(key)} there, {here.get(key)} here" for key in differing) or None
 
 
 def label(iteration: int) -> str:

@@ -12,7 +12,7 @@ from raft_core.records.tables import EVALUATION, PERPLEXITY, QUARANTINE, SCORED,
 from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Prompt
 from tasks.finetune import read_result
-from tasks.iteration import Iteration, derived_seed
+from tasks.iteration import Iteration, derived_seed, left_out
 from tasks.measure import (
     Subject,
     answer,
@@ -35,7 +35,8 @@ def evaluate(
     rewards = scoring.check_rewards(config.scoring)
     texts = texts_of(config)
     subject = Subject(policy, it.base, config, config.policy, derived_seed(config.seed, "evaluate"))
-    key = measuring_key("evaluate", subject, file_digest(it.run.table(BASE, "prompts")), texts, rewards)
+    prompts = file_digest(it.run.table(BASE, "prompts"))
+    key = measuring_key("evaluate", subject, prompts, texts, rewards, **left_out(it))
     outputs = {name: it.table(name) for name in ("evaluation", "perplexity")}
 
     def compute() -> None:

@@ -21,7 +21,7 @@ def finetune(it: Iteration) -> StepRecord:
         "finetune",
         inputs={"policy": it.policy.identity, "selected": file_digest(it.table("selected"))},
         settings={
-            "finetuning": config.finetuning.model_dump(mode="json", exclude={"merge"}),
+            "finetuning": config.finetuning.model_dump(mode="json", exclude={"merge", "checkpoint_steps"}),
             "policy": config.policy.model_dump(mode="json"),
             "loss_temperature": config.loss_temperature,
             "schedule": [it.number, config.iterations] if config.finetuning.schedule == "linear_over_run" else None,
@@ -40,6 +40,7 @@ def finetune(it: Iteration) -> StepRecord:
                 selected=it.table("selected"), loss_temperature=config.loss_temperature, seed=key.seed,
                 iteration=it.number, iterations=config.iterations, out=it.folder / "policy", scratch=scratch,
                 children_lock=it.run.path / "children.lock",
+                checkpoints=it.work / f"training-{key.digest[:16]}" if config.finetuning.checkpoint_steps else None,
             )
         )  # fmt: skip
         write_json(it.folder / "finetune.json", asdict(result))

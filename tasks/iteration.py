@@ -5,6 +5,8 @@ from pathlib import Path
 
 from raft_core.config import RaftConfig
 from raft_core.policies.base import BACKENDS, PolicyBackend, backend
+from raft_core.records.artifacts import file_digest
+from raft_core.records.exclusions import RECORD
 from raft_core.records.run import BASE, Run
 from raft_core.records.steps import code_digest
 from raft_core.types import Policy, content_id
@@ -63,6 +65,12 @@ class Iteration:
     def code(self, step: str) -> str:
         """Digest of the modality's code that ``step`` runs."""
         return code_digest(BACKENDS[self.config.policy.type].rsplit(".", 1)[0] + f".{step}")
+
+
+def left_out(it: Iteration) -> dict[str, str]:
+    """The digest of the run's list of excluded prompts, where it has one."""
+    path = it.run.path / RECORD
+    return {"exclusions": file_digest(path)} if path.exists() else {}
 
 
 def derived_seed(*parts: object) -> int:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raft_core import embedded
+from raft_core.errors import InputError
 from raft_core.policies.base import backend
-from raft_core.prompts import draw, load_prompts, split_prompts
+from raft_core.prompts import Splits, draw, load_prompts, split_prompts
 from raft_core.records.artifacts import verify
-from raft_core.records.run import BASE, Run, read_chain
+from raft_core.records.exclusions import FILE as EXCLUSIONS
+from raft_core.records.exclusions import read_exclusions, record_left_out, without
+from raft_core.records.run import BASE, Run, read_chain, read_commit
 from raft_core.records.tables import PROMPTS, to_table, write_table
 from raft_core.rewards.score import check_rewards
 from raft_core.types import Artifact, Policy, Prompt
@@ -38,7 +41,7 @@ def prepare(run: Run) -> Material:
     Raises ConfigError, InputError, RewardError or IntegrityError, all before weights load.
     """
     config = run.config
-    splits = split_prompts(config.prompts, config.seed, embedded.resolve)
+    splits = _allowed_splits(run)
     modality = backend(config.policy.type)
     modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
     check_rewards(config.scoring)
@@ -48,8 +51,23 @@ def prepare(run: Run) -> Material:
     held_out = draw(
         splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0
     )
-    write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
+    if read_commit(run, BASE) is None:  # a prompt may have been excluded since
+        write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
     return Material(run, splits.train, held_out, modality.base_policy(config.policy))
+
+
+def _allowed_splits(run: Run) -> Splits:
+    """The run's prompts without what is excluded in its workspace; what was left out is recorded with the run."""
+    workspace = run.path.parent.parent
+    splits = split_prompts(run.config.prompts, run.config.seed, embedded.resolve)
+    allowed, left_out = without(splits, read_exclusions(workspace))
+    record_left_out(run.path, left_out)
+    if not allowed.train or not allowed.held_out:
+        raise InputError(
+            "no prompts are left without the excluded ones", got=f"{len(left_out)} prompts are excluded",
+            do=f"give other prompts; {workspace / EXCLUSIONS} says what is excluded",
+        )  # fmt: skip
+    return allowed
 
 
 def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:

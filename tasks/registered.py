@@ -22,6 +22,35 @@ class Origin:
     commit: str
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a registered model, and where it says that it comes from."""
+
+    name: str
+    version: str
+    origin: Origin
+    policy: str | None
+    """sha256 of the policy's folder."""
+
+
+def versions(uri: str) -> list[Version]:
+    """Every registered version that RAFT made. Reads only; raises StepError if MLflow is away."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return []
+    found: list[Version] = []
+    with connected(uri) as client:
+        token = None
+        while True:
+            page = client.search_model_versions(max_results=1000, page_token=token)
+            for row in page:
+                tags = row.tags
+                if tags.get("raft.commit") and tags.get("raft.run") and tags.get("raft.iteration", "").isdecimal():
+                    made = Origin(tags["raft.run"], int(tags["raft.iteration"]), tags["raft.commit"])
+                    found.append(Version(row.name, str(row.version), made, tags.get("raft.policy")))
+            if not (token := page.token):
+                return found
+
+
 def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origin | None:
     """The origin of ``name`` at a version, or at an alias (neither: ``candidate``); None if there is none.
 

@@ -36,10 +36,11 @@ TRAINING = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_
 """Columns of the fine-tuning's log → metrics whose step counts optimiser steps over all iterations."""
 
 
-def track(run: Run, uri: str) -> str | None:
+def track(run: Run, uri: str, *, look: bool = False) -> str | None:
     """Bring everything that is committed into MLflow; returns the id of the MLflow run.
 
-    None while nothing is committed. Raises StepError if MLflow is away or refuses.
+    None while nothing is committed. With ``look``, files and datasets are written again even where a tag says that
+    they are there. Raises StepError if MLflow is away or refuses.
     """
     chain = read_chain(run)
     if not chain:
@@ -54,7 +55,7 @@ def track(run: Run, uri: str) -> str | None:
         _log_params(client, found, run)
         _log_points(client, found, points(run, chain))
         for commit in chain:
-            if known.get(f"raft.commit.{label(commit.iteration)}") != commit.digest:
+            if look or known.get(f"raft.commit.{label(commit.iteration)}") != commit.digest:
                 _log_files(client, run_id, run, commit)
                 _log_inputs(client, run_id, run, commit)
         wanted = _tags(run, chain)

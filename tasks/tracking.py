@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from raft_core.errors import StepError
 from raft_core.records.run import BASE, Commit, Run
+from tasks.locations import artifact_location, settle
 
 PATIENCE = {
     MLFLOW_HTTP_REQUEST_MAX_RETRIES: 2,
@@ -54,6 +55,8 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     outside = MLFLOW_TRACKING_URI.get()
     try:
         _create_store(uri)
+        if uri.startswith(SQLITE):
+            settle(Path(uri.removeprefix(SQLITE)))
         mlflow.set_tracking_uri(uri)
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
@@ -137,4 +140,4 @@ def _create_store(uri: str) -> None:
 def _artifacts(uri: str) -> str | None:
     if not uri.startswith(SQLITE):
         return None
-    return (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
+    return artifact_location(Path(uri.removeprefix(SQLITE)))

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,9 @@ from dvc.repo import Repo
 from raft_core.errors import IntegrityError, StepError
 from raft_core.plain_yaml import read_yaml
 from raft_core.records.artifacts import digest_of, folder_files
-from raft_core.records.run import Run, read_chain, read_events, record_event
-from raft_core.types import content_id
+from raft_core.records.erasure import digests_since
+from raft_core.records.run import Run, read_chain
+from tasks.remote import PULL_LIMIT_S, push_to_remote, told, transfer
 
 PAYLOADS = ("tables", "policy")
 READ_ONLY = 0o444
@@ -42,7 +43,7 @@ CONFIG = """[core]
 """
 """``.dvc/config`` of a workspace that has none: a folder beside ``.dvc`` is the remote."""
 
-IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/runs/.steps/\n/runs/**/work/\n"
+IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/runs/.steps/\n/runs/.index/\n/runs/**/work/\n"
 """``.dvcignore`` of such a workspace: folders of many files in which DVC would look for pointers."""
 
 logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -58,25 +59,37 @@ class Versioned:
 
 
 def version(run: Run, iteration: int, workspace: Path, *, push: bool) -> Versioned:
-    """Bring a committed iteration into DVC: ``tables.dvc`` and ``policy.dvc`` beside the payloads.
+    """``version_all`` of one iteration."""
+    return version_all(run, [iteration], workspace, push=push)[iteration]
 
-    Idempotent. The push covers every pointer of the run that the remote has not got yet (the event log tells), so
-    one that failed earlier is made up for.
+
+def version_all(
+    run: Run, iterations: Sequence[int], workspace: Path, *, push: bool, look: bool = False
+) -> dict[int, Versioned]:
+    """Bring committed iterations into DVC: ``tables.dvc`` and ``policy.dvc`` beside the payloads.
+
+    Idempotent. The push covers every pointer of the run that the remote has not got yet (the event log tells; with
+    ``look`` the remote itself is asked), so one that failed earlier is made up for.
     Raises StepError if DVC cannot take the files; an unreachable remote is a warning.
     """
-    folder = run.folder(iteration).resolve()
-    if not folder.is_relative_to(workspace.resolve()):
-        raise StepError(
-            f"run {run.name} lies outside its workspace", got=folder, expected=f"a folder below {workspace}",
-            do="run raft in the folder that holds runs/",
-        )  # fmt: skip
+    folders = {iteration: run.folder(iteration).resolve() for iteration in iterations}
+    for folder in folders.values():
+        if not folder.is_relative_to(workspace.resolve()):
+            raise StepError(
+                f"run {run.name} lies outside its workspace", got=folder, expected=f"a folder below {workspace}",
+                do="run raft in the folder that holds runs/",
+            )  # fmt: skip
     with _opened(workspace) as repo:
-        present = [folder / name for name in PAYLOADS if (folder / name).is_dir()]
-        _add(repo, present)
-        found = {name: folder / f"{name}.dvc" for name in PAYLOADS if (folder / f"{name}.dvc").exists()}
-        pointers = {name: pointer_md5(path) for name, path in found.items()}
-        warning = _push(repo, run) if push else None
-    return Versioned(pointers, pushed=push and warning is None, warning=warning)
+        _add(repo, [path for folder in folders.values() for name in PAYLOADS if (path := folder / name).is_dir()])
+        warning = push_to_remote(repo, run, _pointers(run), look=look) if push else None
+    return {
+        iteration: Versioned(_md5s(folder), pushed=push and warning is None, warning=warning)
+        for iteration, folder in folders.items()
+    }
+
+
+def _md5s(folder: Path) -> dict[str, str]:
+    return {name: pointer_md5(path) for name in PAYLOADS if (path := folder / f"{name}.dvc").exists()}
 
 
 def restore(pointer: Path, workspace: Path) -> Path:
@@ -91,10 +104,10 @@ def restore(pointer: Path, workspace: Path) -> Path:
             _drop_damaged(Path(repo.cache.local.path), expected)
             shutil.rmtree(payload, ignore_errors=True)
             try:
-                repo.pull([str(pointer.resolve())])
-            except (DvcException, OSError) as error:
+                transfer(repo, "pull", [pointer], PULL_LIMIT_S)
+            except (DvcException, OSError, StepError) as error:
                 raise StepError(
-                    f"{pointer} cannot be restored", got=_told(error), do="is its remote there? see `dvc remote list`"
+                    f"{pointer} cannot be restored", got=told(error), do="is its remote there? see `dvc remote list`"
                 ) from error
     if (got := content_md5(payload)) != expected:
         raise IntegrityError(f"changed bytes: {payload}", got=f"md5 {got}", expected=f"md5 {expected}")
@@ -148,10 +161,13 @@ def pointer_md5(pointer: Path) -> str:
     return md5
 
 
-def content_md5(payload: Path) -> str:
-    """What DVC calls the folder ``payload``: the md5 of its listing, hashed from the bytes now."""
+def content_md5(payload: Path, hashed: Callable[[Path], str] | None = None) -> str:
+    """What DVC calls the folder ``payload``: the md5 of its listing, hashed from the bytes now.
+
+    ``hashed`` gives the md5 of a file (who hashes many files has done so already).
+    """
     files = {file.relative_to(payload).as_posix(): file for file in folder_files(payload)}
-    listing = [{"md5": _file_md5(file), "relpath": name} for name, file in sorted(files.items())]
+    listing = [{"md5": (hashed or _file_md5)(file), "relpath": name} for name, file in sorted(files.items())]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
@@ -171,7 +187,7 @@ def _add(repo: Any, payloads: Sequence[Path]) -> None:
         repo.add(targets, relink=False)
     except (DvcException, OSError) as error:
         raise StepError(
-            f"DVC did not take {', '.join(targets)}", got=_told(error), do="run `dvc doctor` and `dvc status` there"
+            f"DVC did not take {', '.join(targets)}", got=told(error), do="run `dvc doctor` and `dvc status` there"
         ) from error
 
 
@@ -203,26 +219,11 @@ def _drop_damaged(cache: Path, md5: str) -> None:
             cached.unlink()
 
 
-def _push(repo: Any, run: Run) -> str | None:
-    """Push what waits. Returns why it could not be done."""
-    remote = content_id(
-        "remote", repr(sorted(repo.config["remote"].get(repo.config["core"].get("remote"), {}).items()))
-    )
-    done = {tuple(item) for event in read_events(run, "pushed") if event["remote"] == remote for item in event["items"]}
-    pointers = {(str(path.relative_to(run.path)), pointer_md5(path)): path for path in _pointers(run)}
-    waiting = [item for item in pointers if item not in done]
-    try:
-        if waiting:
-            repo.push(targets=[str(pointers[item].resolve()) for item in waiting])
-            record_event(run, "pushed", remote=remote, items=waiting)
-    except (DvcException, OSError) as error:
-        return f"DVC did not push {len(waiting)} pointers; the next push makes up for it: {_told(error)}"
-    return None
-
-
-def _pointers(run: Run) -> list[Path]:
+def _pointers(run: Run) -> dict[tuple[str, str], Path]:
+    """(path in the run, md5) → pointer, of every commit."""
     folders = [run.folder(commit.iteration) for commit in read_chain(run)]
-    return [path for folder in folders for name in PAYLOADS if (path := folder / f"{name}.dvc").exists()]
+    paths = [path for folder in folders for name in PAYLOADS if (path := folder / f"{name}.dvc").exists()]
+    return {(str(path.relative_to(run.path)), pointer_md5(path)): path for path in paths}
 
 
 @contextmanager
@@ -232,7 +233,7 @@ def _opened(workspace: Path) -> Iterator[Any]:
         ensure_repository(workspace)
         repo = Repo(str(workspace), _wait_for_lock=True)
     except (DvcException, OSError) as error:
-        raise StepError(f"no usable DVC repository in {workspace}", got=_told(error), do="run `dvc doctor`") from error
+        raise StepError(f"no usable DVC repository in {workspace}", got=told(error), do="run `dvc doctor`") from error
     try:
         yield repo
     finally:
@@ -244,7 +245,7 @@ def _check_commit(payload: Path) -> None:
     path = payload.parent / "commit.json"
     if not path.exists():
         return
-    for name, expected in json.loads(path.read_bytes())["outputs"].items():
+    for name, expected in digests_since(payload.parent, json.loads(path.read_bytes())["outputs"]).items():
         output = payload.parent / name
         if output.is_relative_to(payload) and (got := digest_of(output)) != expected:
             raise IntegrityError(
@@ -256,8 +257,3 @@ def _check_commit(payload: Path) -> None:
 def _file_md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def _told(error: BaseException) -> str:
-    cause = error.__cause__ or error.__context__
-    return f"{error}" + (f" ({cause})" if cause else "")

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("flows", "tasks", "raft_core")
 LAUNCH = ("raft_core/launch.py", "raft_core/forkserver.py")
 """Both ends of the pipe to the training child: they set its environment, and pickle only over that pipe."""
-READS_ENVIRONMENT = ("flows/cli.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", *LAUNCH)
+SERVER = "flows/prefect_server.py"
+"""Sets the environment of Prefect's temporary server."""
+READS_ENVIRONMENT = ("flows/cli.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", SERVER, *LAUNCH)
 HEAVY = {
     "accelerate", "datasets", "deepspeed", "diffusers", "dvc", "great_expectations", "mlflow", "pandas", "peft",
     "prefect", "scipy", "sklearn", "torch", "transformers",

@@ -1,12 +1,16 @@
-"""``raft align``, ``repro``, ``prepare``: bring a run about."""
+"""``raft align``, ``resume``, ``repro``, ``prepare``: bring a run about."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows import exits
 from flows.commands.shell import AsJson, ConfigFile, Overrides, Quiet, show_end, tracking_uri, workspace_folder
+
+if TYPE_CHECKING:
+    from flows.align import AlignResult
+    from raft_core.config import RaftConfig
 
 app = typer.Typer()
 
@@ -21,10 +25,8 @@ def align(
     as_json: AsJson = False,
 ) -> None:
     """Align a model: start a run, or go on with it where it was interrupted."""
-    from flows.progress import reporter
     from flows.views.run import check_name
-    from raft_core.embedded import prepare as prepare_world
-    from raft_core.embedded import worlds_of
+    from raft_core.errors import GateStop
     from raft_core.loading import default_run_name, load_config
     from raft_core.records.run import open_run
 
@@ -32,23 +34,37 @@ def align(
     run_name = default_run_name(settled) if name is None else check_name(name)
     if (workspace / "runs" / run_name).exists():
         open_run(workspace / "runs", run_name, settled)
-    watching = reporter(quiet=quiet or as_json)
-    for world in worlds_of(settled):
-        prepare_world(world, progress=watching.say)
+    if receipt is None:
+        _show(workspace, run_name, _work_on(workspace, run_name, settled, quiet=quiet or as_json), as_json=as_json)
+        return
+    from flows.stages import write_align_receipt
 
-    from flows.align import align_run
+    try:
+        _work_on(workspace, run_name, settled, quiet=quiet)
+    except GateStop as stop:
+        exits.tell(f"stopped: {stop}")
+    write_align_receipt(receipt, workspace, run_name)
 
-    result = align_run(
-        settled, name=run_name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=watching
-    )
-    if receipt is not None:
-        from flows.stages import write_align_receipt
 
-        write_align_receipt(receipt, workspace, run_name)
-    else:
-        show_end(workspace, run_name, nothing_to_do=result.nothing_to_do, as_json=as_json)
-        if result.status == "stopped":
-            raise typer.Exit(exits.STOPPED_BY_GATE)
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its name: raft runs lists them.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of tracking and versioning alone.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run from its own recorded configuration, at the first step that is not finished."""
+    from flows.views.run import check_name
+    from raft_core.loading import load_config
+    from raft_core.records.run import open_run, read_run
+
+    workspace = workspace_folder()
+    recorded = read_run(workspace / "runs" / check_name(run))
+    settled = load_config(recorded.path / "config.yaml", overrides) if overrides else recorded.config
+    open_run(recorded.path.parent, run, settled)
+    _show(workspace, run, _work_on(workspace, run, settled, quiet=quiet or as_json), as_json=as_json)
 
 
 @app.command()
@@ -77,3 +93,27 @@ def prepare(
     receipts = prepare_world(world, stages=stage or None, progress=reporter(quiet=quiet).say)
     if receipt is not None:
         write_parts_receipt(receipt, {name: receipts[name] for name in (stage or receipts)})
+
+
+def _work_on(workspace: Path, name: str, config: "RaftConfig", *, quiet: bool) -> "AlignResult":
+    """Prepare the worlds that ``config`` names, then start the run or go on with it."""
+    from flows.progress import reporter
+    from raft_core.embedded import prepare as prepare_world
+    from raft_core.embedded import worlds_of
+
+    watching = reporter(quiet=quiet)
+    with exits.resumable(workspace / "runs" / name):
+        for world in worlds_of(config):
+            prepare_world(world, progress=watching.say)
+
+        from flows.align import align_run
+
+        return align_run(
+            config, name=name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=watching
+        )
+
+
+def _show(workspace: Path, name: str, result: "AlignResult", *, as_json: bool) -> None:
+    show_end(workspace, name, nothing_to_do=result.nothing_to_do, as_json=as_json)
+    if result.status == "stopped":
+        raise typer.Exit(exits.STOPPED_BY_GATE)

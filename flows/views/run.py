@@ -137,12 +137,20 @@ def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | N
     if not decision.go_on and not running and (read_events(run, "finished") or not recorded):
         return decision.kind, decision.best, decision.reason
     if not decision.go_on:
-        return _alive(running), decision.best, f"{decision.reason}; its records are still to be completed"
+        return (
+            _alive(running),
+            decision.best,
+            f"{decision.reason}; its records are still to be completed: raft sync {run.name}",
+        )
     if not running and (stopped_by := sorted(run.folder(done).glob("validation_*.md"))):
-        return "stopped", decision.best, f"validation stopped iteration {done}: read {stopped_by[-1]}"
+        return (
+            "stopped",
+            decision.best,
+            f"validation stopped iteration {done}: read {stopped_by[-1].relative_to(run.path.parents[1])}",
+        )
     if running:
         return "running", decision.best, f"iteration {done} of 0–{planned - 1} is being worked on"
-    return "interrupted", decision.best, f"{done} of {planned} iterations are done; raft align goes on from there"
+    return "interrupted", decision.best, f"{done} of {planned} iterations are done; raft resume {run.name} goes on"
 
 
 def _alive(running: bool) -> str:

@@ -173,6 +173,9 @@ class FinetuningConfig(Step):
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the forward pass; weights stay float32")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO: what the ranks share out")
     ranks: int = Field(1, ge=1, description="training processes; a part of the numerics class")
+    checkpoint_steps: int | None = Field(
+        100, ge=1, description="a training that was cut off goes on where it was saved, after so many steps; none: off"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -227,6 +230,7 @@ class VersioningConfig(Step):
 
     enabled: bool = Field(True, description="false: no pointers, nothing in DVC")
     push: bool = Field(True, description="push each iteration to the default remote")
+    push_limit_s: int = Field(600, ge=1, description="a push over the network that takes longer is made up for later")
 
 
 class RaftConfig(Step):

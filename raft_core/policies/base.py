@@ -53,6 +53,10 @@ class FinetuneJob:
     scratch: Path
     children_lock: Path | None = None
     """Every training process holds this file's flock, shared, for as long as it lives."""
+    checkpoints: Path | None = None
+    """Where checkpoints inside the training lie, for another attempt at the same; None: none are written."""
+    resume_from: Path | None = None
+    """One of them, its bytes checked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,18 @@ def folder_files(path: Path) -> Iterator[Path]:
             yield file
 
 
-def folder_digest(path: Path) -> str:
-    """sha256 over the lines ``<sha256 of the file>  <relative name>``, sorted by name."""
-    lines = [f"{file_digest(f)}  {f.relative_to(path).as_posix()}\n" for f in folder_files(path)]
+def folder_digest(path: Path, hashed: Callable[[Path], str] = file_digest) -> str:
+    """sha256 over the lines ``<sha256 of the file>  <relative name>``, sorted by name.
+
+    ``hashed`` gives the sha256 of a file (who hashes many files has done so already).
+    """
+    lines = [f"{hashed(f)}  {f.relative_to(path).as_posix()}\n" for f in folder_files(path)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def digest_of(path: Path) -> str:
+def digest_of(path: Path, hashed: Callable[[Path], str] = file_digest) -> str:
     """Digest of a file or folder."""
-    return folder_digest(path) if path.is_dir() else file_digest(path)
+    return folder_digest(path, hashed) if path.is_dir() else hashed(path)
 
 
 def artifact(path: Path) -> Artifact:

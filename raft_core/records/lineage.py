@@ -37,11 +37,15 @@ class PolicyFacts:
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """One step: its content address, and name → digest of what went in and came out."""
+    """One step: its content address, and name → digest of what went in and came out.
+
+    ``code``: digest of the modules that it ran; None in records that did not keep it.
+    """
 
     key: str
     inputs: Mapping[str, str | None]
     outputs: Mapping[str, str]
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
 def step_facts(content: Mapping[str, Any]) -> dict[str, StepFacts]:
     """The ``steps`` of a commit's content."""
     return {
-        name: StepFacts(step["key"], {**step.get("inputs", {})}, {**step["outputs"]})
+        name: StepFacts(step["key"], {**step.get("inputs", {})}, {**step["outputs"]}, step.get("code"))
         for name, step in content["steps"].items()
     }
 

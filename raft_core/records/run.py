@@ -19,17 +19,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.loading import check_config, computed_part, config_digest, dump_config
 from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
+from raft_core.records.erasure import digests_since
 from raft_core.redaction import redacted
 
 BASE = -1
 COMMIT_FORMAT = 1
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}"
+PROBE_S = 0.3
+"""How long a start waits for the lease: `raft show` holds it for microseconds to see whether anybody else does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,10 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
             aside.write_text(dump_config(config), encoding="utf-8")
     old = read_run(run.path).config
     if config_digest(old) != config_digest(config):
-        differing = ", ".join(_differences(computed_part(old), computed_part(config)))
+        differing = ", ".join(
+            f"{key} ({there!r} there, {now!r} now)"
+            for key, there, now in differences(computed_part(old), computed_part(config))
+        )
         raise RunMismatchError(
             f"run {name} belongs to another configuration", got=f"other values for {differing}",
             expected=f"those in {recorded}", do="choose another --name, or leave --name out",
@@ -113,12 +119,13 @@ def read_run(path: Path) -> Run:
     return Run(path, check_config(plain, where=str(recorded)))
 
 
-def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
-    elif old != new:
-        yield f"{where} ({old!r} there, {new!r} now)"
+def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key, its value in ``one`` and in ``other``, for every key whose values differ; None: not there."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            yield from differences(one.get(key), other.get(key), f"{where}.{key}".lstrip("."))
+    elif one != other:
+        yield where, one, other
 
 
 # -- commits and their chain ------------------------------------------------------------------
@@ -169,9 +176,12 @@ def read_chain(run: Run) -> list[Commit]:
 
 
 def verify_outputs(run: Run, commit: Commit) -> None:
-    """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs."""
+    """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs.
+
+    Where rows were erased on purpose, the tombstone says which bytes are right since.
+    """
     folder = run.folder(commit.iteration)
-    for name, expected in commit.outputs.items():
+    for name, expected in digests_since(folder, commit.outputs).items():
         path = folder / name
         if not path.exists():
             raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do=f"dvc pull {folder}/*.dvc")
@@ -246,14 +256,12 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
     """
     lock = (run.path / "lock").open("a+")
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock, PROBE_S):
             lock.seek(0)
             raise RunBusyError(
                 f"run {run.name} is in use", got=f"held by {lock.read().strip() or 'another process'}",
                 do="wait for it, stop it, or choose another --name",
-            ) from None  # fmt: skip
+            )  # fmt: skip
         _await_children(run, wait_for_children_s)
         lock.seek(0)
         lock.truncate()
@@ -265,16 +273,23 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
 
 
 def _await_children(run: Run, limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
     with (run.path / "children.lock").open("a") as children:
-        while True:
-            try:
-                fcntl.flock(children, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RunBusyError(
-                        f"a training process of run {run.name} still lives although its owner died",
-                        do="end it (ps aux | grep raft), then start again",
-                    ) from None
-                time.sleep(0.1)
+        if not _locked(children, limit_s):
+            raise RunBusyError(
+                f"a training process of run {run.name} still lives although its owner died",
+                do="end it (ps aux | grep raft), then start again",
+            )
+
+
+def _locked(file: IO[str], limit_s: float) -> bool:
+    """Whether the exclusive lock of ``file`` could be had within ``limit_s``."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True

@@ -39,12 +39,13 @@ class StepKey:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A finished step: goes into the commit. ``inputs`` and ``outputs``: name → digest."""
+    """A finished step: goes into the commit. ``inputs`` and ``outputs``: name → digest; ``code``: of its modules."""
 
     key: str
     inputs: Mapping[str, str | None]
     outputs: Mapping[str, str]
     reused: bool
+    code: str = ""
 
 
 def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callable[[], None]) -> StepRecord:
@@ -54,7 +55,7 @@ def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callabl
     """
     entry = runs / ".steps" / f"{key.digest}.json"
     if (found := _reuse(runs, entry, outputs)) is not None:
-        return StepRecord(key.digest, key.inputs, found, reused=True)
+        return StepRecord(key.digest, key.inputs, found, reused=True, code=key.code)
     for path in outputs.values():
         _remove(path)
     compute()
@@ -63,7 +64,7 @@ def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callabl
         name: {"path": path.relative_to(runs).as_posix(), "digest": digests[name]} for name, path in outputs.items()
     }
     write_json(entry, where)
-    return StepRecord(key.digest, key.inputs, digests, reused=False)
+    return StepRecord(key.digest, key.inputs, digests, reused=False, code=key.code)
 
 
 def _reuse(runs: Path, entry: Path, outputs: Mapping[str, Path]) -> dict[str, str] | None:

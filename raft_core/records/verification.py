@@ -1,18 +1,33 @@
 """Does a run directory hold what its commits say? Every problem is listed, not only the first."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from raft_core.errors import IntegrityError
 from raft_core.loading import config_digest
-from raft_core.records.artifacts import digest_of, file_digest
+from raft_core.records.artifacts import digest_of, file_digest, folder_files
+from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone
+from raft_core.records.hashing import FileHashes
 from raft_core.records.lineage import commit_fault, pointer, policy_facts, step_facts
 from raft_core.records.run import BASE, Commit, Run, read_commit
 from raft_core.types import content_id
 
-Kind = Literal["missing", "changed", "unreadable", "malformed", "broken_chain", "config"]
+Kind = Literal[
+    "missing",
+    "changed",
+    "unreadable",
+    "malformed",
+    "broken_chain",
+    "config",
+    "returned",
+    "pointer",
+    "object",
+    "registry",
+]
+"""``returned``: rows that were erased are back. ``pointer``, ``object``, ``registry``: what DVC and MLflow hold
+is not what the commits name (``tasks.objects``, ``tasks.registered``)."""
 
 _FINAL_TABLES = ("prompts", "samples", "scored", "selected")
 """Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""
@@ -20,9 +35,9 @@ _FINAL_TABLES = ("prompts", "samples", "scored", "selected")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is not as the commits say. ``iteration`` −1 is the base."""
+    """One thing that is not as the commits say. ``iteration`` −1 is the base; None: no iteration's own."""
 
-    iteration: int
+    iteration: int | None
     kind: Kind
     path: Path
     message: str
@@ -30,13 +45,17 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at. ``unseen``: what could not be, since it lies elsewhere."""
+    """What was looked at. ``unseen``: what could not be, since it lies elsewhere.
+
+    ``erased``: outputs that lost rows on purpose; their other bytes are as the tombstone says.
+    """
 
     problems: tuple[Problem, ...]
     unseen: tuple[str, ...]
     num_commits: int
     num_outputs: int
     rehashed: bool
+    erased: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -44,35 +63,65 @@ class Verification:
         return not self.problems
 
 
-def verify_run(run: Run, *, rehash: bool, base_policy: Path | None = None) -> Verification:
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How one run is looked at, and the lists that the looking fills."""
+
+    run: Run
+    hashes: FileHashes | None
+    problems: list[Problem] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
+
+
+def verify_run(
+    run: Run, *, rehash: bool, base_policy: Path | None = None, hashes: FileHashes | None = None
+) -> Verification:
     """Check every commit, the chain between them, and every output: its presence, with ``rehash`` its bytes.
 
     ``base_policy``: where the initial policy lies, since a run does not hold a copy of it. Outputs
-    that are absent while their DVC pointer is there are unseen, not missing.
+    that are absent while their DVC pointer is there are unseen, not missing. ``hashes``: what else was hashed in
+    the same verification (files that several runs share are then read once).
 
     A last ``commit.json`` that was forged with its seal shows only against a digest kept elsewhere
     (git, the registry): compare with ``lineage(run).links[0].commit``.
     """
-    numbers = _committed(run)
+    look = _Look(run, (hashes or FileHashes()) if rehash else None)
     commits: dict[int, Commit] = {}
-    problems: list[Problem] = []
-    unseen: list[str] = []
-    for number in range(BASE, max([BASE, *numbers]) + 1):
-        commit = _commit(run, number, problems)
+    for number in range(BASE, max([BASE, *committed(run)]) + 1):
+        commit = _commit(run, number, look.problems)
         if commit is not None:
             commits[number] = commit
+    if look.hashes is not None:
+        look.hashes.prime(_files(run, commits, base_policy))
     for number, commit in commits.items():
-        problems += _chain_problems(run, commits, number)
-        problems += _output_problems(run, commit, rehash, unseen)
+        look.problems.extend(_chain_problems(run, commits, number))
+        look.problems.extend(_output_problems(look, commit))
     if BASE in commits:
-        problems += _base_problems(commits[BASE], base_policy, rehash, unseen)
+        look.problems.extend(_base_problems(look, commits[BASE], base_policy))
     num_outputs = sum(len(commit.outputs) for commit in commits.values())
-    return Verification(tuple(problems), tuple(unseen), len(commits), num_outputs, rehash)
+    return Verification(
+        tuple(look.problems), tuple(look.unseen), len(commits), num_outputs, rehash, tuple(look.erased)
+    )  # fmt: skip
 
 
-def _committed(run: Run) -> list[int]:
+def committed(run: Run) -> list[int]:
+    """The iterations that have a ``commit.json``, whatever is in it; without the base."""
     folders = run.path.glob("iterations/*/commit.json")
     return sorted(int(path.parent.name) for path in folders if path.parent.name.isdecimal())
+
+
+def _files(run: Run, commits: Mapping[int, Commit], base_policy: Path | None) -> Iterator[Path]:
+    """Every file below an output, to be hashed at once; a fault in one is told when its own turn comes."""
+    roots = [run.folder(number) / name for number, commit in commits.items() for name in commit.outputs]
+    for root in [*roots, *([base_policy] if base_policy else [])]:
+        if not root.is_dir():
+            yield root
+            continue
+        try:
+            yield from folder_files(root)
+        except IntegrityError:
+            continue
 
 
 def _commit(run: Run, number: int, problems: list[Problem]) -> Commit | None:
@@ -133,33 +182,50 @@ def _step_faults(content: Mapping[str, Any], made: str) -> Iterator[str]:
                 yield f"step {step} read {name} {read}, but {committed} is committed"
 
 
-def _output_problems(run: Run, commit: Commit, rehash: bool, unseen: list[str]) -> Iterator[Problem]:
-    folder, number = run.folder(commit.iteration), commit.iteration
+def _output_problems(look: _Look, commit: Commit) -> Iterator[Problem]:
+    folder, number = look.run.folder(commit.iteration), commit.iteration
+    try:
+        tombstone = read_tombstone(folder)
+    except IntegrityError as error:
+        yield Problem(number, "malformed", folder / TOMBSTONE, str(error))
+        tombstone = None
+    if tombstone is not None and tombstone.commit != commit.digest:
+        yield Problem(number, "malformed", folder / TOMBSTONE, f"the tombstone of another commit: {folder / TOMBSTONE}")
+        tombstone = None
     for name, expected in commit.outputs.items():
         path = folder / name
         if path.exists():
-            yield from _changed(number, path, expected) if rehash else ()
+            yield from _changed(look, number, path, expected, tombstone.outputs.get(name) if tombstone else None)
         elif found := pointer(folder, name):
-            unseen.append(f"{path} (bring it back: dvc pull {found})")
+            look.unseen.append(f"{path} (bring it back: dvc pull {found})")
         else:
             yield Problem(number, "missing", path, f"missing: {path}, sha256 {expected}")
 
 
-def _base_problems(commit: Commit, path: Path | None, rehash: bool, unseen: list[str]) -> Iterator[Problem]:
+def _base_problems(look: _Look, commit: Commit, path: Path | None) -> Iterator[Problem]:
     facts = policy_facts(commit.content)
     if "policy" in commit.outputs:
         return
     if path is None or not path.exists():
-        unseen.append(f"the initial policy {facts.source} (sha256 {facts.digest})")
-    elif rehash:
-        yield from _changed(BASE, path, facts.digest)
+        look.unseen.append(f"the initial policy {facts.source} (sha256 {facts.digest})")
+    else:
+        yield from _changed(look, BASE, path, facts.digest, None)
 
 
-def _changed(number: int, path: Path, expected: str) -> Iterator[Problem]:
+def _changed(look: _Look, number: int, path: Path, expected: str, erased: Erased | None) -> Iterator[Problem]:
+    if erased is not None:
+        look.erased.append(f"{path}: {erased.rows:,} rows were erased; it had sha256 {erased.was}")
+    if look.hashes is None:
+        return
     try:
-        got = digest_of(path)
+        got = digest_of(path, look.hashes.sha256)
     except (IntegrityError, OSError) as error:
         yield Problem(number, "unreadable", path, f"cannot be read: {path}: {error}")
         return
+    if erased is not None and erased.was == expected:
+        if got == expected:
+            yield Problem(number, "returned", path, f"rows that were erased are back: {path}")
+            return
+        expected = erased.now
     if got != expected:
         yield Problem(number, "changed", path, f"changed bytes: {path}, sha256 {got} instead of {expected}")

@@ -1,9 +1,10 @@
-"""An alignment that kills itself with SIGKILL at one point.
+"""An alignment in which one process is killed with SIGKILL at one point.
 
-``killed_run.py WORKSPACE CONFIG NAME [MODULE:FUNCTION:WHEN:NTH]``
+``killed_run.py WORKSPACE CONFIG NAME [MODULE:FUNCTION:WHEN:NTH[:VICTIM]]``
 
-WHEN is ``before`` or ``after`` the NTH call (from 1) of that function, or ``during``: a tenth of a
-second after it began. Without a point it runs to the end. Run by test_kill.py as a child process.
+WHEN is ``before`` or ``after`` the NTH call (from 1) of that function (or Class.method), or ``during@S``:
+S seconds after it began. VICTIM is ``owner`` (this process, the default), ``forkserver``, ``rank`` (a training
+process) or ``prefect`` (its temporary server). Without a point it runs to the end. Run as a child process.
 """
 
 import functools
@@ -12,38 +13,101 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+WAIT_S = 20.0
 
 
 def arm(point: str) -> None:
     """Replace the function by one that pulls the trigger."""
-    module_name, function_name, when, nth = point.split(":")
-    module = importlib.import_module(module_name)
-    function: Callable[..., Any] = getattr(module, function_name)
+    module_name, path, when, nth, victim = [*point.split(":"), "owner"][:5]
+    owner: Any = importlib.import_module(module_name)
+    *classes, name = path.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    function: Callable[..., Any] = getattr(owner, name)
     calls = 0
 
     @functools.wraps(function)
     def armed(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls != int(nth):
+        if nth != "*" and calls != int(nth):
             return function(*args, **kwargs)
         if when == "before":
-            die()
-        if when == "during":
-            threading.Timer(0.1, die).start()
+            kill(victim)
+        if when.startswith("during"):
+            trigger = threading.Timer(float(when.partition("@")[2]), kill, [victim])
+            trigger.daemon = True
+            trigger.start()
         result = function(*args, **kwargs)
-        die()
+        if when == "after":
+            kill(victim)
         return result
 
-    setattr(module, function_name, armed)
+    setattr(owner, name, armed)
 
 
-def die() -> None:
-    """No handler, no ``finally``, no flush."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill(victim: str) -> None:
+    """No handler, no ``finally``, no flush. Waits for a child that is still to come."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if (pid := found(victim)) is not None:
+            print(f"killed {victim}", flush=True)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.02)
+
+
+def found(victim: str) -> int | None:
+    if victim == "owner":
+        return os.getpid()
+    import psutil
+
+    from raft_core import launch
+
+    server = launch._server
+    with suppress(psutil.NoSuchProcess):
+        if victim == "prefect":
+            children = psutil.Process().children()
+            return next((c.pid for c in children if "flows.prefect_server" in c.cmdline()), None)
+        if server is not None and victim == "forkserver":
+            return server.process.pid
+        if server is not None:
+            return next((c.pid for c in psutil.Process(server.process.pid).children()), None)
+    return None
+
+
+def shift_clock(seconds: float) -> None:
+    """What our records and MLflow take for now."""
+    if not seconds:
+        return
+    from datetime import datetime, timedelta
+
+    import raft_core.records.run
+
+    real, real_ns = time.time, time.time_ns
+
+    class Shifted(datetime):
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(seconds=seconds)
+
+    raft_core.records.run.datetime = Shifted
+    time.time = lambda: real() + seconds
+    time.time_ns = lambda: real_ns() + int(seconds * 1000000000.0)
+
+
+def pretend_other_numerics() -> None:
+    """Another version of torch, as far as the records know."""
+    from raft_core.policies.text import backend
+
+    real = backend.numerics
+    backend.numerics = lambda dtype: {**real(dtype), "torch": "1.0"}
 
 
 def main() -> None:
@@ -53,16 +117,20 @@ def main() -> None:
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     from flows.align import align_run
+    from flows.commands.shell import tracking_uri
     from raft_core import embedded
     from raft_core.loading import load_config
 
     for point in points:
         arm(point)
+    shift_clock(float(os.environ.get("RAFT_CLOCK_SHIFT", "0")))
+    if os.environ.get("RAFT_OTHER_NUMERICS"):
+        pretend_other_numerics()
     config = load_config(Path(config_path))
     for world in embedded.worlds_of(config):
         embedded.prepare(world)
     os.chdir(workspace)
-    result = align_run(config, name=name, workspace=Path(workspace), tracking_uri=f"sqlite:///{workspace}/mlflow.db")
+    result = align_run(config, name=name, workspace=Path(workspace), tracking_uri=tracking_uri(Path(workspace)))
     print(result.status, result.best)
 
 

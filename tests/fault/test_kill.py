@@ -1,125 +1,141 @@
-"""A run that is killed at every step in turn, and taken up again each time, ends with the same bytes."""
+"""A run that is killed anywhere, any number of times, ends with the bytes of one that was not."""
 
 import os
 import random
 import signal
 import subprocess
-import sys
-import time
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raft_core.records.artifacts import file_digest
+TITLE = "SIGKILL at drawn points"
+SEED = int(os.environ.get("RAFT_FAULT_SEED", "20230413"))
+SAME_END = "taken up again, the same end"
+ON_ITS_OWN = "the run went on by itself, the same end"
 
-CONFIG = Path(__file__).parents[2] / "configs" / "tiny.yaml"
-DRIVER = Path(__file__).parent / "killed_run.py"
+PLACES = {
+    "evaluating": ["tasks.evaluate:_table", "tasks.evaluate:_sample", "tasks.evaluate:report"],
+    "sampling": ["tasks.shards:_sample_shard", "tasks.shards:_keep", "tasks.sample:draw_prompts"],
+    "a Parquet write": ["pyarrow.parquet:ParquetWriter.write_table", "pyarrow.parquet:ParquetWriter.close"],
+    "a rename": ["raft_core.records.artifacts:fsync_folder", "raft_core.records.artifacts:write_bytes"],
+    "scoring and validating": ["tasks.score:score", "tasks.check:check", "tasks.select:select"],
+    "training": ["tasks.finetune:finetune", "raft_core.launch:_await_end", "raft_core.policies.text.finetune:_judge"],
+    "noting a finished step": ["raft_core.records.steps:write_json", "flows.session:record_event"],
+    "the files of a commit": ["tasks.commit:_sweep", "tasks.commit:digest_of", "tasks.commit:write_commit"],
+    "DVC's add": ["tasks.version:_add", "tasks.version:_link", "tasks.version:ensure_repository"],
+    "DVC's push": ["tasks.remote:transfer", "tasks.remote:record_event"],
+    "logging to MLflow": [
+        "tasks.track:_log_params", "tasks.track:_log_points", "tasks.track:_log_files", "tasks.track:_log_inputs",
+        "tasks.track:_set_status", "tasks.tracking:_create_store",
+    ],
+    "noting a projection": ["tasks.project:record_event"],
+    "registering": [
+        "tasks.register:_external_model", "tasks.register:_create_version", "tasks.register:_alias_of",
+    ],
+}  # fmt: skip
+"""What is going on → functions that do it."""
 
-POINTS = [
-    "tasks.evaluate:_table:before:1",  # the base is being evaluated
-    "tasks.commit:write_commit:before:1",  # the base is evaluated, not committed
-    "tasks.commit:write_commit:after:1",  # committed, its scratch still there
-    "tasks.shards:_keep:after:1",  # in the middle of sampling
-    "raft_core.records.artifacts:fsync_folder:before:1",  # a file is renamed, not yet durable
-    "tasks.score:score:before:1",
-    "tasks.check:check:after:2",  # scored and validated
-    "tasks.select:select:after:1",
-    "tasks.finetune:finetune:during:1",  # a training process is starting or at work
-    "tasks.finetune:finetune:after:1",
-    "tasks.evaluate:report:before:1",
-    "tasks.version:version:before:1",
-    "tasks.track:track:during:1",
-    "tasks.track:track:after:1",
-    "tasks.register:register:before:1",
-]
+CHILDREN = {
+    "a training process": "raft_core.launch:_await_end:during@{:.2f}:1:rank",
+    "the fork server": "raft_core.launch:_await_end:during@{:.2f}:1:forkserver",
+    "Prefect's temporary server": "tasks.shards:_sample_shard:during@{:.2f}:1:prefect",
+}
 
-
-def configure(folder: Path) -> Path:
-    """The tiny world with two iterations, small batches and several shards."""
-    path = folder / "killed.yaml"
-    path.write_text(
-        f"extends: {CONFIG}\nname: killed\niterations: 2\n"
-        "sampling: {prompts_per_iteration: 16, shard_prompts: 4}\n"
-        "gates: {convergence_window: null, max_kl: null, max_perplexity_rise: null, min_headroom: null}\n"
-    )
-    return path
-
-
-def run(workspace: Path, config: Path, *points: str) -> subprocess.CompletedProcess[str]:
-    """One process, and whatever it leaves behind: Prefect's temporary server outlives a killed owner."""
-    workspace.mkdir(exist_ok=True)
-    command = [sys.executable, str(DRIVER), str(workspace), str(config), "killed", *points]
-    told = workspace / "output"
-    with told.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
-        code = process.wait(300)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(command, code, "", told.read_text())
+Make = Callable[..., Any]
+Tried = Callable[..., None]
+Expected = tuple[dict[str, str], dict[str, Any]]
 
 
-def digests(workspace: Path) -> dict[str, str]:
-    """Every byte that a commit covers, and the commits themselves."""
-    root = workspace / "runs" / "killed"
-    kept = [p for p in sorted(root.rglob("*")) if p.is_file() and {"tables", "policy"} & set(p.parts)]
-    kept += sorted(root.rglob("commit.json")) + sorted(root.rglob("report.json"))
-    return {p.relative_to(root).as_posix(): file_digest(p) for p in kept}
+def draw(points: random.Random, place: str) -> str:
+    """One point of a place: a function, a call of it, and before, after or in the middle of it."""
+    when = points.choice(["before", "after", f"during@{points.uniform(0.0, 0.4):.2f}"])
+    return f"{points.choice(PLACES[place])}:{when}:{points.choice([1, 1, 1, 2, 3])}"
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    config = configure(folder)
-    done = run(folder / "workspace", config)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return config, digests(folder / "workspace")
+def kill_often(seed: int, number: int, make: Make, expected: Expected, tried: Tried, **environment: str) -> None:
+    """Kill at ``number`` drawn points, run after run; whatever survives its point must end as expected."""
+    points = random.Random(seed)
+    print(f"RAFT_FAULT_SEED={seed}")
+    places = list(PLACES)
+    workspace, done, waiting = make(**environment), 0, list[str]()
+    while done < number:
+        waiting = waiting or points.sample(places, len(places))
+        place = waiting.pop()
+        point = draw(points, place)
+        ended = workspace.run(point)
+        if ended.killed:
+            done += 1
+            tried(f"in the middle of {place}", SAME_END)
+            continue
+        assert ended.code == 0, f"after {point}: {ended.said[-3000:]}"
+        same_end(workspace, expected)
+        workspace = make(**environment)
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    same_end(workspace, expected)
 
 
-def killed_at(points: list[str], workspace: Path, config: Path) -> None:
-    for point in points:
-        killed = run(workspace, config, point)
-        assert killed.returncode == -signal.SIGKILL, f"{point} was not reached: {killed.stderr[-2000:]}"
-    done = run(workspace, config)
-    assert done.returncode == 0, done.stderr[-3000:]
+def same_end(workspace: Any, expected: Expected) -> None:
+    assert workspace.digests() == expected[0]
+    assert workspace.projections() == expected[1]
 
 
 @pytest.mark.timeout(900)
-def test_killed_in_sampling_training_and_tracking(uninterrupted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    config, expected = uninterrupted
-    short = [p for p in POINTS if any(name in p for name in ("_keep", "finetune:during", "track:during"))]
-    killed_at(short, tmp_path / "workspace", config)
-    assert digests(tmp_path / "workspace") == expected
+def test_killed_in_training_and_in_tracking(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
+    workspace = new_workspace()
+    for place, point in {
+        "training": "raft_core.launch:_await_end:during@0.30:1",
+        "logging to MLflow": "tasks.track:_log_files:before:2",
+    }.items():
+        ended = workspace.run(point)
+        assert ended.killed, f"{point} was not reached: {ended.said[-2000:]}"
+        tried(f"in the middle of {place}", SAME_END)
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    same_end(workspace, uninterrupted)
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1800)
-def test_killed_at_every_step(uninterrupted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    config, expected = uninterrupted
-    killed_at(POINTS, tmp_path / "workspace", config)
-    assert digests(tmp_path / "workspace") == expected
+@pytest.mark.timeout(900)
+def test_killed_at_a_dozen_points(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
+    kill_often(SEED, 12, new_workspace, uninterrupted, tried)
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1800)
-def test_killed_at_random_moments(uninterrupted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    """The whole process group dies, a training child too, at moments drawn from a printed seed."""
-    config, expected = uninterrupted
-    seed = int(os.environ.get("RAFT_FAULT_SEED", "20230413"))
-    print(f"RAFT_FAULT_SEED={seed}")
-    moments = random.Random(seed)
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("child", CHILDREN)
+def test_a_child_is_killed(child: str, uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
+    workspace = new_workspace()
+    ended = workspace.run(CHILDREN[child].format(random.Random(SEED).uniform(0.1, 0.6)))
+    assert "killed " in ended.said, "nothing was killed"
+    assert ended.code == 0, ended.said[-3000:]
+    same_end(workspace, uninterrupted)
+    tried(f"{child} alone", ON_ITS_OWN)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("part", range(2))
+def test_killed_at_sixty_points(part: int, uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
+    kill_often(SEED + 1 + part, 30, new_workspace, uninterrupted, tried)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_the_group_is_killed_at_any_moment(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
+    """Everything at once, children too, as by the kernel when memory runs out."""
+    moments = random.Random(SEED)
+    workspace = new_workspace()
     for _ in range(6):
-        command = [sys.executable, str(DRIVER), str(workspace), str(config), "killed"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        time.sleep(moments.uniform(8, 30))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    done = run(workspace, config)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert digests(workspace) == expected
+        process = workspace.start()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(4, 25))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            tried("the whole process group, at any moment", SAME_END)
+        workspace.wait(process)
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    same_end(workspace, uninterrupted)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -137,26 +136,6 @@ def test_the_views_of_a_real_run(aligned: tuple[Path, subprocess.CompletedProces
     merged = raft(workspace, "merge", "first", str(workspace / "plain"))
     assert merged.returncode == 0, merged.stderr
     assert (workspace / "plain" / "config.json").exists()
-
-
-def test_ctrl_c_exits_130_and_the_run_goes_on(tmp_path: Path) -> None:
-    arguments = ("align", TINY, "--name", "cut", "iterations=2", *LIGHT)
-    with subprocess.Popen(
-        [RAFT, *arguments], cwd=tmp_path, env=environment(tmp_path), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            while process.poll() is None and not (tmp_path / "runs" / "cut" / "base" / "commit.json").exists():
-                time.sleep(0.05)
-            os.kill(process.pid, signal.SIGINT)
-            _, told = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 130, told
-    assert "interrupted; resume with: raft align" in told
-    assert "Traceback" not in told
-    assert raft(tmp_path, *arguments).returncode == 0
-    assert len(rows(tmp_path, "cut")) == 3
 
 
 def test_a_gate_that_stops_exits_3(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from raft_core import launch
 from raft_core.errors import StepError
 from raft_core.policies.base import FinetuneJob, FinetuneResult
+from raft_core.policies.text.resume import latest_checkpoint
 from raft_core.records.artifacts import folder_digest, fsync_folder
 
 POLICY = "policy"
@@ -24,6 +26,8 @@ def finetune(job: FinetuneJob) -> FinetuneResult:
     policy, manifest = job.scratch / POLICY, job.scratch / MANIFEST
     shutil.rmtree(policy, ignore_errors=True)
     manifest.unlink(missing_ok=True)
+    if job.checkpoints is not None:
+        job = replace(job, resume_from=latest_checkpoint(job.checkpoints))
     launch.run_ranks(train_rank, job, ranks=job.finetuning.ranks, scratch=job.scratch, children_lock=job.children_lock)
     result = _judge(policy, manifest)
     job.out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from deepspeed import DeepSpeedEngine
 from deepspeed.runtime.utils import clip_grad_norm_
 from deepspeed.runtime.zero import GatheredParameters
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 import raft_core
@@ -48,6 +48,7 @@ from raft_core.policies.text.model import (
     memory_errors,
     model_folder,
 )
+from raft_core.policies.text.resume import LOGGED, drop_others, seal
 from raft_core.records.artifacts import folder_digest, write_json
 
 SHORT_TOKENS = 160
@@ -67,7 +68,7 @@ def train(job: FinetuneJob) -> None:
         check_packing(base_of(model), job.finetuning)
         sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer))
         trainer = ResponseTrainer(model, arguments, job, sequences, rank)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
         check_engine(trainer.model_wrapped, job.finetuning)
         state_dict = gathered_state(model, to_rank=rank, stage=job.finetuning.zero_stage)
         if rank == 0:
@@ -125,7 +126,7 @@ def training_arguments(job: FinetuneJob) -> TrainingArguments:
     config = job.finetuning
     PartialState(cpu=False, backend=torch.distributed.get_backend())
     return TrainingArguments(
-        output_dir=str(job.scratch / "trainer"),
+        output_dir=str(job.checkpoints or job.scratch / "trainer"),
         deepspeed=deepspeed_config(config.zero_stage),
         per_device_train_batch_size=(config.batch_size // config.ranks) // micro_batches_per_step(config),
         gradient_accumulation_steps=micro_batches_per_step(config),
@@ -143,7 +144,8 @@ def training_arguments(job: FinetuneJob) -> TrainingArguments:
         dataloader_pin_memory=False,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
+        save_strategy="steps" if job.checkpoints and config.checkpoint_steps else "no",
+        save_steps=config.checkpoint_steps or 0,
         report_to="none",
         disable_tqdm=True,
     )
@@ -180,10 +182,14 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
             model.forward = torch.autocast(arguments.device.type, torch.bfloat16)(model.forward)
         batches = MicroBatches(sequences, job.finetuning, job.seed, rank)
         super().__init__(model=model, args=arguments, train_dataset=batches)
+        if job.resume_from is not None:
+            self.logged = json.loads((job.resume_from / LOGGED).read_bytes())
+            print(f"going on after optimiser step {len(self.logged)}")
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The planned micro batches as they are: they were cut for this rank already."""
-        return DataLoader(self.train_dataset, batch_size=None, shuffle=False, collate_fn=lambda item: item)
+        each = BatchSampler(SequentialSampler(self.train_dataset), batch_size=1, drop_last=False)
+        return DataLoader(self.train_dataset, batch_sampler=each, collate_fn=lambda items: items[0])
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """This micro batch's share of the step's loss, times the ranks (DeepSpeed averages over them)."""
@@ -219,6 +225,22 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Nothing: DeepSpeed's own checkpoint holds the weights, and the policy is written at the end."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """One checkpoint inside the training, sealed when every rank wrote its part; none at its very end."""
+        if self.state.global_step >= self.state.max_steps:
+            return
+        super()._save_checkpoint(model, trial)
+        torch.distributed.barrier()
+        if self.args.process_index == 0:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            write_json(folder / LOGGED, self.logged)
+            seal(folder)
+            drop_others(folder)
+        torch.distributed.barrier()
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted."""

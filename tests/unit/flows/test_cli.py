@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,7 +78,7 @@ def test_a_run_without_its_last_iteration_is_interrupted(
     write_run(iterations=1, finished=False)
     document = raft_json("show")
     assert (document["status"], document["best"]) == ("interrupted", 0)
-    assert document["reason"] == "1 of 2 iterations are done; raft align goes on from there"
+    assert document["reason"] == "1 of 2 iterations are done; raft resume hand goes on"
 
 
 def test_a_run_that_validation_stopped_says_where_to_read_why(
@@ -89,7 +90,7 @@ def test_a_run_that_validation_stopped_says_where_to_read_why(
     report.write_text("# which rows\n")
     document = raft_json("show")
     assert (document["status"], document["best"]) == ("stopped", 0)
-    assert document["reason"] == f"validation stopped iteration 1: read {report}"
+    assert document["reason"] == f"validation stopped iteration 1: read {report.relative_to(run.path.parents[1])}"
 
 
 def test_a_held_run_is_running(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:
@@ -251,12 +252,50 @@ def test_an_unexpected_exception_is_one_line_and_a_traceback_in_a_file(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
-    def app(arguments: list[str], prog_name: str) -> None:
-        raise SystemExit(130)
+def interrupted(run: Path | None) -> Callable[..., None]:
+    """A command that is interrupted, in the way that typer tells it; ``run``: while it works on one."""
 
-    assert exits.run_command(app, ["align", "my configs/a.yaml", "seed=1"]) == exits.INTERRUPTED
-    assert "resume with: raft align 'my configs/a.yaml' seed=1" in capsys.readouterr().err
+    def app(arguments: list[str], prog_name: str) -> None:
+        try:
+            with exits.resumable(run) if run else nullcontext():
+                raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemExit(130) from error
+
+    return app
+
+
+def test_ctrl_c_says_how_to_resume(write_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exits.run_command(interrupted(write_run().path), ["align", "a.yaml"]) == exits.INTERRUPTED
+    assert "resume with: raft resume hand" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_there_is_a_run_says_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for app in (interrupted(None), interrupted(tmp_path / "runs" / "none")):
+        assert exits.run_command(app, ["align", "my configs/a.yaml", "seed=1"]) == exits.INTERRUPTED
+        told = capsys.readouterr().err
+        assert "again: raft align 'my configs/a.yaml' seed=1" in told
+        assert "resume" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errors.StepError("no memory"), True), (errors.IntegrityError("bytes"), True), (ZeroDivisionError("x"), True),
+        (errors.ConfigError("no key"), False), (errors.GateStop("worse"), False),
+    ],
+)  # fmt: skip
+def test_what_can_go_on_says_how(
+    error: Exception, told: bool, write_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run()
+
+    def app(arguments: list[str], prog_name: str) -> None:
+        with exits.resumable(run.path):
+            raise error
+
+    assert exits.run_command(app, ["align"]) in (exits.FAILED_STEP, exits.USERS_MISTAKE, exits.STOPPED_BY_GATE)
+    assert ("\n  resume with: raft resume hand" in capsys.readouterr().err) == told
 
 
 def test_config_show_is_a_configuration_again(raft: Raft, small_config: RaftConfig, tmp_path: Path) -> None:

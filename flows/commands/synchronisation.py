@@ -1,0 +1,28 @@
+"""``raft sync``: bring MLflow and DVC up to date from the run directories."""
+
+from typing import Annotated
+
+import typer
+
+from flows import exits
+from flows.commands.shell import Quiet, tracking_uri, workspace_folder
+
+app = typer.Typer()
+
+
+@app.command()
+def sync(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="None: every run.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Believe nothing that was noted: look at what is there, write what is not.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring MLflow and DVC up to date: what they missed while they were away, or (--all) everything."""
+    from flows.progress import reporter
+    from flows.sync import sync
+
+    workspace = workspace_folder()
+    watching = reporter(quiet=quiet)
+    if not sync(workspace, runs or (), tracking_uri(workspace), look=everything, reporter=watching):
+        raise typer.Exit(exits.FAILED_STEP)

@@ -1,0 +1,125 @@
+"""``raft lineage find``, ``explain``, ``forget``: from a prompt, a sample, a source or a text to what it touched."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.commands.shell import AsJson, print_json, standard_output, tracking_uri, workspace_folder
+from raft_core.errors import InputError
+
+if TYPE_CHECKING:
+    from raft_core.records.trace import By
+
+app = typer.Typer()
+
+Most = Annotated[int, typer.Option("-n", min=1, help="How many prompts and samples to list.")]
+ByText = Annotated[str | None, typer.Option("--text", help="A part of a prompt or of a selected completion.")]
+ByPrompt = Annotated[str | None, typer.Option("--prompt", metavar="ID", help="A prompt_id, or its first digits.")]
+BySample = Annotated[str | None, typer.Option("--sample", metavar="ID", help="A sample_id, or its first digits.")]
+BySource = Annotated[str | None, typer.Option("--source", metavar="NAME", help="A source of prompts or samples.")]
+
+
+@app.command()
+def find(
+    text: ByText = None,
+    prompt: ByPrompt = None,
+    sample: BySample = None,
+    source: BySource = None,
+    most: Most = 12,
+    as_json: AsJson = False,
+) -> None:
+    """Which models were trained on this? Which samples of it were selected, when, with which rewards?"""
+    from flows.progress import reporter
+    from flows.tracing import join_events
+    from flows.views.trace import show_trace
+    from raft_core.records.index import open_index
+    from raft_core.records.trace import find as find_in
+
+    by, value = one_of(text=text, prompt=prompt, sample=sample, source=source)
+    runs = workspace_folder() / "runs"
+    with open_index(runs, reporter(quiet=as_json).say) as index:
+        traced = join_events(find_in(index, by, value), runs)
+    if as_json:
+        print_json(traced.as_json(most))
+    else:
+        standard_output().print(show_trace(traced, most))
+
+
+def one_of(**values: str | None) -> "tuple[By, str]":
+    """The one option that was given. Raises InputError for none or several."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if len(given) != 1:
+        raise InputError(
+            "one thing at a time", got=", ".join(f"--{name}" for name in given) or "nothing",
+            expected=f"one of {', '.join(f'--{name}' for name in values)}", do="name what to look for",
+        )  # fmt: skip
+    ((name, value),) = given.items()
+    return name, value  # type: ignore[return-value]
+
+
+@app.command()
+def explain(
+    sample: Annotated[str, typer.Argument(metavar="SAMPLE", help="A sample_id, or its first digits.")],
+    run: Annotated[str | None, typer.Option(metavar="RUN[@N]", help="Where, if several iterations hold it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why was this sample selected, or dropped? Its scores, its rivals, the checks, and the rule."""
+    from flows.tracing import iterations_of
+    from flows.views.explanation import show_explanation
+    from flows.views.run import find_run
+    from raft_core.records.index import open_index
+    from tasks.explain import explain as explain_it
+
+    workspace = workspace_folder()
+    with open_index(workspace / "runs") as index:
+        sample_id, places = iterations_of(index, sample, run)
+    name, iteration = places[0]
+    found = explain_it(find_run(workspace, name), iteration, sample_id)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({**asdict(found), "also_in": [f"{other}@{number}" for other, number in places[1:]]})
+        return
+    standard_output().print(show_explanation(found))
+    if len(places) > 1:
+        others = ", ".join(f"{other}@{number}" for other, number in places[1:])
+        standard_output().print(f"the same sample lies in {others} (--run names one)", markup=False, style="dim")
+
+
+@app.command()
+def forget(
+    prompt: ByPrompt = None,
+    text: ByText = None,
+    source: BySource = None,
+    erase: Annotated[bool, typer.Option("--erase", help="Also remove the rows everywhere, for good.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A prompt or a source must go: exclude it from later runs and withdraw the models that were trained on it.
+
+    What it touched is listed first; nothing is done before you agree.
+    """
+    from flows.forget import carry_out, plan
+    from flows.progress import reporter
+    from flows.views import forgetting
+
+    by, value = one_of(prompt=prompt, text=text, source=source)
+    workspace, console = workspace_folder(), standard_output()
+    uri = tracking_uri(workspace)
+    chosen = plan(workspace, by, value, uri)
+    if not as_json:
+        console.print(forgetting.show_plan(chosen, erase=erase))
+    if not yes and (as_json or not sys.stdin.isatty()):
+        if as_json:
+            print_json({"plan": forgetting.plan_as_json(chosen), "done": None})
+            return
+        raise InputError("nothing was done: nobody is here to ask", do="look at the list, then add --yes")
+    if not yes and not typer.confirm("Erase this for good?" if erase else "Forget this?"):
+        console.print("nothing was done")
+        return
+    done = carry_out(chosen, workspace, uri, erase=erase, say=reporter(quiet=as_json).say)
+    if as_json:
+        print_json({"plan": forgetting.plan_as_json(chosen), "done": forgetting.forgotten_as_json(done)})
+    else:
+        console.print(forgetting.show_forgotten(done))

@@ -1,0 +1,157 @@
+"""A prompt, a text or a source must go: what it touched, the exclusion, the withdrawn models, and the erasure."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.views.run import run_paths
+from raft_core import embedded
+from raft_core.errors import InputError, RaftError
+from raft_core.prompts import load_prompts
+from raft_core.records.exclusions import Exclusions, add_exclusion
+from raft_core.records.index import drop_index, open_index
+from raft_core.records.removal import Target, holds, matching_prompts, parquet_files
+from raft_core.records.run import Run, hold, read_chain, read_run
+from raft_core.records.trace import By, Model, Touched, find
+from raft_core.types import Prompt
+from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
+from tasks.registered import Version
+from tasks.withdraw import Withdrawn, registered_from, withdraw
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What forgetting touches; nothing is done yet. ``because`` names what goes without saying its text."""
+
+    because: str
+    target: Target
+    prompts: Mapping[str, str]
+    """Id → text: drawn, held out, or in a prompt file of a run."""
+    files: tuple[Path, ...]
+    """Prompt files that hold such prompts: yours, and left alone."""
+    iterations: tuple[Touched, ...]
+    models: tuple[Model, ...]
+    versions: tuple[Version, ...]
+    runs: tuple[Run, ...]
+    """Runs that hold rows of it, or models that were trained on it."""
+    unseen: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What was done. ``excluded`` False: all of it was excluded before."""
+
+    excluded: bool
+    withdrawn: list[Withdrawn] = field(default_factory=list)
+    erased: ErasedRows | None = None
+
+
+def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
+    """Find everything that ``value`` touched. Raises InputError where there is nothing to forget."""
+    if by == "sample" or not value:
+        raise InputError("nothing can be forgotten by this", got=by, expected="a prompt, a text or a source")
+    runs = [read_run(path) for path in run_paths(workspace)]
+    with open_index(workspace / "runs") as index:
+        trace = find(index, by, value)
+    if by == "prompt":
+        whole = next(iter(trace.prompts), value)
+        target = Target(frozenset([whole]))
+    else:
+        target = Target(frozenset(), frozenset([value] if by == "source" else []), value if by == "text" else None)
+    prompts, files = dict(trace.prompts), set()
+    for run in runs:
+        for path in _prompt_tables(run):
+            prompts |= matching_prompts(path, target)
+    for path, found in _prompt_files(runs, target):
+        prompts |= found
+        files.add(path)
+    target = Target(target.prompts | frozenset(prompts), target.sources, target.text)
+    if by == "prompt" and not prompts and len(value) != 32:
+        raise InputError(
+            f"no prompt {value!r} is known", expected="a prompt_id, or the first digits of one",
+            do="raft lineage find --text names prompts",
+        )  # fmt: skip
+    names = {t.run for t in trace.iterations} | {m.run for m in trace.models}
+    touched = tuple(run for run in runs if run.name in names or _holds(run, target))
+    wanted = {(model.run, model.iteration) for model in trace.models}
+    commits = {c.digest for run in touched for c in read_chain(run) if (run.name, c.iteration) in wanted}
+    label = "a text" if by == "text" else f"{by} {value}" if by == "source" else f"prompt {next(iter(target.prompts))}"
+    return Plan(
+        label, target, prompts, tuple(sorted(files)), trace.iterations, trace.models,
+        tuple(registered_from(commits, tracking_uri)), touched, trace.unseen,
+    )  # fmt: skip
+
+
+def carry_out(
+    chosen: Plan, workspace: Path, tracking_uri: str, *, erase: bool, say: Say = lambda line: None
+) -> Forgotten:
+    """Exclude, withdraw, and with ``erase`` remove the rows. Can be repeated after a kill or an outage.
+
+    Raises RunBusyError while a live run holds one of the runs, before anything is done.
+    """
+    now = datetime.now(UTC).isoformat()
+    with ExitStack() as leases:
+        for run in chosen.runs:
+            leases.enter_context(hold(run))
+        known = [Prompt(prompt_id, text) for prompt_id, text in chosen.prompts.items()]
+        bare = chosen.target.prompts - chosen.prompts.keys()
+        excluded = add_exclusion(
+            workspace, prompts=[*known, *sorted(bare)], sources=sorted(chosen.target.sources), time=now
+        )
+        done = Forgotten(excluded)
+        say("excluded from every later run" if excluded else "excluded already")
+        done.withdrawn = withdraw(chosen.versions, chosen.because, tracking_uri)
+        if erase:
+            done.erased = _erase(chosen, workspace, say)
+    return done
+
+
+def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
+    done = ErasedRows()
+    drop_index(workspace / "runs")
+    for run in chosen.runs:
+        erase_run(run, chosen.target, chosen.because, workspace, done, say)
+        erase_messages(run, [*chosen.prompts.values(), *([chosen.target.text] if chosen.target.text else [])])
+    erase_objects(workspace, chosen.target, done)
+    erase_steps(workspace / "runs", done.tombstones.values())
+    done.left += [f"{path}: your prompt file still holds it" for path in chosen.files]
+    done.left += [f"the tables of {name} were not seen" for name in chosen.unseen]
+    return done
+
+
+def _prompt_tables(run: Run) -> Iterator[Path]:
+    for folder in (run.path / "base", *sorted((run.path / "iterations").glob("*"))):
+        if (path := folder / "tables" / "prompts.parquet").is_file():
+            yield path
+
+
+def _holds(run: Run, target: Target) -> bool:
+    return any(holds(path, target) for path in parquet_files([run.path / "base", run.path / "iterations"]))
+
+
+def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The files that the runs' prompts come from, and the prompts in them that must go."""
+    wanted = Exclusions(target.prompts, frozenset(), target.sources)
+    seen: set[tuple[Path, str]] = set()
+    for run in runs:
+        config = run.config.prompts
+        for reference in (config.train, config.held_out):
+            try:
+                path = embedded.resolve(reference) if reference else None
+                if path is None or (path, config.text_column) in seen:
+                    continue
+                seen.add((path, config.text_column))
+                prompts = load_prompts(path, config.text_column)
+            except RaftError:
+                continue
+            found = {
+                p.prompt_id: p.text
+                for p in prompts
+                if wanted.covers(p) or (target.text is not None and target.text in p.text)
+            }
+            if found:
+                yield path, found

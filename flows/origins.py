@@ -1,0 +1,199 @@
+"""From any end to the iteration that made it: a model, a run, a file, or the first digits of a digest."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.models import find_policy
+from flows.views.run import NAME, run_paths
+from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
+from raft_core.records.artifacts import digest_of, file_digest
+from raft_core.records.erasure import digests_since
+from raft_core.records.lineage import step_facts
+from raft_core.records.run import BASE, Run, read_commit, read_run
+
+_DIGITS = re.compile(r"[0-9a-f]{6,64}")
+MOST_PLACES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """``iteration`` None: the run's best. ``facts``: what was asked for, in words, a line each."""
+
+    run: Run
+    iteration: int | None
+    facts: tuple[str, ...] = ()
+
+
+def find_origin(workspace: Path, reference: str | None, tracking_uri: str) -> Origin:
+    """The run and iteration that ``reference`` leads to.
+
+    A name is tried as a run, as a file or folder that exists, as digits of a digest, then in MLflow's registry.
+    Raises ConfigError or InputError where nothing is known of it, or too much.
+    """
+    name = (reference or "").partition("@")[0]
+    if reference is None or (NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists()):
+        return Origin(*find_policy(workspace, reference, tracking_uri))
+    path = Path(reference)
+    if path.exists():
+        return _of_path(workspace, path)
+    if _DIGITS.fullmatch(reference):
+        found = _by_digits(workspace, reference)
+        if found is not None:
+            return found
+    try:
+        return Origin(*find_policy(workspace, reference, tracking_uri))
+    except ConfigError as error:
+        raise ConfigError(
+            "neither a run nor a registered model, a file or a digest", got=repr(reference),
+            do="raft runs lists the runs of this folder",
+            expected="RUN, RUN@N, MODEL, MODEL@ALIAS, a file, or 6 or more digits of a commit, policy or file digest",
+        ) from error  # fmt: skip
+
+
+# -- a file ------------------------------------------------------------------------------------------
+
+
+def _of_path(workspace: Path, path: Path) -> Origin:
+    place = path.resolve()
+    runs = (workspace / "runs").resolve()
+    if place.is_relative_to(runs) and place != runs:
+        parts = place.relative_to(runs).parts
+        if NAME.fullmatch(parts[0]) and (runs / parts[0] / "config.yaml").is_file():
+            return _inside(read_run(workspace / "runs" / parts[0]), parts[1:], place)
+    if path.suffix == ".dvc" or path.name.endswith("-dvc.yaml"):
+        return _of_pointer(workspace, path)
+    found = _by_digits(workspace, digest_of(path), f"{path}: sha256 ")
+    if found is None:
+        raise InputError(
+            f"no run of this folder made {path}", got=f"sha256 {digest_of(path)}",
+            expected="the digest of an output of a commit", do="a changed or foreign file has no lineage",
+        )  # fmt: skip
+    return found
+
+
+def _inside(run: Run, parts: tuple[str, ...], path: Path) -> Origin:
+    """A file or folder of a run: ``parts`` is where it lies below the run's folder."""
+    number = _number(parts)
+    if number is None:
+        return Origin(run, None, (f"{path} belongs to run {run.name}",) if parts else ())
+    commit = read_commit(run, number)
+    if commit is None:
+        raise InputError(
+            f"{path} belongs to an iteration that is not committed", got=f"iteration {number} of run {run.name}",
+            do="raft align goes on with it",
+        )  # fmt: skip
+    inner = "/".join(parts[1 if number == BASE and parts[0] == "base" else 2 :])
+    if parts[0] == "merged":
+        return Origin(run, number, (f"{path}: the policy of iteration {number} as a plain checkpoint",))
+    facts = tuple(_told(run, number, inner, path)) if inner else ()
+    return Origin(run, number, facts)
+
+
+def _number(parts: tuple[str, ...]) -> int | None:
+    if parts[:1] == ("base",):
+        return BASE
+    if len(parts) > 1 and parts[0] in ("iterations", "merged") and parts[1].isdecimal():
+        return int(parts[1])
+    return None
+
+
+def _told(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
+    """What an output is, whether its bytes are as committed, and which steps made and read it."""
+    commit = read_commit(run, number)
+    assert commit is not None
+    where = "the base" if number == BASE else f"iteration {number}"
+    output = next((name for name in commit.outputs if inner == name or inner.startswith(f"{name}/")), None)
+    if output is None:
+        yield f"{path}: {inner} of {where}; no output of its commit" + (
+            f", sha256 {file_digest(path)}" if path.is_file() else ""
+        )
+        return
+    whole = run.folder(number) / output
+    expected = digests_since(run.folder(number), commit.outputs)[output]
+    try:
+        sound = digest_of(whole) == expected
+    except IntegrityError:
+        sound = False
+    erased = " (rows were erased on purpose)" if expected != commit.outputs[output] else ""
+    yield f"{path}: {output} of {where}, sha256 {expected}{erased}"
+    yield "its bytes are as committed" if sound else "CHANGED: its bytes are not those of the commit"
+    digest, stem = commit.outputs[output], Path(output).stem
+    steps = step_facts(commit.content)
+    made = [name for name, step in steps.items() if digest in step.outputs.values()]
+    read = [name for name, step in steps.items() if digest in step.inputs.values()]
+    yield f"made by step {made[0] if made else 'select' if stem == 'selected' else '–'}" + (
+        f", read by {', '.join(read)}" if read else ""
+    )
+
+
+def _of_pointer(workspace: Path, path: Path) -> Origin:
+    from tasks.version import pointer_md5
+
+    md5 = pointer_md5(path)
+    for run in run_paths(workspace):
+        for pointer in sorted(run.glob("**/*.dvc")):
+            if md5.encode() in pointer.read_bytes():
+                found = _inside(read_run(run), pointer.relative_to(run).parts, pointer)
+                return Origin(found.run, found.iteration, (f"{path}: DVC's pointer to md5 {md5}, as {pointer}",))
+    raise InputError(f"no run of this folder has the pointer {path}", got=f"md5 {md5}", do="get its run from git")
+
+
+# -- digits of a digest ------------------------------------------------------------------------------
+
+
+def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
+    """The iterations whose commit has, or names as made, a digest that begins with ``digits``.
+
+    Commits are searched as bytes: only those that hold the digits are parsed.
+    """
+    found: dict[str, list[tuple[Run, int, str]]] = {}
+    for path in run_paths(workspace):
+        for place in (path / "base", *sorted(path.glob("iterations/*"))):
+            file = place / "commit.json"
+            if not file.is_file():
+                continue
+            itself = file_digest(file)
+            if itself.startswith(digits) or f'"{digits}'.encode() in file.read_bytes():
+                for digest, what in _digests(file, place, itself):
+                    if digest.startswith(digits):
+                        number = BASE if place.name == "base" else int(place.name)
+                        found.setdefault(digest, []).append((read_run(path), number, what))
+    if not found:
+        return None
+    if len(found) > 1:
+        some = [f"{digest[:16]}… ({places[0][2]} of {_place(*places[0][:2])})" for digest, places in found.items()]
+        raise InputError(
+            f"{len(found)} digests begin with {digits}", got=", ".join(some[:MOST_PLACES]), do="give more digits"
+        )
+    ((digest, places),) = found.items()
+    run, number, what = places[0]
+    others = [_place(*place[:2]) for place in places[1:]]
+    also = f"; also of {', '.join(others[:MOST_PLACES])}" if others else ""
+    return Origin(run, number, (f"{said}{digest}: {what} of {_place(run, number)}{also}",))
+
+
+def _digests(file: Path, folder: Path, itself: str) -> Iterator[tuple[str, str]]:
+    """What a commit is and made, each digest once. What it only read is left to the commit that made it."""
+    import json
+
+    yield itself, "the commit"
+    try:
+        content: dict[str, Any] = json.loads(file.read_bytes())
+        policy, outputs = content["policy"], content["outputs"]
+        since = digests_since(folder, outputs)
+        yield policy["identity"], "the policy"
+        if policy["digest"] not in outputs.values():
+            yield policy["digest"], "the policy"
+        for name, digest in outputs.items():
+            yield digest, name
+            if since[name] != digest:
+                yield since[name], f"{name} since rows were erased"
+    except (ValueError, KeyError, TypeError, AttributeError, RaftError):
+        return
+
+
+def _place(run: Run, number: int) -> str:
+    return f"{run.name}@{'base' if number == BASE else number}"

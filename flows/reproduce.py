@@ -1,0 +1,110 @@
+"""Run an alignment again from its records, with nothing to reuse, and compare every digest."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from raft_core.errors import RaftError, StepError
+from raft_core.records.comparison import Comparison, compare
+from raft_core.records.exclusions import FILE, RECORD
+from raft_core.records.run import Run, read_chain, read_events, read_run
+
+Say = Callable[[str], None]
+OVERRIDES = ("versioning.enabled=false",)
+"""Not part of what is computed (see ``computed_part``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """``code``: where the code lay that ran; ``commit``: the git commit that the run's records name."""
+
+    comparison: Comparison
+    code: Path
+    commit: str | None
+    run: Path
+    notes: tuple[str, ...]
+
+
+def reproduce(
+    run: Run, workspace: Path, scratch: Path, *, clone: bool, environment: Mapping[str, str], say: Say
+) -> Reproduction:
+    """Align again in the empty folder ``scratch`` and hold the result against ``run``.
+
+    The code of this process serves, unless the records name another git commit, or with ``clone``: then a clone of
+    the repository at that commit does. Raises StepError if the second alignment fails.
+    """
+    if not read_chain(run):
+        raise StepError(f"run {run.name} has no commit: there is nothing to reproduce", do="raft align goes on with it")
+    here = Path(__file__).resolve().parents[1]
+    wanted, notes = _recorded_commit(run)
+    current = _git(here, "rev-parse", "HEAD")
+    code = here
+    if clone or (wanted is not None and wanted != current):
+        code = _cloned(here, wanted or current, scratch / "code")
+        say(f"code of {wanted or current} in {code}")
+    elif _git(here, "status", "--porcelain", "--untracked-files=no"):
+        notes.append("the code here has changes that git has not got")
+    if (record := run.path / RECORD).exists():
+        left_out = json.loads(record.read_bytes())["prompts"]
+        row = {"time": "", "prompts": left_out, "texts": [], "sources": []}
+        (scratch / FILE).write_text(json.dumps(row) + "\n")
+    _align(run, workspace, scratch, code, environment)
+    again = scratch / "runs" / run.name
+    return Reproduction(compare(run, read_run(again)), code, wanted, again, tuple(notes))
+
+
+def _recorded_commit(run: Run) -> tuple[str | None, list[str]]:
+    """The git commit of the run's first start, and what is to be said of it."""
+    commits = list(dict.fromkeys(event.get("git_commit") for event in read_events(run, "started")))
+    known = [str(commit) for commit in commits if commit]
+    if not known:
+        return None, ["the records name no git commit: the code that is here was used"]
+    return known[0], [f"it was made by several versions of the code: {', '.join(known)}"] if len(known) > 1 else []
+
+
+def _cloned(repository: Path, commit: str | None, target: Path) -> Path:
+    """A clone at ``commit``. Raises StepError if the repository has not got it."""
+    for command in (
+        ["git", "clone", "--quiet", "--no-checkout", str(repository), str(target)],
+        ["git", "-C", str(target), "checkout", "--quiet", "--detach", str(commit)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StepError(
+                f"no clone of the code at {commit}", got=done.stderr.strip()[-500:],
+                do=f"bring that commit into {repository} (git fetch), then try again",
+            )  # fmt: skip
+    return target
+
+
+def _align(run: Run, workspace: Path, scratch: Path, code: Path, environment: Mapping[str, str]) -> None:
+    """The command line of a user, in a process of its own: another version of the code may run there."""
+    config = scratch / "config.yaml"
+    shutil.copyfile(run.path / "config.yaml", config)
+    program = "from flows.cli import main; main()"
+    command = [
+        sys.executable, "-c", program, "align", str(config), *OVERRIDES, "--name", run.name, "--json",
+    ]  # fmt: skip
+    settings = {
+        **environment, "PYTHONPATH": str(code), "RAFT_WORKSPACE": str(scratch),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
+    }  # fmt: skip
+    done = subprocess.run(command, cwd=workspace, env=settings, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        made = bool(read_chain(read_run(scratch / "runs" / run.name)))
+    except RaftError:
+        made = False
+    if not made:
+        raise StepError(
+            f"run {run.name} could not be run again", got=f"exit code {done.returncode}", do=f"see {scratch} and above"
+        )
+
+
+def _git(repository: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(repository), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None if done.returncode == 0 else None

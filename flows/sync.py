@@ -1,0 +1,77 @@
+"""Bring MLflow and DVC up to date from run directories: no Prefect, no work on a run itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.progress import Reporter
+from flows.views.run import check_name, run_paths
+from raft_core.errors import RaftError, RunBusyError
+from raft_core.records.run import BASE, Run, hold, read_chain, read_events, read_run
+from tasks import project
+from tasks.decide import decide, pending
+
+
+def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporter: Reporter) -> bool:
+    """Bring the runs called ``names`` (none: every one) up to date; whether everything is in.
+
+    With ``look`` nothing is believed that the event logs say: what MLflow, DVC's cache and its remote
+    lack is written from the run directories. The run that ended first comes first, so that
+    ``candidate`` ends where it was. A run that a process works on is left to that.
+    """
+    paths = [workspace / "runs" / check_name(name) for name in names] or list(run_paths(workspace))
+    whole = True
+    for run in sorted(map(read_run, paths), key=_ended):
+        try:
+            with hold(run):
+                did, faults = _sync(run, workspace, uri, look=look)
+        except RunBusyError as busy:
+            reporter.say(f"{run.name}: left alone, {busy.got}")
+            continue
+        except (RaftError, OSError) as error:
+            did, faults = [], [str(error)]
+        whole = whole and not faults
+        if did or not faults:
+            reporter.say(f"{run.name}: {', '.join(did) or 'up to date'}")
+        for fault in faults:
+            reporter.warn(f"{run.name}: {fault}")
+    return whole
+
+
+def _sync(run: Run, workspace: Path, uri: str, *, look: bool) -> tuple[list[str], list[str]]:
+    """(what was brought in, what could not be)."""
+    committed = [commit.iteration for commit in read_chain(run)]
+    every = {"version": committed, "track": committed} if run.config.versioning.enabled else {"track": committed}
+    waiting = {name: numbers for name, numbers in every.items() if numbers} if look else pending(run)
+    did, faults = list[str](), list[str]()
+    if numbers := waiting.get("version"):
+        try:
+            fault = project.to_dvc(run, numbers, workspace, look=look)
+        except (RaftError, OSError) as error:
+            fault = str(error)
+        (faults if fault else did).append(fault or f"{len(numbers)} iterations into DVC")
+    try:
+        if numbers := waiting.get("track"):
+            project.to_mlflow(run, numbers, uri, look=look)
+            did.append(f"{len(numbers)} iterations into MLflow")
+        did += _close(run, uri, look=look)
+    except (RaftError, OSError) as error:
+        faults.append(str(error))
+    return did, faults
+
+
+def _close(run: Run, uri: str, *, look: bool) -> list[str]:
+    """Register the best iteration of a run that is over; one whose plain checkpoint is missing still is to go on."""
+    decision = decide(run)
+    if decision is None or decision.go_on or (read_events(run, "finished") and not look):
+        return []
+    to_merge = run.config.finetuning.merge and decision.best != BASE
+    if to_merge and not (run.path / "merged" / f"{decision.best:03d}").exists():
+        return [f"not finished: raft resume {run.name} writes its plain checkpoint"]
+    registered = project.close(run, decision, uri)
+    return [] if registered is None else [f"{registered.name} version {registered.version} is {registered.alias}"]
+
+
+def _ended(run: Run) -> str:
+    """When a run ended first, as text that sorts; runs that did not end come last."""
+    finished = read_events(run, "finished")
+    return str(finished[0]["time"]) if finished else "~"

@@ -1,0 +1,145 @@
+"""Everything that can be verified about runs: their own bytes, DVC's stores, and the versions in MLflow's registry."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raft_core import embedded
+from raft_core.errors import RaftError
+from raft_core.records.hashing import FileHashes
+from raft_core.records.run import BASE, Run, read_commit, read_run
+from raft_core.records.verification import Problem, Verification, committed, verify_run
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is looked at. ``rehash``: bytes, not the chain alone; ``remote``: the remote's objects as well."""
+
+    rehash: bool = True
+    remote: bool = False
+
+
+@dataclass(slots=True)
+class Checked:
+    """What was found; mutable while it is. ``others``: problems that belong to no single run."""
+
+    runs: dict[str, Verification] = field(default_factory=dict)
+    others: list[Problem] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    num_objects: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Every problem."""
+        return [*(problem for found in self.runs.values() for problem in found.problems), *self.others]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``raft lineage verify --json``."""
+        return {
+            "ok": not self.problems,
+            "runs": {name: _plain(asdict(found)) for name, found in self.runs.items()},
+            "problems": [_plain(asdict(problem)) for problem in self.others],
+            "unseen": self.unseen,
+            "objects": self.num_objects, "bytes": self.num_bytes, "seconds": round(self.seconds, 3),
+        }  # fmt: skip
+
+
+def verify(workspace: Path, paths: Sequence[Path], tracking_uri: str, scope: Scope = Scope()) -> Checked:
+    """Look at the runs in ``paths``, and at what DVC and MLflow hold of them. Nothing is changed.
+
+    Every problem is listed. What is out of reach (a payload elsewhere, a remote that is no folder, an MLflow that is
+    away) is unseen, never a problem.
+    """
+    start = time.monotonic()
+    checked, hashes = Checked(), FileHashes()
+    runs = []
+    for path in paths:
+        try:
+            runs.append(run := read_run(path))
+        except RaftError as error:
+            checked.others.append(Problem(None, "config", path / "config.yaml", str(error)))
+            continue
+        checked.runs[run.name] = verify_run(
+            run, rehash=scope.rehash, base_policy=_base_policy(run), hashes=hashes
+        )  # fmt: skip
+    if scope.rehash:
+        _verify_stores(workspace, runs, scope, hashes, checked)
+    _verify_registry(runs, tracking_uri, checked)
+    checked.num_bytes, checked.seconds = hashes.num_bytes, time.monotonic() - start
+    return checked
+
+
+def _base_policy(run: Run) -> Path | None:
+    try:
+        return embedded.resolve(run.config.policy.model)
+    except RaftError:
+        return None
+
+
+def _verify_stores(workspace: Path, runs: Sequence[Run], scope: Scope, hashes: FileHashes, checked: Checked) -> None:
+    from tasks.objects import check_objects, check_pointers, find_stores, objects
+
+    stores = find_stores(workspace, remote=scope.remote)
+    if any(run.config.versioning.enabled for run in runs):
+        checked.unseen += stores.unseen
+    for run in runs:
+        spoilt = {problem.path for problem in checked.runs[run.name].problems}
+        for number in (BASE, *committed(run)):
+            if any(path.is_relative_to(run.folder(number)) for path in spoilt):
+                continue
+            commit = read_commit(run, number)
+            if commit is not None:
+                checked.others += check_pointers(run, commit, stores, hashes)
+    for store in (stores.cache, stores.remote):
+        if store is not None and store.is_dir():
+            checked.others += check_objects(store, hashes)
+            checked.num_objects += len(objects(store))
+
+
+def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -> None:
+    """Commits that registered versions name: the one place that shows a last commit forged with its seal."""
+    from tasks.registered import versions
+
+    try:
+        found = versions(tracking_uri)
+    except RaftError as error:
+        checked.unseen.append(f"the registered versions: {error.what}")
+        return
+    by_name = {run.name: run for run in runs}
+    for version in found:
+        run, made = by_name.get(version.origin.run), version.origin
+        if run is None:
+            continue
+        path = run.folder(made.iteration) / "commit.json"
+        if (digest := _commit_digest(run, made.iteration)) != made.commit:
+            message = (
+                f"{version.name} version {version.version} was registered from commit {made.commit}, {path} is {digest}"
+            )
+            checked.others.append(Problem(made.iteration, "registry", path, message))
+
+
+def _commit_digest(run: Run, iteration: int) -> str | None:
+    try:
+        commit = read_commit(run, iteration)
+    except RaftError:
+        return None
+    return commit.digest if commit else None
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths as text, also inside lists."""
+    return dict(_items(facts))
+
+
+def _items(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in facts.items():
+        if isinstance(value, Path):
+            yield name, str(value)
+        elif isinstance(value, list | tuple):
+            yield name, [_plain(item) if isinstance(item, Mapping) else item for item in value]
+        else:
+            yield name, value

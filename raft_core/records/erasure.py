@@ -1,0 +1,82 @@
+"""Tombstones: rows that were erased on purpose, told apart from bytes that were spoilt.
+
+``commit.json`` is never rewritten: its digests hold the chain together. ``erased.json`` beside it says of every
+output that lost rows which digest it had, which it has since, and how many rows are gone. It names no text.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raft_core.errors import IntegrityError
+from raft_core.records.artifacts import file_digest, json_digest, write_json
+
+TOMBSTONE = "erased.json"
+TOMBSTONE_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """One output that lost rows. ``was``: the sha256 that ``commit.json`` names; ``now``: of the bytes since."""
+
+    was: str
+    now: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What was erased of one iteration. ``because``: which prompts or sources had to go, by their names."""
+
+    commit: str
+    outputs: Mapping[str, Erased]
+    because: Sequence[str]
+    digest: str
+    """sha256 of the file, as the ledger keeps it."""
+
+
+def read_tombstone(folder: Path) -> Tombstone | None:
+    """The tombstone of an iteration's ``folder``, if there is one. Raises IntegrityError if it was edited."""
+    path = folder / TOMBSTONE
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != TOMBSTONE_FORMAT or _seal(content) != content["content"]:
+            raise ValueError("its content is not what was written")
+        outputs = {name: Erased(**row) for name, row in content["outputs"].items()}
+        return Tombstone(content["commit"], outputs, tuple(content["because"]), file_digest(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"edited or foreign tombstone: {path}", got=error, do="restore it from git") from error
+
+
+def write_tombstone(folder: Path, outputs: Mapping[str, Erased], because: Sequence[str]) -> Tombstone:
+    """Add to the tombstone of a committed iteration's ``folder``; what was erased before stays said."""
+    before = read_tombstone(folder)
+    known = dict(before.outputs) if before else {}
+    for name, erased in outputs.items():
+        first = known.get(name)
+        known[name] = erased if first is None else Erased(first.was, erased.now, first.rows + erased.rows)
+    whole: dict[str, Any] = {
+        "format": TOMBSTONE_FORMAT,
+        "commit": file_digest(folder / "commit.json"),
+        "outputs": {name: asdict(erased) for name, erased in known.items()},
+        "because": sorted({*(before.because if before else ()), *because}),
+    }
+    write_json(folder / TOMBSTONE, {**whole, "content": _seal(whole)})
+    written = read_tombstone(folder)
+    assert written is not None
+    return written
+
+
+def digests_since(folder: Path, outputs: Mapping[str, str]) -> dict[str, str]:
+    """``outputs`` of a commit (name → sha256) as they are since rows were erased, where they were."""
+    tombstone = read_tombstone(folder)
+    erased = tombstone.outputs if tombstone else {}
+    return {name: erased[name].now if name in erased else digest for name, digest in outputs.items()}
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return json_digest({key: value for key, value in content.items() if key != "content"})

@@ -1,0 +1,86 @@
+"""Which rows of a table hold what must go, and the table without them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raft_core.errors import IntegrityError
+from raft_core.records.tables import SCHEMAS, read_table, write_table
+
+TEXTS = ("text", "prompt", "completion", "reference", "reason", "observed")
+"""Columns in which a text may stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What must go: rows of these prompts, rows of these sources, and rows in which ``text`` stands."""
+
+    prompts: frozenset[str]
+    sources: frozenset[str] = frozenset()
+    text: str | None = None
+
+
+def rows_to_erase(table: pa.Table, target: Target) -> pa.ChunkedArray:
+    """One boolean a row of ``table``; of the columns that matter it may have any."""
+    found: pa.ChunkedArray | None = None
+    for name in table.column_names:
+        mask = _mask(name, table[name], target)
+        if mask is not None:
+            mask = pc.fill_null(mask, False)
+            found = mask if found is None else pc.or_(found, mask)
+    return found if found is not None else pa.chunked_array([pa.array([False] * len(table), pa.bool_())])
+
+
+def _mask(name: str, column: pa.ChunkedArray, target: Target) -> pa.ChunkedArray | None:
+    if name == "prompt_id" and target.prompts:
+        return pc.is_in(column, value_set=pa.array(sorted(target.prompts), pa.string()))
+    if name == "source" and target.sources:
+        return pc.is_in(column, value_set=pa.array(sorted(target.sources), pa.string()))
+    if name in TEXTS and target.text is not None and pa.types.is_string(column.type):
+        return pc.match_substring(column, target.text)
+    return None
+
+
+def matching_prompts(path: Path, target: Target) -> dict[str, str]:
+    """Id → text of the prompts of a ``prompts`` table that must go."""
+    table = read_table(path, SCHEMAS["prompts"])
+    rows = table.filter(rows_to_erase(table, target)).select(["prompt_id", "text"]).to_pylist()
+    return {row["prompt_id"]: row["text"] for row in rows}
+
+
+def holds(path: Path, target: Target) -> bool:
+    """Whether a Parquet file of whatever name has a row that must go; False for what is no table of ours."""
+    try:
+        names = set(pq.read_schema(path).names)
+        wanted = [name for name in ("prompt_id", "source", *TEXTS) if name in names]
+        if not wanted:
+            return False
+        table = pq.read_table(path, columns=wanted, memory_map=True)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return bool(pc.any(rows_to_erase(table, target)).as_py())
+
+
+def write_without(path: Path, target: Target, out: Path) -> int:
+    """Write the table at ``path`` (named as in ``SCHEMAS``) without what must go to ``out``; how many rows that were.
+
+    Nothing is written where no row must go. Raises IntegrityError for a table that cannot be read.
+    """
+    schema = SCHEMAS.get(path.stem)
+    if schema is None:
+        raise IntegrityError(f"no table of an iteration: {path}", expected=", ".join(SCHEMAS), do="remove it")
+    table = read_table(path, schema)
+    gone = rows_to_erase(table, target)
+    num_gone = int(pc.sum(gone).as_py() or 0)
+    if num_gone:
+        write_table(out, table.filter(pc.invert(gone)), schema)
+    return num_gone
+
+
+def parquet_files(folders: Iterable[Path]) -> list[Path]:
+    """Every Parquet file below ``folders``."""
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.rglob("*.parquet"))

@@ -1,0 +1,157 @@
+"""Erase rows of a run: its tables, the objects of DVC's cache and remote, its scratch. The chain of commits stays.
+
+First the tombstone, then the files: a kill in between leaves rows that ``verify`` calls "returned", and the same call
+finishes the work.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raft_core.errors import RaftError
+from raft_core.records.artifacts import file_digest, write_bytes
+from raft_core.records.erasure import Erased, Tombstone, read_tombstone, write_tombstone
+from raft_core.records.removal import Target, holds, parquet_files, write_without
+from raft_core.records.run import BASE, Commit, Run, read_chain
+from tasks.objects import Stores, find_stores, objects
+from tasks.version import restore, version
+
+Say = Callable[[str], None]
+MOST_TEXTS = 100
+"""Texts that are looked for in event logs; an act on more prompts than this clears every message instead."""
+
+
+@dataclass(slots=True)
+class ErasedRows:
+    """What was done; mutable while it is. ``left``: what could not be reached, and must be seen to by hand."""
+
+    tombstones: dict[str, Tombstone] = field(default_factory=dict)
+    rows: int = 0
+    objects: int = 0
+    left: list[str] = field(default_factory=list)
+
+
+def erase_run(run: Run, target: Target, because: str, workspace: Path, done: ErasedRows, say: Say) -> None:
+    """Erase rows of every iteration of ``run``, whose lease the caller holds. Idempotent."""
+    chain = read_chain(run)
+    for commit in chain:
+        if erase_iteration(run, commit, target, because, workspace, done):
+            label = "base" if commit.iteration == BASE else commit.iteration
+            say(f"erased from {run.name}@{label}")
+            if run.config.versioning.enabled and (run.folder(commit.iteration) / "tables.dvc").exists():
+                told = version(run, commit.iteration, workspace, push=run.config.versioning.push)
+                done.left += [told.warning] if told.warning else []
+    _erase_unfinished(run, {commit.iteration for commit in chain}, target)
+
+
+def erase_iteration(run: Run, commit: Commit, target: Target, because: str, workspace: Path, done: ErasedRows) -> bool:
+    """Rewrite the tables of a committed iteration without the rows of ``target``; whether any had such rows."""
+    folder = run.folder(commit.iteration)
+    pointer = folder / "tables.dvc"
+    if not (folder / "tables").is_dir() and pointer.exists():
+        try:
+            restore(pointer, workspace)
+        except RaftError as error:
+            done.left.append(f"{folder / 'tables'}: it is not here and cannot be restored ({error.what})")
+            return False
+    asides: dict[str, Path] = {}
+    erased: dict[str, Erased] = {}
+    before = read_tombstone(folder)
+    for name, digest in commit.outputs.items():
+        path = folder / name
+        if not name.startswith("tables/") or not path.exists():
+            continue
+        aside = path.parent / f".{path.name}.erasing"
+        if rows := write_without(path, target, aside):
+            asides[name] = aside
+            again = before is not None and name in before.outputs and before.outputs[name].now == file_digest(aside)
+            erased[name] = Erased(digest, file_digest(aside), 0 if again else rows)
+            done.rows += rows
+    if not asides:
+        return False
+    done.tombstones[f"{run.name}@{commit.iteration}"] = write_tombstone(folder, erased, [because])
+    for name, aside in asides.items():
+        aside.rename(folder / name)
+    for report in folder.glob("validation_*.md"):
+        report.unlink()
+    return True
+
+
+def erase_objects(workspace: Path, target: Target, done: ErasedRows) -> None:
+    """Remove every object of DVC's cache and remote that holds such a row, and the listings that name one."""
+    stores: Stores = find_stores(workspace, remote=True)
+    done.left += stores.unseen
+    for store in (stores.cache, stores.remote):
+        if store is None or not store.is_dir():
+            continue
+        gone: set[str] = set()
+        every = objects(store)
+        for path in every:
+            if not path.name.endswith(".dir") and holds(path, target):
+                path.unlink()
+                gone.add(path.parent.name + path.name)
+        for path in every:
+            if gone and path.name.endswith(".dir") and not gone.isdisjoint(_listed(path)):
+                path.unlink()
+        done.objects += len(gone)
+
+
+def _listed(listing: Path) -> Iterable[str]:
+    try:
+        return [str(entry["md5"]) for entry in json.loads(listing.read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _erase_unfinished(run: Run, committed: set[int], target: Target) -> None:
+    """Tables and shards of an iteration that is not committed are made anew, without what is excluded since."""
+    folders = [run.path / "base", *sorted((run.path / "iterations").glob("*"))]
+    for folder in folders:
+        number = BASE if folder.name == "base" else int(folder.name) if folder.name.isdecimal() else None
+        if number is None or number in committed:
+            continue
+        if any(holds(path, target) for path in parquet_files([folder / "tables", folder / "work"])):
+            for name in ("tables", "work"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def erase_steps(runs: Path, tombstones: Iterable[Tombstone]) -> None:
+    """Remove the entries of the index of steps whose outputs lost rows: nothing with those bytes is left to reuse."""
+    was = {erased.was for tombstone in tombstones for erased in tombstone.outputs.values()}
+    for entry in (runs / ".steps").glob("*.json"):
+        if any(digest.encode() in entry.read_bytes() for digest in was):
+            entry.unlink()
+
+
+def erase_messages(run: Run, texts: Iterable[str]) -> None:
+    """Blank the messages of the event log in which one of ``texts`` stands: an error may have quoted it."""
+    wanted = [text for text in texts if text]
+    path = run.path / "events.jsonl"
+    if not path.exists() or not wanted:
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line if not _quotes(line, wanted) else _blanked(line) for line in lines]
+    if kept != lines:
+        write_bytes(path, b"".join(kept))
+
+
+def _quotes(line: bytes, texts: list[str]) -> bool:
+    if len(texts) > MOST_TEXTS:
+        return b'"warning"' in line
+    return any(json.dumps(text)[1:-1].encode() in line for text in texts)
+
+
+def _blanked(line: bytes) -> bytes:
+    """The event with its kind, time and numbers, and every text of it replaced."""
+    try:
+        event: Mapping[str, Any] = json.loads(line)
+    except ValueError:
+        return b""
+    plain = {
+        key: value if key in ("time", "kind", "step") or not isinstance(value, str | list | dict) else "(erased)"
+        for key, value in event.items()
+    }
+    return json.dumps(plain).encode() + b"\n"

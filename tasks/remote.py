@@ -1,0 +1,96 @@
+"""DVC's remote: send what has not arrived there, bring back what is not here.
+
+A remote may hang, and DVC waits for it without end. So whatever crosses the network is done by a child
+process, with a time limit of ours; DVC goes on where it was cut off. A folder is used in this process.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from dvc.exceptions import DvcException
+
+from raft_core.errors import StepError
+from raft_core.forkserver import die_with_parent
+from raft_core.records.run import Run, read_events, record_event
+from raft_core.types import content_id
+
+PULL_LIMIT_S = 3600
+
+
+def push_to_remote(repo: Any, run: Run, pointers: Mapping[tuple[str, str], Path], *, look: bool) -> str | None:
+    """Send what ``pointers`` ((path in the run, md5) → pointer) stand for. Returns why it could not be done.
+
+    Only what the event log does not know to be there; with ``look`` the remote itself is asked about everything.
+    """
+    done = set() if look else _pushed(repo, run)
+    waiting = [item for item in pointers if item not in done]
+    if not waiting:
+        return None
+    try:
+        transfer(repo, "push", [pointers[item] for item in waiting], run.config.versioning.push_limit_s)
+    except (DvcException, OSError, StepError) as error:
+        return f"DVC did not push {len(waiting)} pointers; the next push makes up for it: {told(error)}"
+    record_event(run, "pushed", remote=_identity(repo), items=waiting)
+    return None
+
+
+def transfer(repo: Any, way: Literal["push", "pull"], pointers: Sequence[Path], limit_s: float) -> None:
+    """``dvc push`` or ``dvc pull`` of ``pointers``. Raises DvcException, OSError or StepError."""
+    targets = [str(pointer.resolve()) for pointer in pointers]
+    if not _over_network(repo):
+        repo.push(targets=targets) if way == "push" else repo.pull(targets)
+        return
+    command = [sys.executable, "-m", "tasks.remote", str(os.getpid()), "--wait-for-lock", way, "--quiet", *targets]
+    child = subprocess.Popen(
+        command, cwd=repo.root_dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _, said = child.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise StepError(f"the remote did not finish within {limit_s:.0f} s", got=_remote(repo).get("url")) from None
+    finally:
+        if child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+    if child.returncode:
+        raise StepError(said.strip().splitlines()[0] if said.strip() else f"dvc {way} exited {child.returncode}")
+
+
+def told(error: BaseException) -> str:
+    """What DVC says of a failure, with its cause."""
+    cause = error.__cause__ or error.__context__
+    return f"{error}" + (f" ({cause})" if cause else "")
+
+
+def _pushed(repo: Any, run: Run) -> set[tuple[str, str]]:
+    remote = _identity(repo)
+    events = (event for event in read_events(run, "pushed") if event["remote"] == remote)
+    return {(path, md5) for event in events for path, md5 in event["items"]}
+
+
+def _identity(repo: Any) -> str:
+    return content_id("remote", repr(sorted(_remote(repo).items())))
+
+
+def _remote(repo: Any) -> Mapping[str, Any]:
+    settings: Mapping[str, Any] = repo.config["remote"].get(repo.config["core"].get("remote"), {})
+    return settings
+
+
+def _over_network(repo: Any) -> bool:
+    return "://" in str(_remote(repo).get("url", ""))
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    from dvc.cli import main
+
+    sys.exit(main(sys.argv[2:]))

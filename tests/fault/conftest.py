@@ -1,0 +1,255 @@
+"""Runs on the tiny world that are killed and taken up again, and the page that says what was tried."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raft_core.records.artifacts import file_digest
+
+TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+DRIVER = Path(__file__).parent / "killed_run.py"
+NAME = "killed"
+Tried = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How one process ended, and what it said."""
+
+    code: int
+    said: str
+
+    @property
+    def killed(self) -> bool:
+        return self.code == -signal.SIGKILL
+
+
+def configure(folder: Path, text: str = "") -> Path:
+    """The tiny world with two iterations, small batches and several shards; ``text``: more keys, as YAML."""
+    path = folder / f"{NAME}.yaml"
+    path.write_text(
+        f"extends: {TINY}\nname: {NAME}\niterations: 2\n"
+        "sampling: {prompts_per_iteration: 16, shard_prompts: 4}\n"
+        "prompts: {max_held_out: 32}\n"
+        "evaluation: {bootstrap_resamples: 200}\n"
+        "gates: {convergence_window: null, max_kl: null, max_perplexity_rise: null, min_headroom: null}\n" + text
+    )
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A folder with one run in it, and how its processes are started."""
+
+    path: Path
+    config: Path
+    environment: Mapping[str, str]
+    name: str = NAME
+
+    @property
+    def output(self) -> Path:
+        return self.path / f"output-{self.name}"
+
+    def run(self, *points: str, limit_s: float = 300) -> Ended:
+        """One process, to its end or to the point where it is killed."""
+        return self.wait(self.start(*points), limit_s)
+
+    def start(self, *points: str) -> "subprocess.Popen[bytes]":
+        """One process, in a group of its own."""
+        self.path.mkdir(exist_ok=True)
+        command = [sys.executable, str(DRIVER), str(self.path), str(self.config), self.name, *points]
+        with self.output.open("w") as output:
+            return subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+                env={**os.environ, **self.environment},
+            )  # fmt: skip
+
+    def wait(self, process: "subprocess.Popen[bytes]", limit_s: float = 300) -> Ended:
+        try:
+            code = process.wait(limit_s)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return Ended(code, self.output.read_text())
+
+    def digests(self) -> dict[str, str]:
+        """Every byte that a commit covers, and the commits themselves."""
+        root = self.path / "runs" / self.name
+        kept = [p for p in sorted(root.rglob("*")) if p.is_file() and {"tables", "policy"} & set(p.parts)]
+        kept += sorted(root.rglob("commit.json")) + sorted(root.rglob("report.json"))
+        return {p.relative_to(root).as_posix(): file_digest(p) for p in kept}
+
+    def projections(self) -> dict[str, Any]:
+        """What MLflow and DVC's remote hold, without clocks: to be compared with an uninterrupted run."""
+        return {"mlflow": mlflow_holds(f"sqlite:///{self.path}/mlflow.db"), "dvc": remote_holds(self.path)}
+
+
+def mlflow_holds(uri: str) -> dict[str, Any]:
+    """Runs, points, datasets, versions and aliases; asserts that no point is there twice."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.get_experiment_by_name("raft")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    points: dict[str, list[tuple[int, float]]] = {}
+    for name in run.data.metrics:
+        history = client.get_metric_history(run.info.run_id, name)
+        steps = Counter(point.step for point in history)
+        assert set(steps.values()) == {1}, f"{name} is there twice: {steps}"
+        if not name.startswith(("seconds_", "peak_rss", "tokens_")):
+            points[name] = sorted((point.step, point.value) for point in history)
+    (version,) = client.search_model_versions(f"name = 'raft-{NAME}'")
+    files = [f.path for n in ("base", "000", "001") for f in client.list_artifacts(run.info.run_id, f"iterations/{n}")]
+    return {
+        "points": points, "status": run.info.status, "params": dict(run.data.params),
+        "commits": {key: value for key, value in run.data.tags.items() if key.startswith(("raft.", "dvc."))},
+        "datasets": sorted(d.dataset.digest for d in run.inputs.dataset_inputs), "files": sorted(files),
+        "version": (version.version, version.tags["raft.commit"]),
+        "candidate": client.get_model_version_by_alias(f"raft-{NAME}", "candidate").version,
+        "models": len(client.search_logged_models([experiment.experiment_id])),
+    }  # fmt: skip
+
+
+def remote_holds(workspace: Path) -> dict[str, str]:
+    """Pointer → md5; asserts that payload, cache and remote hold what each of them names."""
+    from tasks.version import content_md5, pointer_md5
+
+    pointers = sorted((workspace / "runs" / NAME).rglob("*.dvc"))
+    for pointer in pointers:
+        md5 = pointer_md5(pointer)
+        assert content_md5(pointer.with_suffix("")) == md5, pointer
+        listing = stored(workspace / ".dvc-remote", md5)
+        for entry in json.loads(listing.read_bytes()):
+            file = stored(workspace / ".dvc-remote", entry["md5"])
+            assert file_md5(file) == entry["md5"], f"{entry['relpath']} of {pointer} in the remote"
+    return {p.relative_to(workspace).as_posix(): pointer_md5(p) for p in pointers}
+
+
+def stored(store: Path, md5: str) -> Path:
+    return store / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def file_md5(path: Path) -> str:
+    import hashlib
+
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def in_mlflow() -> Callable[[str], dict[str, Any]]:
+    return mlflow_holds
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Prefect's and DVC's own folders of the whole session, apart from the user's."""
+    base = tmp_path_factory.getbasetemp()
+    return {"PREFECT_HOME": str(base / "prefect"), "DVC_SITE_CACHE_DIR": str(base / "dvc-site")}
+
+
+@pytest.fixture(scope="session")
+def new_workspace(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Callable[..., Workspace]:
+    """``make("text of more keys", VARIABLE=…)``: a fresh workspace."""
+
+    def make(text: str = "", **environment: str) -> Workspace:
+        folder = tmp_path_factory.mktemp("fault")
+        return Workspace(folder / "workspace", configure(folder, text), {**settings, **environment})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def undisturbed(new_workspace: Callable[..., Workspace]) -> Workspace:
+    """A workspace with one whole run. DVC's cache shares its bytes: work on a copy."""
+    workspace = new_workspace()
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(undisturbed: Workspace) -> tuple[dict[str, str], dict[str, Any]]:
+    """Digests and projections of a run that nobody disturbed."""
+    return undisturbed.digests(), undisturbed.projections()
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tried(request: pytest.FixtureRequest) -> Tried:
+    """``tried(fault, outcome, times=1)``: a line of docs/reliability.md, if the test passes."""
+    where = str(getattr(request.module, "TITLE", "Other"))
+
+    def note(fault: str, outcome: str, times: int = 1) -> None:
+        request.node.user_properties.append(("tried", [where, fault, outcome, times]))
+
+    return note
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability-page", type=Path, help="write what was tried, and its outcome, to this file")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--reliability-page", None) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Page(config.getoption("--reliability-page")), "reliability-page")
+
+
+class Page:
+    """Collects the outcomes of a session: state, since pytest reports test by test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lines, self.failed = path, Counter[tuple[str, str, str]](), list[str]()
+        self.start = time.monotonic()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+        if report.when == "call" and report.passed:
+            for name, value in report.user_properties:
+                if name == "tried":
+                    where, fault, outcome, times = value  # type: ignore[misc]
+                    self.lines[where, fault, outcome] += times
+
+    def pytest_sessionfinish(self) -> None:
+        minutes = (time.monotonic() - self.start) / 60
+        text = [HEAD.format(seed=os.environ.get("RAFT_FAULT_SEED", "20230413"), minutes=minutes, machine=machine())]
+        for where in dict.fromkeys(where for where, _, _ in self.lines):
+            text += [f"\n## {where}\n", "| fault | times | outcome |", "|---|---|---|"]
+            rows = [(fault, times, outcome) for (place, fault, outcome), times in self.lines.items() if place == where]
+            text += [f"| {fault} | {times} | {outcome} |" for fault, times, outcome in sorted(rows)]
+        text += [
+            f"\n{len(self.failed)} of the tests failed: {', '.join(self.failed)}"
+            if self.failed
+            else "\nNo test failed."
+        ]
+        self.path.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+HEAD = """# Reliability: every fault that was tried
+
+`make test-fault` made this page, in {minutes:.0f} minutes on {machine}. Seed of the drawn points: {seed}
+(RAFT_FAULT_SEED names another). Each line is a test in `tests/fault/` with the real components: Prefect, MLflow, DVC,
+Great Expectations, DeepSpeed. "The same end" means: tables, weights, reports and commits are byte for byte those of a
+run that nobody disturbed; MLflow holds one run, each metric once a step, one version, the alias; every DVC pointer
+names its payload, and the remote holds every object of it."""
+
+
+def machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"

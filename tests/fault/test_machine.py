@@ -1,0 +1,132 @@
+"""What a machine does to a run: memory, disk, clock, another processor, another process."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TITLE = "The machine"
+Make = Callable[..., Any]
+Tried = Callable[..., None]
+Expected = tuple[dict[str, str], dict[str, Any]]
+
+
+def can_mount() -> bool:
+    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return (
+        shutil.which("unshare") is not None and not subprocess.run(command, capture_output=True, check=False).returncode
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_memory_runs_out_in_every_attempt(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
+    """The kernel's killer takes the training process, whatever tries again."""
+    workspace = new_workspace()
+    ended = workspace.run("raft_core.launch:_await_end:during@0.05:*:rank")
+    assert ended.code != 0
+    assert "ended by SIGKILL" in ended.said
+    assert "lower finetuning.micro_batch_size" in ended.said
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    assert workspace.digests() == uninterrupted[0]
+    tried(
+        "the out-of-memory killer takes the training process, three times",
+        "named with what to do; resumed, the same end",
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
+    workspace = new_workspace()
+    assert workspace.run("tasks.check:check:after:2").killed
+    earlier = type(workspace)(
+        workspace.path, workspace.config, {**workspace.environment, "RAFT_CLOCK_SHIFT": "-400000"}
+    )
+    assert earlier.run("tasks.track:_log_files:before:1").killed
+    assert earlier.run("tasks.commit:write_commit:before:1").killed
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    assert workspace.digests() == uninterrupted[0]
+    assert workspace.projections() == uninterrupted[1]
+    tried("the clock set back by days, and forward again", "the same end")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_another_numerics_class(new_workspace: Make, tried: Tried) -> None:
+    workspace = new_workspace()
+    assert workspace.run("tasks.commit:write_commit:before:2").killed
+    other = type(workspace)(workspace.path, workspace.config, {**workspace.environment, "RAFT_OTHER_NUMERICS": "1"})
+    ended = other.run()
+    assert ended.code == 0, ended.said[-3000:]
+    events = (workspace.path / "runs" / "killed" / "events.jsonl").read_text()
+    assert "goes on in another numerics class (torch " in events
+    tried("taken up again in another numerics class", "goes on and says so")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system")
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_a_disk_that_is_full_or_read_only(
+    kind: str, new_workspace: Make, uninterrupted: Expected, tried: Tried
+) -> None:
+    """A namespace of its own with a small file system below the run's second iteration."""
+    workspace = new_workspace()
+    assert workspace.run("tasks.sample:draw_prompts:before:2").killed
+    below = workspace.path / "runs" / "killed" / "iterations" / "001"
+    below.mkdir(parents=True, exist_ok=True)
+    options = "size=16k" if kind == "full" else "ro"
+    mount = f"mount -t tmpfs -o {options} none '{below}' && exec \"$@\""
+    driver = [sys.executable, str(Path(__file__).parent / "killed_run.py")]
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *driver]
+    done = subprocess.run(
+        [*command, str(workspace.path), str(workspace.config), "killed"], env={**os.environ, **workspace.environment},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    expected = "no space to write" if kind == "full" else "Read-only file system"
+    assert expected in done.stderr
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    assert workspace.digests() == uninterrupted[0]
+    assert workspace.projections() == uninterrupted[1]
+    tried(
+        "a full disk (a small tmpfs)" if kind == "full" else "a directory that became read-only",
+        "named; resumed, the same end",
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_two_runs_in_one_workspace_at_once(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
+    workspace = new_workspace()
+    first = workspace.start()
+    other = type(workspace)(workspace.path, workspace.config, workspace.environment, "second")
+    second = other.start()
+    lock = workspace.path / "runs" / "killed" / "lock"
+    while first.poll() is None and not (lock.exists() and lock.read_text()):
+        time.sleep(0.05)
+    raft = str(Path(sys.executable).with_name("raft"))
+    environment = {**os.environ, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path)}
+    refused = subprocess.run([raft, "resume", "killed"], env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2, refused.stderr
+    assert "run killed is in use" in refused.stderr
+    assert f"held by process {first.pid} on {os.uname().nodename}" in refused.stderr
+    tried("a second process takes up the same run", "refused, by name, host and process")
+    assert workspace.wait(first).code == 0
+    assert other.wait(second).code == 0, other.output.read_text()
+    assert workspace.digests() == uninterrupted[0]
+    chains = [
+        (workspace.path / "runs" / name / "iterations/001/commit.json").read_bytes() for name in ("killed", "second")
+    ]
+    assert chains[0] == chains[1]
+    tried("two runs of other names at once in one workspace", "both end as if alone")

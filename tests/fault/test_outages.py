@@ -1,0 +1,203 @@
+"""Servers and remotes that are away: the run goes on, one warning says so, and everything is filled in later."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TITLE = "Outages"
+RAFT = str(Path(sys.executable).with_name("raft"))
+Make = Callable[..., Any]
+Tried = Callable[..., None]
+Expected = tuple[dict[str, str], dict[str, Any]]
+
+
+def raft(workspace: Any, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"}
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    return subprocess.run(
+        [RAFT, *arguments], cwd=workspace.path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+        check=False, env={**kept, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path), **environment},
+    )  # fmt: skip
+
+
+def warnings(said: str) -> list[str]:
+    return [line for line in said.splitlines() if line.startswith("warning:")]
+
+
+def align(workspace: Any, **environment: str) -> "subprocess.CompletedProcess[str]":
+    workspace.path.mkdir(exist_ok=True)
+    return raft(workspace, "align", str(workspace.config), "--name", "killed", **environment)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_mlflow_and_the_remote_are_away_from_start_to_end(
+    new_workspace: Make, uninterrupted: Expected, tried: Tried
+) -> None:
+    workspace = new_workspace()
+    workspace.path.mkdir()
+    remote = workspace.path / ".dvc-remote"
+    from tasks.version import ensure_repository
+
+    ensure_repository(workspace.path)
+    shutil.rmtree(remote)
+    remote.write_text("not a folder")
+    done = align(workspace, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" · ")[1].split(":")[0] for line in warnings(done.stderr)] == ["version", "track"], done.stderr
+    assert workspace.digests() == uninterrupted[0]
+    assert "raft sync killed" in done.stderr
+
+    refused = raft(workspace, "sync", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert refused.returncode == 4
+    assert "MLflow at http://127.0.0.1:9 did not take the records" in refused.stderr
+
+    remote.unlink()
+    done = raft(workspace, "sync")
+    assert done.returncode == 0, done.stderr
+    assert workspace.projections() == uninterrupted[1]
+    assert "up to date" in raft(workspace, "sync", "killed").stderr
+    tried("MLflow away from the start to the end", "one warning; raft sync filled it in, nothing doubled")
+    tried("DVC's remote out of reach", "one warning; queued, raft sync pushed it")
+
+    assert "nothing had to be done" in align(workspace).stdout
+
+
+class Server:
+    """A real MLflow server on loopback: state, since it is stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--artifacts-destination", str(self.folder),
+        ]  # fmt: skip
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        self.process = subprocess.Popen(
+            command, env=environment, cwd=self.folder, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                return
+            time.sleep(0.2)
+        raise AssertionError("MLflow's server did not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+def until(moment: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    while not moment() and process.poll() is None:
+        time.sleep(0.01)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_a_real_mlflow_server_is_killed_in_the_middle_and_comes_back(
+    new_workspace: Make, server: Server, uninterrupted: Expected, tried: Tried, in_mlflow: Callable[..., Any]
+) -> None:
+    workspace = new_workspace(MLFLOW_TRACKING_URI=server.uri)
+    process = workspace.start()
+    iterations = workspace.path / "runs" / "killed" / "iterations"
+    until(lambda: (iterations / "000" / "tables" / "samples.parquet").exists(), process)
+    server.kill()
+    until(lambda: (iterations / "001" / "tables" / "samples.parquet").exists(), process)
+    server.start()
+    ended = workspace.wait(process)
+    assert ended.code == 0, ended.said[-3000:]
+    assert in_mlflow(server.uri) == uninterrupted[1]["mlflow"]
+    tried("a real MLflow server killed in the middle, back before the end", "one warning; filled in by the run itself")
+
+    later = new_workspace(MLFLOW_TRACKING_URI=server.uri)
+    assert later.digests() == {}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_a_real_mlflow_server_is_killed_at_the_end(
+    new_workspace: Make, server: Server, uninterrupted: Expected, tried: Tried, in_mlflow: Callable[..., Any]
+) -> None:
+    workspace = new_workspace(MLFLOW_TRACKING_URI=server.uri)
+    process = workspace.start()
+    until(lambda: (workspace.path / "runs/killed/iterations/001/commit.json").exists(), process)
+    server.kill()
+    ended = workspace.wait(process)
+    assert ended.code == 0, ended.said[-3000:]
+    server.start()
+    for _ in range(2):
+        done = raft(workspace, "sync", MLFLOW_TRACKING_URI=server.uri)
+        assert done.returncode == 0, done.stderr
+    assert in_mlflow(server.uri) == uninterrupted[1]["mlflow"]
+    tried("a real MLflow server killed before the registration", "raft sync filled it in, nothing doubled")
+
+
+FLAKY = """
+import zlib
+from pathlib import Path
+
+def reward(prompt, completion):
+    share = float((Path(__file__).parent / "share").read_text())
+    if zlib.crc32((prompt + completion).encode()) % 100 < 100 * share:
+        raise ConnectionError("the judge is away")
+    return float(len(completion))
+"""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tried: Tried) -> None:
+    workspace = new_workspace()
+    workspace.path.mkdir()
+    share, file = workspace.path / "share", workspace.path / "flaky.py"
+    file.write_text(FLAKY)
+    reward = "{{type: function, function: '{}:reward', batched: false}}"
+    scoring = "scoring: {{max_failed_share: {}, rewards: [" + reward + "], gold: []}}\n"
+    base = workspace.config.read_text() + "validation: {max_quarantined_share: 0.5, max_length_drift: 100}\n"
+
+    def attempt(budget: float, failing: float, name: str) -> "subprocess.CompletedProcess[str]":
+        share.write_text(str(failing))
+        workspace.config.write_text(base + scoring.format(budget, file))
+        return raft(workspace, "align", str(workspace.config), "--name", name)
+
+    within = attempt(0.5, 0.3, "within")
+    assert within.returncode == 0, within.stderr
+    tried("a reward fails on 30 % of its calls, within its budget", "quarantined and counted, the run ends well")
+    for failing, fault in ((0.3, "a reward fails on 30 % of its calls, over its budget"), (1, "a reward fails wholly")):
+        over = attempt(0.05, failing, "over")
+        assert over.returncode == 4, over.stderr
+        assert "resume with: raft resume over" in over.stderr
+        tried(fault, "exit code 4, everything finished is kept; resumed when it worked again")
+    share.write_text("0")
+    resumed = raft(workspace, "resume", "over")
+    assert resumed.returncode == 0, resumed.stderr

@@ -1,0 +1,172 @@
+"""Prefect's part: its retries go on at the right step, its view heals, its servers come and go."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+
+from flows import align as loop
+from flows.cli import ENVIRONMENT
+from raft_core import embedded, launch
+from raft_core.loading import load_config
+from raft_core.records.run import hold, open_run, read_events, read_run
+from tasks.prepare import prepare
+
+TITLE = "Prefect"
+Make = Callable[..., Any]
+Tried = Callable[..., None]
+
+
+@pytest.mark.full
+def test_the_temporary_server_ends_with_its_killed_owner(new_workspace: Make, tried: Tried) -> None:
+    workspace = new_workspace()
+    process = workspace.start("tasks.evaluate:report:before:1")
+    servers: list[psutil.Process] = []
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(process.pid).children(recursive=True)
+            servers = [c for c in children if "flows.prefect_server" in c.cmdline()] or servers
+        time.sleep(0.05)
+    assert process.returncode == -signal.SIGKILL
+    assert servers
+    _, alive = psutil.wait_procs(servers, timeout=5)
+    assert alive == []
+    tried("the owner of Prefect's temporary server is killed", "the server ends within a second")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
+    new_workspace: Make, uninterrupted: Any, tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, since the fault must pass: the first select fails, and the flow is tried again."""
+    workspace = new_workspace()
+    for name, value in {**ENVIRONMENT, **workspace.environment}.items():
+        monkeypatch.setenv(name, value)
+    config = load_config(workspace.config)
+    for world in embedded.worlds_of(config):
+        embedded.prepare(world)
+    calls = []
+    import tasks.select
+
+    real = tasks.select.select
+
+    def fails_once(it: Any) -> None:
+        calls.append(it.number)
+        if len(calls) == 1:
+            raise ValueError("a passing error")
+        real(it)
+
+    monkeypatch.setattr(tasks.select, "select", fails_once)
+    run = open_run(workspace.path / "runs", "killed", config)
+    session = loop.Session(run, workspace.path, f"sqlite:///{workspace.path}/mlflow.db")
+    with hold(run):
+        try:
+            loop.align.with_options(retries=1, retry_delay_seconds=0)(session, prepare(run))
+        finally:
+            launch.stop()
+    assert calls == [0, 0, 1]
+    sampled = [event for event in read_events(run, "step") if event["step"] == "sample" and event["iteration"] == 0]
+    assert [event["reused"] for event in sampled] == [False, True]
+    assert workspace.digests() == uninterrupted[0]
+    assert workspace.projections() == uninterrupted[1]
+    tried("a flow run fails and Prefect retries it", "goes on at the step that failed, the same end")
+
+
+class Server:
+    """A real Prefect server on loopback: state, since it is stopped and started again."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.home, self.url = home, f"http://127.0.0.1:{self.port}/api"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, **ENVIRONMENT, "PREFECT_HOME": str(self.home)}
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with suppress(OSError), urlopen(f"{self.url}/health", timeout=2):
+                return
+            time.sleep(0.5)
+        raise AssertionError("Prefect's server did not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def flow_runs(self) -> list[str]:
+        request = Request(f"{self.url}/flow_runs/filter", data=b"{}", headers={"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as answer:
+            found = sorted(json.loads(answer.read()), key=lambda run: str(run["created"]))
+        return [run["state_name"] for run in found]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_a_server_marks_the_killed_flow_run_and_outlives_a_restart(
+    server: Server, new_workspace: Make, uninterrupted: Any, tried: Tried
+) -> None:
+    workspace = new_workspace(PREFECT_API_URL=server.url)
+    assert workspace.run("tasks.evaluate:report:before:1").killed
+    assert server.flow_runs() == ["Running"]
+    process = workspace.start()
+    samples = workspace.path / "runs" / "killed" / "iterations" / "000" / "tables" / "samples.parquet"
+    while process.poll() is None and not samples.exists():
+        time.sleep(0.01)
+    server.kill()
+    time.sleep(2)
+    server.start()
+    ended = workspace.wait(process)
+    assert ended.code == 0, ended.said[-3000:]
+    assert workspace.digests() == uninterrupted[0]
+    assert server.flow_runs() == ["Crashed", "Completed"]
+    tried("a flow run whose process was killed, on a server", "marked as crashed at the next start")
+    tried("a real Prefect server killed in the middle and started again", "the run goes on; completed there too")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_server_that_is_away(new_workspace: Make, tried: Tried) -> None:
+    workspace = new_workspace(PREFECT_API_URL="http://127.0.0.1:9/api")
+    ended = workspace.run()
+    assert ended.code == 1
+    assert "Prefect's server at http://127.0.0.1:9/api is away" in ended.said
+    tried("Prefect's server away at the start", "refused with what to do")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_without_a_server_the_next_start_marks_it(new_workspace: Make, tmp_path: Path, tried: Tried) -> None:
+    workspace = new_workspace(PREFECT_HOME=str(tmp_path))
+    assert workspace.run("tasks.evaluate:report:before:1").killed
+    assert workspace.run("tasks.sample:draw_prompts:before:1").killed
+    run = read_run(workspace.path / "runs" / "killed")
+    assert [event["state"] for event in read_events(run, "flow_run_ended")] == ["Crashed"]
+    tried("a flow run whose process was killed, without a server", "marked as crashed at the next start")
