@@ -10,10 +10,12 @@ from flows.views.run import run_paths
 from raft_core import embedded
 from raft_core.errors import InputError, RaftError
 from raft_core.prompts import load_prompts
+from raft_core.records.erasure import read_tombstone
 from raft_core.records.exclusions import Exclusions, add_exclusion
 from raft_core.records.index import drop_index, open_index
+from raft_core.records.ledger import Ledger, withdrawal
 from raft_core.records.removal import Target, holds, matching_prompts, parquet_files
-from raft_core.records.run import Run, hold, read_chain, read_run
+from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
 from raft_core.records.trace import By, Model, Touched, find
 from raft_core.types import Prompt
 from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
@@ -87,9 +89,12 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
 
 
 def carry_out(
-    chosen: Plan, workspace: Path, tracking_uri: str, *, erase: bool, say: Say = lambda line: None
-) -> Forgotten:
-    """Exclude, withdraw, and with ``erase`` remove the rows. Can be repeated after a kill or an outage.
+    chosen: Plan, workspace: Path, tracking_uri: str, ledger: Ledger, *, erase: bool,
+    say: Say = lambda line: None,
+) -> Forgotten:  # fmt: skip
+    """Exclude, withdraw (in the ledger, then in MLflow), and with ``erase`` remove the rows.
+
+    Can be repeated after a kill or an outage: what is done is not done twice.
 
     Raises RunBusyError while a live run holds one of the runs, before anything is done.
     """
@@ -104,10 +109,49 @@ def carry_out(
         )
         done = Forgotten(excluded)
         say("excluded from every later run" if excluded else "excluded already")
+        _withdraw_in_ledger(chosen, ledger, now)
         done.withdrawn = withdraw(chosen.versions, chosen.because, tracking_uri)
         if erase:
             done.erased = _erase(chosen, workspace, say)
+            _erased_in_ledger(chosen, ledger, now)
     return done
+
+
+def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, now: str) -> None:
+    """An entry for every model that was trained on it, registered or not: none of them may be promoted any more."""
+    entries = ledger.entries()
+    runs = {run.name: run for run in chosen.runs}
+    for model in chosen.models:
+        run = runs.get(model.run)
+        commit = read_commit(run, model.iteration) if run and model.iteration != BASE else None
+        if run is None or commit is None or withdrawal(entries, commit.digest, model.policy):
+            continue
+        body = {
+            "commit": commit.digest, "policy": model.policy, "run": run.name, "iteration": model.iteration,
+            "because": chosen.because,
+        }  # fmt: skip
+        ledger.append("withdrawn", _model_name(run), body, time=now)
+
+
+def _erased_in_ledger(chosen: Plan, ledger: Ledger, now: str) -> None:
+    """An entry for every tombstone that the ledger does not know: it orders the erasure that the tombstone says.
+
+    Its body names no ``commit`` or ``policy``: losing rows withdraws no model.
+    """
+    known = {entry.body.get("tombstone") for entry in ledger.entries() if entry.kind == "erased"}
+    for run in chosen.runs:
+        for commit in read_chain(run):
+            tombstone = read_tombstone(run.folder(commit.iteration))
+            if tombstone and chosen.because in tombstone.because and tombstone.digest not in known:
+                body = {
+                    "tombstone": tombstone.digest, "erased_from": commit.digest, "run": run.name,
+                    "iteration": commit.iteration, "because": list(tombstone.because),
+                }  # fmt: skip
+                ledger.append("erased", _model_name(run), body, time=now)
+
+
+def _model_name(run: Run) -> str:
+    return run.config.tracking.model_name or f"raft-{run.config.name}"
 
 
 def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:

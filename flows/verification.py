@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from raft_core import embedded
-from raft_core.errors import RaftError
+from raft_core.errors import IntegrityError, RaftError
+from raft_core.records.erasure import TOMBSTONE, read_tombstone
 from raft_core.records.hashing import FileHashes
+from raft_core.records.ledger import Ledger
 from raft_core.records.run import BASE, Run, read_commit, read_run
 from raft_core.records.verification import Problem, Verification, committed, verify_run
 
@@ -48,8 +50,10 @@ class Checked:
         }  # fmt: skip
 
 
-def verify(workspace: Path, paths: Sequence[Path], tracking_uri: str, scope: Scope = Scope()) -> Checked:
-    """Look at the runs in ``paths``, and at what DVC and MLflow hold of them. Nothing is changed.
+def verify(
+    workspace: Path, paths: Sequence[Path], tracking_uri: str, scope: Scope = Scope(), ledger: Ledger | None = None
+) -> Checked:
+    """Look at the runs in ``paths``, and at what DVC, MLflow and the ledger hold of them. Nothing is changed.
 
     Every problem is listed. What is out of reach (a payload elsewhere, a remote that is no folder, an MLflow that is
     away) is unseen, never a problem.
@@ -69,6 +73,7 @@ def verify(workspace: Path, paths: Sequence[Path], tracking_uri: str, scope: Sco
     if scope.rehash:
         _verify_stores(workspace, runs, scope, hashes, checked)
     _verify_registry(runs, tracking_uri, checked)
+    _verify_erasures(runs, ledger, checked)
     checked.num_bytes, checked.seconds = hashes.num_bytes, time.monotonic() - start
     return checked
 
@@ -120,6 +125,37 @@ def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -
                 f"{version.name} version {version.version} was registered from commit {made.commit}, {path} is {digest}"
             )
             checked.others.append(Problem(made.iteration, "registry", path, message))
+
+
+def _verify_erasures(runs: Sequence[Run], ledger: Ledger | None, checked: Checked) -> None:
+    """Tombstones that nobody ordered: with one, other bytes could pass for an erasure."""
+    try:
+        entries = ledger.entries() if ledger is not None else []
+    except RaftError as error:
+        if isinstance(error, IntegrityError):
+            checked.others.append(Problem(None, "ledger", Path("ledger"), str(error)))
+        else:
+            checked.unseen.append(f"the ledger: {error.what}")
+        return
+    known = {str(entry.body.get("tombstone")) for entry in entries if entry.kind == "erased"}
+    for run in runs:
+        for number in (BASE, *committed(run)):
+            digest, path = _tombstone_digest(run.folder(number)), run.folder(number) / TOMBSTONE
+            if digest is None or digest in known:
+                continue
+            if entries:
+                message = f"no erasure in the ledger made {path}, sha256 {digest}"
+                checked.others.append(Problem(number, "ledger", path, message))
+            else:
+                checked.unseen.append(f"whether the erasure in {path} was ordered: there is no ledger here")
+
+
+def _tombstone_digest(folder: Path) -> str | None:
+    try:
+        tombstone = read_tombstone(folder)
+    except IntegrityError:
+        return None
+    return tombstone.digest if tombstone else None
 
 
 def _commit_digest(run: Run, iteration: int) -> str | None:

@@ -8,7 +8,15 @@ import typer
 
 from flows import exits
 from flows.commands import traces
-from flows.commands.shell import AsJson, RunName, print_json, standard_output, tracking_uri, workspace_folder
+from flows.commands.shell import (
+    AsJson,
+    RunName,
+    ledger_uri,
+    print_json,
+    standard_output,
+    tracking_uri,
+    workspace_folder,
+)
 from flows.views.text import harmless
 from raft_core.errors import InputError
 
@@ -58,11 +66,12 @@ def lineage_verify(
     from flows.verification import Scope, verify
     from flows.views.run import run_paths
     from flows.views.verification import show_checked
+    from tasks.ledger import open_ledger
 
     workspace = workspace_folder()
     uri, scope = tracking_uri(workspace), Scope(rehash=not chain, remote=remote)
     paths = list(run_paths(workspace)) if run is None else [find_policy(workspace, run, uri)[0].path]
-    checked = verify(workspace, paths, uri, scope)
+    checked = verify(workspace, paths, uri, scope, open_ledger(ledger_uri(workspace)))
     if as_json:
         print_json(checked.as_json())
     else:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.shell import AsJson, print_json, standard_output, tracking_uri, workspace_folder
+from flows.commands.shell import (
+    AsJson,
+    ledger_uri,
+    print_json,
+    standard_output,
+    tracking_uri,
+    workspace_folder,
+)
 from raft_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,6 +110,7 @@ def forget(
     from flows.forget import carry_out, plan
     from flows.progress import reporter
     from flows.views import forgetting
+    from tasks.ledger import open_ledger
 
     by, value = one_of(prompt=prompt, text=text, source=source)
     workspace, console = workspace_folder(), standard_output()
@@ -118,7 +126,8 @@ def forget(
     if not yes and not typer.confirm("Erase this for good?" if erase else "Forget this?"):
         console.print("nothing was done")
         return
-    done = carry_out(chosen, workspace, uri, erase=erase, say=reporter(quiet=as_json).say)
+    ledger = open_ledger(ledger_uri(workspace))
+    done = carry_out(chosen, workspace, uri, ledger, erase=erase, say=reporter(quiet=as_json).say)
     if as_json:
         print_json({"plan": forgetting.plan_as_json(chosen), "done": forgetting.forgotten_as_json(done)})
     else:

@@ -15,19 +15,11 @@ from raft_core.records.run import BASE, Commit, Run, read_commit
 from raft_core.types import content_id
 
 Kind = Literal[
-    "missing",
-    "changed",
-    "unreadable",
-    "malformed",
-    "broken_chain",
-    "config",
-    "returned",
-    "pointer",
-    "object",
-    "registry",
-]
-"""``returned``: rows that were erased are back. ``pointer``, ``object``, ``registry``: what DVC and MLflow hold
-is not what the commits name (``tasks.objects``, ``tasks.registered``)."""
+    "missing", "changed", "unreadable", "malformed", "broken_chain", "config", "returned", "pointer", "object",
+    "registry", "ledger",
+]  # fmt: skip
+"""``returned``: rows that were erased are back. ``pointer``, ``object``, ``registry``, ``ledger``: what DVC,
+MLflow and the ledger hold is not what the commits name (``flows.verification``)."""
 
 _FINAL_TABLES = ("prompts", "samples", "scored", "selected")
 """Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""

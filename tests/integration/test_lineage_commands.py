@@ -14,6 +14,8 @@ from dvc.repo import Repo
 
 from flows import cli, exits
 from raft_core.records.artifacts import file_digest
+from raft_core.records.erasure import Erased, write_tombstone
+from raft_core.records.ledger import FileLedger
 from raft_core.records.run import Run, hold, read_chain, read_run
 from raft_core.records.tables import PROMPTS, SAMPLES, SELECTED, read_table
 from tasks.objects import objects
@@ -284,8 +286,23 @@ def test_forgetting_a_prompt(workspace: Path, raft: Raft) -> None:
     left = [p for p in workspace.rglob("*") if p.is_file() and raw in p.read_bytes() and "prompts.train" not in p.name]
     assert [path for path in left if not _other_prompt_holds(run, prompt)] == []
     assert asked(raft, workspace, "find", "--prompt", prompt["prompt_id"])["iterations"] == []
+    entries = FileLedger(workspace / "ledger.jsonl").entries()
+    assert [(e.kind, e.body["iteration"]) for e in entries][:2] == [("withdrawn", 0), ("withdrawn", 1)]
+    assert {e.kind for e in entries[2:]} == {"erased"}
     again = asked(raft, workspace, "forget", "--prompt", prompt["prompt_id"], "--erase", "-y")["done"]
+    assert FileLedger(workspace / "ledger.jsonl").entries() == entries
     assert (again["excluded"], again["erased"]["rows"]) == (False, 0)
+
+
+def test_an_erasure_that_nobody_ordered(workspace: Path, raft: Raft) -> None:
+    run = the_run(workspace)
+    prompt = read_table(run.table(0, "prompts"), PROMPTS).to_pylist()[0]
+    asked(raft, workspace, "forget", "--prompt", prompt["prompt_id"], "--erase", "-y")
+    hidden = Erased(read_chain(run)[2].outputs["finetune.json"], "0" * 64, 1)
+    write_tombstone(run.folder(1), {"finetune.json": hidden}, ["nobody"])
+    assert "ledger" in kinds(asked(raft, workspace, "verify", code=exits.FAILED_STEP))
+    (workspace / "ledger.jsonl").unlink()
+    assert any("no ledger here" in line for line in asked(raft, workspace, "verify", code=4)["unseen"])
 
 
 def _other_prompt_holds(run: Run, prompt: dict[str, Any]) -> bool:
