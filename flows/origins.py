@@ -15,6 +15,8 @@ from raft_core.records.lineage import step_facts
 from raft_core.records.run import BASE, Run, read_commit, read_run
 
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
+_POINTED = re.compile(rb"md5: ([0-9a-f]{32}(?:\.dir)?)\b")
+MOST_POINTER_BYTES = 10_000
 MOST_PLACES = 5
 
 
@@ -130,9 +132,10 @@ def _told(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
 
 
 def _of_pointer(workspace: Path, path: Path) -> Origin:
-    from tasks.version import pointer_md5
-
-    md5 = pointer_md5(path)
+    found_md5 = _POINTED.search(path.read_bytes()[:MOST_POINTER_BYTES])
+    if found_md5 is None:
+        raise InputError(f"{path} is no pointer of DVC", do="name the .dvc file of a policy or of tables")
+    md5 = found_md5[1].decode()
     for run in run_paths(workspace):
         for pointer in sorted(run.glob("**/*.dvc")):
             if md5.encode() in pointer.read_bytes():

@@ -17,7 +17,7 @@ from raft_core.records.erasure import digests_since
 from raft_core.records.hashing import FileHashes
 from raft_core.records.run import Commit, Run
 from raft_core.records.verification import Problem
-from tasks.version import PAYLOADS, content_md5, pointer_md5
+from tasks.version import MD5, PAYLOADS, content_md5, pointer_md5
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
@@ -114,9 +114,11 @@ def _stored_fault(md5: str, expected: Mapping[str, str], stores: Stores, hashes:
         if store is None or listing is None or not listing.is_file():
             continue
         try:
-            entries = {entry["relpath"]: str(entry["md5"]) for entry in json.loads(listing.read_bytes())}
+            entries = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(listing.read_bytes())}
         except (ValueError, KeyError, TypeError):
             return f"the listing {listing} cannot be read"
+        if strange := [name for name in entries.values() if not MD5.fullmatch(name)]:
+            return f"the listing {listing} names {strange[0]!r}, which is no md5"
         files = {name: store / value[:2] / value[2:] for name, value in entries.items()}
         if not all(path.is_file() for path in files.values()):
             continue

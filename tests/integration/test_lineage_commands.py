@@ -198,7 +198,9 @@ def test_the_chain_from_any_end(finished: Path, raft: Raft, tmp_path: Path) -> N
     run = the_run(finished)
     last = read_chain(run)[-1]
     taken_away = shutil.copy(run.table(0, "selected"), tmp_path / "mail.parquet")
+    sent = shutil.copy(run.folder(1) / "policy.dvc", tmp_path / "policy-dvc.yaml")
     ends = {
+        str(sent): 1,
         str(run.table(1, "samples")): 1, str(run.folder(0) / "policy"): 0, str(run.folder(0) / "policy.dvc"): 0,
         str(run.folder(1) / "report.json"): 1, str(taken_away): 0, last.digest[:12]: 1,
         last.content["policy"]["identity"]: 1, "raft-tiny@candidate": None, "first@0": 0,
