@@ -4,18 +4,21 @@ import json
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
+from flows.cli import ENVIRONMENT
 from raft_core.records.artifacts import file_digest
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -185,6 +188,50 @@ def undisturbed(new_workspace: Callable[..., Workspace]) -> Workspace:
 def uninterrupted(undisturbed: Workspace) -> tuple[dict[str, str], dict[str, Any]]:
     """Digests and projections of a run that nobody disturbed."""
     return undisturbed.digests(), undisturbed.projections()
+
+
+class PrefectServer:
+    """A real Prefect server on loopback: state, since it is stopped and started again."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.home, self.url = home, f"http://127.0.0.1:{self.port}/api"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, **ENVIRONMENT, "PREFECT_HOME": str(self.home)}
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with suppress(OSError), urlopen(f"{self.url}/health", timeout=2):
+                return
+            time.sleep(0.5)
+        raise AssertionError("Prefect's server did not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def flow_runs(self) -> list[str]:
+        request = Request(f"{self.url}/flow_runs/filter", data=b"{}", headers={"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as answer:
+            found = sorted(json.loads(answer.read()), key=lambda run: str(run["created"]))
+        return [run["state_name"] for run in found]
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    server = PrefectServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
 
 
 # -- the page -------------------------------------------------------------------------------------

@@ -118,8 +118,11 @@ def test_a_child_is_killed(child: str, uninterrupted: Expected, new_workspace: M
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("part", range(2))
-def test_killed_at_sixty_points(part: int, uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
-    kill_often(SEED + 1 + part, 30, new_workspace, uninterrupted, tried)
+def test_killed_at_sixty_points(
+    part: int, uninterrupted: Expected, new_workspace: Make, prefect_server: Any, tried: Tried
+) -> None:
+    """A lasting Prefect server spares each process the start of its own."""
+    kill_often(SEED + 1 + part, 30, new_workspace, uninterrupted, tried, PREFECT_API_URL=prefect_server.url)
 
 
 @pytest.mark.soak

@@ -1,17 +1,11 @@
 """Prefect's part: its retries go on at the right step, its view heals, its servers come and go."""
 
-import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -84,69 +78,25 @@ def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
     tried("a flow run fails and Prefect retries it", "goes on at the step that failed, the same end")
 
 
-class Server:
-    """A real Prefect server on loopback: state, since it is stopped and started again."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.home, self.url = home, f"http://127.0.0.1:{self.port}/api"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        environment = {**os.environ, **ENVIRONMENT, "PREFECT_HOME": str(self.home)}
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            with suppress(OSError), urlopen(f"{self.url}/health", timeout=2):
-                return
-            time.sleep(0.5)
-        raise AssertionError("Prefect's server did not start")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-    def flow_runs(self) -> list[str]:
-        request = Request(f"{self.url}/flow_runs/filter", data=b"{}", headers={"Content-Type": "application/json"})
-        with urlopen(request, timeout=30) as answer:
-            found = sorted(json.loads(answer.read()), key=lambda run: str(run["created"]))
-        return [run["state_name"] for run in found]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
-
-
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_server_marks_the_killed_flow_run_and_outlives_a_restart(
-    server: Server, new_workspace: Make, uninterrupted: Any, tried: Tried
+    prefect_server: Any, new_workspace: Make, uninterrupted: Any, tried: Tried
 ) -> None:
-    workspace = new_workspace(PREFECT_API_URL=server.url)
+    workspace = new_workspace(PREFECT_API_URL=prefect_server.url)
     assert workspace.run("tasks.evaluate:report:before:1").killed
-    assert server.flow_runs() == ["Running"]
+    assert prefect_server.flow_runs() == ["Running"]
     process = workspace.start()
     samples = workspace.path / "runs" / "killed" / "iterations" / "000" / "tables" / "samples.parquet"
     while process.poll() is None and not samples.exists():
         time.sleep(0.01)
-    server.kill()
+    prefect_server.kill()
     time.sleep(2)
-    server.start()
+    prefect_server.start()
     ended = workspace.wait(process)
     assert ended.code == 0, ended.said[-3000:]
     assert workspace.digests() == uninterrupted[0]
-    assert server.flow_runs() == ["Crashed", "Completed"]
+    assert prefect_server.flow_runs() == ["Crashed", "Completed"]
     tried("a flow run whose process was killed, on a server", "marked as crashed at the next start")
     tried("a real Prefect server killed in the middle and started again", "the run goes on; completed there too")
 
