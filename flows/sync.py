@@ -7,8 +7,9 @@ from flows.progress import Reporter
 from flows.views.run import check_name, run_paths
 from raft_core.errors import RaftError, RunBusyError
 from raft_core.records.run import BASE, Run, hold, read_chain, read_events, read_run
-from tasks import project
+from tasks import aliases, project
 from tasks.decide import decide, pending
+from tasks.ledger import open_ledger
 
 
 def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporter: Reporter) -> bool:
@@ -35,6 +36,18 @@ def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporte
         for fault in faults:
             reporter.warn(f"{run.name}: {fault}")
     return whole
+
+
+def sync_aliases(workspace: Path, ledger: str, uri: str, reporter: Reporter) -> bool:
+    """Let MLflow's aliases say what the ledger of promotions says; whether all of them do."""
+    try:
+        book = open_ledger(ledger)
+        faults = aliases.apply(book, workspace / "runs", uri) if book.entries() else []
+    except (RaftError, OSError) as error:
+        faults = [str(error)]
+    for fault in faults:
+        reporter.warn(fault)
+    return not faults
 
 
 def _sync(run: Run, workspace: Path, uri: str, *, look: bool) -> tuple[list[str], list[str]]:

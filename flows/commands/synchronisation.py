@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from flows import exits
-from flows.commands.shell import Quiet, tracking_uri, workspace_folder
+from flows.commands.shell import Quiet, ledger_uri, tracking_uri, workspace_folder
 
 app = typer.Typer()
 
@@ -20,9 +20,10 @@ def sync(
 ) -> None:
     """Bring MLflow and DVC up to date: what they missed while they were away, or (--all) everything."""
     from flows.progress import reporter
-    from flows.sync import sync
+    from flows.sync import sync, sync_aliases
 
     workspace = workspace_folder()
-    watching = reporter(quiet=quiet)
-    if not sync(workspace, runs or (), tracking_uri(workspace), look=everything, reporter=watching):
+    uri, watching = tracking_uri(workspace), reporter(quiet=quiet)
+    whole = sync(workspace, runs or (), uri, look=everything, reporter=watching)
+    if not sync_aliases(workspace, ledger_uri(workspace), uri, watching) or not whole:
         raise typer.Exit(exits.FAILED_STEP)

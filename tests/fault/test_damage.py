@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from flows.align import align_run
 from flows.progress import Reporter
-from flows.sync import sync
+from flows.sync import sync, sync_aliases
 from raft_core import embedded
 from raft_core.errors import IntegrityError, RaftError, StepError
 from raft_core.loading import load_config
 from raft_core.records.artifacts import digest_of
-from raft_core.records.run import read_run
+from raft_core.records.run import read_chain, read_run
+from tasks.ledger import open_ledger
 from tasks.version import content_md5, pointer_md5, restore
 
 TITLE = "Damage, and other places"
@@ -142,6 +144,14 @@ def test_the_database_of_mlflow_is_lost(
     assert not (copied / "mlflow.db").exists()
     assert sync(copied, [], uri, look=True, reporter=reporter), reporter.said
     assert in_mlflow(uri) == undisturbed.projections()["mlflow"]
+
+    commit = read_chain(read_run(copied / "runs" / "killed"))[1]
+    body = {"commit": commit.digest, "policy": commit.content["policy"]["identity"], "run": "killed", "iteration": 0}
+    ledger = str(copied / "ledger.jsonl")
+    open_ledger(ledger).append("promoted", "raft-killed", body, time="2026-01-01T00:00:00+00:00")
+    assert sync_aliases(copied, ledger, uri, reporter), reporter.said
+    champion = MlflowClient(uri, uri).get_model_version_by_alias("raft-killed", "champion")
+    assert champion.tags["raft.commit"] == commit.digest
     tried("MLflow's database deleted", "raft sync --all: runs, metrics, datasets, versions and aliases are back")
 
 
@@ -158,8 +168,6 @@ def test_the_cache_and_the_remote_are_lost(copied: Path, undisturbed: Any, tried
 
 def test_a_workspace_in_another_place(copied: Path, undisturbed: Any, tried: Tried) -> None:
     """What it says of itself is of the new place, and the old one is never touched."""
-    from mlflow import MlflowClient
-
     before = {p: p.stat().st_mtime_ns for p in undisturbed.path.rglob("*")}
     assert again(copied, undisturbed).nothing_to_do
     assert sync(copied, [], f"sqlite:///{copied}/mlflow.db", look=True, reporter=Quiet())

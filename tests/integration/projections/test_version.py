@@ -3,17 +3,20 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from raft_core.config import RaftConfig
 from raft_core.errors import IntegrityError, StepError
 from raft_core.records.artifacts import copy_shared, digest_of
-from raft_core.records.run import BASE, Run, read_commit
+from raft_core.records.run import BASE, Run, open_run, read_commit
 from tasks.version import content_md5, ensure_repository, pointer_md5, restore, version
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -219,3 +222,31 @@ def test_inside_a_stage_of_dvc_repro(in_git: Path, small_run: Run) -> None:
     subprocess.run([DVC, "repro", "-q"], cwd=in_git, check=True, timeout=120)
     assert (in_git / "receipt.json").read_text() == "True"
     assert (small_run.folder(0) / "policy.dvc").exists()
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """A remote on loopback that takes every connection and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/store"
+
+
+@pytest.mark.full
+def test_a_remote_that_hangs_is_given_up_after_our_limit(
+    workspace: Path, make_config: Callable[..., RaftConfig], add_iteration: Callable[[Run, int], None], hanging: str
+) -> None:
+    run = open_run(workspace / "runs", "slow", make_config(versioning={"push_limit_s": 4}))
+    add_iteration(run, BASE)
+    ensure_repository(workspace)
+    settings = workspace / ".dvc" / "config"
+    local = settings.read_text()
+    settings.write_text(local.replace("url = ../.dvc-remote", f"url = {hanging}").replace("verify = true", ""))
+    start = time.monotonic()
+    outcome = version(run, BASE, workspace, push=True)
+    assert 4 <= time.monotonic() - start < 20
+    assert not outcome.pushed
+    assert "the remote did not finish within 4 s" in str(outcome.warning)
+    settings.write_text(local)
+    assert version(run, BASE, workspace, push=True).pushed
