@@ -13,12 +13,11 @@ from typing import Any
 
 from raft_core.config import PromptsConfig
 from raft_core.errors import InputError
+from raft_core.parquet_trial import fault_of
 from raft_core.types import Prompt
 
 MAX_LINE_BYTES = 1 << 24
 """A longer line is no prompt; it is refused before it fills the memory."""
-MAX_GROUP_BYTES = 1 << 30
-"""Text of one Parquet row group, unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +227,15 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[tuple[int, dict[str,
     import pyarrow.parquet as pq
 
     number = 0
+    names = list(dict.fromkeys((text_column, "group", "source", "reference")))
+    if fault := fault_of(path, names):
+        raise InputError(f"{path} is no Parquet file of prompts", got=fault, do="write it again")
     try:
-        with pq.ParquetFile(
-            path, thrift_string_size_limit=MAX_LINE_BYTES, thrift_container_size_limit=1 << 20
-        ) as first:
-            columns = first.schema_arrow.names
-            if text_column not in columns:
-                _refuse_columns(str(path), text_column, columns)
-            wanted = [c for c in dict.fromkeys((text_column, "group", "source", "reference")) if c in columns]
-            _refuse_large_columns(path, first, wanted)
-        # As dictionaries: a text that stands in a million rows is read once, and refused at its second row.
+        columns = pq.read_schema(path).names
+        if text_column not in columns:
+            _refuse_columns(str(path), text_column, columns)
+        wanted = [name for name in names if name in columns]
+        # As dictionaries: a text that stands in a million rows is held once, and refused at its second row.
         with pq.ParquetFile(path, read_dictionary=wanted) as file:
             for batch in file.iter_batches(batch_size=8192, columns=wanted):
                 for row in zip(*batch.columns, strict=True):
@@ -247,29 +245,8 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[tuple[int, dict[str,
         raise InputError(
             f"{path}, row {number} is no UTF-8", got=error.reason, do="write the columns as UTF-8 strings"
         ) from None
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is no Parquet file", got=error, do="write it again") from None
-
-
-def _refuse_large_columns(path: Path, file: Any, wanted: Sequence[str]) -> None:
-    """Refuse what would unpack to more than the memory is meant for, before a byte of it is unpacked."""
-    for name in wanted:
-        kind = file.schema_arrow.field(name).type
-        if kind.num_fields:
-            raise InputError(
-                f"{path}: column {name} holds no texts", got=kind, expected="a column of strings", do="write it flat"
-            )
-    groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-    for number, group in enumerate(groups):
-        chunks = (group.column(i) for i in range(group.num_columns))
-        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in wanted)
-        if size > MAX_GROUP_BYTES:
-            raise InputError(
-                f"{path}: row group {number} holds more text than prompts have", got=f"{size >> 20} MiB",
-                expected=f"at most {MAX_GROUP_BYTES >> 20} MiB", do="write smaller row groups",
-            )  # fmt: skip
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is no Parquet file of prompts", got=error, do="write it again") from None
 
 
 def _refuse_columns(where: str, text_column: str, columns: Sequence[str]) -> None:

@@ -1,17 +1,20 @@
 """Prompts: every bad file once, and what splits and draws promise."""
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raft_core import parquet_trial
 from raft_core import prompts as module
 from raft_core.config import PromptsConfig
 from raft_core.errors import InputError
@@ -247,3 +250,43 @@ def test_more_prompts_than_the_pool_holds() -> None:
     message = refusal(lambda: draw(POOL, 41, seed=0, iteration=0))
     assert "got: 40\n  expected: at least 41" in message
     assert "sampling.prompts_per_iteration" in message
+
+
+def refused_parquet(path: Path, table: pa.Table, **options: Any) -> str:
+    pq.write_table(table, path, **options)
+    return refusal(lambda: load_prompts(path))
+
+
+@pytest.mark.full
+def test_hostile_parquet_ends_in_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nested = {
+        "a list": pa.array([["a"]]), "a struct": pa.array([{"a": "b"}]),
+        "a map": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
+    }  # fmt: skip
+    for name, column in nested.items():
+        assert "holds no texts" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
+    for name, column in {"numbers": pa.array([1]), "bytes": pa.array([b"a"]), "nothing": pa.nulls(1)}.items():
+        assert "is no text" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
+    path = tmp_path / "repeated.parquet"  # a million rows of a long text in a few kilobytes
+    text = pa.DictionaryArray.from_arrays(pa.array(bytes(1_000_000), pa.int8()), ["x" * 100_000])
+    assert "lines 1 and 2 hold the same prompt" in refused_parquet(path, pa.table({"text": text}))
+    assert path.stat().st_size < 1_000_000
+    child = tmp_path / "trial.py"
+    child.write_text(Path(parquet_trial.__file__).read_text().replace("GROUP_BYTES = 1 << 30", "GROUP_BYTES = 1 << 20"))
+    monkeypatch.setattr(parquet_trial, "__file__", str(child))
+    bomb = pa.table({"text": ["y" * (1 << 21)]})
+    assert "more text than prompts have" in refused_parquet(tmp_path / "bomb.parquet", bomb, compression="zstd")
+
+
+@pytest.mark.full
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2000), st.integers(1, 255))
+def test_a_parquet_file_with_flipped_bytes_ends_in_an_answer(position: int, flip: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.parquet"
+        pq.write_table(pa.table({"text": [f"prompt {i}" for i in range(20)], "group": ["g"] * 20}), path)
+        data = bytearray(path.read_bytes())
+        data[position % len(data)] ^= flip
+        path.write_bytes(bytes(data))
+        with suppress(InputError):
+            assert load_prompts(path)

@@ -1,5 +1,6 @@
 """DVC for real: pointers, a local remote, another clone, damage, and a stage of ``dvc repro``."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -250,3 +251,36 @@ def test_a_remote_that_hangs_is_given_up_after_our_limit(
     assert "the remote did not finish within 4 s" in str(outcome.warning)
     settings.write_text(local)
     assert version(run, BASE, workspace, push=True).pushed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "outs: [{md5: %s, path: ../../outside}]", "outs: [{md5: %s, path: /etc}]", "outs: [{md5: %s, path: tables}]",
+        "wdir: ../..\nouts: [{md5: %s, path: policy}]", "outs: [{md5: ../../../etc/passwd, path: policy}]",
+        "outs: [{md5: %s, path: policy}, {md5: %s, path: other}]", "outs: []", "[]", "outs: !!python/name:os.system",
+        "a: &a [*a]",
+    ],
+)  # fmt: skip
+def test_a_pointer_to_anything_but_its_payload_is_refused(tmp_path: Path, text: str) -> None:
+    pointer = tmp_path / "policy.dvc"
+    pointer.write_text(text.replace("%s", "0" * 32 + ".dir"))
+    with pytest.raises(IntegrityError, match="no DVC pointer"):
+        restore(pointer, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.dvc"]
+
+
+def test_a_listing_of_dvc_that_names_files_elsewhere_removes_none(workspace: Path, small_run: Run) -> None:
+    version(small_run, 0, workspace, push=False)
+    precious = workspace / "precious.txt"
+    precious.write_text("mine")
+    cache = workspace / ".dvc" / "cache" / "files" / "md5"
+    listing = json.dumps([{"md5": f"..{'/..' * 3}/precious.txt", "relpath": "a"}]).encode()
+    md5 = hashlib.md5(listing).hexdigest()
+    (cache / md5[:2]).mkdir(exist_ok=True)
+    (cache / md5[:2] / f"{md5[2:]}.dir").write_bytes(listing)
+    pointer = small_run.folder(0) / "policy.dvc"
+    pointer.write_text(f"outs: [{{md5: {md5}.dir, path: policy}}]\n")
+    with pytest.raises(IntegrityError, match="no listing of DVC"):
+        restore(pointer, workspace)
+    assert precious.read_text() == "mine"

@@ -1,6 +1,7 @@
 """Parts come from the cache or from pip, with the right digest or not at all; pip sees files or a dead loopback."""
 
 import io
+import os
 import socket
 import tarfile
 import zipfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from raft_core.embedded import parts
 from raft_core.embedded.fetch import fetch
 from raft_core.embedded.parts import PARTS, Part, extract
 from raft_core.errors import IntegrityError, PartsError
@@ -132,3 +134,68 @@ def test_every_part_is_pinned() -> None:
         assert len(part.sha256) == 64
         assert part.version in part.file
         assert part.licence
+
+
+def _tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for member, data in members:
+            member.size = len(data) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
+    return path
+
+
+def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, link
+    return member
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_a_link_or_device_in_an_archive_is_no_file(tmp_path: Path, kind: bytes) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", (_member("data.txt", kind, "/etc/passwd"), b""))
+    with pytest.raises(IntegrityError, match=r"no usable data\.txt"):
+        extract(archive, "data.txt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_in_an_archive_never_become_paths(tmp_path: Path) -> None:
+    evil = "../../outside.txt"
+    tarred = _tar(tmp_path / "a.tar.gz", (_member(evil), b"tar"), (_member("/absolute.txt"), b"absolute"))
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as zipped:
+        zipped.writestr(evil, "zip")
+    inside = tmp_path / "in" / "side"
+    assert extract(tarred, evil, inside / "1").read_bytes() == b"tar"
+    assert extract(tmp_path / "a.whl", evil, inside / "2").read_bytes() == b"zip"
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["1", "2", "a.tar.gz", "a.whl"]
+
+
+def test_bombs_stop_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "MAX_MEMBER_BYTES", 1 << 20)
+    zeros = bytes(3 << 20)
+    first = _tar(tmp_path / "before.tar.gz", (_member("bomb"), zeros), (_member("data.txt"), b"x"))
+    itself = _tar(tmp_path / "itself.tar.gz", (_member("data.txt"), zeros))
+    with zipfile.ZipFile(tmp_path / "z.whl", "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("data.txt", zeros)
+    for archive in (first, itself, tmp_path / "z.whl"):
+        assert archive.stat().st_size < 100_000
+        with pytest.raises(IntegrityError, match="MiB"):
+            extract(archive, "data.txt", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_archives_cut_encrypted_or_foreign_end_in_one_error(tmp_path: Path) -> None:
+    whole = _tar(tmp_path / "whole.tar.gz", (_member("data.txt"), os.urandom(200_000))).read_bytes()
+    with zipfile.ZipFile(tmp_path / "z.whl", "w") as zipped:
+        zipped.writestr("data.txt", b"x" * 1000)
+    marked = bytearray((tmp_path / "z.whl").read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        marked[marked.index(signature) + offset] |= 1  # "encrypted"
+    broken = {
+        "cut.tar.gz": whole[: len(whole) // 2], "encrypted.whl": bytes(marked), "text.tar.gz": b"not an archive",
+        "empty.tar.gz": b"",
+    }  # fmt: skip
+    for name, data in broken.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(IntegrityError, match=r"no usable data\.txt"):
+            extract(tmp_path / name, "data.txt", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
