@@ -9,6 +9,7 @@ from flows.commands.shell import ledger_uri, tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
     from flows.exports.dossier import Dossier
+    from raft_core.records.run import Run
 
 app = typer.Typer(help="Write a policy's records for others.", no_args_is_help=True)
 
@@ -22,6 +23,70 @@ def export_html(policy: PolicyName = None, out: Out = None) -> None:
     from flows.exports.audit import audit_page
 
     _write(audit_page(_dossier(policy)), out)
+
+
+@app.command("model-card")
+def export_model_card(policy: PolicyName = None, out: Out = None) -> None:
+    """A Hugging Face model card (README.md): metadata, figures, data, limits, digests."""
+    from flows.exports.model_card import model_card
+
+    _write(model_card(_dossier(policy, must_verify=True)), out)
+
+
+@app.command("cyclonedx")
+def export_cyclonedx(policy: PolicyName = None, out: Out = None) -> None:
+    """A CycloneDX ML-BOM: the model, its data, the libraries that made it, with digests and licences."""
+    from flows.exports.bom import bom
+
+    _write(bom(_dossier(policy, must_verify=True)), out)
+
+
+@app.command("openlineage")
+def export_openlineage(policy: PolicyName = None, out: Out = None) -> None:
+    """OpenLineage events, one a line: every step from the base to the policy, datasets by digest."""
+    from flows.exports.lineage_events import events
+
+    _write(events(_dossier(policy, must_verify=True)), out)
+
+
+@app.command("sign")
+def export_sign(
+    policy: Annotated[str, typer.Argument(metavar="RUN@N", help="The iteration whose policy is signed.")],
+    key: Annotated[Path, typer.Option(help="A private key, PEM, of an elliptic curve.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The signature, a file of its own.")],
+) -> None:
+    """Sign an iteration's policy and commit with a local key (model-signing)."""
+    from flows.exports.signature import sign
+    from raft_core.records.artifacts import file_digest
+
+    run, iteration = _policy(policy)
+    names = sign(run, iteration, key, out)
+    typer.echo(f"{out}: {' and '.join(names)} of iteration {iteration} of run {run.name}, sha256 {file_digest(out)}")
+
+
+@app.command("verify-signature")
+def export_verify_signature(
+    policy: Annotated[str, typer.Argument(metavar="RUN@N", help="The iteration whose policy was signed.")],
+    signature: Annotated[Path, typer.Argument(metavar="SIGNATURE", help="What raft export sign wrote.")],
+    key: Annotated[Path, typer.Option(help="The public key, PEM.")],
+) -> None:
+    """Verify a signature: the key's, over the very files that lie there. Exit code 4 if it does not hold."""
+    from flows.exports.signature import verify_signature
+
+    run, iteration = _policy(policy)
+    verify_signature(run, iteration, key, signature)
+    typer.echo(f"{signature} holds for iteration {iteration} of run {run.name}")
+
+
+def _policy(reference: str) -> "tuple[Run, int]":
+    from flows.models import find_policy
+    from flows.views.run import view_run
+    from raft_core.records.run import BASE
+
+    workspace = workspace_folder()
+    run, iteration = find_policy(workspace, reference, tracking_uri(workspace))
+    best = view_run(run).best
+    return run, iteration if iteration is not None else BASE if best is None else best
 
 
 def _dossier(reference: str | None, *, must_verify: bool = False) -> "Dossier":

@@ -123,7 +123,7 @@ def _made(dossier: Dossier) -> list[str]:
         f"iteration, temperature {sampling.temperature:g}, at most {sampling.max_new_tokens} tokens",
         f"selection: {config.selection.type}",
         f"fine-tuning: {weights}, learning rate {tuning.learning_rate:g}",
-        f"gates: {dossier.view.status}; {dossier.view.reason}",
+        f"gates: {dossier.view.status}; {dossier.view.reason}".replace(" -> ", " → "),
         f"numerics: {', '.join(f'{key} {value}' for key, value in sorted(numerics.items()))}",
         f"code of the model folder: {'run (trust_remote_code)' if config.policy.trust_remote_code else 'not run'}",
         f"seed: {config.seed}",

@@ -1,0 +1,81 @@
+"""Signatures by the ``model-signing`` package (OpenSSF): an iteration's policy folder and its commit, by a local key.
+
+The commit names the commit before it and every file of its iteration by digest, so one signature vouches for the
+whole chain. Nothing is sent anywhere.
+"""
+
+from pathlib import Path
+from types import ModuleType
+
+from raft_core.errors import ConfigError, InputError, IntegrityError
+from raft_core.records.run import BASE, Run, read_commit, verify_outputs
+
+SIGNED = ("policy", "commit.json")
+
+
+def sign(run: Run, iteration: int, key: Path, out: Path) -> list[str]:
+    """Sign ``policy/`` and ``commit.json`` with the private key (PEM, elliptic curve); returns the names signed.
+
+    Everything that the commit names is hashed first: what does not verify is not signed. Raises IntegrityError
+    then, InputError for a key that cannot be used, ConfigError without the package.
+    """
+    signing, hashing = _package("signing"), _package("hashing")
+    folder = _folder(run, iteration)
+    if not key.is_file():
+        raise InputError(f"no such key: {key}", do="openssl ecparam -name prime256v1 -genkey -noout -out key.pem")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    config = signing.Config().set_hashing_config(_hashing(hashing, folder))
+    try:
+        config.use_elliptic_key_signer(private_key=key).sign(folder, out)
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(
+            f"{key} cannot sign", got=error, expected="a private key of an elliptic curve, PEM, without a password",
+            do="openssl ecparam -name prime256v1 -genkey -noout -out key.pem",
+        ) from error  # fmt: skip
+    return [name for name in SIGNED if (folder / name).exists()]
+
+
+def verify_signature(run: Run, iteration: int, public_key: Path, signature: Path) -> None:
+    """Raise IntegrityError unless ``signature`` is the key's and the files are those that were signed."""
+    verifying, hashing = _package("verifying"), _package("hashing")
+    folder = _folder(run, iteration)
+    for path in (public_key, signature):
+        if not path.is_file():
+            raise InputError(f"no such file: {path}", do="name the public key, and what raft export sign wrote")
+    config = verifying.Config().set_hashing_config(_hashing(hashing, folder))
+    try:
+        config.use_elliptic_key_verifier(public_key=public_key).verify(folder, signature)
+    except Exception as error:  # the package raises many kinds; each means that it does not hold
+        raise IntegrityError(
+            f"the signature of iteration {iteration} of run {run.name} does not hold",
+            got=f"{type(error).__name__}: {error}", expected=f"policy/ and commit.json as {signature} vouches for them",
+            do="restore the files (dvc pull, git), or ask who signed for the right key",
+        ) from error  # fmt: skip
+
+
+def _folder(run: Run, iteration: int) -> Path:
+    commit = read_commit(run, iteration)
+    if commit is None or iteration == BASE or "policy" not in commit.outputs:
+        raise InputError(
+            f"iteration {iteration} of run {run.name} made no policy", expected="an iteration that is committed",
+            do="name one: RUN@N",
+        )  # fmt: skip
+    verify_outputs(run, commit)
+    return run.folder(iteration)
+
+
+def _hashing(hashing: ModuleType, folder: Path) -> object:
+    """Of an iteration's folder only what is signed: tables may lie elsewhere, and are named by the commit."""
+    others = [path for path in sorted(folder.iterdir()) if path.name not in SIGNED]
+    return hashing.Config().set_ignored_paths(paths=others, ignore_git_paths=False)
+
+
+def _package(module: str) -> ModuleType:
+    from importlib import import_module
+
+    try:
+        return import_module(f"model_signing.{module}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "signatures need the model-signing package", got=error, do="pip install 'raft-mlops[exports]'"
+        ) from None
