@@ -1,0 +1,108 @@
+"""One finished run of the tiny world, and a command line whose ledger is each test's own."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import cli, exits
+from flows.align import align_run
+from raft_core import embedded
+from raft_core.loading import load_config
+from raft_core.records.ledger import Entry, FileLedger
+from raft_core.records.run import Run, read_run
+
+ROOT = Path(__file__).parents[3]
+SHORT = [
+    "iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=16", "versioning.push=false",
+    "evaluation.bootstrap_resamples=200",
+]  # fmt: skip
+GATES = (
+    "min_reward_gain", "max_gold_loss", "max_perplexity_rise", "min_distinct_1", "min_distinct_2", "max_kl",
+    "max_truncation_rise", "max_slice_loss", "min_safe_share",
+)  # fmt: skip
+Raft = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the run ``one``: two iterations. Tests leave its run as it is."""
+    folder = tmp_path_factory.mktemp("aligned")
+    config = load_config(ROOT / "configs" / "tiny.yaml", SHORT)
+    for world in embedded.worlds_of(config):
+        embedded.prepare(world)
+    align_run(config, name="one", workspace=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    return folder
+
+
+@pytest.fixture
+def workspace(aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That workspace, with a ledger and environment of this test alone."""
+    monkeypatch.setenv("RAFT_WORKSPACE", str(aligned))
+    monkeypatch.setenv("RAFT_LEDGER", str(tmp_path / "ledger.jsonl"))
+    monkeypatch.setenv("RAFT_USER", "ann")
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return aligned
+
+
+@pytest.fixture
+def copied(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workspace that a test may spoil."""
+    folder = tmp_path / "copied"
+    shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("mlartifacts", "mlflow.db"))
+    monkeypatch.setenv("RAFT_WORKSPACE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def run(aligned: Path) -> Run:
+    return read_run(aligned / "runs" / "one")
+
+
+@pytest.fixture
+def raft(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Raft:
+    """One command line: exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = exits.run_command(cli.app, arguments)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def raft_json(raft: Raft) -> Callable[..., Any]:
+    """One command line that must succeed, and the document that it prints."""
+
+    def call(*arguments: str) -> Any:
+        code, out, err = raft(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return call
+
+
+@pytest.fixture
+def entries(tmp_path: Path, workspace: Path) -> Callable[[], list[Entry]]:
+    """What the ledger of this test holds now."""
+    return lambda: FileLedger(tmp_path / "ledger.jsonl").entries()
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Callable[..., str]:
+    """Write a policy file whose gates are off but for ``gates``; returns its path."""
+
+    def write(gates: dict[str, Any] | None = None, **more: Any) -> str:
+        path = tmp_path / "promotion.yaml"
+        open_gates = {**dict.fromkeys(GATES), "min_paired_prompts": 2, **(gates or {})}
+        path.write_text(yaml.safe_dump({"gates": open_gates, "bootstrap_resamples": 200, **more}))
+        return str(path)
+
+    return write

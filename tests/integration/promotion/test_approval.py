@@ -1,0 +1,80 @@
+"""Approvals by the command: who may, when it is too late, and what a kill in between leaves."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raft_core.records.ledger import Entry, FileLedger
+
+Raft = Callable[..., tuple[int, str, str]]
+Entries = Callable[[], list[Entry]]
+Rules = Callable[..., str]
+
+
+def kinds(entries: Entries) -> list[str]:
+    return [entry.kind for entry in entries()]
+
+
+def test_someone_else_approves(raft: Raft, raft_json: Callable[..., Any], rules: Rules, entries: Entries) -> None:
+    policy = rules(approvals=1)
+    code, out, _ = raft("promote", "one@0", "--policy", policy)
+    assert (code, "raft approve 1" in out) == (0, True)
+    code, _, err = raft("approve", "1", "--by", " Ann ")
+    assert (code, "wants someone else" in err) == (3, True)
+    assert kinds(entries) == ["requested"]
+    done = raft_json("approve", "1", "--by", "bob", "--reason", "fine")
+    assert (done["status"], done["entry"]["body"]["approved_by"]) == ("promoted", "bob")
+    assert kinds(entries) == ["requested", "approved", "promoted"]
+    assert {entry.body.get("request") for entry in entries()[1:]} == {entries()[0].digest}
+    assert raft("approve", "1", "--by", "eve")[0] == 3
+    assert raft("reject", "1", "--by", "eve")[0] == 3
+    assert raft("approve", "2", "--by", "eve")[0] == 2
+
+
+def test_who_asked_may_approve_where_the_policy_says_so(raft: Raft, rules: Rules, entries: Entries) -> None:
+    raft("promote", "one@0", "--policy", rules(approvals=1, requester_may_approve=True))
+    assert raft("approve", entries()[0].digest[:8])[0] == 0
+
+
+def test_a_rejection_is_final(raft: Raft, rules: Rules, entries: Entries) -> None:
+    raft("promote", "one@0", "--policy", rules(approvals=1))
+    code, out, _ = raft("reject", "1", "--by", "bob", "--reason", "not yet")
+    assert (code, "rejected by bob" in out) == (0, True)
+    code, _, err = raft("approve", "1", "--by", "eve")
+    assert (code, "was rejected by entry 2" in err) == (3, True)
+    assert kinds(entries) == ["requested", "rejected"]
+
+
+def test_it_is_too_late_once_the_champion_changed(raft: Raft, rules: Rules, entries: Entries) -> None:
+    raft("promote", "one@0", "--policy", rules(approvals=1))
+    raft("promote", "one@1", "--policy", rules())
+    code, _, err = raft("approve", "1", "--by", "bob")
+    assert (code, "the champion changed since: it is one@1" in err, "ask again" in err) == (3, True, True)
+    assert kinds(entries) == ["requested", "promoted"]
+
+
+def test_old_evidence_approves_nothing(
+    raft: Raft, rules: Rules, entries: Entries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    raft("promote", "one@0", "--policy", rules(approvals=1, max_evidence_age_h=2))
+    monkeypatch.setattr("flows.approval.now", lambda: datetime.now(UTC) + timedelta(hours=200))
+    code, _, err = raft("approve", "1", "--by", "bob")
+    assert (code, "and 2 h are allowed" in err) == (3, True)
+    assert kinds(entries) == ["requested"]
+
+
+def test_an_approval_that_a_kill_cut_short_is_finished(
+    raft: Raft, rules: Rules, entries: Entries, tmp_path: Path
+) -> None:
+    raft("promote", "one@0", "--policy", rules(approvals=1))
+    (asked,) = entries()
+    named = {key: asked.body[key] for key in ("commit", "policy", "run", "iteration")}
+    body = {**named, "request": asked.digest, "approved_by": "bob", "reason": ""}
+    FileLedger(tmp_path / "ledger.jsonl").append("approved", asked.model, body, time=asked.time)
+    assert raft("approve", "1", "--by", "eve")[0] == 0
+    assert kinds(entries) == ["requested", "approved", "promoted"]
+    assert entries()[-1].body["approved_by"] == "bob"

@@ -1,0 +1,164 @@
+"""Promotion on the tiny world, with the real MLflow: gates, aliases, rollback, outages, tampering."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from raft_core.records.artifacts import digest_of
+from raft_core.records.ledger import Entry, FileLedger
+from raft_core.records.run import Run, read_commit, read_events
+from tasks.aliases import apply
+
+Raft = Callable[..., tuple[int, str, str]]
+Entries = Callable[[], list[Entry]]
+Rules = Callable[..., str]
+
+
+def aliases(workspace: Path) -> dict[str, int]:
+    """alias → iteration that it points to."""
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+    model = client.get_registered_model("raft-tiny")
+    return {
+        alias: int(client.get_model_version("raft-tiny", str(version)).tags["raft.iteration"])
+        for alias, version in model.aliases.items()
+        if alias != "candidate"
+    }
+
+
+def test_promote_again_and_roll_back(
+    raft: Raft, raft_json: Callable[..., Any], rules: Rules, entries: Entries, workspace: Path, run: Run
+) -> None:
+    first = raft_json("promote", "one@0", "--policy", rules(), "--reason", "a first one")
+    commit = read_commit(run, 0)
+    assert commit is not None
+    assert (first["status"], first["entry"]["body"]["commit"]) == ("promoted", commit.digest)
+    body = first["entry"]["body"]
+    assert (body["requested_by"], body["reason"], body["against"]["iteration"]) == ("ann", "a first one", -1)
+    assert aliases(workspace) == {"champion": 0}
+    second = raft_json("promote", "one@1", "--policy", rules(), "--by", "bob")
+    assert second["entry"]["body"]["champion"] == commit.digest
+    assert aliases(workspace) == {"champion": 1, "previous": 0}
+    code, out, _ = raft("promote", "one@1", "--policy", rules())
+    assert (code, "already" in out) == (0, True)
+    back = raft_json("rollback", "--reason", "it talks nonsense")
+    assert (back["status"], back["entry"]["body"]["commit"]) == ("rolled_back", commit.digest)
+    assert aliases(workspace) == {"champion": 0}
+    assert [e.kind for e in entries()] == ["promoted", "promoted", "rolled_back"]
+    version = str(
+        MlflowClient(f"sqlite:///{workspace}/mlflow.db").get_registered_model("raft-tiny").aliases["champion"]
+    )
+    assert raft("rollback", "--to", version, "--reason", "again")[1].count("already") == 1
+    forward = raft_json("rollback", "--to", second["entry"]["body"]["commit"][:10], "--reason", "it was fine")
+    assert forward["entry"]["body"]["iteration"] == 1
+    code, out, _ = raft("ledger")
+    assert (code, out.count("rolled_back"), out.count("★")) == (0, 2, 1)
+    assert "the chain holds: 4 entries" in raft("ledger", "verify", "--last", entries()[1].digest)[1]
+    assert raft("ledger", "verify", "--last", "f" * 64)[0] == 4
+
+
+def test_closed_gates_refuse_with_their_figures(raft: Raft, rules: Rules, entries: Entries) -> None:
+    policy = rules({"min_reward_gain": 5.0, "max_kl": 9.0})
+    code, out, err = raft("promote", "one", "--policy", policy)
+    assert (code, err.count("error")) == (3, 0)
+    assert "needs low > 5" in out
+    (entry,) = entries()
+    findings = {f["gate"]: f for f in entry.body["decision"]["findings"]}
+    assert entry.kind == "refused"
+    assert findings["kl"]["passed"]
+    assert not findings["reward"]["passed"]
+    assert findings["reward"]["low"] <= findings["reward"]["value"] <= findings["reward"]["high"]
+    assert findings["paired_prompts"]["value"] == 256
+
+
+def test_a_dry_run_writes_nothing(raft: Raft, rules: Rules, entries: Entries) -> None:
+    assert raft("promote", "one", "--policy", rules(), "--dry-run")[0] == 0
+    assert raft("promote", "one", "--policy", rules({"min_reward_gain": 5.0}), "--dry-run")[0] == 3
+    assert entries() == []
+
+
+def test_evidence_is_measured_once(
+    raft: Raft, rules: Rules, workspace: Path, monkeypatch: pytest.MonkeyPatch, entries: Entries
+) -> None:
+    raft("promote", "one@0", "--policy", rules())
+
+    def loads(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded again")
+
+    monkeypatch.setattr("tasks.measure.Subject.load", loads)
+    code, _, err = raft("promote", "one@0", "--policy", rules({"max_kl": 5.0}), "--dry-run")
+    assert code == 0, err
+    evidence = entries()[0].body["evidence"]
+    folders = {digest_of(path) for path in (workspace / "promotions").iterdir() if (path / "evidence.json").exists()}
+    assert {evidence["candidate"], evidence["reference"]} <= folders
+
+
+def test_an_unverified_model_is_not_promoted(raft: Raft, rules: Rules, entries: Entries, copied: Path) -> None:
+    table = copied / "runs" / "one" / "iterations" / "000" / "tables" / "scored.parquet"
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 1
+    table.unlink()
+    table.write_bytes(bytes(data))
+    code, _, err = raft("promote", "one@1", "--policy", rules())
+    assert code == 4
+    assert "an unverified model is not promoted" in err
+    assert "scored.parquet" in err
+    assert entries() == []
+
+
+def test_a_withdrawn_model_is_not_promoted_and_not_pulled(
+    raft: Raft, rules: Rules, entries: Entries, run: Run, tmp_path: Path, workspace: Path
+) -> None:
+    raft("promote", "one@0", "--policy", rules())
+    raft("promote", "one@1", "--policy", rules())
+    body = {key: entries()[1].body[key] for key in ("commit", "policy", "run", "iteration")}
+    ledger = FileLedger(tmp_path / "ledger.jsonl")
+    ledger.append("withdrawn", "raft-tiny", {**body, "reason": "a source must go"}, time="2026-01-01T00:00:00+00:00")
+    for command in (("promote", "one@1", "--policy", rules()), ("pull", "one@1", "--to", str(tmp_path / "out"))):
+        code, _, err = raft(*command)
+        assert (code, "was withdrawn by entry 3" in err, "a source must go" in err) == (3, True, True)
+    assert apply(ledger, workspace / "runs", f"sqlite:///{workspace}/mlflow.db") == []
+    assert aliases(workspace) == {"previous": 0}
+    assert raft("rollback", "--reason", "back")[0] == 0
+    assert aliases(workspace) == {"champion": 0}
+    assert raft("rollback", "--to", body["commit"][:10], "--reason", "no")[0] == 3
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+    for version in client.search_model_versions("name = 'raft-tiny'"):
+        client.delete_model_version_tag("raft-tiny", version.version, "raft.withdrawn")
+
+
+def test_mlflow_away_then_made_anew(
+    raft: Raft, rules: Rules, entries: Entries, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, _, err = raft("promote", "one@0", "--policy", rules())
+    assert (code, err.count("warning:")) == (0, 1)
+    assert "the ledger has it, MLflow not yet" in err
+    assert [e.kind for e in entries()] == ["promoted"]
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    ledger = FileLedger(tmp_path / "ledger.jsonl")
+    for _ in range(2):
+        assert apply(ledger, workspace / "runs", uri) == []
+        assert aliases(tmp_path) == {"champion": 0}
+    (missing,) = apply(ledger, tmp_path / "no-runs", f"sqlite:///{tmp_path}/third.db")
+    assert "one@0 of raft-tiny cannot be registered here" in missing
+
+
+def test_what_serves_is_told(raft: Raft, rules: Rules, tmp_path: Path, run: Run) -> None:
+    script = f"printf '%s %s %s' $RAFT_ACTION $RAFT_MODEL $RAFT_ITERATION > {tmp_path}/told"
+    policy = rules(after=[f'sh -c "{script}"', "false", "no-such-command"], after_timeout_s=10)
+    code, _, err = raft("promote", "one@1", "--policy", policy)
+    assert code == 0
+    assert (tmp_path / "told").read_text() == "promoted raft-tiny 1"
+    assert "after promoted: false: exit code 1" in err
+    outcomes = {event["what"]: event["outcome"] for event in read_events(run, "told")[-3:]}
+    assert outcomes["sh"] == "ok"
+    assert outcomes["no-such-command"].startswith("exit code 127")
+
+
+@pytest.mark.parametrize("candidate", ["one@base", "one@7", "nobody"])
+def test_what_is_no_candidate(candidate: str, raft: Raft, entries: Entries) -> None:
+    assert raft("promote", candidate)[0] == 2
+    assert entries() == []
