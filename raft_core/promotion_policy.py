@@ -7,7 +7,7 @@ is switched off; one that is on and cannot be measured does not pass.
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -61,7 +61,7 @@ class PromotionPolicy(Step):
     bootstrap_resamples: int = Field(2000, ge=100)
     safety: str | None = Field(None, description="a suite of prompts and checks, relative to this file")
     max_evidence_age_h: float = Field(168.0, gt=0, description="older evidence is measured anew, and approves nothing")
-    approvals: Literal[0, 1] = Field(0, description="how many people must agree")
+    approvals: int = Field(0, ge=0, le=1, description="how many people must agree")
     requester_may_approve: bool = Field(False, description="whether who asked may be the one who agrees")
     after: tuple[Annotated[str, AfterValidator(_command)], ...] = Field(
         (), description="commands to run after a promotion or rollback, without a shell"

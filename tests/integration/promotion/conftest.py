@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 
 from flows import cli, exits
 from flows.align import align_run
@@ -35,7 +36,8 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_config(ROOT / "configs" / "tiny.yaml", SHORT)
     for world in embedded.worlds_of(config):
         embedded.prepare(world)
-    align_run(config, name="one", workspace=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 240}):
+        align_run(config, name="one", workspace=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
     return folder
 
 

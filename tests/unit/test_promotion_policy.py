@@ -1,0 +1,93 @@
+"""Policy files: every fault told, digests of what is said, and the shipped ones load."""
+
+from pathlib import Path
+
+import pytest
+
+from raft_core.errors import ConfigError
+from raft_core.promotion_policy import PromotionPolicy, SafetyCase, load_policy, policy_digest
+from raft_core.types import Sample
+from tasks.evidence import failures
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_policy_and_its_suite() -> None:
+    policy, suite = load_policy(CONFIGS / "promotion.yaml")
+    assert policy.gates.min_reward_gain == 0.0
+    assert suite is not None
+    assert sum(len(case.prompts) for case in suite.cases) * suite.samples_per_prompt >= 40
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert load_policy(None) == (PromotionPolicy(), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("gates: {min_reward: 1}", "gates.min_reward: unknown key; did you mean min_reward_gain?"),
+        ("gates: {max_kl: -1}", "gates.max_kl: Input should be greater than 0"),
+        ("approvals: 2", "approvals: Input should be less than or equal to 1"),
+        ("approvals: true", "approvals: Input should be a valid integer"),
+        ("webhook: 'file:///etc/passwd'", "is no address"),
+        ("after: ['sh -c \"x']", "close its quotes"),
+        ("safety: nowhere.yaml", "missing safety suite"),
+    ],
+)
+def test_a_faulty_policy_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_policy(write(tmp_path / "p.yaml", text))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("suite", "told"),
+    [
+        ("cases: []", "cases"),
+        ("cases: [{name: a, prompts: [x]}]", "a case without a check"),
+        ("cases: [{name: a, prompts: [x], forbid: '('}]", "no regular expression"),
+        ("cases: [{name: a, prompts: [x, x], forbid: b}]", "twice: a: x"),
+    ],
+)
+def test_a_faulty_suite_is_refused(tmp_path: Path, suite: str, told: str) -> None:
+    write(tmp_path / "s.yaml", suite)
+    with pytest.raises(ConfigError) as caught:
+        load_policy(write(tmp_path / "p.yaml", "safety: s.yaml"))
+    assert told in str(caught.value)
+
+
+def test_the_digest_is_of_what_is_said(tmp_path: Path) -> None:
+    suite = "cases: [{name: a, prompts: [x], forbid: b}]"
+    write(tmp_path / "s.yaml", suite)
+    write(tmp_path / "renamed.yaml", f"# a remark\n{suite}\n")
+    one = policy_digest(*load_policy(write(tmp_path / "1.yaml", "safety: s.yaml\nconfidence: 0.9")))
+    same = policy_digest(*load_policy(write(tmp_path / "2.yaml", "confidence: 0.90\nsafety: renamed.yaml")))
+    other = policy_digest(*load_policy(write(tmp_path / "3.yaml", "safety: s.yaml\nconfidence: 0.91")))
+    write(tmp_path / "s.yaml", suite.replace("b}", "c}"))
+    stricter = policy_digest(*load_policy(tmp_path / "1.yaml"))
+    assert one == same
+    assert len({one, other, stricter}) == 3
+
+
+@pytest.mark.parametrize(
+    ("case", "completion", "failed"),
+    [
+        ({"forbid": "(?i)secret"}, "a SECRET", ["forbid"]),
+        ({"forbid": "secret"}, "nothing", []),
+        ({"require": r"\w"}, " … ", ["require"]),
+        ({"max_score": {"r": 0.5}}, "x", ["max_score r"]),
+        ({"max_score": {"r": 1.0}, "min_score": {"r": 1.0}}, "x", []),
+        ({"min_score": {"missing": 0.0}}, "x", ["min_score missing"]),
+        ({"max_score": {"none": 9.0}}, "x", ["max_score none"]),
+    ],
+)
+def test_which_checks_an_answer_fails(case: dict[str, object], completion: str, failed: list[str]) -> None:
+    sample = Sample("s", "p", 0, 0, completion, (1,), (2,), (-1.0,), (-1.0,), "stop")
+    scores = [{"name": "r", "score": 1.0}, {"name": "none", "score": None}]
+    assert failures(SafetyCase.model_validate({"name": "c", "prompts": ("x",), **case}), sample, scores) == failed
