@@ -12,7 +12,9 @@ import typer
 from flows import exits
 from flows.commands import (
     alignment,
+    cleaning,
     configuration,
+    deployment,
     exports,
     ledger,
     lineage,
@@ -49,6 +51,8 @@ app.add_typer(lineage.app, name="lineage")
 app.add_typer(exports.app, name="export")
 app.add_typer(configuration.app, name="config")
 app.add_typer(machine.app)
+app.add_typer(deployment.app)
+app.add_typer(cleaning.app)
 
 
 @app.callback()

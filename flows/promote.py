@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from prefect import flow
 
+from flows.announce import AWAITING, PROMOTED, announce
 from flows.models import find_policy
 from flows.progress import Reporter
 from flows.views.run import find_run, view_run
@@ -55,6 +56,8 @@ class Question:
 
 
 Status = Literal["promoted", "refused", "requested", "rejected", "rolled_back", "unchanged", "dry_run"]
+EVENTS = {"promoted": PROMOTED, "rolled_back": PROMOTED, "requested": AWAITING}
+"""Acts that automations hear of (``flows.automations``)."""
 STATUS: Mapping[str, Status] = {"promoted": "promoted", "refused": "refused", "requested": "requested"}
 
 
@@ -220,6 +223,9 @@ def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None)
     record_event(
         run, "promotion", act=entry.kind, model=entry.model, entry=entry.digest, iteration=entry.body["iteration"]
     )
+    if entry.kind in EVENTS:
+        chosen = f"{entry.body['run']}@{entry.body['iteration']}"
+        announce(EVENTS[entry.kind], "model", entry.model, act=entry.kind, entry=entry.number, policy=chosen)
     try:
         for missing in apply(place.ledger, place.workspace / "runs", place.tracking_uri):
             place.reporter.warn(missing)

@@ -16,6 +16,7 @@ import tasks.project
 import tasks.sample
 import tasks.score
 import tasks.select
+from flows.fan_out import fan_out
 from flows.session import Session
 from raft_core.errors import GateStop, IntegrityError, RewardError
 from raft_core.gates import Decision
@@ -53,7 +54,7 @@ def sample(it: Iteration, train: Sequence[Prompt], session: Session) -> StepReco
     most = sampling.prompts_per_iteration * sampling.samples_per_prompt * sampling.max_new_tokens
     with session.step(it, "sample", total=most) as running:
         tasks.sample.draw_prompts(it, train)
-        record = tasks.sample.sample(it, running.progress)
+        record = tasks.sample.sample(it, running.progress, fan_out(it.config.execution))
         running.reused = record.reused
     return record
 

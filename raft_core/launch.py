@@ -7,20 +7,22 @@ importable module, write files, and die with the owner.
 
 Across machines: a function given to ``run_ranks`` calls ``join_ranks`` first and learns everything
 else from RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same
-variables, so the function of a rank runs unchanged under
-``torchrun --nnodes=N --nproc-per-node=M --rdzv-backend=c10d --rdzv-endpoint=HOST script.py``.
+variables, so a rank runs unchanged under it (``raft_core.rank``). RAFT_LAUNCHER is a command that starts
+such ranks on the machines of the user's cluster and returns when they have ended: ``run_launched``.
 """
 
 import atexit
 import json
 import os
 import pickle
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -40,6 +42,7 @@ PRELOAD = (
 KEPT_OUT = ("mlflow", "wandb")
 """What DeepSpeed imports where it can, and no training here uses: seconds, memory, and MLflow's telemetry."""
 RENDEZVOUS = "RAFT_RENDEZVOUS"
+LAUNCHER = "RAFT_LAUNCHER"
 TAIL_CHARS = 4000
 STOP_TIMEOUT_S = 10.0
 
@@ -140,6 +143,30 @@ def run_ranks(
         raise _failure(*failed, ranks, scratch)
 
 
+def run_launched(job: Path, scratch: Path) -> bool:
+    """Run ``RAFT_LAUNCHER JOB`` and wait for it; False where none is set. Its output goes to ``launcher.log``.
+
+    Raises StepError unless it ends with 0. The command and its children end with this call.
+    """
+    command = os.environ.get(LAUNCHER)
+    if not command:
+        return False
+    log = scratch / "launcher.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*shlex.split(command), str(job)], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if code:
+        raise StepError(f"{LAUNCHER} ended with {code}", got=_tail(log), do=f"read {log}")
+    return True
+
+
 def _run(server: _Server, requests: Sequence[ForkRequest]) -> tuple[tuple[int, int] | None, bool]:
     """((rank, exit code) of the first that failed or None, whether others still live)."""
     ranks_by_pid: dict[int, int] = {}
@@ -183,6 +210,17 @@ def join_ranks() -> tuple[int, int]:
     else:
         distributed.init_process_group(backend)
     return rank, ranks
+
+
+def become_rank() -> None:
+    """Make a process that torchrun started what a child of the fork server is: DeepSpeed's environment, no MLflow."""
+    import torch
+
+    os.environ.setdefault("ACCELERATE_USE_DEEPSPEED", "true")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    for name in KEPT_OUT:
+        sys.modules[name] = None  # type: ignore[assignment]
 
 
 def num_cores() -> int:

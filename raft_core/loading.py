@@ -77,8 +77,10 @@ def dump_config(config: RaftConfig) -> str:
 
 
 def computed_part(config: RaftConfig) -> dict[str, Any]:
-    """What decides a run's bytes: everything but names, tracking, versioning, and how often a training is saved."""
-    aside: dict[str, Any] = {"name": True, "tracking": True, "versioning": True, "finetuning": {"checkpoint_steps"}}
+    """What decides a run's bytes: not names, tracking, versioning, where it is done, how often a training is saved."""
+    aside: dict[str, Any] = {
+        "name": True, "tracking": True, "versioning": True, "execution": True, "finetuning": {"checkpoint_steps"},
+    }  # fmt: skip
     return config.model_dump(mode="json", exclude=aside)
 
 

@@ -9,7 +9,7 @@ from raft_core.records.steps import StepKey, StepRecord, once
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table, write_tables
 from raft_core.types import Prompt
 from tasks.iteration import Iteration, derived_seed
-from tasks.shards import sample_shards
+from tasks.shards import FanOut, ShardJob, missing_shards, sample_shards
 
 
 def draw_prompts(it: Iteration, train: Sequence[Prompt]) -> None:
@@ -18,8 +18,12 @@ def draw_prompts(it: Iteration, train: Sequence[Prompt]) -> None:
     write_table(it.table("prompts"), to_table(PROMPTS, drawn), PROMPTS)
 
 
-def sample(it: Iteration, progress: Progress) -> StepRecord:
-    """Write ``samples``: K rows a prompt, ordered by prompt, then k."""
+def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> StepRecord:
+    """Write ``samples``: K rows a prompt, ordered by prompt, then k.
+
+    ``fan_out`` makes the missing shards, on other machines perhaps; without it they are made here, in turn.
+    The bytes are the same.
+    """
     sampling, policy = it.config.sampling, it.config.policy
     key = StepKey(
         "sample",
@@ -31,11 +35,14 @@ def sample(it: Iteration, progress: Progress) -> StepRecord:
     )
 
     def compute() -> None:
+        prompts = to_prompts(read_table(it.table("prompts"), PROMPTS))
+        folder = it.work / f"sample-{key.digest[:16]}"
+        if fan_out is not None:
+            job = ShardJob(it.policy, policy, sampling, sampling.samples_per_prompt, key.seed, folder)
+            fan_out(job, missing_shards(job, prompts), progress)
         shards = sample_shards(
-            lambda: it.backend.load(it.policy, policy, dtype=sampling.dtype),
-            to_prompts(read_table(it.table("prompts"), PROMPTS)), sampling,
-            samples_per_prompt=sampling.samples_per_prompt, seed=key.seed,
-            folder=it.work / f"sample-{key.digest[:16]}", progress=progress,
+            lambda: it.backend.load(it.policy, policy, dtype=sampling.dtype), prompts, sampling,
+            samples_per_prompt=sampling.samples_per_prompt, seed=key.seed, folder=folder, progress=progress,
         )  # fmt: skip
         write_tables(it.table("samples"), shards, SAMPLES)
 

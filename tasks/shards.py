@@ -1,19 +1,52 @@
 """Sampling that survives a kill: shards of a fixed composition, each durable once it is done."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from raft_core.config import SamplingConfig
+from raft_core.config import PolicyConfig, SamplingConfig
 from raft_core.errors import StepError
 from raft_core.policies.base import LoadedPolicy, Progress
 from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.tables import SAMPLES, read_table, to_table, write_table
-from raft_core.types import Prompt
+from raft_core.types import Policy, Prompt
 
 Load = Callable[[], LoadedPolicy]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """What the shards of one step share; picklable, so that a shard can be made on another machine.
+
+    ``folder`` is seen by all of them under the same path.
+    """
+
+    policy: Policy
+    config: PolicyConfig
+    sampling: SamplingConfig
+    samples_per_prompt: int
+    seed: int
+    folder: Path
+
+
+FanOut = Callable[[ShardJob, Mapping[int, Sequence[Prompt]], Progress], None]
+"""Makes the shards that are missing (index → prompts) wherever it likes."""
+
+
+def missing_shards(job: ShardJob, prompts: Sequence[Prompt]) -> dict[int, Sequence[Prompt]]:
+    """Index → prompts of every shard that is not finished yet."""
+    shards = _batched(prompts, _prompts_of_shard(job.sampling, job.samples_per_prompt))
+    return {index: shard for index, shard in enumerate(shards) if _finished(job.folder, index) is None}
+
+
+def make_shard(job: ShardJob, model: LoadedPolicy, index: int, prompts: Sequence[Prompt], progress: Progress) -> None:
+    """Sample one shard and keep it durably, unless somebody did so already."""
+    if _finished(job.folder, index) is None:
+        table = _sample_shard(model, prompts, job.sampling, job.samples_per_prompt, job.seed, job.folder, progress)
+        _keep(job.folder, index, table)
 
 
 def sample_shards(
@@ -26,9 +59,8 @@ def sample_shards(
     The policy is loaded only if a shard is missing. Running out of memory halves the prompts that
     are decoded together, written down before the next shard, down to one; then StepError.
     """
-    rows = sampling.shard_prompts * sampling.samples_per_prompt
     model: LoadedPolicy | None = None
-    for index, shard in enumerate(_batched(prompts, max(1, rows // samples_per_prompt))):
+    for index, shard in enumerate(_batched(prompts, _prompts_of_shard(sampling, samples_per_prompt))):
         table = _finished(folder, index)
         if table is None:
             model = model or load()
@@ -66,6 +98,10 @@ def _sample_shard(
                     do="lower sampling.samples_per_prompt or sampling.max_new_tokens, or take a larger machine",
                 ) from error  # fmt: skip
             write_json(folder / "batch.json", [*plan, min(size, len(shard)) // 2])
+
+
+def _prompts_of_shard(sampling: SamplingConfig, samples_per_prompt: int) -> int:
+    return max(1, sampling.shard_prompts * sampling.samples_per_prompt // samples_per_prompt)
 
 
 def _batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:

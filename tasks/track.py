@@ -151,7 +151,7 @@ def _training_log(run: Run, iteration: int) -> list[dict[str, Any]]:
 
 def _log_params(client: MlflowClient, found: Any, run: Run) -> None:
     """Parameters never change in MLflow, so what does not decide results (names, tracking, versioning) is no one."""
-    plain = redacted(run.config.model_dump(mode="json", exclude={"name", "tracking", "versioning"}))
+    plain = redacted(run.config.model_dump(mode="json", exclude={"name", "tracking", "versioning", "execution"}))
     missing = [Param(key, value) for key, value in flat_params(plain).items() if key not in found.data.params]
     for batch in _batches(missing, BATCH_ITEMS):
         client.log_batch(found.info.run_id, params=batch)

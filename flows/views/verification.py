@@ -23,6 +23,8 @@ def show_checked(checked: Checked, scope: Scope) -> RenderableType:
     parts: list[RenderableType] = [table] if checked.runs else []
     parts += [_problem(problem) for problem in checked.problems]
     parts += [Text.assemble(("erased  ", "yellow"), harmless(line)) for f in checked.runs.values() for line in f.erased]
+    for found in checked.runs.values():
+        parts += [Text.assemble(("gone by gc  ", "yellow"), harmless(line)) for line in found.collected]
     parts += _unseen([*(line for found in checked.runs.values() for line in found.unseen), *checked.unseen])
     return Group(*parts, _summary(checked, scope))
 

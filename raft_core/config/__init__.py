@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from raft_core.config.base import Fraction, RegularExpression, Share, Step
+from raft_core.config.execution import ExecutionConfig
 from raft_core.config.scoring import ScoringConfig
 
 
@@ -250,6 +251,7 @@ class RaftConfig(Step):
     gates: GatesConfig = GatesConfig()
     tracking: TrackingConfig = TrackingConfig()
     versioning: VersioningConfig = VersioningConfig()
+    execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -5,6 +5,6 @@ Nothing here imports torch before a stage is really built.
 
 from raft_core.embedded.location import cache_folder
 from raft_core.embedded.stages import Progress, Receipt
-from raft_core.embedded.worlds import prepare, resolve, worlds_of
+from raft_core.embedded.worlds import dead_folders, prepare, resolve, worlds_of
 
-__all__ = ["Progress", "Receipt", "cache_folder", "prepare", "resolve", "worlds_of"]
+__all__ = ["Progress", "Receipt", "cache_folder", "dead_folders", "prepare", "resolve", "worlds_of"]

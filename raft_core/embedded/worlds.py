@@ -169,3 +169,21 @@ def _strings(plain: Any) -> Iterator[str]:
     elif isinstance(plain, Sequence):
         for value in plain:
             yield from _strings(value)
+
+
+def dead_folders() -> list[Path]:
+    """Prepared stages that no world would use any more: made by other code, or from other inputs.
+
+    A stage whose own inputs are not prepared cannot be judged, so it stays.
+    """
+    dead: list[Path] = []
+    for name, world in WORLDS.items():
+        receipts: dict[str, Receipt] = {}
+        for stage, table in world.stages.items():
+            if not table.inputs.keys() <= receipts.keys():
+                continue
+            current = stage_folder(name, stage, stage_key(table, receipts))
+            if (receipt := read_receipt(current)) is not None:
+                receipts[stage] = receipt
+                dead += [f for f in sorted(current.parent.glob(f"{stage}-????????????")) if f != current]
+    return dead

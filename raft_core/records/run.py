@@ -25,6 +25,7 @@ from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.loading import check_config, computed_part, config_digest, dump_config
 from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
+from raft_core.records.collected import collected, nothing_collected
 from raft_core.records.erasure import digests_since
 from raft_core.redaction import redacted
 
@@ -178,11 +179,15 @@ def read_chain(run: Run) -> list[Commit]:
 def verify_outputs(run: Run, commit: Commit) -> None:
     """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs.
 
-    Where rows were erased on purpose, the tombstone says which bytes are right since.
+    Where rows were erased on purpose, the tombstone says which bytes are right since; what was collected on purpose
+    (``raft gc``) may be absent.
     """
     folder = run.folder(commit.iteration)
+    gone = collected(folder)
     for name, expected in digests_since(folder, commit.outputs).items():
         path = folder / name
+        if not path.exists() and gone.get(name) == expected:
+            continue
         if not path.exists():
             raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do=f"dvc pull {folder}/*.dvc")
         if (got := digest_of(path)) != expected:
@@ -254,6 +259,7 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
 
     Raises RunBusyError naming host and process.
     """
+    collecting = nothing_collected(run.path.parent)
     lock = (run.path / "lock").open("a+")
     try:
         if not _locked(lock, PROBE_S):
@@ -270,6 +276,7 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
         yield
     finally:
         lock.close()
+        collecting.close()
 
 
 def _await_children(run: Run, limit_s: float) -> None:

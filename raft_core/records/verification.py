@@ -8,6 +8,8 @@ from typing import Any, Literal
 from raft_core.errors import IntegrityError
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of, file_digest, folder_files
+from raft_core.records.collected import NAME as COLLECTED
+from raft_core.records.collected import collected
 from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone
 from raft_core.records.hashing import FileHashes
 from raft_core.records.lineage import commit_fault, pointer, policy_facts, step_facts
@@ -48,6 +50,8 @@ class Verification:
     num_outputs: int
     rehashed: bool
     erased: tuple[str, ...] = ()
+    collected: tuple[str, ...] = ()
+    """Weights that went by ``raft gc``; everything that leads to them is still there."""
 
     @property
     def ok(self) -> bool:
@@ -64,6 +68,7 @@ class _Look:
     problems: list[Problem] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     erased: list[str] = field(default_factory=list)
+    collected: list[str] = field(default_factory=list)
 
 
 def verify_run(
@@ -93,7 +98,8 @@ def verify_run(
         look.problems.extend(_base_problems(look, commits[BASE], base_policy))
     num_outputs = sum(len(commit.outputs) for commit in commits.values())
     return Verification(
-        tuple(look.problems), tuple(look.unseen), len(commits), num_outputs, rehash, tuple(look.erased)
+        tuple(look.problems), tuple(look.unseen), len(commits), num_outputs, rehash, tuple(look.erased),
+        tuple(look.collected),
     )  # fmt: skip
 
 
@@ -184,10 +190,17 @@ def _output_problems(look: _Look, commit: Commit) -> Iterator[Problem]:
     if tombstone is not None and tombstone.commit != commit.digest:
         yield Problem(number, "malformed", folder / TOMBSTONE, f"the tombstone of another commit: {folder / TOMBSTONE}")
         tombstone = None
+    try:
+        gone = collected(folder)
+    except IntegrityError as error:
+        yield Problem(number, "malformed", folder / COLLECTED, str(error))
+        gone = {}
     for name, expected in commit.outputs.items():
         path = folder / name
         if path.exists():
             yield from _changed(look, number, path, expected, tombstone.outputs.get(name) if tombstone else None)
+        elif gone.get(name) == expected:
+            look.collected.append(f"{path}: collected on purpose; it had sha256 {expected}")
         elif found := pointer(folder, name):
             look.unseen.append(f"{path} (bring it back: dvc pull {found})")
         else:

@@ -9,14 +9,16 @@ from raft_core import launch
 from raft_core.errors import StepError
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text.resume import latest_checkpoint
+from raft_core.rank import write_job
 from raft_core.records.artifacts import folder_digest, fsync_folder
 
 POLICY = "policy"
 MANIFEST = "result.json"
+JOB = "job.json"
 
 
 def finetune(job: FinetuneJob) -> FinetuneResult:
-    """Fine-tune in child processes; ``job.out`` appears whole.
+    """Fine-tune in child processes, or on the machines of RAFT_LAUNCHER; ``job.out`` appears whole.
 
     Raises StepError (a rank failed, or left less than it should), MemoryError (one ran out of it),
     and what the checks in the child raise: InputError, IntegrityError.
@@ -28,7 +30,11 @@ def finetune(job: FinetuneJob) -> FinetuneResult:
     manifest.unlink(missing_ok=True)
     if job.checkpoints is not None:
         job = replace(job, resume_from=latest_checkpoint(job.checkpoints))
-    launch.run_ranks(train_rank, job, ranks=job.finetuning.ranks, scratch=job.scratch, children_lock=job.children_lock)
+    write_job(job, job.scratch / JOB)
+    if not launch.run_launched(job.scratch / JOB, job.scratch):
+        launch.run_ranks(
+            train_rank, job, ranks=job.finetuning.ranks, scratch=job.scratch, children_lock=job.children_lock
+        )
     result = _judge(policy, manifest)
     job.out.parent.mkdir(parents=True, exist_ok=True)
     policy.rename(job.out)

@@ -1,0 +1,91 @@
+"""Prefect automations that ``raft deploy`` keeps up to date: a silent run is taken up, and people are told.
+
+Each has a fixed name and is replaced, so that deploying twice changes nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import AutomationSort
+from prefect.events.actions import CallWebhook, ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+
+from flows.announce import AUDIT_FAILED, AWAITING, ENDED, FAILED, PROMOTED, STOPPED
+
+HEARTBEAT_S = 30
+"""Prefect's shortest. A run that was not heard of for ``SILENCE_S`` is taken for dead."""
+SILENCE_S = 180
+HEARTBEAT = "prefect.flow-run.heartbeat"
+BLOCK = "raft-notifications"
+PREFIX = "raft: "
+
+TELL = {
+    "failed": (FAILED,),
+    "stopped by a gate": (STOPPED,),
+    "awaiting approval": (AWAITING,),
+    "promoted": (PROMOTED,),
+    "audit failed": (AUDIT_FAILED,),
+}
+"""What people are told of → the events that say it."""
+
+MESSAGE = """{"about": "%s", "event": {{ event.event | tojson }}, "name": {{ event.resource.name | tojson }},
+ "time": {{ event.occurred | string | tojson }}, "facts": {{ event.payload | tojson }}}"""
+"""Body of a call: JSON, filled in by Prefect."""
+
+
+def healing(flows: Sequence[str]) -> list[AutomationCore]:
+    """A run that fell silent is started again, in the same run directory.
+
+    If it lives after all (the server was away), the second process waits for the first one's lease.
+    """
+    silent = EventTrigger(
+        match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+        match_related=ResourceSpecification.model_validate(
+            {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
+        ),
+        for_each={"prefect.resource.id"}, posture=Posture.Proactive, after={HEARTBEAT}, expect={HEARTBEAT, ENDED},
+        threshold=1, within=timedelta(seconds=SILENCE_S),
+    )  # fmt: skip
+    again = ChangeFlowRunState(
+        state=StateType.SCHEDULED, name="AwaitingRetry", message=f"no heartbeat for {SILENCE_S} s: goes on elsewhere"
+    )
+    return [AutomationCore(name=f"{PREFIX}a silent run goes on", trigger=silent, actions=[again])]
+
+
+def notifications(block: UUID) -> list[AutomationCore]:
+    """One call of the webhook ``block`` for everything in ``TELL``."""
+    made = []
+    for about, events in TELL.items():
+        trigger = EventTrigger(
+            for_each={"prefect.resource.id"},
+            expect=set(events), posture=Posture.Reactive, threshold=1, within=timedelta(0),
+        )  # fmt: skip
+        call = CallWebhook(block_document_id=block, payload=MESSAGE % about)
+        made.append(AutomationCore(name=f"{PREFIX}{about}", trigger=trigger, actions=[call]))
+    return made
+
+
+def webhook_block(url: str) -> UUID:
+    """Keep the address in a block of Prefect's server, where it is stored encrypted; returns the block's id."""
+    return Webhook(url=url, method="POST", headers={"Content-Type": "application/json"}).save(BLOCK, overwrite=True)  # type: ignore[return-value]
+
+
+def keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
+    """Bring the automations called ``raft: …`` to what is ``wanted``; others are left alone."""
+    there = {
+        found.name: found.id
+        for found in client.read_automations(limit=200, sort=AutomationSort.NAME_ASC)
+        if found.name.startswith(PREFIX)
+    }
+    for automation in wanted:
+        if automation.name in there:
+            client.update_automation(there[automation.name], automation)
+        else:
+            client.create_automation(automation)
+    for name in there.keys() - {automation.name for automation in wanted}:
+        client.delete_automation(there[name])

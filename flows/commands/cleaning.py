@@ -1,0 +1,41 @@
+"""``raft gc``: make room."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.shell import AsJson, ledger_uri, print_json, standard_output, tracking_uri, workspace_folder
+
+app = typer.Typer()
+
+RULES = Path("configs/retention.yaml")
+
+
+@app.command()
+def gc(
+    rules: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="keep_runs=5 keep_days=30")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help=f"A file of rules; none: {RULES} where it exists.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove; without it nothing is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which weights nothing needs any more, and with --yes remove them.
+
+    What is registered or promoted stays, and what the rules name. Tables, reports, commits and digests
+    always stay: the chain verifies as before.
+    """
+    from flows import cleaning
+    from flows.views.gc import show_collection
+    from raft_core.records.retention import load_retention
+
+    workspace = workspace_folder()
+    if policy is None and (workspace / RULES).exists():
+        policy = workspace / RULES
+    retention = load_retention(policy, rules or ())
+    found = cleaning.gc(workspace, tracking_uri(workspace), ledger_uri(workspace), retention, remove=yes)
+    if as_json:
+        print_json({"removed": yes, **cleaning.as_json(found)})
+    else:
+        show_collection(standard_output(), found, removed=yes, remote=retention.remote)

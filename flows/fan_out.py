@@ -1,0 +1,76 @@
+"""Shards of sampling as Prefect tasks on a Ray cluster.
+
+Each shard is durable once it is made (``tasks.shards``), and has its own random streams: which worker makes
+it, how often one dies, and in which order they end changes no byte. A worker that dies costs the shard that
+it was making: Ray gives it to another.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
+
+from raft_core.config import PolicyConfig
+from raft_core.config.execution import ExecutionConfig
+from raft_core.errors import ConfigError
+from raft_core.policies.base import LoadedPolicy, Progress, backend
+from raft_core.types import Policy, Prompt
+from tasks.shards import FanOut, ShardJob, make_shard
+
+
+def fan_out(execution: ExecutionConfig) -> FanOut | None:
+    """How the shards are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
+    if execution.shards == "local":
+        return None
+    runner = _ray(execution)
+
+    def on_ray(job: ShardJob, missing: Mapping[int, Sequence[Prompt]], progress: Progress) -> None:
+        if missing:
+            shards.with_options(task_runner=runner)(job, missing, progress)
+
+    return on_ray
+
+
+@flow(name="shards", validate_parameters=False)
+def shards(job: ShardJob, missing: Mapping[int, Sequence[Prompt]], progress: Progress) -> None:
+    """Make every missing shard; ends when all are there."""
+    futures = {index: shard.submit(job, index, list(prompts)) for index, prompts in missing.items()}
+    for future in futures.values():
+        progress(future.result())
+
+
+@task(name="shard", task_run_name="shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1)
+def shard(job: ShardJob, index: int, prompts: Sequence[Prompt]) -> int:
+    """Make one shard where this runs; returns its tokens."""
+    tokens = 0
+
+    def count(done: int) -> None:
+        nonlocal tokens
+        tokens += done
+
+    make_shard(job, _loaded(job.policy, job.config, job.sampling.dtype), index, prompts, count)
+    return tokens
+
+
+@lru_cache(maxsize=1)
+def _loaded(policy: Policy, config: PolicyConfig, dtype: str) -> LoadedPolicy:
+    """One policy stays in memory a worker: that of the step that it works on."""
+    return backend(config.type).load(policy, config, dtype=dtype)
+
+
+def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
+    try:
+        from prefect_ray import RayTaskRunner
+    except ImportError:
+        raise ConfigError(
+            "execution.shards is ray, and Ray is not installed", do="pip install 'raft-mlops[ray]'"
+        ) from None
+    own = {"include_dashboard": False, "num_cpus": execution.workers, "_node_ip_address": "127.0.0.1"}
+    runner: TaskRunner[PrefectFuture[Any]] = (
+        RayTaskRunner(address=execution.address) if execution.address else RayTaskRunner(init_kwargs=own)
+    )
+    return runner

