@@ -142,3 +142,18 @@ def test_a_gate_that_stops_exits_3(tmp_path: Path) -> None:
     told = raft(tmp_path, "align", TINY, "iterations=1", "gates.max_kl=0.0000001", *LIGHT)
     assert told.returncode == 3, told.stderr
     assert "stopped" in told.stdout
+
+
+def test_a_stop_by_validation_is_a_success_for_dvc(tmp_path: Path) -> None:
+    told = raft(
+        tmp_path, "align", TINY, "--name", "cut", "--receipt", "align.json", "validation.max_duplicate_share=0", *LIGHT
+    )
+    assert told.returncode == 0, told.stderr
+    assert "stopped: validation of the samples table stopped the run" in told.stderr
+    receipt = json.loads((tmp_path / "align.json").read_text())
+    assert (receipt["status"], receipt["best"]) == ("stopped", -1)
+    assert receipt["reason"].endswith("read runs/cut/iterations/000/validation_samples.md")
+    resumed = raft(tmp_path, "resume", "cut", "tracking.experiment=other")
+    assert resumed.returncode == 3, resumed.stderr
+    assert raft(tmp_path, "resume", "cut", "seed=7").returncode == 2
+    assert raft(tmp_path, "resume", "none").returncode == 2
