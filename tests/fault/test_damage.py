@@ -183,7 +183,7 @@ def test_a_workspace_in_another_place(copied: Path, undisturbed: Any, tried: Tri
     tried("a workspace copied or moved to another path", "records, MLflow's artifacts and DVC's remote follow")
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_moved_run_goes_on(new_workspace: Callable[..., Any], uninterrupted: Any, tried: Tried) -> None:
     workspace = new_workspace()

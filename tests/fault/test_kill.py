@@ -99,13 +99,14 @@ def test_killed_in_training_and_in_tracking(uninterrupted: Expected, new_workspa
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_killed_at_a_dozen_points(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
-    kill_often(SEED, 12, new_workspace, uninterrupted, tried)
+def test_killed_at_eight_points(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
+    kill_often(SEED, 8, new_workspace, uninterrupted, tried)
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize(
+    "child", [pytest.param(c, marks=pytest.mark.full if "training" in c else pytest.mark.soak) for c in CHILDREN]
+)
 def test_a_child_is_killed(child: str, uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
     ended = workspace.run(CHILDREN[child].format(random.Random(SEED).uniform(0.1, 0.6)))

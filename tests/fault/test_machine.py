@@ -24,7 +24,7 @@ def can_mount() -> bool:
     )
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_memory_runs_out_in_every_attempt(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
     """The kernel's killer takes the training process, whatever tries again."""
@@ -42,7 +42,7 @@ def test_memory_runs_out_in_every_attempt(new_workspace: Make, uninterrupted: Ex
     )
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
     workspace = new_workspace()
@@ -59,7 +59,7 @@ def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tri
     tried("the clock set back by days, and forward again", "the same end")
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_another_numerics_class(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
@@ -72,10 +72,11 @@ def test_another_numerics_class(new_workspace: Make, tried: Tried) -> None:
     tried("taken up again in another numerics class", "goes on and says so")
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system")
-@pytest.mark.parametrize("kind", ["full", "read-only"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("full", marks=pytest.mark.full), pytest.param("read-only", marks=pytest.mark.soak)]
+)
 def test_a_disk_that_is_full_or_read_only(
     kind: str, new_workspace: Make, uninterrupted: Expected, tried: Tried
 ) -> None:

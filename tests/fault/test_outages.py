@@ -143,7 +143,7 @@ def test_a_real_mlflow_server_is_killed_in_the_middle_and_comes_back(
     assert later.digests() == {}
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_real_mlflow_server_is_killed_at_the_end(
     new_workspace: Make, server: Server, uninterrupted: Expected, tried: Tried, in_mlflow: Callable[..., Any]
@@ -174,7 +174,7 @@ def reward(prompt, completion):
 """
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()

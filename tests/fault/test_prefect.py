@@ -102,7 +102,7 @@ def test_a_server_marks_the_killed_flow_run_and_outlives_a_restart(
     tried("a real Prefect server killed in the middle and started again", "the run goes on; completed there too")
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_server_that_is_away(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace(PREFECT_API_URL="http://127.0.0.1:9/api")
@@ -112,7 +112,7 @@ def test_a_server_that_is_away(new_workspace: Make, tried: Tried) -> None:
     tried("Prefect's server away at the start", "refused with what to do")
 
 
-@pytest.mark.full
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_without_a_server_the_next_start_marks_it(new_workspace: Make, tmp_path: Path, tried: Tried) -> None:
     workspace = new_workspace(PREFECT_HOME=str(tmp_path))

@@ -66,9 +66,11 @@ def test_a_run_is_stopped_in_sampling_and_in_training(new_workspace: Callable[..
     stop_twice(new_workspace(), (signal.SIGTERM, "sampling"), (signal.SIGINT, "training"))
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.full), pytest.param(signal.SIGTERM, marks=pytest.mark.soak)],
+)
 def test_a_stopped_run_ends_the_same(
     new_workspace: Callable[..., Any], uninterrupted: Any, tried: Callable[..., None], number: int
 ) -> None:
