@@ -150,8 +150,14 @@ def _prepare(run: Run) -> Material:
 
 def _surroundings() -> dict[str, object]:
     """Who runs this, where, from which code: an event, never a part of hashed bytes."""
-    here = Path(__file__).resolve().parent
-    found = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )  # fmt: skip
-    return {"host": socket.gethostname(), "process": os.getpid(), "git_commit": found.stdout.strip() or None}
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+    return {
+        "host": socket.gethostname(), "process": os.getpid(), "git_commit": commit or None,
+        "git_changes": bool(changes),
+    }  # fmt: skip
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the code that runs; "" where it knows nothing of it."""
+    command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

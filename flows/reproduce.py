@@ -59,11 +59,14 @@ def reproduce(
 
 def _recorded_commit(run: Run) -> tuple[str | None, list[str]]:
     """The git commit of the run's first start, and what is to be said of it."""
-    commits = list(dict.fromkeys(event.get("git_commit") for event in read_events(run, "started")))
-    known = [str(commit) for commit in commits if commit]
+    started = read_events(run, "started")
+    known = [str(commit) for commit in dict.fromkeys(event.get("git_commit") for event in started) if commit]
+    notes = [f"it was made by several versions of the code: {', '.join(known)}"] if len(known) > 1 else []
+    if any(event.get("git_changes") for event in started):
+        notes.append("it was made by code with changes that git had not got")
     if not known:
-        return None, ["the records name no git commit: the code that is here was used"]
-    return known[0], [f"it was made by several versions of the code: {', '.join(known)}"] if len(known) > 1 else []
+        notes.append("the records name no git commit: the code that is here was used")
+    return (known[0] if known else None), notes
 
 
 def _cloned(repository: Path, commit: str | None, target: Path) -> Path:

@@ -7,6 +7,8 @@ from flows.reproduce import Reproduction
 from flows.views.text import harmless
 from raft_core.records.run import BASE
 
+MOST_KEYS = 6
+
 
 def show_reproduction(found: Reproduction) -> RenderableType:
     """The same bytes, or where it first differs, and by how much."""
@@ -33,5 +35,6 @@ def show_reproduction(found: Reproduction) -> RenderableType:
         lines.append(Text.assemble(("first difference  ", "bold"), f"{first.output} of {where}"))
         lines += [Text(f"  {harmless(line)}") for line in first.size]
     elif compared.same_commits < compared.commits:
-        lines.append(Text("every output is the same; the commits differ in what they say of code or numerics"))
+        said = ", ".join(compared.said[:MOST_KEYS]) + (", …" if len(compared.said) > MOST_KEYS else "")
+        lines.append(Text(harmless(f"every output is the same; the commits differ in {said}")))
     return Group(*lines, Text(f"the second run is kept: {found.run}", style="dim"))

@@ -43,6 +43,8 @@ class Comparison:
     code: tuple[str, ...]
     first: Gap | None
     differing: tuple[str, ...]
+    said: tuple[str, ...]
+    """Keys of the first commit that differs, without digests of what came before it."""
     missing: tuple[int, ...]
     """Iterations that the second run has not made."""
 
@@ -72,6 +74,7 @@ def compare(one: Run, other: Run) -> Comparison:
         code=tuple(sorted({step for a, b in pairs for step in _other_code(a, b)})),
         first=first,
         differing=tuple(f"{_label(number)}/{name}" for number, name in gaps),
+        said=next((tuple(_said(a, b)) for a, b in pairs if a.digest != b.digest), ()),
         missing=tuple(commit.iteration for commit in mine if commit.iteration not in theirs),
     )  # fmt: skip
 
@@ -87,6 +90,12 @@ def _other_code(a: Commit, b: Commit) -> Iterator[str]:
     for name, step in a.content["steps"].items():
         if name in there and step.get("code") and there[name].get("code") and step["code"] != there[name]["code"]:
             yield name
+
+
+def _said(a: Commit, b: Commit) -> Iterator[str]:
+    for key, _, _ in differences(dict(a.content), dict(b.content)):
+        if key.split(".")[0] not in ("parent", "content", "outputs"):
+            yield key
 
 
 def _label(iteration: int) -> str:
