@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,15 +78,27 @@ def dump_config(config: RaftConfig) -> str:
 
 def computed_part(config: RaftConfig) -> dict[str, Any]:
     """What decides a run's bytes: not names, tracking, versioning, where it is done, how often a training is saved."""
-    aside: dict[str, Any] = {
-        "name": True, "tracking": True, "versioning": True, "execution": True, "finetuning": {"checkpoint_steps"},
-    }  # fmt: skip
-    return config.model_dump(mode="json", exclude=aside)
+    return _without_aside(config.model_dump(mode="json"))
 
 
 def config_digest(config: RaftConfig) -> str:
     """Identity of what a configuration computes."""
     return json_digest(computed_part(config))
+
+
+def recorded_digest(plain: Mapping[str, Any]) -> str:
+    """``config_digest`` of a configuration as a run's ``config.yaml`` holds it, every default written out.
+
+    It is what the version of raft that wrote it said: keys that came later, with their defaults, are not added.
+    """
+    return json_digest(_without_aside(plain))
+
+
+def _without_aside(plain: Mapping[str, Any]) -> dict[str, Any]:
+    part = {key: value for key, value in plain.items() if key not in ("name", "tracking", "versioning", "execution")}
+    if isinstance(part.get("finetuning"), Mapping):
+        part["finetuning"] = {k: v for k, v in part["finetuning"].items() if k != "checkpoint_steps"}
+    return part
 
 
 def default_run_name(config: RaftConfig) -> str:

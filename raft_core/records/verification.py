@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from yaml import YAMLError
+
 from raft_core.errors import IntegrityError
-from raft_core.loading import config_digest
+from raft_core.loading import recorded_digest
+from raft_core.plain_yaml import read_yaml
 from raft_core.records.artifacts import digest_of, file_digest, folder_files
 from raft_core.records.collected import NAME as COLLECTED
 from raft_core.records.collected import collected
@@ -149,7 +152,7 @@ def _chain_problems(run: Run, commits: Mapping[int, Commit], number: int) -> Ite
     expected = file_digest(before) if before and before.is_file() else None
     if content["parent"] != expected:
         yield broken(f"the commit before {path} was edited: it has sha256 {expected}, named is {content['parent']}")
-    if content["config"] != (digest := config_digest(run.config)):
+    if content["config"] != (digest := _config_digest(run)):
         message = f"made under configuration {content['config']}, {run.path / 'config.yaml'} is {digest}"
         yield Problem(number, "config", path, f"{message}: it was edited, or written by another version of raft")
     if facts.identity != content_id("policy", facts.digest, facts.base):
@@ -163,6 +166,14 @@ def _chain_problems(run: Run, commits: Mapping[int, Commit], number: int) -> Ite
     if facts.base and BASE in commits and number > BASE and facts.base != policy_facts(commits[BASE].content).digest:
         yield broken(f"the adapter of {path} was trained on another base: {facts.base}")
     yield from map(broken, _step_faults(content, facts.identity))
+
+
+def _config_digest(run: Run) -> str:
+    """Of what ``config.yaml`` says, not of what today's defaults would make of it: records outlive a version."""
+    try:
+        return recorded_digest(read_yaml(run.path / "config.yaml"))
+    except (OSError, YAMLError, ValueError, TypeError, AttributeError) as error:
+        return f"unreadable ({type(error).__name__})"
 
 
 def _step_faults(content: Mapping[str, Any], made: str) -> Iterator[str]:

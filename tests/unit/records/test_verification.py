@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from raft_core.records.artifacts import digest_of, write_json
+from raft_core.loading import recorded_digest
+from raft_core.records.artifacts import digest_of, file_digest, write_json
 from raft_core.records.run import BASE, Run
 from raft_core.records.verification import Verification, verify_run
 
@@ -153,8 +155,23 @@ def test_a_step_that_read_or_made_something_else(
 
 
 def test_another_configuration(synthetic_run: Run) -> None:
-    other = Run(synthetic_run.path, synthetic_run.config.model_copy(update={"seed": 5}))
-    assert kinds(verify_run(other, rehash=False)) == [(n, "config") for n in (BASE, 0, 1, 2)]
+    recorded = synthetic_run.path / "config.yaml"
+    text = recorded.read_text()
+    for spoilt in (text.replace("seed: 0", "seed: 5"), text + "later_key: 1\n", "[]", "name: [", ""):
+        recorded.write_text(spoilt)
+        assert kinds(verify_run(synthetic_run, rehash=False)) == [(n, "config") for n in (BASE, 0, 1, 2)]
+
+
+def test_the_configuration_of_an_older_version_holds(synthetic_run: Run, forge_commit: Forge) -> None:
+    """A key that raft learnt since, with its default, is no edit."""
+    recorded = synthetic_run.path / "config.yaml"
+    older = recorded.read_text().replace("seed: 0\n", "")
+    recorded.write_text(older)
+    parent = None
+    for number in (BASE, 0, 1, 2):
+        forge_commit(number, {"config": recorded_digest(yaml.safe_load(older)), "parent": parent})
+        parent = file_digest(synthetic_run.folder(number) / "commit.json")
+    assert verify_run(synthetic_run, rehash=False).ok
 
 
 def test_a_symbolic_link_among_the_weights(synthetic_run: Run, tmp_path: Path) -> None:
