@@ -14,7 +14,7 @@ from benchmarks import machine
 from benchmarks.page import replace_section
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("iteration", "sampling", "tables", "lineage")
+BENCHMARKS = ("iteration", "sampling", "tables", "lineage", "promotion")
 """Each is a module with ``render(result)``; ``python -m benchmarks.NAME OUT.json`` measures."""
 
 

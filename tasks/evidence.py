@@ -28,6 +28,7 @@ from raft_core.promotion import Evidence
 from raft_core.promotion_policy import SafetyCase, SafetySuite, suite_digest
 from raft_core.prompts import split_prompts
 from raft_core.records.artifacts import digest_of, json_digest, write_json
+from raft_core.records.exclusions import read_exclusions, without
 from raft_core.records.steps import once
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
 from raft_core.rewards import score as scoring
@@ -77,11 +78,13 @@ class Gathered:
 def examination(candidate: Contender, reference: Contender, suite: SafetySuite | None) -> Examination:
     """Read and check everything before a model loads.
 
-    Prompts that either side was trained on (another run may have split them otherwise) are left out.
+    Prompts that either side was trained on (another run may have split them otherwise) are left out,
+    and so are excluded ones.
     Raises InputError without a promotion split, ConfigError for a suite that names an unknown reward.
     """
     config = candidate.run.config
-    prompts = split_prompts(config.prompts, config.seed, embedded.resolve).promotion
+    splits = split_prompts(config.prompts, config.seed, embedded.resolve)
+    prompts = without(splits, read_exclusions(candidate.run.path.parent.parent))[0].promotion
     if not prompts:
         raise InputError(
             f"run {candidate.run.name} has no promotion prompts", expected="a split that nothing else reads",

@@ -43,7 +43,7 @@ CONFIG = """[core]
 """
 """``.dvc/config`` of a workspace that has none: a folder beside ``.dvc`` is the remote."""
 
-IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/runs/.steps/\n/runs/.index/\n/runs/**/work/\n"
+IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/promotions/\n/runs/.steps/\n/runs/.index/\n/runs/**/work/\n"
 """``.dvcignore`` of such a workspace: folders of many files in which DVC would look for pointers."""
 
 logging.getLogger("dvc").setLevel(logging.WARNING)

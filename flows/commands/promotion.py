@@ -59,11 +59,11 @@ def promote(
     place = _place(quiet=quiet or as_json)
     who, file = identity(by), policy_file(place.workspace, policy)
     if wait and os.environ.get("PREFECT_API_URL") and not dry_run:
-        _promote_on_server(candidate, place, who, reason, file, wait_s)
+        _promote_on_server(candidate, place, who, _words(reason), file, wait_s)
         return
     interactive = sys.stdin.isatty() and not (yes or as_json)
     agree = _ask if interactive else (lambda verdict: True)
-    outcome = promote_model(Question(candidate, who, reason, file, dry_run, agree), place)
+    outcome = promote_model(Question(candidate, who, _words(reason), file, dry_run, agree), place)
     if outcome.status == "requested" and outcome.entry is not None and wait:
         from flows.approval import wait_for_decision
 
@@ -80,7 +80,7 @@ def approve(
     from flows.approval import approve as agree
 
     place = _place(quiet=as_json)
-    _show(agree(request, identity(by), reason, place, _policy(place, policy)), as_json=as_json)
+    _show(agree(request, identity(by), _words(reason), place, _policy(place, policy)), as_json=as_json)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def reject(request: Request, by: By = None, reason: Reason = "", as_json: AsJson
     """Reject a request for promotion."""
     from flows.approval import reject as decline
 
-    outcome = decline(request, identity(by), reason, _place(quiet=as_json))
+    outcome = decline(request, identity(by), _words(reason), _place(quiet=as_json))
     _show(outcome, as_json=as_json, refused_is_an_error=False)
 
 
@@ -105,7 +105,7 @@ def rollback(
     from flows.rollback import roll_back
 
     place = _place(quiet=as_json)
-    _show(roll_back(model, to, identity(by), reason, place, _policy(place, policy)), as_json=as_json)
+    _show(roll_back(model, to, identity(by), _words(reason), place, _policy(place, policy)), as_json=as_json)
 
 
 @app.command()
@@ -136,6 +136,13 @@ def identity(by: str | None) -> str:
     if not (name := harmless(name.strip(), 100)):
         raise ConfigError("nobody acts", do="say --by NAME, or set RAFT_USER")
     return name
+
+
+def _words(reason: str) -> str:
+    """A reason as it may stand in the ledger, whatever the shell gave."""
+    from flows.views.text import harmless
+
+    return harmless(reason.strip(), 1000)
 
 
 def policy_file(workspace: Path, chosen: Path | None) -> Path | None:
