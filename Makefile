@@ -20,7 +20,7 @@ PYTEST = OMP_NUM_THREADS=1 $(RUN) python -m pytest -n 2 --dist loadfile
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help align test test-unit test-full test-fault lint bench env env-test clean
+.PHONY: help align audit-deps test test-unit test-full test-fault lint bench env env-test clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -49,6 +49,10 @@ lint: env-test
 	@$(RUN) ruff format --check --quiet .
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-cache
+
+# Known weaknesses of what is installed; asks an advisory service, and says so where none can be reached.
+audit-deps: env-test
+	@sh infra/audit-deps.sh
 
 bench: env-test
 	@$(RUN) python -m benchmarks $(ARGS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
+from pydantic import SecretStr
 
 from flows import prefect_view, steps
 from flows.progress import Reporter
@@ -48,7 +49,7 @@ def align_run(
             shutil.rmtree(run.folder(commit.iteration) / "work", ignore_errors=True)
         if (decision := decide(run)) and not decision.go_on and is_finished(run):
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
-        session = Session(run, workspace, tracking_uri, reporter or Reporter())
+        session = Session(run, workspace, SecretStr(tracking_uri), reporter or Reporter())
         record_event(run, "started", **_surroundings())
         material = _prepare(run)
         if differing := other_numerics(run):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow
+from pydantic import SecretStr
 
 from flows.announce import AWAITING, PROMOTED, announce
 from flows.models import find_policy
@@ -121,7 +122,7 @@ def _attempt(
 
 @flow(name="promote")
 def promote(
-    candidate: str, workspace: Path, tracking_uri: str, ledger_uri: str, by: str, reason: str = "",
+    candidate: str, workspace: Path, tracking_uri: SecretStr, ledger_uri: SecretStr, by: str, reason: str = "",
     policy_file: Path | None = None, wait: bool = False, wait_s: float = 3600,
 ) -> str:  # fmt: skip
     """``promote_model`` as a flow. ``wait``: pause until a person approves or rejects; returns the status.
@@ -130,7 +131,7 @@ def promote(
     """
     from flows.approval import decide_by_pause
 
-    place = Place(workspace, tracking_uri, ledger_uri)
+    place = Place(workspace, tracking_uri.get_secret_value(), ledger_uri.get_secret_value())
     outcome = promote_model(Question(candidate, by, reason, policy_file), place)
     if outcome.status == "requested" and wait and outcome.entry is not None:
         outcome = decide_by_pause(outcome.entry, place, policy_file, wait_s)

@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from flows.progress import Reporter
 from raft_core import launch
 from raft_core.records.run import Run, record_event
@@ -19,7 +21,8 @@ class Session:
 
     run: Run
     workspace: Path
-    tracking_uri: str
+    tracking_uri: SecretStr
+    """Secret, since Prefect keeps a flow's parameters and an address may hold a password."""
     reporter: Reporter = field(default_factory=Reporter)
     away: set[str] = field(default_factory=set)
     """What did not take its records when it was last asked (MLflow, DVC, Prefect): told once, until it does."""

@@ -124,7 +124,7 @@ def version(it: Iteration, waiting: Sequence[int], session: Session) -> str | No
 def track(it: Iteration, waiting: Sequence[int], session: Session) -> None:
     """Bring everything that is committed into MLflow."""
     with session.step(it, "track"):
-        tasks.project.to_mlflow(it.run, waiting, session.tracking_uri)
+        tasks.project.to_mlflow(it.run, waiting, session.tracking_uri.get_secret_value())
 
 
 @task(name="merge", cache_policy=NO_CACHE)
@@ -137,4 +137,4 @@ def merge(it: Iteration, session: Session) -> None:
 @task(name="finish", cache_policy=NO_CACHE)
 def finish(decision: Decision, session: Session) -> None:
     """Register the best iteration as ``candidate``, and write down how the run ended."""
-    tasks.project.close(session.run, decision, session.tracking_uri)
+    tasks.project.close(session.run, decision, session.tracking_uri.get_secret_value())

@@ -33,6 +33,7 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
                 name: {"key": r.key, "code": r.code, "inputs": dict(r.inputs), "outputs": dict(r.outputs)}
                 for name, r in sorted(records.items())
             },
+            **({"remote_code": True} if it.config.policy.trust_remote_code else {}),
             "numerics": it.backend.numerics(it.config.sampling.dtype),
             **left_out(it),
             "batch_plan": [plan for folder in sorted(it.work.glob("*-*")) if (plan := batch_plan(folder))],

@@ -166,9 +166,12 @@ def _policy(place: "Place", chosen: Path | None) -> "PromotionPolicy":
 
 
 def _promote_on_server(candidate: str, place: "Place", by: str, reason: str, file: Path | None, wait_s: float) -> None:
+    from pydantic import SecretStr
+
     from flows.promote import promote as flow
 
-    status = flow(candidate, place.workspace, place.tracking_uri, place.ledger_uri, by, reason, file, True, wait_s)
+    tracking, ledger = SecretStr(place.tracking_uri), SecretStr(place.ledger_uri)
+    status = flow(candidate, place.workspace, tracking, ledger, by, reason, file, True, wait_s)
     typer.echo(f"{candidate}: {status}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import SecretStr
 
 from flows import align as loop
 from flows.cli import ENVIRONMENT
@@ -65,7 +66,7 @@ def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
 
     monkeypatch.setattr(tasks.select, "select", fails_once)
     run = open_run(workspace.path / "runs", "killed", config)
-    session = loop.Session(run, workspace.path, f"sqlite:///{workspace.path}/mlflow.db")
+    session = loop.Session(run, workspace.path, SecretStr(f"sqlite:///{workspace.path}/mlflow.db"))
     with hold(run), temporary_settings({PREFECT_API_URL: prefect_server.url}):
         try:
             loop.align.with_options(retries=1, retry_delay_seconds=0)(session, prepare(run))

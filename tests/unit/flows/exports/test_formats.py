@@ -100,6 +100,20 @@ def test_the_bom_is_valid_and_names_everything_by_digest(dossier: Dossier) -> No
     assert flags["raft:commit"] == dossier.link.commit
 
 
+def test_code_of_the_model_folder_is_told_in_every_export(dossier: Dossier) -> None:
+    from dataclasses import replace
+
+    from flows.exports.audit import audit_page
+
+    trusting = dossier.run.config.policy.model_copy(update={"trust_remote_code": True})
+    run = replace(dossier.run, config=dossier.run.config.model_copy(update={"policy": trusting}))
+    trusted = replace(dossier, run=run)
+    assert '"raft:trust_remote_code",\n    "value": "true"' in bom(trusted)
+    assert "run (trust\\_remote\\_code)" in model_card(trusted)
+    assert "run: policy.trust_remote_code was set" in audit_page(trusted)
+    assert "not run: policy.trust_remote_code is false" in audit_page(dossier)
+
+
 def test_the_base_has_a_bom_too(exported_run: Run) -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
