@@ -1,0 +1,93 @@
+"""Beyond one process: shards on Ray workers, and a training of two nodes, with the bytes of one machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raft_core.records.run import read_chain, read_run
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+
+TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
+SHORT = [
+    "iterations=1", "sampling.prompts_per_iteration=24", "sampling.samples_per_prompt=8", "sampling.shard_prompts=1",
+    "prompts.max_held_out=16", "evaluation.bootstrap_resamples=200", "versioning.enabled=false",
+]  # fmt: skip
+RAFT = str(Path(sys.executable).with_name("raft"))
+
+TWO_NODES = """#!/bin/sh
+# A launcher as a cluster would have one: the same torchrun on each of two "nodes", which meet at an address.
+set -eu
+for node in 0 1; do
+    torchrun --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-id=test --rdzv-endpoint=127.0.0.1:{port} \\
+        --local-addr=127.0.0.1 --module raft_core.rank "$1" &
+    pids="${{pids:-}} $!"
+done
+for pid in $pids; do wait "$pid"; done
+"""
+
+
+def start(workspace: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+    workspace.mkdir(exist_ok=True)
+    plain = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{plain['PATH']}"
+    return subprocess.Popen(
+        [RAFT, "align", str(TINY), "--name", "run", "-q", *SHORT, *overrides],
+        env={**plain, "PATH": path, "RAFT_WORKSPACE": str(workspace), **environment},
+        cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen[str]) -> None:
+    try:
+        _, told = process.communicate(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, told[-3000:]
+
+
+def digests(workspace: Path) -> list[str]:
+    return [commit.digest for commit in read_chain(read_run(workspace / "runs" / "run"))]
+
+
+@pytest.fixture(scope="module")
+def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("one")
+    finished(start(workspace))
+    return workspace
+
+
+def test_shards_on_ray_have_the_same_bytes_though_a_worker_dies(one_machine: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "ray", "execution.shards=ray", "execution.workers=2")
+    shards = tmp_path / "ray" / "runs" / "run" / "iterations" / "000" / "work"
+    killed = False
+    while process.poll() is None and not killed:
+        if list(shards.glob("sample-*/shard-*.parquet")):
+            for each in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if not killed and each.name().startswith("ray::"):
+                        each.kill()
+                        killed = True
+        time.sleep(0.02)
+    finished(process)
+    assert killed, "no worker was at work when it should be killed"
+    assert digests(tmp_path / "ray") == digests(one_machine)
+
+
+def test_two_nodes_train_the_policy_that_two_ranks_of_one_machine_train(tmp_path: Path) -> None:
+    ranks = ("finetuning.ranks=2", "finetuning.zero_stage=2")
+    finished(start(tmp_path / "ranks", *ranks))
+    launcher = tmp_path / "two-nodes.sh"
+    launcher.write_text(TWO_NODES.format(port=29500 + os.getpid() % 1000))
+    launcher.chmod(0o755)
+    nodes = {"RAFT_LAUNCHER": str(launcher), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    finished(start(tmp_path / "nodes", *ranks, **nodes))
+    assert digests(tmp_path / "nodes") == digests(tmp_path / "ranks")
