@@ -21,7 +21,19 @@ from raft_core.redaction import redacted, redacted_text
 MOST_SOURCES, MOST_PAIRS, MOST_ITERATIONS, MOST_WARNINGS, MOST_CHARS = 12, 6, 10, 12, 600
 CODE_RAN, CODE_DID_NOT_RUN = "run: policy.trust_remote_code was set", "not run: policy.trust_remote_code is false"
 TITLES = {"rolled_back": "rolled back"}
-FIRST_FACTS = ("requester", "requested_by", "approver", "approved_by", "by", "who", "reason", "why", "run", "iteration")
+FIRST_FACTS = (
+    "requester",
+    "requested_by",
+    "approver",
+    "approved_by",
+    "by",
+    "who",
+    "reason",
+    "why",
+    "decision",
+    "run",
+    "iteration",
+)
 """Facts of a ledger entry that a reader looks for first, by the names that entries use."""
 
 
@@ -186,13 +198,29 @@ def _pairs(dossier: Dossier) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _entry(entry: Entry) -> Mapping[str, Any]:
+def _entry(entry: Entry) -> dict[str, Any]:
     body = redacted(dict(entry.body))
+    decision = body.get("decision")
+    findings = decision.get("findings") if isinstance(decision, Mapping) else None
+    if isinstance(decision, Mapping):
+        body["decision"] = decision.get("reason")
     order = [key for key in FIRST_FACTS if key in body] + sorted(set(body) - set(FIRST_FACTS))
     return {
         "kind": entry.kind, "title": f"{entry.model}: {TITLES.get(entry.kind, entry.kind)}", "number": entry.number,
         "time": entry.time[:16].replace("T", " ") + " UTC", "digest": entry.digest,
         "facts": [(key.replace("_", " "), text) for key in order for text in [_fact(body[key])] if text],
+        "findings": [_finding(row) for row in findings or () if isinstance(row, Mapping)],
+    }  # fmt: skip
+
+
+def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = row.get("low"), row.get("high")
+    between = f" [{number(low, 3)}, {number(high, 3)}]" if low is not None else ""
+    rule = f"{row.get('rule', '')} {number(row.get('threshold'), 3)}".strip()
+    note = str(row.get("note") or "")
+    return {
+        "gate": str(row.get("gate", "")).replace("_", " "), "value": f"{number(row.get('value'), 3)}{between}",
+        "rule": rule, "note": note, "passed": bool(row.get("passed")),
     }  # fmt: skip
 
 

@@ -140,6 +140,12 @@ def entries(exported_run: Run, tmp_path_factory: pytest.TempPathFactory) -> list
     body = {
         "run": "made", "iteration": 1, "commit": commit.digest, "policy": commit.content["policy"]["identity"],
         "by": "ada <ada@example.org>", "reason": f"better {SCRIPT}", "hub_token": "abcdef", "gates": [{"reward": 0.61}],
+        "decision": {
+            "passed": True, "reason": f"all gates pass {SCRIPT}", "findings": [
+                {"gate": "worst_slice", "value": 0.5, "low": 0.25, "high": 0.75, "rule": ">=", "threshold": 0.125,
+                 "passed": True, "note": SCRIPT},
+            ],
+        },
     }  # fmt: skip
     ledger.append("requested", "raft-made", body, time="2026-01-02T03:04:05+00:00")
     ledger.append(

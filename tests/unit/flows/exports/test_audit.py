@@ -119,6 +119,9 @@ def test_it_tells_what_the_records_say(elements: Elements, exported_run: Run) ->
     assert "inside" in text
     assert "ada <ada@example.org>" in text
     assert "grace" in text
+    assert "worst slice" in text
+    assert "0.500 [0.250, 0.750]" in text
+    assert ">= 0.125" in text
     assert "raft-other" not in text
     assert "<i>films</i>" in text
 
