@@ -89,10 +89,10 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
 
 
 def carry_out(
-    chosen: Plan, workspace: Path, tracking_uri: str, ledger: Ledger, *, erase: bool,
+    chosen: Plan, workspace: Path, tracking_uri: str, ledger: Ledger, *, by: str, erase: bool,
     say: Say = lambda line: None,
 ) -> Forgotten:  # fmt: skip
-    """Exclude, withdraw (in the ledger, then in MLflow), and with ``erase`` remove the rows.
+    """Exclude, withdraw (in the ledger, then in MLflow), and with ``erase`` remove the rows. ``by``: who wants it.
 
     Can be repeated after a kill or an outage: what is done is not done twice.
 
@@ -109,15 +109,15 @@ def carry_out(
         )
         done = Forgotten(excluded)
         say("excluded from every later run" if excluded else "excluded already")
-        _withdraw_in_ledger(chosen, ledger, now)
+        _withdraw_in_ledger(chosen, ledger, by, now)
         done.withdrawn = withdraw(chosen.versions, chosen.because, tracking_uri)
         if erase:
             done.erased = _erase(chosen, workspace, say)
-            _erased_in_ledger(chosen, ledger, now)
+            _erased_in_ledger(chosen, ledger, by, now)
     return done
 
 
-def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, now: str) -> None:
+def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
     """An entry for every model that was trained on it, registered or not: none of them may be promoted any more."""
     entries = ledger.entries()
     runs = {run.name: run for run in chosen.runs}
@@ -128,12 +128,12 @@ def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, now: str) -> None:
             continue
         body = {
             "commit": commit.digest, "policy": model.policy, "run": run.name, "iteration": model.iteration,
-            "because": chosen.because,
+            "reason": f"forgotten: {chosen.because}", "by": by,
         }  # fmt: skip
         ledger.append("withdrawn", _model_name(run), body, time=now)
 
 
-def _erased_in_ledger(chosen: Plan, ledger: Ledger, now: str) -> None:
+def _erased_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
     """An entry for every tombstone that the ledger does not know: it orders the erasure that the tombstone says.
 
     Its body names no ``commit`` or ``policy``: losing rows withdraws no model.
@@ -145,7 +145,7 @@ def _erased_in_ledger(chosen: Plan, ledger: Ledger, now: str) -> None:
             if tombstone and chosen.because in tombstone.because and tombstone.digest not in known:
                 body = {
                     "tombstone": tombstone.digest, "erased_from": commit.digest, "run": run.name,
-                    "iteration": commit.iteration, "because": list(tombstone.because),
+                    "iteration": commit.iteration, "reason": f"forgotten: {chosen.because}", "by": by,
                 }  # fmt: skip
                 ledger.append("erased", _model_name(run), body, time=now)
 
@@ -183,7 +183,7 @@ def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[
     seen: set[tuple[Path, str]] = set()
     for run in runs:
         config = run.config.prompts
-        for reference in (config.train, config.held_out):
+        for reference in (config.train, config.held_out, config.promotion, run.config.evaluation.perplexity_text):
             try:
                 path = embedded.resolve(reference) if reference else None
                 if path is None or (path, config.text_column) in seen:

@@ -152,7 +152,7 @@ def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
 
     Commits are searched as bytes: only those that hold the digits are parsed.
     """
-    found: dict[str, list[tuple[Run, int, str]]] = {}
+    found: dict[str, list[tuple[Path, int, str]]] = {}
     for path in run_paths(workspace):
         for place in (path / "base", *sorted(path.glob("iterations/*"))):
             file = place / "commit.json"
@@ -163,7 +163,7 @@ def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
                 for digest, what in _digests(file, place, itself):
                     if digest.startswith(digits):
                         number = BASE if place.name == "base" else int(place.name)
-                        found.setdefault(digest, []).append((read_run(path), number, what))
+                        found.setdefault(digest, []).append((path, number, what))
     if not found:
         return None
     if len(found) > 1:
@@ -172,10 +172,10 @@ def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
             f"{len(found)} digests begin with {digits}", got=", ".join(some[:MOST_PLACES]), do="give more digits"
         )
     ((digest, places),) = found.items()
-    run, number, what = places[0]
+    path, number, what = places[0]
     others = [_place(*place[:2]) for place in places[1:]]
     also = f"; also of {', '.join(others[:MOST_PLACES])}" if others else ""
-    return Origin(run, number, (f"{said}{digest}: {what} of {_place(run, number)}{also}",))
+    return Origin(read_run(path), number, (f"{said}{digest}: {what} of {_place(path, number)}{also}",))
 
 
 def _digests(file: Path, folder: Path, itself: str) -> Iterator[tuple[str, str]]:
@@ -198,5 +198,5 @@ def _digests(file: Path, folder: Path, itself: str) -> Iterator[tuple[str, str]]
         return
 
 
-def _place(run: Run, number: int) -> str:
+def _place(run: Path, number: int) -> str:
     return f"{run.name}@{'base' if number == BASE else number}"

@@ -100,6 +100,7 @@ def forget(
     text: ByText = None,
     source: BySource = None,
     erase: Annotated[bool, typer.Option("--erase", help="Also remove the rows everywhere, for good.")] = False,
+    by: Annotated[str | None, typer.Option(help="Who wants it; none: RAFT_USER, else your login name.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -107,15 +108,16 @@ def forget(
 
     What it touched is listed first; nothing is done before you agree.
     """
+    from flows.commands.promotion import identity
     from flows.forget import carry_out, plan
     from flows.progress import reporter
     from flows.views import forgetting
     from tasks.ledger import open_ledger
 
-    by, value = one_of(prompt=prompt, text=text, source=source)
+    kind, value = one_of(prompt=prompt, text=text, source=source)
     workspace, console = workspace_folder(), standard_output()
     uri = tracking_uri(workspace)
-    chosen = plan(workspace, by, value, uri)
+    chosen = plan(workspace, kind, value, uri)
     if not as_json:
         console.print(forgetting.show_plan(chosen, erase=erase))
     if not yes and (as_json or not sys.stdin.isatty()):
@@ -127,7 +129,8 @@ def forget(
         console.print("nothing was done")
         return
     ledger = open_ledger(ledger_uri(workspace))
-    done = carry_out(chosen, workspace, uri, ledger, erase=erase, say=reporter(quiet=as_json).say)
+    say = reporter(quiet=as_json).say
+    done = carry_out(chosen, workspace, uri, ledger, by=identity(by), erase=erase, say=say)
     if as_json:
         print_json({"plan": forgetting.plan_as_json(chosen), "done": forgetting.forgotten_as_json(done)})
     else:

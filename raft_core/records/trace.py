@@ -139,11 +139,11 @@ def _mark(index: Index, by: By, value: str) -> None:
 
 def _whole_id(index: Index, table: str, column: str, value: str) -> str:
     """The id that begins with ``value``; ``value`` itself where none does, or where it is one."""
-    begins = f"{column} = ? OR (len(?) >= {FEWEST_DIGITS} AND starts_with({column}, ?))"
-    found = [
-        row[0] for row in index.rows(f"SELECT DISTINCT {column} FROM {table} WHERE {begins} LIMIT 3", *[value] * 3)
-    ]
-    if value in found or not found:
+    if len(value) < FEWEST_DIGITS or index.rows(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", value):
+        return value
+    query = f"SELECT DISTINCT {column} FROM {table} WHERE starts_with({column}, ?) LIMIT 3"
+    found = [row[0] for row in index.rows(query, value)]
+    if not found:
         return value
     if len(found) > 1:
         raise InputError(f"several begin with {value!r}", got=", ".join(sorted(found)), do="give more digits")

@@ -291,6 +291,7 @@ def test_forgetting_a_prompt(workspace: Path, raft: Raft) -> None:
     entries = FileLedger(workspace / "ledger.jsonl").entries()
     assert [(e.kind, e.body["iteration"]) for e in entries][:2] == [("withdrawn", 0), ("withdrawn", 1)]
     assert {e.kind for e in entries[2:]} == {"erased"}
+    assert all(e.body["by"] and prompt["prompt_id"] in e.body["reason"] for e in entries)
     again = asked(raft, workspace, "forget", "--prompt", prompt["prompt_id"], "--erase", "-y")["done"]
     assert FileLedger(workspace / "ledger.jsonl").entries() == entries
     assert (again["excluded"], again["erased"]["rows"]) == (False, 0)
