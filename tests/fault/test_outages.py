@@ -133,14 +133,13 @@ def test_a_real_mlflow_server_is_killed_in_the_middle_and_comes_back(
     until(lambda: (iterations / "000" / "tables" / "samples.parquet").exists(), process)
     server.kill()
     until(lambda: (iterations / "001" / "tables" / "samples.parquet").exists(), process)
+    os.kill(process.pid, signal.SIGSTOP)  # the server's start must not lose a race against the run's end
     server.start()
+    os.kill(process.pid, signal.SIGCONT)
     ended = workspace.wait(process)
     assert ended.code == 0, ended.said[-3000:]
     assert in_mlflow(server.uri) == uninterrupted[1]["mlflow"]
     tried("a real MLflow server killed in the middle, back before the end", "one warning; filled in by the run itself")
-
-    later = new_workspace(MLFLOW_TRACKING_URI=server.uri)
-    assert later.digests() == {}
 
 
 @pytest.mark.soak
