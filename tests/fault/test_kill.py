@@ -109,7 +109,7 @@ def test_killed_in_training_and_in_tracking(uninterrupted: Expected, new_workspa
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_at_eight_points(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     kill_often(SEED, 8, new_workspace, uninterrupted, tried)
 
