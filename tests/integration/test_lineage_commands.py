@@ -253,6 +253,9 @@ def test_git_clone_and_dvc_pull_bring_the_checkpoint(workspace: Path, raft: Raft
     assert asked(raft, clone, "verify", "--chain")["ok"]
     with Repo(str(clone)) as repo:
         repo.pull([str(clone / "runs/first/iterations/001/policy.dvc")])
+        shown = repo.metrics.show(targets=[str(clone / "runs/first/iterations/001/report.json")])
+    (metrics,) = shown[""]["data"].values()
+    assert metrics["data"]["reward"] == json.loads((the_run(clone).folder(1) / "report.json").read_bytes())["reward"]
     run = the_run(clone)
     found = asked(raft, clone, "verify")
     assert found["ok"]
