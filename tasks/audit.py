@@ -82,4 +82,4 @@ def _last_looked(log: Path) -> Mapping[str, str]:
 def _remember(log: Path, audit: Audit) -> None:
     entry = {"time": datetime.now(UTC).isoformat(), "commits": audit.rehashed, "problems": audit.problems}
     with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+        file.write("\n" + json.dumps(entry) + "\n")  # begins a line of its own, whatever a kill left

@@ -66,7 +66,8 @@ def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_shards_on_ray_have_the_same_bytes_though_a_worker_dies(one_machine: Path, tmp_path: Path) -> None:
-    process = start(tmp_path / "ray", "execution.shards=ray", "execution.workers=2")
+    patient = {"RAY_raylet_start_wait_time_s": "300"}
+    process = start(tmp_path / "ray", "execution.shards=ray", "execution.workers=2", **patient)
     shards = tmp_path / "ray" / "runs" / "run" / "iterations" / "000" / "work"
     killed = False
     while process.poll() is None and not killed:

@@ -1,0 +1,55 @@
+"""The rotating sweep: every commit's bytes are read in turn, and what was collected is told from what is missing."""
+
+import shutil
+from pathlib import Path
+
+from raft_core.records.collected import write_tombstone
+from raft_core.records.run import Run, read_chain
+from raft_core.records.verification import verify_run
+from tasks.audit import LOG, sweep
+
+
+def workspace_of(run: Run) -> Path:
+    return run.path.parents[1]
+
+
+def test_every_commit_has_its_turn(synthetic_run: Run) -> None:
+    workspace = workspace_of(synthetic_run)
+    sweeps = [sweep(workspace, 0.25) for _ in range(8)]
+    assert all(found.problems == () for found in sweeps)
+    assert [len(found.rehashed) for found in sweeps] == [1] * 8
+    everything = {commit.digest for commit in read_chain(synthetic_run)}
+    assert {digest for found in sweeps[:4] for digest in found.rehashed} == everything
+    assert {digest for found in sweeps[4:] for digest in found.rehashed} == everything
+
+
+def test_a_flipped_byte_is_found_when_its_turn_comes(synthetic_run: Run) -> None:
+    table = synthetic_run.table(1, "samples")
+    data = bytearray(table.read_bytes())
+    data[-1] ^= 1
+    table.chmod(0o644)
+    table.write_bytes(data)
+    found = [sweep(workspace_of(synthetic_run), 0.25) for _ in range(4)]
+    (problem,) = [problem for each in found for problem in each.problems]
+    assert str(table) in problem
+
+
+def test_a_log_that_a_kill_cut_is_read_as_far_as_it_goes(synthetic_run: Run) -> None:
+    log = workspace_of(synthetic_run) / LOG
+    log.write_text('{"time": "2026-01-01", "comm')
+    assert sweep(workspace_of(synthetic_run), 1.0).problems == ()
+    first, second = (sweep(workspace_of(synthetic_run), 0.25).rehashed for _ in range(2))
+    assert first != second
+
+
+def test_what_was_collected_is_not_missing(synthetic_run: Run) -> None:
+    folder, commit = synthetic_run.folder(0), read_chain(synthetic_run)[1]
+    shutil.rmtree(folder / "policy")
+    missing = verify_run(synthetic_run, rehash=False)
+    assert [problem.kind for problem in missing.problems] == ["missing"]
+    write_tombstone(folder, {"policy": commit.outputs["policy"]}, {})
+    found = verify_run(synthetic_run, rehash=False)
+    assert found.ok
+    assert len(found.collected) == 1
+    write_tombstone(folder, {"policy": "0" * 64}, {})
+    assert not verify_run(synthetic_run, rehash=False).ok
