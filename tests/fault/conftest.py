@@ -121,8 +121,8 @@ def mlflow_holds(uri: str) -> dict[str, Any]:
         "points": points, "status": run.info.status, "params": dict(run.data.params),
         "commits": {key: value for key, value in run.data.tags.items() if key.startswith(("raft.", "dvc."))},
         "datasets": sorted(d.dataset.digest for d in run.inputs.dataset_inputs), "files": sorted(files),
-        "version": (version.version, version.tags["raft.commit"]),
-        "candidate": client.get_model_version_by_alias(f"raft-{NAME}", "candidate").version,
+        "version": (int(version.version), version.tags["raft.commit"]),
+        "candidate": int(client.get_model_version_by_alias(f"raft-{NAME}", "candidate").version),
         "models": len(client.search_logged_models([experiment.experiment_id])),
     }  # fmt: skip
 
