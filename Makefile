@@ -42,7 +42,7 @@ test-full: lint
 	@$(PYTEST) -m "not gpu and not soak" $(PYTEST_ARGS)
 
 test-fault: env-test
-	@$(PYTEST) tests/fault --reliability-page docs/reliability.md $(PYTEST_ARGS)
+	@$(PYTEST) tests/fault tests/integration/servers/test_schedule.py --reliability-page docs/reliability.md $(PYTEST_ARGS)
 
 lint: env-test
 	@$(RUN) ruff check .

@@ -1,5 +1,6 @@
 """A random Llama of some 100,000 parameters with a word-level tokenizer: made in place, no download."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,12 @@ from typing import Any
 import pytest
 
 WORDS = [f" w{i}" for i in range(120)]
+
+
+def pytest_configure() -> None:
+    """A background job of a shell ignores Ctrl-C, and so would every process that a test means to interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _tokenizer() -> Any:

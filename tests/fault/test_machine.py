@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -118,7 +119,9 @@ def test_two_runs_in_one_workspace_at_once(new_workspace: Make, uninterrupted: E
         time.sleep(0.05)
     raft = str(Path(sys.executable).with_name("raft"))
     environment = {**os.environ, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path)}
+    os.kill(first.pid, signal.SIGSTOP)  # it must not end before it is asked
     refused = subprocess.run([raft, "resume", "killed"], env=environment, capture_output=True, text=True, check=False)
+    os.kill(first.pid, signal.SIGCONT)
     assert refused.returncode == 2, refused.stderr
     assert "run killed is in use" in refused.stderr
     assert f"held by process {first.pid} on {os.uname().nodename}" in refused.stderr

@@ -146,7 +146,7 @@ def test_a_gate_that_stops_exits_3(tmp_path: Path) -> None:
 
 def test_a_stop_by_validation_is_a_success_for_dvc(tmp_path: Path) -> None:
     told = raft(
-        tmp_path, "align", TINY, "--name", "cut", "--receipt", "align.json", "validation.max_duplicate_share=0", *LIGHT
+        tmp_path, "align", TINY, "--name", "cut", "--receipt", "align.json", "validation.forbidden_pattern=the", *LIGHT
     )
     assert told.returncode == 0, told.stderr
     assert "stopped: validation of the samples table stopped the run" in told.stderr
