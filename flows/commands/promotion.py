@@ -1,6 +1,5 @@
 """``raft promote``, ``approve``, ``reject``, ``rollback``, ``pull``: which model is the champion, and who said so."""
 
-import getpass
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,9 @@ import typer
 from flows import exits
 from flows.commands.shell import (
     AsJson,
+    By,
     Quiet,
+    identity,
     ledger_uri,
     print_json,
     standard_output,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 POLICY_FILE = Path("configs") / "promotion.yaml"
-By = Annotated[str | None, typer.Option(help="Who acts; none: RAFT_USER, else the login name.")]
 Reason = Annotated[str, typer.Option(help="Why; goes into the ledger.")]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="A promotion policy; none: configs/promotion.yaml of the workspace.")
@@ -122,20 +122,6 @@ def pull(
         print_json(manifest)
     else:
         typer.echo(f"{to}: {manifest['model']}, iteration {manifest['iteration']} of run {manifest['run']}, verified")
-
-
-def identity(by: str | None) -> str:
-    """Who acts: ``--by``, else RAFT_USER, else the login name. Raises ConfigError for nobody."""
-    from flows.views.text import harmless
-    from raft_core.errors import ConfigError
-
-    try:
-        name = by or os.environ.get("RAFT_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        name = ""
-    if not (name := harmless(name.strip(), 100)):
-        raise ConfigError("nobody acts", do="say --by NAME, or set RAFT_USER")
-    return name
 
 
 def _words(reason: str) -> str:

@@ -1,5 +1,6 @@
 """What the commands share with the shell: arguments, where they work, how they print. Here the environment is read."""
 
+import getpass
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Its name; none: the latest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+By = Annotated[str | None, typer.Option(help="Who acts; none: RAFT_USER, else the login name.")]
 
 
 def workspace_folder() -> Path:
@@ -29,6 +31,20 @@ def tracking_uri(workspace: Path) -> str:
 def ledger_uri(workspace: Path) -> str:
     """Where the ledger of promotions is kept: RAFT_LEDGER (a file, or postgresql://…), else in the workspace."""
     return os.environ.get("RAFT_LEDGER") or str(workspace / "ledger.jsonl")
+
+
+def identity(by: str | None) -> str:
+    """Who acts: ``--by``, else RAFT_USER, else the login name. Raises ConfigError for nobody."""
+    from flows.views.text import harmless
+    from raft_core.errors import ConfigError
+
+    try:
+        name = by or os.environ.get("RAFT_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        name = ""
+    if not (name := harmless(name.strip(), 100)):
+        raise ConfigError("nobody acts", do="say --by NAME, or set RAFT_USER")
+    return name
 
 
 def standard_output() -> Console:

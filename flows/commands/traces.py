@@ -7,6 +7,8 @@ import typer
 
 from flows.commands.shell import (
     AsJson,
+    By,
+    identity,
     ledger_uri,
     print_json,
     standard_output,
@@ -16,7 +18,7 @@ from flows.commands.shell import (
 from raft_core.errors import InputError
 
 if TYPE_CHECKING:
-    from raft_core.records.trace import By
+    from raft_core.records.trace import By as Kind
 
 app = typer.Typer()
 
@@ -53,7 +55,7 @@ def find(
         standard_output().print(show_trace(traced, most))
 
 
-def one_of(**values: str | None) -> "tuple[By, str]":
+def one_of(**values: str | None) -> "tuple[Kind, str]":
     """The one option that was given. Raises InputError for none or several."""
     given = {name: value for name, value in values.items() if value is not None}
     if len(given) != 1:
@@ -100,7 +102,7 @@ def forget(
     text: ByText = None,
     source: BySource = None,
     erase: Annotated[bool, typer.Option("--erase", help="Also remove the rows everywhere, for good.")] = False,
-    by: Annotated[str | None, typer.Option(help="Who wants it; none: RAFT_USER, else your login name.")] = None,
+    by: By = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +110,6 @@ def forget(
 
     What it touched is listed first; nothing is done before you agree.
     """
-    from flows.commands.promotion import identity
     from flows.forget import carry_out, plan
     from flows.progress import reporter
     from flows.views import forgetting

@@ -105,7 +105,7 @@ def test_long_texts_take_no_longer_than_they_are() -> None:
         "password=" * 20_000,
         "-----BEGIN PRIVATE KEY" * 9000,
     ):
-        redacted_text(text)
+        assert "hunter2hunter2" not in redacted_text(f"{text} password=hunter2hunter2")
 
 
 def test_events_hold_no_secret(tmp_path: Path, small: RaftConfig) -> None:

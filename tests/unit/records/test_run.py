@@ -282,4 +282,4 @@ def test_two_runs_are_held_at_once(fresh_run: Run, tmp_path: Path) -> None:
     other = replace(fresh_run, path=tmp_path / "runs" / "two")
     other.path.mkdir()
     with hold(fresh_run), hold(other):
-        pass
+        assert all("process" in (run.path / "lock").read_text() for run in (fresh_run, other))
