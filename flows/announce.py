@@ -1,4 +1,4 @@
-"""What the rest of the world may want to hear: Prefect events that automations act on (``flows.automations``).
+"""What the rest of the world may want to hear: Prefect events that ``flows.schedules.automations`` act on.
 
 They are our own, and not Prefect's events of a flow run's states, since Prefect's server holds those of a
 scheduled run back for a quarter of an hour: each follows the one before it, and the first was never sent.

@@ -32,9 +32,9 @@ from prefect.settings import get_current_settings
 from prefect.types.entrypoint import EntrypointType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flows.automations import HEARTBEAT_S, healing, keep_automations, notifications, webhook_block
-from flows.overlap import Overlap, limit_name
-from flows.scheduled import (
+from flows.schedules.automations import HEARTBEAT_S, healing, keep_automations, notifications, webhook_block
+from flows.schedules.overlap import Overlap, limit_name
+from flows.schedules.scheduled import (
     RUN_NAME,
     go_on,
     model_name,

@@ -26,7 +26,7 @@ def gc(
     What is registered or promoted stays, and what the rules name. Tables, reports, commits and digests
     always stay: the chain verifies as before.
     """
-    from flows import cleaning
+    from flows.schedules import cleaning
     from flows.views.gc import show_collection
     from raft_core.records.retention import load_retention
 

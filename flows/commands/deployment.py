@@ -36,7 +36,7 @@ def deploy(
     """Put an alignment on a Prefect server's schedule, with audits and retention beside it."""
     from flows import deploy as deploying
     from flows.cli import ENVIRONMENT
-    from flows.scheduled import RUN_NAME
+    from flows.schedules.scheduled import RUN_NAME
 
     asked: dict[str, Any] = {
         "config": str(_below(config, workspace_folder())), "workspace": workspace_folder(),

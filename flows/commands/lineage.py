@@ -34,7 +34,7 @@ def lineage_show(
     """Show the chain from a policy, a registered model, a file or a digest back to the first prompts."""
     from dataclasses import asdict
 
-    from flows.origins import find_origin
+    from flows.lineage.origins import find_origin
     from flows.views.lineage import show_lineage
     from raft_core.records.lineage import lineage
 
@@ -62,8 +62,8 @@ def lineage_verify(
 
     Every problem is named; the exit code is then 4.
     """
+    from flows.lineage.verification import Scope, verify
     from flows.models import find_policy
-    from flows.verification import Scope, verify
     from flows.views.run import run_paths
     from flows.views.verification import show_checked
     from tasks.ledger import open_ledger
@@ -139,8 +139,8 @@ def lineage_reproduce(
     import tempfile
     from dataclasses import asdict
 
+    from flows.lineage.reproduce import reproduce
     from flows.progress import reporter
-    from flows.reproduce import reproduce
     from flows.views.reproduction import show_reproduction
     from flows.views.run import find_run
 

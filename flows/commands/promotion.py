@@ -21,7 +21,7 @@ from flows.commands.shell import (
 )
 
 if TYPE_CHECKING:
-    from flows.promote import Outcome, Place
+    from flows.promotion.promote import Outcome, Place
     from raft_core.promotion import Verdict
     from raft_core.promotion_policy import PromotionPolicy
 
@@ -54,7 +54,7 @@ def promote(
 
     if to != "champion":
         raise ConfigError("no such title", got=to, expected="champion", do="say --to champion, or leave it out")
-    from flows.promote import Question, promote_model
+    from flows.promotion.promote import Question, promote_model
 
     place = _place(quiet=quiet or as_json)
     who, file = identity(by), policy_file(place.workspace, policy)
@@ -65,7 +65,7 @@ def promote(
     agree = _ask if interactive else (lambda verdict: True)
     outcome = promote_model(Question(candidate, who, _words(reason), file, dry_run, agree), place)
     if outcome.status == "requested" and outcome.entry is not None and wait:
-        from flows.approval import wait_for_decision
+        from flows.promotion.approval import wait_for_decision
 
         place.reporter.say(outcome.message)
         outcome = wait_for_decision(outcome.entry, place, wait_s)
@@ -77,7 +77,7 @@ def approve(
     request: Request, by: By = None, reason: Reason = "", policy: PolicyFile = None, as_json: AsJson = False
 ) -> None:
     """Approve a request for promotion: its model becomes the champion."""
-    from flows.approval import approve as agree
+    from flows.promotion.approval import approve as agree
 
     place = _place(quiet=as_json)
     _show(agree(request, identity(by), _words(reason), place, _policy(place, policy)), as_json=as_json)
@@ -86,7 +86,7 @@ def approve(
 @app.command()
 def reject(request: Request, by: By = None, reason: Reason = "", as_json: AsJson = False) -> None:
     """Reject a request for promotion."""
-    from flows.approval import reject as decline
+    from flows.promotion.approval import reject as decline
 
     outcome = decline(request, identity(by), _words(reason), _place(quiet=as_json))
     _show(outcome, as_json=as_json, refused_is_an_error=False)
@@ -102,7 +102,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make an earlier champion the champion again. Deletes nothing."""
-    from flows.rollback import roll_back
+    from flows.promotion.rollback import roll_back
 
     place = _place(quiet=as_json)
     _show(roll_back(model, to, identity(by), _words(reason), place, _policy(place, policy)), as_json=as_json)
@@ -115,7 +115,7 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Write a model as a verified, plain transformers folder."""
-    from flows.pull import pull as bring
+    from flows.promotion.pull import pull as bring
 
     manifest = bring(reference, to, _place(quiet=True))
     if as_json:
@@ -139,7 +139,7 @@ def policy_file(workspace: Path, chosen: Path | None) -> Path | None:
 
 def _place(*, quiet: bool) -> "Place":
     from flows.progress import reporter
-    from flows.promote import Place
+    from flows.promotion.promote import Place
 
     workspace = workspace_folder()
     return Place(workspace, tracking_uri(workspace), ledger_uri(workspace), reporter(quiet=quiet))
@@ -154,7 +154,7 @@ def _policy(place: "Place", chosen: Path | None) -> "PromotionPolicy":
 def _promote_on_server(candidate: str, place: "Place", by: str, reason: str, file: Path | None, wait_s: float) -> None:
     from pydantic import SecretStr
 
-    from flows.promote import promote as flow
+    from flows.promotion.promote import promote as flow
 
     tracking, ledger = SecretStr(place.tracking_uri), SecretStr(place.ledger_uri)
     status = flow(candidate, place.workspace, tracking, ledger, by, reason, file, True, wait_s)

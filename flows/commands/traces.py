@@ -39,8 +39,8 @@ def find(
     as_json: AsJson = False,
 ) -> None:
     """Which models were trained on this? Which samples of it were selected, when, with which rewards?"""
+    from flows.lineage.tracing import join_events
     from flows.progress import reporter
-    from flows.tracing import join_events
     from flows.views.trace import show_trace
     from raft_core.records.index import open_index
     from raft_core.records.trace import find as find_in
@@ -74,7 +74,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Why was this sample selected, or dropped? Its scores, its rivals, the checks, and the rule."""
-    from flows.tracing import iterations_of
+    from flows.lineage.tracing import iterations_of
     from flows.views.explanation import show_explanation
     from flows.views.run import find_run
     from raft_core.records.index import open_index
@@ -110,7 +110,7 @@ def forget(
 
     What it touched is listed first; nothing is done before you agree.
     """
-    from flows.forget import carry_out, plan
+    from flows.lineage.forget import carry_out, plan
     from flows.progress import reporter
     from flows.views import forgetting
     from tasks.ledger import open_ledger

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.forget import Forgotten, Plan
+from flows.lineage.forget import Forgotten, Plan
 from flows.views.text import harmless
 from raft_core.records.run import BASE
 

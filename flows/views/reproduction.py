@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from flows.reproduce import Reproduction
+from flows.lineage.reproduce import Reproduction
 from flows.views.text import harmless
 from raft_core.records.run import BASE
 

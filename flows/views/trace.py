@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.tracing import Traced
+from flows.lineage.tracing import Traced
 from flows.views.text import harmless, number
 from raft_core.records.run import BASE
 from raft_core.records.trace import Model, Use

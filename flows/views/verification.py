@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.verification import Checked, Scope
+from flows.lineage.verification import Checked, Scope
 from flows.views.text import harmless
 from raft_core.records.verification import Problem, Verification
 

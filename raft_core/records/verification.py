@@ -24,7 +24,7 @@ Kind = Literal[
     "registry", "ledger",
 ]  # fmt: skip
 """``returned``: rows that were erased are back. ``pointer``, ``object``, ``registry``, ``ledger``: what DVC,
-MLflow and the ledger hold is not what the commits name (``flows.verification``)."""
+MLflow and the ledger hold is not what the commits name: looked up a floor above."""
 
 _FINAL_TABLES = ("prompts", "samples", "scored", "selected")
 """Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""

@@ -61,7 +61,7 @@ def test_old_evidence_approves_nothing(
     from datetime import UTC, datetime, timedelta
 
     raft("promote", "one@0", "--policy", rules(approvals=1, max_evidence_age_h=2))
-    monkeypatch.setattr("flows.approval.now", lambda: datetime.now(UTC) + timedelta(hours=200))
+    monkeypatch.setattr("flows.promotion.approval.now", lambda: datetime.now(UTC) + timedelta(hours=200))
     code, _, err = raft("approve", "1", "--by", "bob")
     assert (code, "and 2 h are allowed" in err) == (3, True)
     assert kinds(entries) == ["requested"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from flows.promote import Place, Question, promote_model
+from flows.promotion.promote import Place, Question, promote_model
 from raft_core.records.artifacts import digest_of
 from raft_core.records.ledger import Entry, chain_faults, current
 from raft_core.records.run import Run, read_commit, read_run, write_commit

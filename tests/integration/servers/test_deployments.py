@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.announce import STOPPED, announce
 from flows.deploy import apply, plan
-from flows.overlap import limit_name, model_slot
+from flows.schedules.overlap import limit_name, model_slot
 from raft_core.errors import ConfigError, RunBusyError, StepError
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]

@@ -8,7 +8,7 @@ import pytest
 
 from flows.commands.deployment import _below
 from flows.deploy import deployments, plan
-from flows.scheduled import model_name, scheduled_name
+from flows.schedules.scheduled import model_name, scheduled_name
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError
 
@@ -40,7 +40,7 @@ def test_each_schedule_is_a_deployment(workspace: Path) -> None:
     (schedule,) = made["raft-align"].schedules or []
     assert schedule.schedule.model_dump()["cron"] == "0 3 * * *"
     assert made["raft-align"].parameters["config"] == "small.yaml"
-    assert made["raft-align"].entrypoint == "flows.scheduled.scheduled_align"
+    assert made["raft-align"].entrypoint == "flows.schedules.scheduled.scheduled_align"
 
 
 def test_prefects_form_shows_every_parameter_with_its_type(workspace: Path) -> None:

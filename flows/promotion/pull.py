@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from flows.models import find_policy
-from flows.promote import Place, refuse_withdrawn, run_of
-from flows.rollback import find_holder, the_model, weights
+from flows.promotion.promote import Place, refuse_withdrawn, run_of
+from flows.promotion.rollback import find_holder, the_model, weights
 from flows.views.run import view_run
 from raft_core.errors import InputError
 from raft_core.policies.base import backend

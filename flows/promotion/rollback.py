@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flows.promote import Outcome, Place, append, check_standing, run_of, settle
+from flows.promotion.promote import Outcome, Place, append, check_standing, run_of, settle
 from raft_core.errors import ConfigError, GateStop, InputError
 from raft_core.policies.base import backend
 from raft_core.promotion_policy import PromotionPolicy

@@ -58,7 +58,7 @@ class Question:
 
 Status = Literal["promoted", "refused", "requested", "rejected", "rolled_back", "unchanged", "dry_run"]
 EVENTS = {"promoted": PROMOTED, "rolled_back": PROMOTED, "requested": AWAITING}
-"""Acts that automations hear of (``flows.automations``)."""
+"""Acts that automations hear of (``flows.schedules.automations``)."""
 STATUS: Mapping[str, Status] = {"promoted": "promoted", "refused": "refused", "requested": "requested"}
 
 
@@ -129,7 +129,7 @@ def promote(
 
     Raises GateStop if the gates, or a person, refuse.
     """
-    from flows.approval import decide_by_pause
+    from flows.promotion.approval import decide_by_pause
 
     place = Place(workspace, tracking_uri.get_secret_value(), ledger_uri.get_secret_value())
     outcome = promote_model(Question(candidate, by, reason, policy_file), place)

@@ -9,7 +9,7 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
-from flows.promote import Outcome, Place, append, now, run_of, settle
+from flows.promotion.promote import Outcome, Place, append, now, run_of, settle
 from raft_core.promotion_policy import PromotionPolicy, load_policy
 from raft_core.records.ledger import Entry, holder_of
 from raft_core.records.requests import approval_of, check_approval, check_open, decided, find_request

@@ -22,8 +22,8 @@ from pydantic import Field
 
 from flows.announce import AUDIT_FAILED, ENDED, FAILED, FINISHED, STOPPED, announce, send
 from flows.commands.shell import ledger_uri, tracking_uri
-from flows.overlap import Overlap, Superseded, is_superseded, model_slot
 from flows.progress import Reporter
+from flows.schedules.overlap import Overlap, Superseded, is_superseded, model_slot
 from flows.views.run import check_name
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, GateStop, RunBusyError, StepError
@@ -129,7 +129,7 @@ def scheduled_promotion(
         by: who asks, for the ledger
         reason: why, for the ledger
     """
-    from flows.promote import Place, Question, promote_model
+    from flows.promotion.promote import Place, Question, promote_model
 
     folder = Path(workspace)
     with chdir(folder):
@@ -152,7 +152,7 @@ def scheduled_gc(
         policy: a file of rules below the workspace
         remove: false only says what would go
     """
-    from flows.cleaning import gc
+    from flows.schedules.cleaning import gc
     from raft_core.records.retention import load_retention
 
     folder = Path(workspace)

@@ -39,7 +39,7 @@ def reproduce(
     """
     if not read_chain(run):
         raise StepError(f"run {run.name} has no commit: there is nothing to reproduce", do="raft align goes on with it")
-    here = Path(__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
     wanted, notes = _recorded_commit(run)
     current = _git(here, "rev-parse", "HEAD")
     code = here
