@@ -45,14 +45,6 @@ find_python() {
     fail "needs Python 3.11 or later with venv (Debian: apt-get install python3 python3-venv), or name one: make PYTHON=…"
 }
 
-check_compiler() {
-    headers=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-    if command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then
-        if [ -f "$headers/Python.h" ]; then return; fi
-    fi
-    fail "needs a C++ compiler and Python's headers for DeepSpeed (Debian: apt-get install g++ python3-dev)"
-}
-
 # The files that decide what is installed, and the clone that it is installed from.
 fingerprint() {
     { cat pyproject.toml constraints.txt && echo "$PWD"; } | cksum
@@ -78,7 +70,6 @@ create() {
     extra=${1:-}
     if is_current; then return; fi
     find_python
-    check_compiler
     mkdir -p "$(dirname "$venv")"
     if command -v flock >/dev/null; then
         exec 9>"$venv.lock"

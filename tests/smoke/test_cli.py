@@ -25,7 +25,10 @@ LIGHT = ("versioning.enabled=false",)
 def environment(workspace: Path) -> dict[str, str]:
     dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "COLUMNS"}
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
-    return {**kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect")}
+    # CXX=false: nothing here may compile, since a fresh machine may have no compiler.
+    return {
+        **kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect"), "CXX": "false",
+    }  # fmt: skip
 
 
 def raft(workspace: Path, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
@@ -67,7 +70,7 @@ def test_doctor_finds_what_an_alignment_needs(tmp_path: Path) -> None:
     told = raft(tmp_path, "doctor", "--json")
     findings = {finding["name"]: finding["level"] for finding in json.loads(told.stdout)}
     assert told.returncode == 0, told.stdout
-    assert {findings[name] for name in ("python", "environment", "packages", "C++ compiler")} == {"ok"}
+    assert {findings[name] for name in ("python", "environment", "packages")} == {"ok"}
 
 
 @pytest.fixture(scope="module")
