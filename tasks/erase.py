@@ -6,18 +6,19 @@ finishes the work.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raft_core.errors import RaftError
+from raft_core.errors import RaftError, StepError
 from raft_core.records.artifacts import file_digest, write_bytes
 from raft_core.records.erasure import Erased, Tombstone, read_tombstone, write_tombstone
 from raft_core.records.removal import Target, holds, parquet_files, write_without
 from raft_core.records.run import BASE, Commit, Run, read_chain
+from tasks.erase_remote import erase_over_network, listed, naming
 from tasks.objects import Stores, find_stores, objects
-from tasks.version import restore, version
+from tasks.version import restore, version_all
 
 Say = Callable[[str], None]
 MOST_TEXTS = 100
@@ -26,12 +27,16 @@ MOST_TEXTS = 100
 
 @dataclass(slots=True)
 class ErasedRows:
-    """What was done; mutable while it is. ``left``: what could not be reached, and must be seen to by hand."""
+    """What was done; mutable while it is. ``left``: what could not be reached, and must be seen to by hand.
+
+    ``unfinished``: what was out of reach; the same call does it when it is there again.
+    """
 
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     rows: int = 0
     objects: int = 0
     left: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
 
 
 def erase_run(run: Run, target: Target, because: str, workspace: Path, done: ErasedRows, say: Say) -> None:
@@ -41,10 +46,17 @@ def erase_run(run: Run, target: Target, because: str, workspace: Path, done: Era
         if erase_iteration(run, commit, target, because, workspace, done):
             label = "base" if commit.iteration == BASE else commit.iteration
             say(f"erased from {run.name}@{label}")
-            if run.config.versioning.enabled and (run.folder(commit.iteration) / "tables.dvc").exists():
-                told = version(run, commit.iteration, workspace, push=run.config.versioning.push)
-                done.left += [told.warning] if told.warning else []
+    _version_erased(run, chain, workspace, done)
     _erase_unfinished(run, {commit.iteration for commit in chain}, target)
+
+
+def _version_erased(run: Run, chain: Sequence[Commit], workspace: Path, done: ErasedRows) -> None:
+    """Bring what lost rows, by this call or by one that was cut off, into DVC; push what did not arrive yet."""
+    folders = {commit.iteration: run.folder(commit.iteration) for commit in chain}
+    erased = [n for n, f in folders.items() if (f / "tables.dvc").exists() and read_tombstone(f) is not None]
+    if run.config.versioning.enabled and erased:
+        told = version_all(run, erased, workspace, push=run.config.versioning.push)
+        done.unfinished += sorted({one.warning for one in told.values() if one.warning})
 
 
 def erase_iteration(run: Run, commit: Commit, target: Target, because: str, workspace: Path, done: ErasedRows) -> bool:
@@ -80,30 +92,34 @@ def erase_iteration(run: Run, commit: Commit, target: Target, because: str, work
     return True
 
 
-def erase_objects(workspace: Path, target: Target, done: ErasedRows) -> None:
-    """Remove every object of DVC's cache and remote that holds such a row, and the listings that name one."""
+def erase_objects(workspace: Path, target: Target, done: ErasedRows, limit_s: float) -> None:
+    """Remove every object of DVC's cache and remote that holds such a row, and the listings that name one.
+
+    A remote that is no folder of this machine has ``limit_s`` for it.
+    """
     stores: Stores = find_stores(workspace, remote=True)
-    done.left += stores.unseen
     for store in (stores.cache, stores.remote):
-        if store is None or not store.is_dir():
-            continue
-        gone: set[str] = set()
-        every = objects(store)
-        for path in every:
-            if not path.name.endswith(".dir") and holds(path, target):
+        if store is not None and store.is_dir():
+            every = objects(store)
+            listings = {path: listed(path.read_bytes()) for path in every if path.suffix == ".dir"}
+            gone = {path: _oid(path) for path in every if path not in listings and holds(path, target)}
+            # the listings first: a kill in between leaves rows, which the next call finds, and no listing of lost files
+            for path in (*naming(listings, gone.values()), *gone):
                 path.unlink()
-                gone.add(path.parent.name + path.name)
-        for path in every:
-            if gone and path.name.endswith(".dir") and not gone.isdisjoint(_listed(path)):
-                path.unlink()
-        done.objects += len(gone)
-
-
-def _listed(listing: Path) -> Iterable[str]:
+            done.objects += len(gone)
+    if stores.network is None:
+        done.left += stores.unseen
+        return
     try:
-        return [str(entry["md5"]) for entry in json.loads(listing.read_bytes())]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        num_gone, damaged = erase_over_network(workspace, target, limit_s)
+        done.objects += num_gone
+        done.left += [f"{path}: a damaged table in the remote, which nobody can read; remove it" for path in damaged]
+    except StepError as error:
+        done.unfinished.append(f"the remote {stores.network} may hold its rows yet: {error}")
+
+
+def _oid(path: Path) -> str:
+    return path.parent.name + path.name
 
 
 def _erase_unfinished(run: Run, committed: set[int], target: Target) -> None:

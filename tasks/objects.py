@@ -24,11 +24,15 @@ _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Folders of objects by md5. ``remote``: of the default remote, where it is a folder; ``unseen``: why not."""
+    """Folders of objects by md5. ``remote``: of the default remote, where it is a folder; ``unseen``: why not.
+
+    ``network``: the address of a remote that is no folder of this machine.
+    """
 
     cache: Path | None = None
     remote: Path | None = None
     unseen: tuple[str, ...] = ()
+    network: str | None = None
 
 
 def find_stores(workspace: Path, *, remote: bool) -> Stores:
@@ -41,9 +45,13 @@ def find_stores(workspace: Path, *, remote: bool) -> Stores:
             cache = Path(repo.cache.local.path)
             if not remote:
                 return Stores(cache)
-            store = repo.cloud.get_remote_odb()
+            try:
+                store = repo.cloud.get_remote_odb(command="raft")
+            except DvcException as error:
+                return Stores(cache, unseen=(f"the remote: {str(error).splitlines()[0]}",))
             if store.fs.protocol != "local":
-                return Stores(cache, unseen=(f"the remote {store.path}: it is no folder of this machine",))
+                address = store.fs.unstrip_protocol(store.path)
+                return Stores(cache, None, (f"the remote {address}: it is no folder of this machine",), address)
             there = Path(store.path)
             told = () if there.is_dir() else (f"the remote {there}: it is not there",)
             return Stores(cache, there if there.is_dir() else None, told)

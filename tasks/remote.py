@@ -46,22 +46,31 @@ def transfer(repo: Any, way: Literal["push", "pull"], pointers: Sequence[Path], 
     if not _over_network(repo):
         repo.push(targets=targets) if way == "push" else repo.pull(targets)
         return
-    command = [sys.executable, "-m", "tasks.remote", str(os.getpid()), "--wait-for-lock", way, "--quiet", *targets]
+    in_child("tasks.remote", ["--wait-for-lock", way, "--quiet", *targets], Path(repo.root_dir), limit_s)
+
+
+def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float, stdin: str = "") -> str:
+    """What ``python -m module OUR_PID arguments…`` prints, run in ``folder``; it dies with us, or after ``limit_s``.
+
+    Raises StepError if it fails, with the first line that it said, or does not finish.
+    """
+    command = [sys.executable, "-m", module, str(os.getpid()), *arguments]
     child = subprocess.Popen(
-        command, cwd=repo.root_dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        _, said = child.communicate(timeout=limit_s)
+        answer, said = child.communicate(stdin, timeout=limit_s)
     except subprocess.TimeoutExpired:
-        raise StepError(f"the remote did not finish within {limit_s:.0f} s", got=_remote(repo).get("url")) from None
+        raise StepError(f"the remote did not finish within {limit_s:.0f} s") from None
     finally:
         if child.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
     if child.returncode:
-        raise StepError(said.strip().splitlines()[0] if said.strip() else f"dvc {way} exited {child.returncode}")
+        raise StepError(said.strip().splitlines()[0] if said.strip() else f"{module} exited {child.returncode}")
+    return answer
 
 
 def told(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows import exits
 from flows.commands.shell import (
     AsJson,
     By,
@@ -108,7 +109,8 @@ def forget(
 ) -> None:
     """A prompt or a source must go: exclude it from later runs and withdraw the models that were trained on it.
 
-    What it touched is listed first; nothing is done before you agree.
+    What it touched is listed first; nothing is done before you agree. Exit code 4 if DVC's remote was out of reach:
+    the same command finishes the erasure.
     """
     from flows.lineage.forget import carry_out, plan
     from flows.progress import reporter
@@ -136,3 +138,5 @@ def forget(
         print_json({"plan": forgetting.plan_as_json(chosen), "done": forgetting.forgotten_as_json(done)})
     else:
         console.print(forgetting.show_forgotten(done))
+    if done.erased is not None and done.erased.unfinished:
+        raise typer.Exit(exits.FAILED_STEP)

@@ -1,28 +1,29 @@
 """A prompt, a text or a source must go: what it touched, the exclusion, the withdrawn models, and the erasure."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.views.run import run_paths
 from raft_core import embedded
-from raft_core.errors import InputError, RaftError
+from raft_core.errors import InputError, IntegrityError, RaftError
 from raft_core.prompts import load_prompts
-from raft_core.records.erasure import read_tombstone
-from raft_core.records.exclusions import Exclusions, add_exclusion
+from raft_core.records.erasure import TOMBSTONE, read_tombstone
+from raft_core.records.exclusions import Exclusions, add_exclusion, read_exclusions
 from raft_core.records.index import drop_index, open_index
 from raft_core.records.ledger import Ledger, withdrawal
 from raft_core.records.removal import Target, holds, matching_prompts, parquet_files
 from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
-from raft_core.records.trace import By, Model, Touched, find
+from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find
 from raft_core.types import Prompt
 from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
 from tasks.registered import Version
 from tasks.withdraw import Withdrawn, registered_from, withdraw
 
 Say = Callable[[str], None]
+ERASE_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
     with open_index(workspace / "runs") as index:
         trace = find(index, by, value)
     if by == "prompt":
-        whole = next(iter(trace.prompts), value)
+        whole = next(iter(trace.prompts), _excluded_id(workspace, value))
         target = Target(frozenset([whole]))
     else:
         target = Target(frozenset(), frozenset([value] if by == "source" else []), value if by == "text" else None)
@@ -78,10 +79,10 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
             do="raft lineage find --text names prompts",
         )  # fmt: skip
     names = {t.run for t in trace.iterations} | {m.run for m in trace.models}
-    touched = tuple(run for run in runs if run.name in names or _holds(run, target))
+    label = "a text" if by == "text" else f"{by} {value}" if by == "source" else f"prompt {next(iter(target.prompts))}"
+    touched = tuple(run for run in runs if run.name in names or _holds(run, target) or _begun(run, label))
     wanted = {(model.run, model.iteration) for model in trace.models}
     commits = {c.digest for run in touched for c in read_chain(run) if (run.name, c.iteration) in wanted}
-    label = "a text" if by == "text" else f"{by} {value}" if by == "source" else f"prompt {next(iter(target.prompts))}"
     return Plan(
         label, target, prompts, tuple(sorted(files)), trace.iterations, trace.models,
         tuple(registered_from(commits, tracking_uri)), touched, trace.unseen,
@@ -160,11 +161,28 @@ def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
     for run in chosen.runs:
         erase_run(run, chosen.target, chosen.because, workspace, done, say)
         erase_messages(run, [*chosen.prompts.values(), *([chosen.target.text] if chosen.target.text else [])])
-    erase_objects(workspace, chosen.target, done)
+    limit_s = max((run.config.versioning.push_limit_s for run in chosen.runs), default=ERASE_LIMIT_S)
+    erase_objects(workspace, chosen.target, done, limit_s)
     erase_steps(workspace / "runs", done.tombstones.values())
     done.left += [f"{path}: your prompt file still holds it" for path in chosen.files]
     done.left += [f"the tables of {name} were not seen" for name in chosen.unseen]
     return done
+
+
+def _excluded_id(workspace: Path, value: str) -> str:
+    """The prompt that begins with ``value`` and was forgotten before, so that the same call can finish the work."""
+    found = [known for known in read_exclusions(workspace).prompts if known.startswith(value)]
+    return found[0] if len(found) == 1 and len(value) >= FEWEST_DIGITS else value
+
+
+def _begun(run: Run, because: str) -> bool:
+    """Whether rows of ``run`` were erased for the same reason before, by a call that may have been cut off."""
+    for path in (run.path / "base" / TOMBSTONE, *run.path.glob(f"iterations/*/{TOMBSTONE}")):
+        with suppress(IntegrityError):  # an edited one is for verify to tell
+            tombstone = read_tombstone(path.parent)
+            if tombstone is not None and because in tombstone.because:
+                return True
+    return False
 
 
 def _prompt_tables(run: Run) -> Iterator[Path]:

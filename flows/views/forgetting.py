@@ -57,6 +57,9 @@ def show_forgotten(done: Forgotten) -> RenderableType:
             "raft lineage verify says where", style="green"))  # fmt: skip
         lines.append(Text("commit erased.json, tables.dvc and exclusions.jsonl to git"))
         lines += [Text.assemble(("! left to you: ", "yellow"), harmless(line)) for line in erased.left]
+        lines += [Text.assemble(("! not finished: ", "red"), harmless(line)) for line in erased.unfinished]
+        if erased.unfinished:
+            lines.append(Text("give the same command again when the remote is there: it finishes this", style="red"))
     return Group(*lines)
 
 
@@ -80,7 +83,7 @@ def forgotten_as_json(done: Forgotten) -> dict[str, Any]:
             {"name": w.version.name, "version": w.version.version, "aliases": list(w.aliases)} for w in done.withdrawn
         ],
         "erased": None if erased is None else {
-            "rows": erased.rows, "objects": erased.objects, "left": erased.left,
+            "rows": erased.rows, "objects": erased.objects, "left": erased.left, "unfinished": erased.unfinished,
             "tombstones": {name: tombstone.digest for name, tombstone in erased.tombstones.items()},
         },
     }  # fmt: skip

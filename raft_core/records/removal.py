@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,14 +56,18 @@ def matching_prompts(path: Path, target: Target) -> dict[str, str]:
 def holds(path: Path, target: Target) -> bool:
     """Whether a Parquet file of whatever name has a row that must go; False for what is no table of ours."""
     try:
-        names = set(pq.read_schema(path).names)
-        wanted = [name for name in ("prompt_id", "source", *TEXTS) if name in names]
-        if not wanted:
-            return False
-        table = pq.read_table(path, columns=wanted, memory_map=True)
+        with pa.memory_map(str(path)) as file:
+            return stream_holds(file, target)
     except (pa.ArrowException, OSError, ValueError):
         return False
-    return bool(pc.any(rows_to_erase(table, target)).as_py())
+
+
+def stream_holds(file: Any, target: Target) -> bool:
+    """``holds`` of an open Parquet file, wherever it lies. Raises ArrowException if it is none, OSError."""
+    parquet = pq.ParquetFile(file)
+    names = set(parquet.schema_arrow.names)
+    wanted = [name for name in ("prompt_id", "source", *TEXTS) if name in names]
+    return bool(wanted and pc.any(rows_to_erase(parquet.read(columns=wanted), target)).as_py())
 
 
 def write_without(path: Path, target: Target, out: Path) -> int:
