@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from raft_core.evaluation import statistics
-from raft_core.evaluation.statistics import NOTHING, Interval, bootstrap_mean, paired_gain
+from raft_core.evaluation.statistics import NOTHING, Interval, bootstrap_mean, bootstrap_ratio, paired_gain, wilson
 
 PLAN = {"resamples": 2000, "confidence": 0.95, "seed": 7}
 
@@ -84,3 +84,35 @@ def test_paired_gain_is_sharper_than_two_intervals() -> None:
     assert gain.low == pytest.approx(0.1)
     assert gain.high == pytest.approx(0.1)
     assert paired_gain({"a": 1.0}, {"b": 1.0}, **PLAN) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("passed", "low", "high"),
+    [(0, 0.0, 0.2775), (5, 0.2366, 0.7634), (10, 0.7225, 1.0)],  # Wilson's interval of 10 trials, by hand
+)
+def test_wilson(passed: int, low: float, high: float) -> None:
+    found = wilson(passed, 10, confidence=0.95)
+    assert found.mean == passed / 10
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_of_nothing_is_nothing() -> None:
+    assert wilson(0, 0, confidence=0.95) == NOTHING
+
+
+def test_a_ratio_weighs_by_its_denominators() -> None:
+    found = bootstrap_ratio([1.0, 30.0], [1.0, 10.0], resamples=500, confidence=0.95, seed=1)
+    assert found.mean == pytest.approx(31 / 11)  # the mean of the ratios would be 2
+    assert found.low is not None
+    assert found.high is not None
+    assert 1.0 <= found.low < found.mean < found.high <= 3.0  # of one text alone: 1 and 3
+
+
+def test_a_ratio_of_pairs_in_one_proportion_has_no_spread() -> None:
+    found = bootstrap_ratio([2.0, 4.0, 10.0], [1.0, 2.0, 5.0], resamples=200, confidence=0.95, seed=3)
+    assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_a_ratio_of_one_text_has_no_interval() -> None:
+    assert bootstrap_ratio([3.0], [2.0], resamples=10, confidence=0.95, seed=0) == Interval(1.5, None, None)
+    assert bootstrap_ratio([], [], resamples=10, confidence=0.95, seed=0) == NOTHING

@@ -1,0 +1,104 @@
+"""Requests for promotion: found by number or digest, open until decided, and approved by whom the policy allows."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from raft_core.errors import GateStop, InputError
+from raft_core.records.ledger import Entry, FileLedger, Kind
+from raft_core.records.requests import approval_of, check_approval, decided, find_request, open_requests
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> FileLedger:
+    return FileLedger(tmp_path / "ledger.jsonl")
+
+
+def about(letter: str) -> dict[str, object]:
+    return {"commit": letter * 64, "policy": letter * 32, "run": f"run-{letter}", "iteration": 3}
+
+
+def ask(ledger: FileLedger, letter: str = "a", champion: str | None = None, by_requester: bool = False) -> Entry:
+    body = {
+        **about(letter), "requested_by": "Ada", "requester_may_approve": by_requester,
+        "champion": champion * 64 if champion else None, "max_evidence_age_h": 24,
+        "evidence": {"time": NOON.isoformat()},
+    }  # fmt: skip
+    return ledger.append("requested", "m", body, time=NOON.isoformat())
+
+
+def act(ledger: FileLedger, kind: Kind, letter: str, request: Entry | None = None) -> Entry:
+    link = {"request": request.digest} if request else {}
+    return ledger.append(kind, "m", {**about(letter), **link}, time=NOON.isoformat())
+
+
+def test_a_request_is_found_by_its_number_or_its_first_digits(ledger: FileLedger) -> None:
+    first, second = ask(ledger), ask(ledger, "b")
+    assert find_request(ledger.entries(), "1") == first
+    assert find_request(ledger.entries(), second.digest[:6]) == second
+
+
+@pytest.mark.parametrize("text", ["3", "9", "", "00000"])
+def test_what_is_no_request_is_refused_and_the_open_ones_are_named(ledger: FileLedger, text: str) -> None:
+    ask(ledger), ask(ledger, "b"), act(ledger, "refused", "c")
+    with pytest.raises(InputError, match=f"no request '{text}'") as error:
+        find_request(ledger.entries(), text)
+    assert "open: 1, 2" in str(error.value)
+
+
+def test_digits_too_few_to_name_one_name_none(ledger: FileLedger) -> None:
+    request = ask(ledger)
+    with pytest.raises(InputError, match="no request"):
+        find_request(ledger.entries(), request.digest[:5] if not request.digest[:5].isdigit() else "x" * 5)
+
+
+@pytest.mark.parametrize("kind", ["promoted", "rejected"])
+def test_a_request_is_open_until_it_is_decided(ledger: FileLedger, kind: Kind) -> None:
+    request, other = ask(ledger), ask(ledger, "b")
+    approval = act(ledger, "approved", "a", request)
+    assert open_requests(ledger.entries()) == [request, other]
+    assert approval_of(ledger.entries(), request) == approval
+    end = act(ledger, kind, "a", request)
+    assert decided(ledger.entries(), request) == end
+    assert open_requests(ledger.entries()) == [other]
+    assert approval_of(ledger.entries(), other) is None
+    with pytest.raises(GateStop, match=f"request 1 was {kind} by entry 4"):
+        check_approval(ledger.entries(), request, "Grace", NOON)
+
+
+def test_someone_else_may_approve(ledger: FileLedger) -> None:
+    request = ask(ledger)
+    check_approval(ledger.entries(), request, "Grace", NOON)
+    for name in ("Ada", " ada", "ADA "):
+        with pytest.raises(GateStop, match="wants someone else"):
+            check_approval(ledger.entries(), request, name, NOON)
+
+
+def test_the_requester_may_approve_where_the_policy_says_so(ledger: FileLedger) -> None:
+    check_approval(ledger.entries(), ask(ledger, by_requester=True), "Ada", NOON)
+
+
+def test_a_withdrawn_model_cannot_be_approved(ledger: FileLedger) -> None:
+    request = ask(ledger)
+    act(ledger, "withdrawn", "a")
+    with pytest.raises(GateStop, match="was withdrawn by entry 2"):
+        check_approval(ledger.entries(), request, "Grace", NOON)
+
+
+def test_an_approval_is_against_the_champion_that_the_evidence_saw(ledger: FileLedger) -> None:
+    act(ledger, "promoted", "c")
+    request = ask(ledger, champion="c")
+    check_approval(ledger.entries(), request, "Grace", NOON)
+    act(ledger, "promoted", "d")
+    with pytest.raises(GateStop, match="the champion changed since: it is run-d@3"):
+        check_approval(ledger.entries(), request, "Grace", NOON)
+
+
+def test_evidence_grows_too_old(ledger: FileLedger) -> None:
+    request = ask(ledger)
+    check_approval(ledger.entries(), request, "Grace", NOON + timedelta(hours=24))
+    with pytest.raises(GateStop, match=r"its evidence is 24\.5 h old, and 24 h are allowed"):
+        check_approval(ledger.entries(), request, "Grace", NOON + timedelta(hours=24.5))
