@@ -3,7 +3,6 @@
 Heavy libraries are imported inside the commands that need them.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -23,21 +22,7 @@ from flows.commands import (
     runs,
     synchronisation,
 )
-
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "GX_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Set unless the user set them: no library calls home, and none talks over the progress bars."""
+from flows.environment import set_defaults
 
 app = typer.Typer(
     help="RAFT: sample, score, validate, select, fine-tune, evaluate, repeat.",
@@ -65,7 +50,6 @@ def _options(
 
 def main() -> None:
     """Entry point of the ``raft`` command."""
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+    set_defaults()
     exits.end_on_sigterm()
     sys.exit(exits.run_command(app, sys.argv[1:]))

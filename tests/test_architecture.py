@@ -16,7 +16,16 @@ LAUNCH = ("raft_core/launch.py", "raft_core/forkserver.py")
 """Both ends of the pipe to the training child: they set its environment, and pickle only over that pipe."""
 SERVER = "flows/prefect_server.py"
 """Sets the environment of Prefect's temporary server."""
-READS_ENVIRONMENT = ("flows/cli.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", SERVER, *LAUNCH)
+READS_ENVIRONMENT = (
+    "flows/environment.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", SERVER, *LAUNCH,
+)  # fmt: skip
+    "flows/environment.py",
+    "flows/commands/",
+    "raft_core/embedded/",
+    "raft_core/experts/",
+    SERVER,
+    *LAUNCH,
+)
 HEAVY = {
     "accelerate", "datasets", "deepspeed", "diffusers", "dvc", "great_expectations", "mlflow", "pandas", "peft",
     "prefect", "scipy", "sklearn", "torch", "transformers",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import exits
-from flows.commands.shell import AsJson, ConfigFile, Overrides, Quiet, show_end, tracking_uri, workspace_folder
+from flows.commands.shell import AsJson, ConfigFile, Overrides, Quiet, show_end
+from flows.environment import tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
     from flows.align import AlignResult

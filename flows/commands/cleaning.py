@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.shell import AsJson, ledger_uri, print_json, standard_output, tracking_uri, workspace_folder
+from flows.commands.shell import AsJson, print_json, standard_output
+from flows.environment import ledger_uri, tracking_uri, workspace_folder
 
 app = typer.Typer()
 

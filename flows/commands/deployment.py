@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.shell import ConfigFile, Overrides, workspace_folder
+from flows.commands.shell import ConfigFile, Overrides
+from flows.environment import DEFAULTS, workspace_folder
 
 app = typer.Typer()
 
@@ -35,7 +36,6 @@ def deploy(
 ) -> None:
     """Put an alignment on a Prefect server's schedule, with audits and retention beside it."""
     from flows import deploy as deploying
-    from flows.cli import ENVIRONMENT
     from flows.schedules.scheduled import RUN_NAME
 
     asked: dict[str, Any] = {
@@ -47,9 +47,9 @@ def deploy(
     }  # fmt: skip
     checked = deploying.plan(**asked)
     if serve:
-        deploying.serve(checked, ENVIRONMENT)
+        deploying.serve(checked, DEFAULTS)
         return
-    for name in deploying.apply(checked, ENVIRONMENT):
+    for name in deploying.apply(checked, DEFAULTS):
         typer.echo(f"deployed {name}")
     typer.echo(
         f"work it off: prefect worker start --pool {pool}" if pool else "work it off: the same command with --serve"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.shell import ledger_uri, tracking_uri, workspace_folder
+from flows.environment import ledger_uri, tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
     from flows.exports.dossier import Dossier

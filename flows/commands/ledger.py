@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.shell import AsJson, ledger_uri, print_json, standard_output, workspace_folder
+from flows.commands.shell import AsJson, print_json, standard_output
+from flows.environment import ledger_uri, workspace_folder
 
 app = typer.Typer(help="The ledger of promotions.", invoke_without_command=True)
 

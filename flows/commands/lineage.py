@@ -8,15 +8,8 @@ import typer
 
 from flows import exits
 from flows.commands import traces
-from flows.commands.shell import (
-    AsJson,
-    RunName,
-    ledger_uri,
-    print_json,
-    standard_output,
-    tracking_uri,
-    workspace_folder,
-)
+from flows.commands.shell import AsJson, RunName, print_json, standard_output
+from flows.environment import ledger_uri, tracking_uri, workspace_folder
 from flows.views.text import harmless
 from raft_core.errors import InputError
 

@@ -5,7 +5,8 @@ import os
 import typer
 
 from flows import exits
-from flows.commands.shell import AsJson, print_json, standard_output, tracking_uri, workspace_folder
+from flows.commands.shell import AsJson, print_json, standard_output
+from flows.environment import tracking_uri, workspace_folder
 
 app = typer.Typer()
 

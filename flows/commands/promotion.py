@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import exits
-from flows.commands.shell import (
-    AsJson,
-    By,
-    Quiet,
-    identity,
-    ledger_uri,
-    print_json,
-    standard_output,
-    tracking_uri,
-    workspace_folder,
-)
+from flows.commands.shell import AsJson, By, Quiet, print_json, standard_output
+from flows.environment import identity, ledger_uri, tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
     from flows.promotion.promote import Outcome, Place

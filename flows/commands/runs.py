@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.shell import AsJson, RunName, print_json, standard_output, tracking_uri, workspace_folder
+from flows.commands.shell import AsJson, RunName, print_json, standard_output
+from flows.environment import tracking_uri, workspace_folder
 
 app = typer.Typer()
 

@@ -1,6 +1,5 @@
-"""What the commands share with the shell: arguments, where they work, how they print. Here the environment is read."""
+"""What the commands share: arguments, and how they print."""
 
-import getpass
 import json
 import os
 import sys
@@ -10,41 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from flows.environment import tracking_uri
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="sampling.top_p=0.9")]
 RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Its name; none: the latest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 By = Annotated[str | None, typer.Option(help="Who acts; none: RAFT_USER, else the login name.")]
-
-
-def workspace_folder() -> Path:
-    """Where runs/, mlflow.db and .dvc lie: RAFT_WORKSPACE, else the current directory."""
-    return Path(os.environ.get("RAFT_WORKSPACE") or ".").expanduser().absolute()
-
-
-def tracking_uri(workspace: Path) -> str:
-    """MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
-
-
-def ledger_uri(workspace: Path) -> str:
-    """Where the ledger of promotions is kept: RAFT_LEDGER (a file, or postgresql://…), else in the workspace."""
-    return os.environ.get("RAFT_LEDGER") or str(workspace / "ledger.jsonl")
-
-
-def identity(by: str | None) -> str:
-    """Who acts: ``--by``, else RAFT_USER, else the login name. Raises ConfigError for nobody."""
-    from flows.views.text import harmless
-    from raft_core.errors import ConfigError
-
-    try:
-        name = by or os.environ.get("RAFT_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        name = ""
-    if not (name := harmless(name.strip(), 100)):
-        raise ConfigError("nobody acts", do="say --by NAME, or set RAFT_USER")
-    return name
 
 
 def standard_output() -> Console:

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from flows import exits
-from flows.commands.shell import Quiet, ledger_uri, tracking_uri, workspace_folder
+from flows.commands.shell import Quiet
+from flows.environment import ledger_uri, tracking_uri, workspace_folder
 
 app = typer.Typer()
 

@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import exits
-from flows.commands.shell import (
-    AsJson,
-    By,
-    identity,
-    ledger_uri,
-    print_json,
-    standard_output,
-    tracking_uri,
-    workspace_folder,
-)
+from flows.commands.shell import AsJson, By, print_json, standard_output
+from flows.environment import identity, ledger_uri, tracking_uri, workspace_folder
 from raft_core.errors import InputError
 
 if TYPE_CHECKING:

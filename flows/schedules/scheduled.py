@@ -21,7 +21,7 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed
 from pydantic import Field
 
 from flows.announce import AUDIT_FAILED, ENDED, FAILED, FINISHED, STOPPED, announce, send
-from flows.commands.shell import ledger_uri, tracking_uri
+from flows.environment import ledger_uri, tracking_uri
 from flows.progress import Reporter
 from flows.schedules.overlap import Overlap, Superseded, is_superseded, model_slot
 from flows.views.run import check_name

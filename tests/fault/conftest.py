@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from flows.cli import ENVIRONMENT
+from flows.environment import DEFAULTS
 from raft_core.records.artifacts import file_digest
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -201,7 +201,7 @@ class PrefectServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        environment = {**os.environ, **ENVIRONMENT, "PREFECT_HOME": str(self.home)}
+        environment = {**os.environ, **DEFAULTS, "PREFECT_HOME": str(self.home)}
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -112,12 +112,12 @@ def pretend_other_numerics() -> None:
 
 def main() -> None:
     workspace, config_path, name, *points = sys.argv[1:]
-    from flows.cli import ENVIRONMENT
+    from flows.environment import DEFAULTS
 
-    for variable, value in ENVIRONMENT.items():
+    for variable, value in DEFAULTS.items():
         os.environ.setdefault(variable, value)
     from flows.align import align_run
-    from flows.commands.shell import tracking_uri
+    from flows.environment import tracking_uri
     from raft_core import embedded
     from raft_core.loading import load_config
 

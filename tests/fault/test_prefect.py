@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from flows import align as loop
-from flows.cli import ENVIRONMENT
+from flows.environment import DEFAULTS
 from raft_core import embedded, launch
 from raft_core.loading import load_config
 from raft_core.records.run import hold, open_run, read_events, read_run
@@ -48,7 +48,7 @@ def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
 ) -> None:
     """In this process, since the fault must pass: the first select fails, and the flow is tried again."""
     workspace = new_workspace()
-    for name, value in {**ENVIRONMENT, **workspace.environment}.items():
+    for name, value in {**DEFAULTS, **workspace.environment}.items():
         monkeypatch.setenv(name, value)
     config = load_config(workspace.config)
     for world in embedded.worlds_of(config):

@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.align import AlignResult, align_run
-from flows.cli import ENVIRONMENT
+from flows.environment import DEFAULTS
 from raft_core import embedded
 from raft_core.loading import load_config
 from raft_core.records.run import read_chain, read_events, read_run
@@ -84,7 +84,7 @@ def prefect_server(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, **ENVIRONMENT, "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {**os.environ, **DEFAULTS, "PREFECT_HOME": str(tmp_path / "prefect")}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from flows.cli import ENVIRONMENT
+from flows.environment import DEFAULTS
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -48,7 +48,7 @@ def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     """A process with a session of its own: whatever it starts ends with it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, env={**os.environ, **ENVIRONMENT, **environment}, stdout=output, stderr=output,
+            command, env={**os.environ, **DEFAULTS, **environment}, stdout=output, stderr=output,
             stdin=subprocess.DEVNULL, start_new_session=True, cwd=log.parent,
         )  # fmt: skip
     try:

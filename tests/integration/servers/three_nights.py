@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-from flows.cli import ENVIRONMENT
+from flows.environment import DEFAULTS
 from raft_core.records.run import Commit, Run, read_chain, read_events, read_run, verify_outputs
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
@@ -54,7 +54,7 @@ def free_port() -> int:
 def start(folder: Path, name: str, api: str, *command: str) -> subprocess.Popen[bytes]:
     """A program of this environment, in a session of its own, so that a kill reaches all that it started."""
     environment = {
-        **os.environ, **ENVIRONMENT, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": api,
+        **os.environ, **DEFAULTS, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": api,
         "RAFT_WORKSPACE": str(folder / "work"), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",

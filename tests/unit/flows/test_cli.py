@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import cli, exits
+from flows import cli, environment, exits
 from flows.reference import reference
 from raft_core import errors
 from raft_core.config import RaftConfig
@@ -391,7 +391,7 @@ def test_no_heavy_library_is_imported_with_the_command_line() -> None:
 def test_defaults_of_the_environment_give_way_to_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["raft", "--help"])
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    for key in cli.ENVIRONMENT.keys() - {"HF_HUB_OFFLINE"}:
+    for key in environment.DEFAULTS.keys() - {"HF_HUB_OFFLINE"}:
         monkeypatch.setenv(key, "before")
         monkeypatch.delenv(key)
     with pytest.raises(SystemExit) as leave:

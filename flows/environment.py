@@ -1,0 +1,55 @@
+"""What is read from the environment, and what is set there for the libraries that read it."""
+
+import getpass
+import os
+from pathlib import Path
+
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Set unless the user set them: no library calls home, and none talks over the progress bars."""
+
+
+def set_defaults() -> None:
+    """Before any of those libraries is imported."""
+    for key, value in DEFAULTS.items():
+        os.environ.setdefault(key, value)
+
+
+def workspace_folder() -> Path:
+    """Where runs/, mlflow.db and .dvc lie: RAFT_WORKSPACE, else the current directory."""
+    return Path(os.environ.get("RAFT_WORKSPACE") or ".").expanduser().absolute()
+
+
+def tracking_uri(workspace: Path) -> str:
+    """MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
+
+
+def ledger_uri(workspace: Path) -> str:
+    """Where the ledger of promotions is kept: RAFT_LEDGER (a file, or postgresql://…), else in the workspace."""
+    return os.environ.get("RAFT_LEDGER") or str(workspace / "ledger.jsonl")
+
+
+def identity(by: str | None) -> str:
+    """Who acts: ``--by``, else RAFT_USER, else the login name. Raises ConfigError for nobody."""
+    from flows.views.text import harmless
+    from raft_core.errors import ConfigError
+
+    try:
+        name = by or os.environ.get("RAFT_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        name = ""
+    if not (name := harmless(name.strip(), 100)):
+        raise ConfigError("nobody acts", do="say --by NAME, or set RAFT_USER")
+    return name
