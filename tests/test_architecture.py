@@ -19,13 +19,6 @@ SERVER = "flows/prefect_server.py"
 READS_ENVIRONMENT = (
     "flows/environment.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", SERVER, *LAUNCH,
 )  # fmt: skip
-    "flows/environment.py",
-    "flows/commands/",
-    "raft_core/embedded/",
-    "raft_core/experts/",
-    SERVER,
-    *LAUNCH,
-)
 HEAVY = {
     "accelerate", "datasets", "deepspeed", "diffusers", "dvc", "great_expectations", "mlflow", "pandas", "peft",
     "prefect", "scipy", "sklearn", "torch", "transformers",
