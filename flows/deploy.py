@@ -117,7 +117,7 @@ def deployments(asked: Plan, environment: dict[str, str]) -> list[RunnerDeployme
     made += [("gc", {"workspace": workspace}, _schedules(asked, asked.gc_cron))] if asked.gc_cron else []
     promotion: dict[str, Any] = {"workspace": workspace, "candidate": model_name(config)}
     made += [("promotion", promotion, _schedules(asked, asked.promotion_cron))] if asked.promotion_cron else []
-    jobs = {"env": environment} if asked.pool else None
+    jobs = {"env": {**environment, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}} if asked.pool else None
     return [
         FLOWS[kind].to_deployment(  # type: ignore[misc]
             config.name, schedules=schedules,

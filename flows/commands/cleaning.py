@@ -10,15 +10,15 @@ from flows.environment import ledger_uri, tracking_uri, workspace_folder
 
 app = typer.Typer()
 
-RULES = Path("configs/retention.yaml")
-
 
 @app.command()
 def gc(
     rules: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="keep_runs=5 keep_days=30")
     ] = None,
-    policy: Annotated[Path | None, typer.Option(help=f"A file of rules; none: {RULES} where it exists.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A file of rules; none: configs/retention.yaml where it exists.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove; without it nothing is.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -29,12 +29,9 @@ def gc(
     """
     from flows.schedules import cleaning
     from flows.views.gc import show_collection
-    from raft_core.records.retention import load_retention
 
     workspace = workspace_folder()
-    if policy is None and (workspace / RULES).exists():
-        policy = workspace / RULES
-    retention = load_retention(policy, rules or ())
+    retention = cleaning.rules_of(workspace, policy, rules or ())
     found = cleaning.gc(workspace, tracking_uri(workspace), ledger_uri(workspace), retention, remove=yes)
     if as_json:
         print_json({"removed": yes, **cleaning.as_json(found)})

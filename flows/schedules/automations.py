@@ -20,6 +20,7 @@ from flows.announce import AUDIT_FAILED, AWAITING, ENDED, FAILED, PROMOTED, STOP
 HEARTBEAT_S = 30
 """Prefect's shortest. A run that was not heard of for ``SILENCE_S`` is taken for dead."""
 SILENCE_S = 180
+SILENT = "no heartbeat for"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 BLOCK = "raft-notifications"
 PREFIX = "raft: "
@@ -52,7 +53,7 @@ def healing(flows: Sequence[str]) -> list[AutomationCore]:
         threshold=1, within=timedelta(seconds=SILENCE_S),
     )  # fmt: skip
     again = ChangeFlowRunState(
-        state=StateType.SCHEDULED, name="AwaitingRetry", message=f"no heartbeat for {SILENCE_S} s: goes on elsewhere"
+        state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} {SILENCE_S} s: goes on elsewhere"
     )
     return [AutomationCore(name=f"{PREFIX}a silent run goes on", trigger=silent, actions=[again])]
 

@@ -1,14 +1,22 @@
 """What may go, as the command and the retention deployment both do it: look, tell, remove."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raft_core import embedded
 from raft_core.records.collected import no_live_run
-from raft_core.records.retention import Retention
+from raft_core.records.retention import Retention, load_retention
 from tasks.collect import Collection, collect, plan
 from tasks.needed import needed_commits
+
+RULES = Path("configs/retention.yaml")
+
+
+def rules_of(workspace: Path, policy: Path | None, overrides: Sequence[str] = ()) -> Retention:
+    """The rules in ``policy``, else in the workspace's own file, else the defaults. Raises ConfigError."""
+    own = workspace / RULES
+    return load_retention(policy or (own if own.exists() else None), overrides)
 
 
 def gc(workspace: Path, tracking_uri: str, ledger_uri: str, rules: Retention, *, remove: bool) -> Collection:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from pydantic import Field
 from flows.announce import AUDIT_FAILED, ENDED, FAILED, FINISHED, STOPPED, announce, send
 from flows.environment import ledger_uri, tracking_uri
 from flows.progress import Reporter
+from flows.schedules.automations import SILENT
 from flows.schedules.overlap import Overlap, Superseded, is_superseded, model_slot
 from flows.views.run import check_name
 from raft_core.config import RaftConfig
@@ -55,7 +57,13 @@ def go_on(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
 
 
 def _killed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Prefect calls this where it sees the process of a run die (the serving process, a worker)."""
+    """Prefect calls this where ``raft deploy --serve`` sees the process of a run die.
+
+    A worker of a pool calls it too, but reports the crash once more afterwards, which would undo this: there the
+    automation for silent runs takes it up.
+    """
+    if flow_run.work_pool_name is not None:
+        return
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run.id, AwaitingRetry(message=f"{state.message}: goes on where it was"))
 
@@ -79,6 +87,9 @@ def scheduled_align(
     folder = Path(workspace)
     when = this.expected_start_time or datetime.now(UTC)
     with _told(this), chdir(folder):
+        if (ended := _ended(this)) is not None:
+            return ended
+        _check_starts(this)
         settled = _settle(Path(config), overrides, when if new_seed else None)
         name = check_name(scheduled_name(run_name, settled, when))
         begun = (folder / "runs" / name).exists()
@@ -125,7 +136,7 @@ def scheduled_promotion(
     Args:
         workspace: the folder that holds runs/, an absolute path on the worker
         candidate: RUN, RUN@N or MODEL (its newest candidate)
-        policy: a file of promotion rules below the workspace
+        policy: a file of promotion rules below the workspace; none: configs/promotion.yaml where it exists
         by: who asks, for the ledger
         reason: why, for the ledger
     """
@@ -149,14 +160,13 @@ def scheduled_gc(
     Args:
         workspace: the folder that holds runs/, an absolute path on the worker
         rules: KEY=VALUE, such as keep_runs=5
-        policy: a file of rules below the workspace
+        policy: a file of rules below the workspace; none: configs/retention.yaml where it exists
         remove: false only says what would go
     """
-    from flows.schedules.cleaning import gc
-    from raft_core.records.retention import load_retention
+    from flows.schedules.cleaning import gc, rules_of
 
     folder = Path(workspace)
-    retention = load_retention(folder / policy if policy else None, rules)
+    retention = rules_of(folder, folder / policy if policy else None, rules)
     try:
         found = gc(folder, tracking_uri(folder), ledger_uri(folder), retention, remove=remove)
     except RunBusyError as busy:
@@ -235,10 +245,23 @@ def _this_run() -> FlowRun:
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
-    this: FlowRun = context.flow_run
+    return context.flow_run
+
+
+def _ended(this: FlowRun) -> State[str] | None:
+    """How this flow run had ended, where silence alone started it again: the word of its end was lost on the way."""
+    with get_client(sync_client=True) as client:
+        states = sorted(client.read_flow_run_states(this.id), key=lambda state: state.timestamp)
+    for before, again in reversed(list(pairwise(states))):
+        if again.name == "AwaitingRetry":
+            lost = (again.message or "").startswith(SILENT) and before.is_final() and not before.is_crashed()
+            return State(type=before.type, name=before.name, message=before.message) if lost else None
+    return None
+
+
+def _check_starts(this: FlowRun) -> None:
     if this.run_count > MAX_STARTS:
         raise StepError(
             "this flow run was killed too often", got=f"start {this.run_count}", expected=f"{MAX_STARTS} at most",
             do="look at what ends it (memory? disk?), then resume the run by hand",
         )  # fmt: skip
-    return this

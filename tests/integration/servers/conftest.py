@@ -15,11 +15,24 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.environment import DEFAULTS
 
 SCRIPTS = Path(sys.executable).parent
+TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
+NIGHTLY = f"""extends: {TINY}
+name: nightly
+iterations: 2
+sampling: {{prompts_per_iteration: 16, shard_prompts: 4}}
+prompts: {{max_held_out: 32}}
+evaluation: {{bootstrap_resamples: 200}}
+gates: {{convergence_window: null, max_kl: null, max_perplexity_rise: null, min_headroom: null}}
+"""
 
 
 def free_port() -> int:
@@ -68,6 +81,22 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def kill_tree(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to a process, what it started, and what these started, in whatever session they are."""
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        for each in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="session", name="kill_tree")
+def kill_tree_for_tests() -> Callable[["subprocess.Popen[bytes]"], None]:
+    """``kill_tree``."""
+    return kill_tree
+
+
 @dataclass(frozen=True)
 class PrefectServer:
     """A server, and what may be asked of it over HTTP."""
@@ -108,6 +137,76 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]
     """A server of its own on sqlite."""
     with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
         yield server
+
+
+@dataclass(frozen=True)
+class Site:
+    """A workspace with the configuration ``nightly.yaml``, and programs that work there for a Prefect server."""
+
+    folder: Path
+    server: PrefectServer
+    client: SyncPrefectClient
+    started: list["subprocess.Popen[bytes]"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        plain = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAFT_LEDGER")}
+        return {
+            **plain, **ENVIRONMENT, "PREFECT_HOME": str(self.folder / "home"), "PREFECT_API_URL": self.server.api,
+            "RAFT_WORKSPACE": str(self.folder), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "2", "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+
+    def start(self, log: str, *command: str) -> "subprocess.Popen[bytes]":
+        """A program of this environment in the background; the fixture ends it."""
+        with (self.folder / log).open("ab") as output:
+            process = subprocess.Popen(
+                [str(SCRIPTS / command[0]), *command[1:]], env=self.environment, cwd=self.folder,
+                stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def call(self, *command: str) -> str:
+        """A program that must succeed; returns what it printed."""
+        done = subprocess.run(
+            [str(SCRIPTS / command[0]), *command[1:]], env=self.environment, cwd=self.folder,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def trigger(self, deployment: str, **parameters: Any) -> FlowRun:
+        """Start one run of a deployment, as Prefect's form does."""
+        found = self.client.read_deployment_by_name(deployment)
+        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters)
+
+    def states(self, run: FlowRun) -> list[tuple[str, str]]:
+        """Names and messages of the states that a flow run was in, the latest last."""
+        with get_client(sync_client=True) as client:
+            found = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+        return [(str(state.name), state.message or "") for state in found]
+
+    def state(self, run: FlowRun) -> str:
+        return self.states(run)[-1][0]
+
+    def ended(self, run: FlowRun, state: str, within_s: float = 300) -> str:
+        """Wait for a flow run's end, which must be ``state``; returns its message."""
+        until(lambda: self.client.read_flow_run(run.id).state.is_final(), within_s, f"the end of {run.name}")  # type: ignore[union-attr]
+        name, message = self.states(run)[-1]
+        assert name == state, message
+        return message
+
+
+@pytest.fixture(scope="module")
+def site(prefect: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "nightly.yaml").write_text(NIGHTLY)
+    with temporary_settings({PREFECT_API_URL: prefect.api}), get_client(sync_client=True) as client:
+        found = Site(folder, prefect, client, [])
+        yield found
+        for process in found.started:
+            kill_tree(process)
 
 
 @pytest.fixture(scope="module")

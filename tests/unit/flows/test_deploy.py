@@ -8,6 +8,7 @@ import pytest
 
 from flows.commands.deployment import _below
 from flows.deploy import deployments, plan
+from flows.schedules.automations import HEARTBEAT_S, SILENCE_S
 from flows.schedules.scheduled import model_name, scheduled_name
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError
@@ -55,11 +56,13 @@ def test_prefects_form_shows_every_parameter_with_its_type(workspace: Path) -> N
     assert all(field.get("description") for field in shown.values())
 
 
-def test_a_pools_jobs_get_the_quiet_environment_and_the_image(workspace: Path) -> None:
+def test_a_pools_jobs_get_the_quiet_environment_and_heartbeats_within_the_silence(workspace: Path) -> None:
     asked = plan(config="small.yaml", workspace=workspace, pool="gpu", image="raft-mlops:cuda")
     (align,) = deployments(asked, {"DO_NOT_TRACK": "1"})
     assert align.work_pool_name == "gpu"
-    assert align.job_variables == {"env": {"DO_NOT_TRACK": "1"}}
+    found = align.job_variables["env"]
+    assert found == {"DO_NOT_TRACK": "1", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
+    assert 2 * HEARTBEAT_S < SILENCE_S, "one lost heartbeat must not start a run again"
 
 
 @pytest.mark.parametrize(
