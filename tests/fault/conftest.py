@@ -274,9 +274,12 @@ class Page:
                     where, fault, outcome, times = value  # type: ignore[misc]
                     self.lines[where, fault, outcome] += times
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return  # cut short: the page stays as it was
         minutes = (time.monotonic() - self.start) / 60
-        text = [HEAD.format(seed=os.environ.get("RAFT_FAULT_SEED", "20230413"), minutes=minutes, machine=machine())]
+        seed = os.environ.get("RAFT_FAULT_SEED", "20230413")
+        text = [HEAD.format(seed=seed, commit=commit(), minutes=minutes, machine=machine())]
         for where in dict.fromkeys(where for where, _, _ in self.lines):
             text += [f"\n## {where}\n", "| fault | times | outcome |", "|---|---|---|"]
             rows = [(fault, times, outcome) for (place, fault, outcome), times in self.lines.items() if place == where]
@@ -292,10 +295,15 @@ class Page:
 HEAD = """# Reliability: every fault that was tried
 
 `make test-fault` made this page, in {minutes:.0f} minutes on {machine}. Seed of the drawn points: {seed}
-(RAFT_FAULT_SEED names another). Each line is a test in `tests/fault/` with the real components: Prefect, MLflow, DVC,
+(RAFT_FAULT_SEED names another); commit: {commit}. Each line is a test with the real components: Prefect, MLflow, DVC,
 Great Expectations, DeepSpeed. "The same end" means: tables, weights, reports and commits are byte for byte those of a
 run that nobody disturbed; MLflow holds one run, each metric once a step, one version, the alias; every DVC pointer
 names its payload, and the remote holds every object of it."""
+
+
+def commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def machine() -> str:
