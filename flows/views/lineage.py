@@ -17,7 +17,7 @@ def show_lineage(lineage: Lineage) -> RenderableType:
     """One row a commit, each naming the one below it."""
     first, last = lineage.links[0], lineage.links[-1]
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("", "policy", "reward", "made from", "commit"):
+    for title in ("", "weights", "reward", "made from", "commit"):
         table.add_column(title, no_wrap=title != "made from", justify="right" if title == "reward" else "left")
     for link in lineage.links:
         label = "base" if link.iteration == BASE else f"iteration {link.iteration}"
