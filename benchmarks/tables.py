@@ -1,4 +1,4 @@
-"""What an iteration's tables cost at a million rows: write, validate, select, digest, as the pipeline does them.
+"""What an iteration costs beside its models at a million rows: tables, validation, digests, DVC, MLflow.
 
     python -m benchmarks.tables OUT.json [--rows 1000000]
 
@@ -22,8 +22,8 @@ from benchmarks.page import table
 from flows.session import peak_memory_mb, reset_peak_memory
 from raft_core.config import RaftConfig
 from raft_core.loading import check_config
-from raft_core.records.artifacts import copy_shared, file_digest
-from raft_core.records.run import Run
+from raft_core.records.artifacts import copy_shared, digest_of, write_json
+from raft_core.records.run import BASE, Run, open_run, write_commit
 from raft_core.records.tables import (
     PROMPTS,
     SAMPLES,
@@ -39,13 +39,16 @@ from raft_core.types import Policy, Prompt, Sample, content_id
 from tasks.check import check, read_quarantine
 from tasks.iteration import Iteration
 from tasks.select import select
+from tasks.track import track
 from tasks.validate import apply_quarantine
+from tasks.version import version
 
 K = 8
 TOKENS = 24
 SHARD_PROMPTS = 16
 FIRST = ("validate samples, first iteration", "validate selected, first iteration")
 """Without an iteration before it there is no drift to measure: cheaper, and not in the total."""
+REPORT = {"reward": 0.1, "gold_reward": 0.1, "perplexity": 60.0, "distinct_2": 0.8, "kl": 0.1}
 LIMITS = {"seconds": 60, "peak_mb": 2000}
 NOTE = """\
 {rows:,} samples ({prompts:,} prompts × {k}, {tokens} tokens each). "score" is the bookkeeping around a reward that
@@ -66,7 +69,7 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     """Seconds and peak memory (MB) of every operation on ``rows`` samples."""
     num_prompts = max(1, rows // K)
     config = _config(num_prompts)
-    run = Run(folder / "runs" / "bench", config)
+    run = open_run(folder / "runs", "bench", config)
     base = Policy(folder, "0" * 64)
     first, second = (Iteration(run, number, base, base) for number in (0, 1))
     prompts = [Prompt.of(f"Movie review: sentence {n} begins") for n in range(num_prompts)]
@@ -78,7 +81,9 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
         "validate scored": lambda: check(first, "scored", ()),
         "select, write selected": lambda: select(first),
         FIRST[1]: lambda: check(first, "selected", ()),
-        "digest every table": lambda: _digest(first),
+        "commit: digest every table": lambda: _commit(run),
+        "version: into DVC, and its remote": lambda: _version(run, folder),
+        "track: into MLflow": lambda: _track(run, folder),
         "validate samples": lambda: check(second, "samples", ()),
         "validate selected": lambda: check(second, "selected", ()),
     }
@@ -177,9 +182,23 @@ def _score(it: Iteration) -> None:
     write_table(it.table("scored"), scored, SCORED)
 
 
-def _digest(it: Iteration) -> None:
-    for path in sorted((it.folder / "tables").iterdir()):
-        file_digest(path)
+def _commit(run: Run) -> None:
+    """As ``tasks.commit`` does, for an iteration without a policy, whose size is the model's and not the rows'."""
+    for number in (BASE, 0):
+        folder = run.folder(number)
+        write_json(folder / "report.json", {"iteration": number, "num_prompts": 256, **REPORT})
+        names = ["report.json", *(f"tables/{path.name}" for path in sorted((folder / "tables").glob("*.parquet")))]
+        policy = {"identity": f"policy {number}", "digest": None, "base": None, "source": None}
+        write_commit(run, number, {"outputs": {name: digest_of(folder / name) for name in names}, "policy": policy})
+
+
+def _version(run: Run, workspace: Path) -> None:
+    done = version(run, 0, workspace, push=True)
+    assert done.pushed, done.warning
+
+
+def _track(run: Run, workspace: Path) -> None:
+    track(run, f"sqlite:///{workspace / 'mlflow.db'}")
 
 
 if __name__ == "__main__":
