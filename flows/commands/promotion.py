@@ -1,6 +1,5 @@
 """``raft promote``, ``approve``, ``reject``, ``rollback``, ``pull``: which model is the champion, and who said so."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,22 +44,16 @@ def promote(
 
     if to != "champion":
         raise ConfigError("no such title", got=to, expected="champion", do="say --to champion, or leave it out")
-    from flows.promotion.promote import Question, promote_model
+    from flows.promotion.promote import Question
+    from flows.promotion.shown import promote_shown
 
     place = _place(quiet=quiet or as_json)
-    who, file = identity(by), policy_file(place.workspace, policy)
-    if wait and os.environ.get("PREFECT_API_URL") and not dry_run:
-        _promote_on_server(candidate, place, who, _words(reason), file, wait_s)
-        return
     interactive = sys.stdin.isatty() and not (yes or as_json)
-    agree = _ask if interactive else (lambda verdict: True)
-    outcome = promote_model(Question(candidate, who, _words(reason), file, dry_run, agree), place)
-    if outcome.status == "requested" and outcome.entry is not None and wait:
-        from flows.promotion.approval import wait_for_decision
-
-        place.reporter.say(outcome.message)
-        outcome = wait_for_decision(outcome.entry, place, wait_s)
-    _show(outcome, as_json=as_json)
+    question = Question(
+        candidate, identity(by), _words(reason), policy_file(place.workspace, policy), dry_run,
+        _ask if interactive else (lambda verdict: True),
+    )  # fmt: skip
+    _show(promote_shown(question, place, wait_s if wait else None), as_json=as_json)
 
 
 @app.command()
@@ -140,16 +133,6 @@ def _policy(place: "Place", chosen: Path | None) -> "PromotionPolicy":
     from raft_core.promotion_policy import load_policy
 
     return load_policy(policy_file(place.workspace, chosen))[0]
-
-
-def _promote_on_server(candidate: str, place: "Place", by: str, reason: str, file: Path | None, wait_s: float) -> None:
-    from pydantic import SecretStr
-
-    from flows.promotion.promote import promote as flow
-
-    tracking, ledger = SecretStr(place.tracking_uri), SecretStr(place.ledger_uri)
-    status = flow(candidate, place.workspace, tracking, ledger, by, reason, file, True, wait_s)
-    typer.echo(f"{candidate}: {status}")
 
 
 def _ask(verdict: "Verdict") -> bool:

@@ -6,9 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow
-from pydantic import SecretStr
-
 from flows.announce import AWAITING, PROMOTED, announce
 from flows.models import find_policy
 from flows.progress import Reporter
@@ -118,26 +115,6 @@ def _attempt(
     entry = append(ledger, kind, model, body, lambda last: check_standing(last, model, champion, body))
     settle(place, candidate.run, entry, policy)
     return Outcome(STATUS[entry.kind], _told(entry, verdict), entry, verdict)
-
-
-@flow(name="promote")
-def promote(
-    candidate: str, workspace: Path, tracking_uri: SecretStr, ledger_uri: SecretStr, by: str, reason: str = "",
-    policy_file: Path | None = None, wait: bool = False, wait_s: float = 3600,
-) -> str:  # fmt: skip
-    """``promote_model`` as a flow. ``wait``: pause until a person approves or rejects; returns the status.
-
-    Raises GateStop if the gates, or a person, refuse.
-    """
-    from flows.promotion.approval import decide_by_pause
-
-    place = Place(workspace, tracking_uri.get_secret_value(), ledger_uri.get_secret_value())
-    outcome = promote_model(Question(candidate, by, reason, policy_file), place)
-    if outcome.status == "requested" and wait and outcome.entry is not None:
-        outcome = decide_by_pause(outcome.entry, place, policy_file, wait_s)
-    if outcome.status in ("refused", "rejected"):
-        raise GateStop(outcome.message)
-    return outcome.status
 
 
 def find_candidate(question: Question, place: Place) -> Contender:

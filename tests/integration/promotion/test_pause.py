@@ -1,4 +1,4 @@
-"""Prefect's typed pause: the flow waits on a real server until its form is sent."""
+"""Promotions on a real Prefect server: each is a flow run there, and can wait until its form is sent."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from raft_core.records.ledger import Entry
 
@@ -75,6 +76,31 @@ def test_the_form_decides(
     form = {"run_input": {"approve": True, "by": "bob", "reason": "looks good"}}
     assert asked(f"{server}/flow_runs/{waiting['id']}/resume", form)["status"] == "ACCEPT"
     out, err = process.communicate(timeout=300)
-    assert (process.returncode, "promoted" in out) == (0, True), err
+    assert (process.returncode, "is the champion of raft-tiny (entry 3), approved by bob" in out) == (0, True), err
     assert [entry.kind for entry in entries()] == ["requested", "approved", "promoted"]
     assert entries()[1].body["reason"] == "looks good"
+
+
+def test_each_promotion_shows_on_the_server_without_its_addresses(
+    server: str, raft: Callable[..., tuple[int, str, str]], rules: Callable[..., str], tmp_path: Path
+) -> None:
+    with temporary_settings({PREFECT_API_URL: server}):
+        assert raft("promote", "one@0", "--policy", rules(), "--reason", "a first one")[0] == 0
+        code, out, _ = raft("promote", "one@1", "--policy", rules({"min_paired_prompts": 10**6}))
+        assert (code, "is refused" in out) == (3, True)
+        assert raft("promote", "one@1", "--policy", rules(), "--dry-run")[0] == 0
+    wanted = {"flow_runs": {"name": {"like_": "promote one@"}}, "sort": "EXPECTED_START_TIME_ASC"}
+    first, second = asked(f"{server}/flow_runs/filter", wanted)[-2:]
+    assert (first["name"], first["state_name"]) == ("promote one@0", "Promoted")
+    assert (second["name"], second["state_name"]) == ("promote one@1", "Refused")
+    assert (first["parameters"]["by"], first["parameters"]["reason"]) == ("ann", "a first one")
+    assert str(tmp_path / "ledger.jsonl") not in json.dumps(first)
+
+
+def test_a_server_that_is_away_costs_a_warning_and_none_is_started(
+    raft: Callable[..., tuple[int, str, str]], rules: Callable[..., str], entries: Callable[[], list[Entry]]
+) -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        code, _, told = raft("promote", "one@0", "--policy", rules())
+    assert (code, "http://127.0.0.1:9/api is away" in told) == (0, True)
+    assert [entry.kind for entry in entries()] == ["promoted"]
