@@ -20,8 +20,8 @@ from tasks.measure import (
     evaluation_table,
     measuring_key,
     perplexity_table,
-    texts_of,
 )
+from tasks.prepare import perplexity_texts
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
     """
     config = it.config
     rewards = scoring.check_rewards(config.scoring)
-    texts = texts_of(config)
+    texts, _ = perplexity_texts(config, it.run.path.parent.parent)
     subject = Subject(policy, it.base, config, config.policy, derived_seed(config.seed, "evaluate"))
     prompts = file_digest(it.run.table(BASE, "prompts"))
     key = measuring_key("evaluate", subject, prompts, texts, rewards, **left_out(it))

@@ -46,8 +46,8 @@ from tasks.measure import (
     perplexity_table,
     sample_all,
     score_samples,
-    texts_of,
 )
+from tasks.prepare import perplexity_texts
 
 Warn = Callable[[str], None]
 
@@ -84,7 +84,8 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
     """
     config = candidate.run.config
     splits = split_prompts(config.prompts, config.seed, embedded.resolve)
-    prompts = without(splits, read_exclusions(candidate.run.path.parent.parent))[0].promotion
+    workspace = candidate.run.path.parent.parent
+    prompts = without(splits, read_exclusions(workspace))[0].promotion
     if not prompts:
         raise InputError(
             f"run {candidate.run.name} has no promotion prompts", expected="a split that nothing else reads",
@@ -98,7 +99,8 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
     asked = [*unseen, *(_suite_prompts(suite) if suite else ())]
     for side in (candidate, reference):
         backend(side.run.config.policy.type).check(side.run.config.policy, asked, config.sampling)
-    return Examination(config, unseen, tuple(texts_of(config)), rewards, suite, len(prompts) - len(unseen))
+    texts, _ = perplexity_texts(config, workspace)
+    return Examination(config, unseen, tuple(texts), rewards, suite, len(prompts) - len(unseen))
 
 
 def gather(

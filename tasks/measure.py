@@ -14,7 +14,6 @@ from raft_core.records.steps import StepKey, code_digest
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Prompt, Sample
-from tasks.prepare import perplexity_texts
 from tasks.shards import sample_shards
 
 
@@ -46,12 +45,6 @@ class Answers:
     samples: Sequence[Sample]
     policy_logprobs: Sequence[list[float]]
     text_logprobs: Sequence[list[float]]
-
-
-def texts_of(config: RaftConfig) -> list[str]:
-    """The fixed texts of the perplexity; none if there is no file of them."""
-    chosen = config.evaluation
-    return perplexity_texts(chosen.perplexity_text, chosen.max_perplexity_texts) if chosen.perplexity_text else []
 
 
 def measuring_key(

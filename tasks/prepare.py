@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raft_core import embedded
+from raft_core.config import RaftConfig
 from raft_core.errors import InputError
 from raft_core.policies.base import backend
 from raft_core.prompts import Splits, draw, load_prompts, split_prompts
@@ -45,8 +46,6 @@ def prepare(run: Run) -> Material:
     modality = backend(config.policy.type)
     modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
     check_rewards(config.scoring)
-    if config.evaluation.perplexity_text is not None:
-        perplexity_texts(config.evaluation.perplexity_text, config.evaluation.max_perplexity_texts)
     draw(splits.train, config.sampling.prompts_per_iteration, seed=config.seed, iteration=0)
     held_out = draw(
         splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0
@@ -57,14 +56,18 @@ def prepare(run: Run) -> Material:
 
 
 def _allowed_splits(run: Run) -> Splits:
-    """The run's prompts without what is excluded in its workspace; what was left out is recorded with the run."""
+    """The run's prompts without what is excluded in its workspace; what was left out is recorded with the run,
+    texts of the perplexity as well."""
     workspace = run.path.parent.parent
     splits = split_prompts(run.config.prompts, run.config.seed, embedded.resolve)
     allowed, left_out = without(splits, read_exclusions(workspace))
-    record_left_out(run.path, left_out)
-    if not allowed.train or not allowed.held_out:
+    texts, texts_left_out = perplexity_texts(run.config, workspace)
+    record_left_out(run.path, sorted({*left_out, *texts_left_out}))
+    no_prompts = not allowed.train or not allowed.held_out
+    if no_prompts or (texts_left_out and not texts):
+        what = "prompts" if no_prompts else "texts of the perplexity"
         raise InputError(
-            "no prompts are left without the excluded ones", got=f"{len(left_out)} prompts are excluded",
+            f"no {what} are left without the excluded ones", got=f"{len(left_out) + len(texts_left_out)} are excluded",
             do=f"give other prompts; {workspace / EXCLUSIONS} says what is excluded",
         )  # fmt: skip
     return allowed
@@ -86,6 +89,14 @@ def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:
     return Policy(policy.path, policy.digest, Artifact(base.path, expected))
 
 
-def perplexity_texts(reference: str, count: int) -> list[str]:
-    """The first ``count`` texts of a file of held-out texts."""
-    return [prompt.text for prompt in load_prompts(Path(embedded.resolve(reference)), "text")[:count]]
+def perplexity_texts(config: RaftConfig, workspace: Path) -> tuple[list[str], list[str]]:
+    """The fixed texts of the perplexity without what is excluded in ``workspace``, and the ids of those left out.
+
+    None where the configuration names no file. No other text takes the place of one that is left out.
+    """
+    chosen = config.evaluation
+    if chosen.perplexity_text is None:
+        return [], []
+    excluded = read_exclusions(workspace)
+    texts = load_prompts(Path(embedded.resolve(chosen.perplexity_text)), "text")[: chosen.max_perplexity_texts]
+    return [t.text for t in texts if not excluded.covers(t)], [t.prompt_id for t in texts if excluded.covers(t)]

@@ -4,12 +4,13 @@ A remote may hang, and DVC waits for it without end. So whatever crosses the net
 process, with a time limit of ours; DVC goes on where it was cut off. A folder is used in this process.
 """
 
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,10 +33,16 @@ def push_to_remote(repo: Any, run: Run, pointers: Mapping[tuple[str, str], Path]
     waiting = [item for item in pointers if item not in done]
     if not waiting:
         return None
+    partial = _partial(repo)
     try:
-        transfer(repo, "push", [pointers[item] for item in waiting], run.config.versioning.push_limit_s)
+        with _heard() as causes:
+            transfer(repo, "push", [pointers[item] for item in waiting], run.config.versioning.push_limit_s)
     except (DvcException, OSError, StepError) as error:
-        return f"DVC did not push {len(waiting)} pointers; the next push makes up for it: {told(error)}"
+        for path in _partial(repo) - partial:  # where the disk is full they would fill it
+            with suppress(OSError):
+                path.unlink()
+        why = f"{told(error)}" + (f" ({causes[0]})" if causes else "")
+        return f"DVC did not push {len(waiting)} pointers; the next push makes up for it: {why}"
     record_event(run, "pushed", remote=_identity(repo), items=waiting)
     return None
 
@@ -77,6 +84,32 @@ def told(error: BaseException) -> str:
     """What DVC says of a failure, with its cause."""
     cause = error.__cause__ or error.__context__
     return f"{error}" + (f" ({cause})" if cause else "")
+
+
+def _partial(repo: Any) -> set[Path]:
+    """Beginnings of objects that DVC leaves in a folder when a copy fails."""
+    return set() if _over_network(repo) else set(Path(repo.cloud.get_remote_odb().path).glob("??/.*.tmp"))
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Why files could not be transferred, in place of an error of DVC a file on the terminal."""
+    causes: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            error = record.exc_info[1] if record.exc_info else None
+            causes.append(getattr(error, "strerror", None) or str(error or record.getMessage()))
+
+    loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
+    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [Listener(logging.ERROR)], False
+    try:
+        yield causes
+    finally:
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 def _pushed(repo: Any, run: Run) -> set[tuple[str, str]]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from raft_core.errors import IntegrityError
 from raft_core.records.tables import SCHEMAS, read_table, write_table
+from raft_core.types import Prompt
 
 TEXTS = ("text", "prompt", "completion", "reference", "reason", "observed")
 """Columns in which a text may stand."""
@@ -33,7 +34,15 @@ def rows_to_erase(table: pa.Table, target: Target) -> pa.ChunkedArray:
         if mask is not None:
             mask = pc.fill_null(mask, False)
             found = mask if found is None else pc.or_(found, mask)
+    if "text" in table.column_names and "prompt_id" not in table.column_names and target.prompts:
+        named = pa.chunked_array([pa.array([_named(text, target) for text in table["text"].to_pylist()], pa.bool_())])
+        found = named if found is None else pc.or_(found, named)
     return found if found is not None else pa.chunked_array([pa.array([False] * len(table), pa.bool_())])
+
+
+def _named(text: object, target: Target) -> bool:
+    """Whether the id of a prompt of this text must go: of the perplexity's texts the table holds no ids."""
+    return isinstance(text, str) and Prompt.of(text).prompt_id in target.prompts
 
 
 def _mask(name: str, column: pa.ChunkedArray, target: Target) -> pa.ChunkedArray | None:

@@ -107,6 +107,72 @@ def test_a_disk_that_is_full_or_read_only(
     )
 
 
+FULL_REMOTE = """
+mount -t tmpfs -o size=100k none "$1/.dvc-remote" || exit
+raft align "$3" --name killed > "$1/align.said" 2>&1 || exit
+cp -a "$1/.dvc-remote" "$1/when-full"
+raft sync > "$1/refused.said" 2>&1; echo $? > "$1/refused.code"
+mount -o remount,size=64m "$1/.dvc-remote"
+"$2" -c "$4" "$1" || exit
+raft sync > "$1/sync.said" 2>&1 || exit
+cp -a "$1/.dvc-remote" "$1/with-space"
+"""
+HALF_AN_OBJECT = """
+import sys
+from pathlib import Path
+cache, remote = (Path(sys.argv[1]) / name / "files" / "md5" for name in (".dvc/cache", ".dvc-remote"))
+waiting = [path for path in cache.glob("??/*") if not (remote / path.relative_to(cache)).exists()]
+path = min((path for path in waiting if path.suffix != ".dir"), key=lambda path: path.stat().st_size)
+to = remote / path.relative_to(cache)
+to.parent.mkdir(exist_ok=True)
+to.write_bytes(path.read_bytes()[:100])
+"""
+"""As a store leaves it that does not write aside: an object that is cut off, under its whole name."""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system")
+def test_a_remote_that_is_full(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
+    from tasks.version import ensure_repository
+
+    workspace = new_workspace()
+    workspace.path.mkdir()
+    ensure_repository(workspace.path)
+    told = [str(workspace.path), sys.executable, str(workspace.config), HALF_AN_OBJECT]
+    plain = {
+        name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
+    }
+    environment = {
+        **plain, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{plain['PATH']}",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL_REMOTE, "sh", *told], cwd=workspace.path,
+        env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    said = {path.stem: path.read_text() for path in sorted(workspace.path.glob("*.said"))}
+    assert done.returncode == 0, (done.stderr, said)
+
+    (warning,) = [line for line in said["align"].splitlines() if line.startswith("warning:")]
+    assert "DVC did not push" in warning
+    assert "No space left on device" in warning
+    assert "ERROR" not in said["align"]
+    assert "raft sync killed" in said["align"]
+    assert (workspace.path / "refused.code").read_text().strip() == "4"
+    assert workspace.digests() == uninterrupted[0]
+
+    full = {path.name for path in (workspace.path / "when-full" / "files" / "md5").glob("??/*")}
+    whole = {path.name for path in (workspace.path / "with-space" / "files" / "md5").glob("??/*")}
+    assert 0 < len(full) < len(whole)
+    assert not [name for name in full | whole if name.endswith(".tmp")]
+    shutil.rmtree(workspace.path / ".dvc-remote")
+    (workspace.path / "with-space").rename(workspace.path / ".dvc-remote")
+    assert workspace.projections() == uninterrupted[1]
+    tried("DVC's remote full in the middle of a push", "one warning; queued, raft sync pushed it when there was space")
+    tried("an object cut off in DVC's remote before it was pushed", "not taken for the object: pushed whole")
+
+
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_two_runs_in_one_workspace_at_once(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:

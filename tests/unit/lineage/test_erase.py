@@ -11,8 +11,9 @@ import pytest
 from raft_core.errors import IntegrityError
 from raft_core.records.artifacts import file_digest
 from raft_core.records.erasure import TOMBSTONE, digests_since, read_tombstone
-from raft_core.records.removal import Target, holds, parquet_files
+from raft_core.records.removal import Target, holds, parquet_files, write_without
 from raft_core.records.run import Run, read_chain, read_events, record_event, verify_outputs
+from raft_core.records.tables import PERPLEXITY, to_table, write_table
 from raft_core.records.verification import Verification, verify_run
 from raft_core.types import Prompt
 from tasks.erase import ErasedRows, erase_iteration, erase_messages, erase_run
@@ -110,6 +111,17 @@ def test_a_text_in_a_completion_alone(run: Run) -> None:
     done = erase(run, Target(frozenset(), text="three says 0 in 1"))
     assert done.rows == 1
     assert list(done.tombstones) == ["first@1"]
+
+
+def test_a_prompt_that_is_a_text_of_the_perplexity_too(tmp_path: Path) -> None:
+    """Its table holds no ids."""
+    path = tmp_path / "perplexity.parquet"
+    rows = [{"text": text, "logprobs": [-1.0]} for text in ("one", "two", "two more")]
+    write_table(path, to_table(PERPLEXITY, rows), PERPLEXITY)
+    assert holds(path, TWO)
+    assert write_without(path, TWO, tmp_path / "out.parquet") == 1
+    assert pq.read_table(tmp_path / "out.parquet")["text"].to_pylist() == ["one", "two more"]
+    assert not holds(tmp_path / "out.parquet", TWO)
 
 
 @pytest.mark.parametrize("change", [{"because": []}, {"commit": "0" * 64}])

@@ -1,0 +1,32 @@
+"""What a commit says beyond the digests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raft_core.config import RaftConfig
+from raft_core.records.artifacts import write_json
+from raft_core.records.run import BASE, open_run, read_commit
+from raft_core.records.verification import verify_run
+from raft_core.types import Policy
+from tasks.commit import commit
+from tasks.iteration import Iteration
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_code_of_the_model_folder_that_was_run_is_recorded(
+    trusted: bool, tmp_path: Path, checked_config: Callable[..., RaftConfig]
+) -> None:
+    run = open_run(tmp_path / "runs", "one", checked_config(policy={"model": "folder", "trust_remote_code": trusted}))
+    base = Policy(tmp_path / "folder", "b" * 64)
+    write_json(run.folder(BASE) / "report.json", {"iteration": BASE})
+    commit(Iteration(run, BASE, base, base), {})
+    made = read_commit(run, BASE)
+    assert made is not None
+    assert made.content.get("remote_code", False) is trusted
+    assert verify_run(run, rehash=True).ok
+
+    path = run.folder(BASE) / "commit.json"
+    path.write_text(path.read_text().replace('"remote_code"', '"harmless"') if trusted else path.read_text())
+    assert verify_run(run, rehash=True).ok is not trusted
