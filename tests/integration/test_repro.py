@@ -20,14 +20,15 @@ STAGES = {
     },
     "align": {
         "cmd": "raft align tiny.yaml iterations=1 --receipt data/align.json",
-        "deps": ["tiny.yaml", "data/tiny.json"],
+        "params": [{"tiny.yaml": None}],
+        "deps": ["data/tiny.json"],
         "outs": [{"data/align.json": {"cache": False, "persist": True}}],
     },
     "report": {
         "cmd": "raft report data/align.json data",
         "deps": ["data/align.json"],
         "outs": [{"data/report.md": {"cache": False, "persist": True}}],
-        "metrics": [{"data/report.json": {"cache": False, "persist": True}}],
+        "metrics": [{"data/report.json": {"persist": True}}],
     },
 }
 
@@ -88,7 +89,45 @@ def test_the_stages_of_the_repository_name_what_exists() -> None:
         words = stage["cmd"].split()
         asked = [words[i + 1] for i, word in enumerate(words) if word == "--stage"]
         assert set(asked) <= set(WORLDS["reviews"].stages), name
-        for dep in stage["deps"]:
+        for dep in (*stage["deps"], *(path for params in stage.get("params", ()) for path in params)):
             assert dep in made or (ROOT / dep).exists(), f"{name} needs {dep}"
-        for out in (*stage["outs"], *stage.get("metrics", ())):
+        for out in stage["outs"]:
             assert list(out.values()) == [{"cache": False, "persist": True}], name
+        for metrics in stage.get("metrics", ()):
+            assert list(metrics.values()) == [{"persist": True}], name
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_experiments_are_run_shown_and_compared_by_dvc(workspace: Path, tmp_path: Path) -> None:
+    """The stages on the tiny world, in a repository of their own: what ``dvc exp`` and ``dvc metrics`` say of them."""
+    folder = tmp_path / "clone"
+    shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("runs", "data", "dvc.lock", "mlflow.db*"))
+    binaries = Path(sys.executable).parent
+    kept = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"}}
+    who = {f"GIT_{role}_{what}": "t@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = {
+        **kept, **who, "RAFT_WORKSPACE": str(folder), "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "a clone")
+    run("dvc", "exp", "run", "-q", "-n", "cool", "-S", "tiny.yaml:sampling.temperature=0.7")
+    run("dvc", "exp", "run", "-q", "-n", "warm", "-S", "tiny.yaml:sampling.temperature=1.0")
+    reward = json.loads((folder / "data" / "report.json").read_text())["best"]["reward"]
+    (changed,) = json.loads(run("dvc", "metrics", "diff", "cool", "warm", "--json")).values()
+    assert changed["best.reward"]["new"] == reward
+    assert changed["best.reward"]["diff"] == pytest.approx(reward - changed["best.reward"]["old"])
+    shown = run("dvc", "exp", "show", "--csv").splitlines()
+    columns = shown[0].split(",")
+    assert {"best.reward", "best.perplexity", "sampling.temperature"} <= set(columns)
+    assert {line.split(",")[0] for line in shown[1:]} >= {"cool", "warm"}
+    assert str(reward) in next(line for line in shown if line.startswith("warm,"))
