@@ -1,4 +1,4 @@
-"""Shards of sampling as Prefect tasks on a Ray cluster.
+"""Shards of sampling and scoring as Prefect tasks on a Ray cluster.
 
 Each shard is durable once it is made (``tasks.shards``), and has its own random streams: which worker makes
 it, how often one dies, and in which order they end changes no byte. A worker that dies costs the shard that
@@ -14,16 +14,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 
+from flows.retries import may_pass
 from raft_core.config import PolicyConfig
 from raft_core.config.execution import ExecutionConfig
 from raft_core.errors import ConfigError
 from raft_core.policies.base import LoadedPolicy, Progress, backend
 from raft_core.types import Policy, Prompt
+from tasks.score_shards import ScoreFanOut, ScoreJob, ScoreShard, make_score_shard
 from tasks.shards import FanOut, ShardJob, make_shard
 
 
 def fan_out(execution: ExecutionConfig) -> FanOut | None:
-    """How the shards are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
+    """How the shards of sampling are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
     if execution.shards == "local":
         return None
     runner = _ray(execution)
@@ -33,6 +35,36 @@ def fan_out(execution: ExecutionConfig) -> FanOut | None:
             shards.with_options(task_runner=runner)(job, missing, progress)
 
     return on_ray
+
+
+def score_fan_out(execution: ExecutionConfig) -> ScoreFanOut | None:
+    """How the shards of scoring are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
+    if execution.shards == "local" or execution.scoring == "local":
+        return None
+    runner = _ray(execution)
+
+    def on_ray(job: ScoreJob, missing: Mapping[int, ScoreShard], progress: Progress) -> None:
+        if missing:
+            score_shards.with_options(task_runner=runner)(job, missing, progress)
+
+    return on_ray
+
+
+@flow(name="score shards", validate_parameters=False)
+def score_shards(job: ScoreJob, missing: Mapping[int, ScoreShard], progress: Progress) -> None:
+    """Score every missing shard; ends when all are there."""
+    futures = [score_shard.submit(job, index, part) for index, part in missing.items()]
+    for future in futures:
+        progress(future.result())
+
+
+@task(
+    name="score shard", task_run_name="score shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1,
+    retry_condition_fn=may_pass,
+)  # fmt: skip
+def score_shard(job: ScoreJob, index: int, part: ScoreShard) -> int:
+    """Score one shard where this runs; returns its rows."""
+    return make_score_shard(job, index, part)
 
 
 @flow(name="shards", validate_parameters=False)

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from prefect import Task, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 import tasks.check
@@ -16,24 +15,16 @@ import tasks.project
 import tasks.sample
 import tasks.score
 import tasks.select
-from flows.fan_out import fan_out
+from flows.fan_out import fan_out, score_fan_out
+from flows.retries import may_pass
 from flows.session import Session
-from raft_core.errors import GateStop, IntegrityError, RewardError
 from raft_core.gates import Decision
 from raft_core.records.steps import StepRecord
 from raft_core.types import Policy, Prompt
 from tasks.check import Stage
 from tasks.iteration import Iteration
 
-FINAL = (ValueError, LookupError, TypeError, AssertionError, IntegrityError, RewardError, GateStop)
-"""Failures that the same call would meet again: never retried."""
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-async def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether another try can help."""
-    return not isinstance(await state.aresult(raise_on_failure=False), FINAL)
 
 
 def step(name: str, *, retries: int = 2) -> Callable[[F], F]:
@@ -64,7 +55,7 @@ def score(it: Iteration, session: Session) -> StepRecord:
     """Score every sample with every reward."""
     total = it.config.sampling.prompts_per_iteration * it.config.sampling.samples_per_prompt
     with session.step(it, "score", total=total, unit="samples") as running:
-        record = tasks.score.score(it, running.progress)
+        record = tasks.score.score(it, running.progress, score_fan_out(it.config.execution))
         running.reused = record.reused
     return record
 

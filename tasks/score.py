@@ -1,5 +1,9 @@
 """Score every sample with every reward; a sample that cannot be scored is quarantined, counted."""
 
+from pathlib import Path
+
+import pyarrow.compute as pc
+
 from raft_core.policies.base import Progress
 from raft_core.records.artifacts import file_digest
 from raft_core.records.steps import StepKey, StepRecord, code_digest, once
@@ -7,11 +11,15 @@ from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_pr
 from raft_core.rewards import score as scoring
 from tasks.check import read_quarantine
 from tasks.iteration import Iteration
+from tasks.score_shards import ScoreFanOut, ScoreJob, score_in_shards
 from tasks.validate import apply_quarantine
 
 
-def score(it: Iteration, progress: Progress) -> StepRecord:
+def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None) -> StepRecord:
     """Write ``scored``: a row for every row of ``samples``, in the same order.
+
+    ``fan_out`` makes the missing shards, on other machines perhaps; without it they are scored here, in turn.
+    The bytes are the same.
 
     Raises RewardError above ``scoring.max_failed_share``.
     """
@@ -30,12 +38,19 @@ def score(it: Iteration, progress: Progress) -> StepRecord:
     )
 
     def compute() -> None:
-        samples = read_table(it.table("samples"), SAMPLES, scoring.SCORING_COLUMNS)
+        read = read_table(it.table("samples"), SAMPLES, scoring.SCORING_COLUMNS)
+        samples = apply_quarantine(read, read_quarantine(it))
         prompts = {p.prompt_id: p for p in to_prompts(read_table(it.table("prompts"), PROMPTS))}
-        table = scoring.score(
-            apply_quarantine(samples, read_quarantine(it)), prompts, rewards.rewards,
-            max_failed_share=it.config.scoring.max_failed_share, progress=progress,
-        )  # fmt: skip
+        most = it.config.scoring.max_failed_share
+        if fan_out is None:
+            table = scoring.score(samples, prompts, rewards.rewards, max_failed_share=most, progress=progress)
+        else:
+            job = ScoreJob(
+                it.config.scoring.rewards, tuple(rewards.identities.items()),
+                pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0, most,
+                it.work / f"score-{key.digest[:16]}", Path.cwd(),
+            )  # fmt: skip
+            table = score_in_shards(samples, prompts, job, fan_out, progress)
         write_table(it.table("scored"), table, SCORED)
 
     return once(it.runs, key, {"scored": it.table("scored")}, compute)

@@ -39,14 +39,14 @@ FanOut = Callable[[ShardJob, Mapping[int, Sequence[Prompt]], Progress], None]
 def missing_shards(job: ShardJob, prompts: Sequence[Prompt]) -> dict[int, Sequence[Prompt]]:
     """Index → prompts of every shard that is not finished yet."""
     shards = _batched(prompts, _prompts_of_shard(job.sampling, job.samples_per_prompt))
-    return {index: shard for index, shard in enumerate(shards) if _finished(job.folder, index) is None}
+    return {index: shard for index, shard in enumerate(shards) if finished_shard(job.folder, index, SAMPLES) is None}
 
 
 def make_shard(job: ShardJob, model: LoadedPolicy, index: int, prompts: Sequence[Prompt], progress: Progress) -> None:
     """Sample one shard and keep it durably, unless somebody did so already."""
-    if _finished(job.folder, index) is None:
+    if finished_shard(job.folder, index, SAMPLES) is None:
         table = _sample_shard(model, prompts, job.sampling, job.samples_per_prompt, job.seed, job.folder, progress)
-        _keep(job.folder, index, table)
+        keep_shard(job.folder, index, table, SAMPLES)
 
 
 def sample_shards(
@@ -61,11 +61,11 @@ def sample_shards(
     """
     model: LoadedPolicy | None = None
     for index, shard in enumerate(_batched(prompts, _prompts_of_shard(sampling, samples_per_prompt))):
-        table = _finished(folder, index)
+        table = finished_shard(folder, index, SAMPLES)
         if table is None:
             model = model or load()
             table = _sample_shard(model, shard, sampling, samples_per_prompt, seed, folder, progress)
-            _keep(folder, index, table)
+            keep_shard(folder, index, table, SAMPLES)
         yield table
 
 
@@ -108,15 +108,17 @@ def _batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]
     return (prompts[start : start + size] for start in range(0, len(prompts), size))
 
 
-def _finished(folder: Path, index: int) -> pa.Table | None:
+def finished_shard(folder: Path, index: int, schema: pa.Schema) -> pa.Table | None:
+    """A shard that was kept before; one that is damaged is removed."""
     for path in folder.glob(f"shard-{index:06d}-*.parquet"):
         if file_digest(path) == path.stem.rsplit("-", 1)[1]:
-            return read_table(path, SAMPLES)
+            return read_table(path, schema)
         path.unlink()
     return None
 
 
-def _keep(folder: Path, index: int, table: pa.Table) -> None:
+def keep_shard(folder: Path, index: int, table: pa.Table, schema: pa.Schema) -> None:
+    """Keep a shard durably, under the digest of its bytes."""
     unnamed = folder / f"unnamed-{index:06d}.parquet"
-    write_table(unnamed, table, SAMPLES)
+    write_table(unnamed, table, schema)
     unnamed.rename(folder / f"shard-{index:06d}-{file_digest(unnamed)}.parquet")

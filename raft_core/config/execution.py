@@ -8,9 +8,12 @@ from raft_core.config.base import Step
 
 
 class ExecutionConfig(Step):
-    """Where the shards of sampling are made: in this process, or by the workers of a Ray cluster."""
+    """Where the shards of sampling and scoring are made: in this process, or by the workers of a Ray cluster."""
 
     shards: Literal["local", "ray"] = Field("local", description="ray needs the extra: pip install 'raft-mlops[ray]'")
+    scoring: Literal["shards", "local"] = Field(
+        "shards", description="local: in this process all the same, for a reward that remembers what it scored before"
+    )
     address: str | None = Field(None, description="of the cluster, such as ray://host:10001; none: one on this machine")
     workers: int | None = Field(None, ge=1, description="of a cluster on this machine; none: one a core")
 

@@ -87,17 +87,28 @@ def score(
     rewards: Sequence[NamedReward],
     *,
     max_failed_share: float,
+    num_open: int | None = None,
     progress: Progress | None = None,
 ) -> pa.Table:
     """A SCORED row for every row of ``samples`` (at least SCORING_COLUMNS), in the same order.
 
     Rows that are quarantined already pass through with a null reward. ``progress`` is called with
-    the number of samples just done.
+    the number of samples just done. ``num_open``: of the whole table, where ``samples`` is a part of it
+    that begins at a multiple of BATCH_SAMPLES: its rewards then see the batches that they would see in the whole.
 
     Raises RewardError as soon as more than ``max_failed_share`` of the samples cannot be scored,
     IntegrityError for a sample whose prompt is not among ``prompts`` (prompt_id → prompt).
     """
-    return _fill(samples, prompts, rewards, max_failed_share, progress).table()
+    return _fill(samples, prompts, rewards, max_failed_share, progress, num_open).table()
+
+
+def check_failures(samples: pa.Table, scored: pa.Table, max_failed_share: float) -> None:
+    """What ``score`` checks as it goes, for a table that was scored in parts. Raises RewardError."""
+    was_open = pc.equal(samples["status"], "ok")
+    reasons = scored.filter(pc.and_(was_open, pc.not_equal(scored["status"], "ok")))["reason"].to_pylist()
+    num_open = pc.sum(was_open).as_py() or 0
+    if num_open and len(reasons) / num_open > max_failed_share:
+        raise _too_many(reasons, num_open, num_open, max_failed_share)
 
 
 def score_gold(
@@ -122,13 +133,14 @@ def _fill(
     rewards: Sequence[NamedReward],
     max_failed_share: float,
     progress: Progress | None,
+    num_open: int | None = None,
 ) -> "_Scores":
-    scores = _Scores(samples, rewards)
+    scores = _Scores(samples, rewards, num_open)
     for start in range(0, len(samples), BATCH_SAMPLES):
         part = samples.select(["prompt_id", "completion", "status"]).slice(start, BATCH_SAMPLES)
         scores.add(start, part, prompts)
         if scores.num_open and len(scores.reasons) / scores.num_open > max_failed_share:
-            raise _too_many(scores, max_failed_share)
+            raise _too_many(list(scores.reasons.values()), scores.num_tried, scores.num_open, max_failed_share)
         if progress:
             progress(len(part))
     return scores
@@ -137,9 +149,9 @@ def _fill(
 class _Scores:
     """What is known so far about every row; holds state because batches and rewards fill it in turn."""
 
-    def __init__(self, samples: pa.Table, rewards: Sequence[NamedReward]) -> None:
+    def __init__(self, samples: pa.Table, rewards: Sequence[NamedReward], num_open: int | None) -> None:
         self.samples, self.rewards = samples, rewards
-        self.num_open = pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0
+        self.num_open = num_open or pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0
         self.num_tried = 0
         self.components_RN = np.full((len(rewards), len(samples)), np.nan)
         self.reasons: dict[int, str] = {}
@@ -227,11 +239,10 @@ def _prompts_of(ids: Sequence[str], prompts: Mapping[str, Prompt]) -> list[Promp
         ) from None  # fmt: skip
 
 
-def _too_many(scores: _Scores, max_failed_share: float) -> RewardError:
-    failed = len(scores.reasons)
+def _too_many(reasons: Sequence[str], num_tried: int, num_open: int, max_failed_share: float) -> RewardError:
     return RewardError(
-        f"too many samples cannot be scored: {failed} of {scores.num_tried} ({failed / scores.num_tried:.1%})",
-        got="\n    ".join(list(dict.fromkeys(scores.reasons.values()))[:3]),
-        expected=f"at most {max_failed_share:.1%} of {scores.num_open} samples (scoring.max_failed_share)",
+        f"too many samples cannot be scored: {len(reasons)} of {num_tried} ({len(reasons) / num_tried:.1%})",
+        got="\n    ".join(list(dict.fromkeys(reasons))[:3]),
+        expected=f"at most {max_failed_share:.1%} of {num_open} samples (scoring.max_failed_share)",
         do="correct the reward; or raise scoring.max_failed_share, and such samples are quarantined",
     )

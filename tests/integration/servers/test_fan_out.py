@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def digests(workspace: Path) -> list[str]:
     return [commit.digest for commit in read_chain(read_run(workspace / "runs" / "run"))]
 
 
+def killed_worker(process: subprocess.Popen[str], at_work: Callable[[], bool]) -> bool:
+    """Kill one of Ray's workers as soon as they are ``at_work``; whether one was."""
+    while process.poll() is None:
+        if at_work():
+            for each in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if each.name().startswith("ray::"):
+                        each.kill()
+                        return True
+        time.sleep(0.02)
+    return False
+
+
 @pytest.fixture(scope="module")
 def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("one")
@@ -69,18 +83,36 @@ def test_shards_on_ray_have_the_same_bytes_though_a_worker_dies(one_machine: Pat
     patient = {"RAY_raylet_start_wait_time_s": "300"}
     process = start(tmp_path / "ray", "execution.shards=ray", "execution.workers=2", **patient)
     shards = tmp_path / "ray" / "runs" / "run" / "iterations" / "000" / "work"
-    killed = False
-    while process.poll() is None and not killed:
-        if list(shards.glob("sample-*/shard-*.parquet")):
-            for each in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.Error):
-                    if not killed and each.name().startswith("ray::"):
-                        each.kill()
-                        killed = True
-        time.sleep(0.02)
+    killed = killed_worker(process, lambda: bool(list(shards.glob("sample-*/shard-*.parquet"))))
     finished(process)
     assert killed, "no worker was at work when it should be killed"
     assert digests(tmp_path / "ray") == digests(one_machine)
+
+
+COMPARING = """
+import time
+def reward(prompts, completions):
+    time.sleep(0.5)
+    mean = sum(map(len, completions)) / len(completions)
+    return [len(text) - mean for text in completions]
+"""
+"""Slow enough to be killed at; a score depends on the batch that the sample comes in."""
+
+
+def test_scoring_on_ray_has_the_same_bytes_though_a_worker_dies(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(COMPARING)
+    more = [
+        "sampling.samples_per_prompt=96", "sampling.shard_prompts=12", "finetuning.epochs=1",
+        f"scoring={{rewards: [{{type: function, function: '{tmp_path / 'mine.py'}:reward'}}], gold: []}}",
+    ]  # fmt: skip
+    finished(start(tmp_path / "one", *more))
+    patient = {"RAY_raylet_start_wait_time_s": "300"}
+    process = start(tmp_path / "ray", "execution.shards=ray", "execution.workers=2", *more, **patient)
+    work = tmp_path / "ray" / "runs" / "run" / "iterations" / "000" / "work"
+    killed = killed_worker(process, lambda: bool(list(work.glob("score-*/shard-*.parquet"))))
+    finished(process)
+    assert killed, "no worker was at work when it should be killed"
+    assert digests(tmp_path / "ray") == digests(tmp_path / "one")
 
 
 def test_two_nodes_train_the_policy_that_two_ranks_of_one_machine_train(tmp_path: Path) -> None:
