@@ -1,6 +1,7 @@
 """Beyond one process: shards on Ray workers, and a training of two nodes, with the bytes of one machine."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,13 +60,17 @@ def digests(workspace: Path) -> list[str]:
     return [commit.digest for commit in read_chain(read_run(workspace / "runs" / "run"))]
 
 
+BUSY = re.compile(r"ray::(?!IDLE|\w*Agent)")
+"""Ray calls a worker by what it does; its agents are no workers, and the cluster ends with them."""
+
+
 def killed_worker(process: subprocess.Popen[str], at_work: Callable[[], bool]) -> bool:
     """Kill one of Ray's workers as soon as they are ``at_work``; whether one was."""
     while process.poll() is None:
         if at_work():
             for each in psutil.Process(process.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    if each.name().startswith("ray::"):
+                    if BUSY.match(each.name()):
                         each.kill()
                         return True
         time.sleep(0.02)
