@@ -126,6 +126,8 @@ def test_experiments_are_run_shown_and_compared_by_dvc(workspace: Path, tmp_path
     (changed,) = json.loads(run("dvc", "metrics", "diff", "cool", "warm", "--json")).values()
     assert changed["best.reward"]["new"] == reward
     assert changed["best.reward"]["diff"] == pytest.approx(reward - changed["best.reward"]["old"])
+    (against,) = json.loads(run("dvc", "metrics", "diff", "cool", "--json")).values()
+    assert against["best.reward"] == changed["best.reward"], "the workspace holds the last experiment"
     shown = run("dvc", "exp", "show", "--csv").splitlines()
     columns = shown[0].split(",")
     assert {"best.reward", "best.perplexity", "sampling.temperature"} <= set(columns)
