@@ -109,11 +109,8 @@ def run_plain(config: RaftConfig, folder: Path) -> dict[str, Any]:
     prompts = [
         p.text for i in range(config.iterations) for p in draw(splits.train, count, seed=config.seed, iteration=i)
     ]
-    texts = config.evaluation.perplexity_text
-    settings = plain_settings(
-        config, prompts, [p.text for p in splits.held_out],
-        perplexity_texts(texts, config.evaluation.max_perplexity_texts) if texts else [], folder,
-    )  # fmt: skip
+    texts, _ = perplexity_texts(config, folder)
+    settings = plain_settings(config, prompts, [p.text for p in splits.held_out], texts, folder)
     told, out = folder / "settings.json", folder / "out.json"
     told.write_text(json.dumps(asdict(settings)))
     command = [sys.executable, "-m", "benchmarks.plain_loop", str(told), str(out)]

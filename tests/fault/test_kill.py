@@ -18,7 +18,7 @@ ON_ITS_OWN = "the run went on by itself, the same end"
 
 PLACES = {
     "evaluating": ["tasks.evaluate:answer", "tasks.evaluate:evaluation_table", "tasks.evaluate:report"],
-    "sampling": ["tasks.shards:_sample_shard", "tasks.shards:_keep", "tasks.sample:draw_prompts"],
+    "sampling": ["tasks.shards:_sample_shard", "tasks.shards:keep_shard", "tasks.sample:draw_prompts"],
     "a Parquet write": ["pyarrow.parquet:ParquetWriter.write_table", "pyarrow.parquet:ParquetWriter.close"],
     "a rename": ["raft_core.records.artifacts:fsync_folder", "raft_core.records.artifacts:write_bytes"],
     "scoring and validating": ["tasks.score:score", "tasks.check:check", "tasks.select:select"],
