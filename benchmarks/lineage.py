@@ -66,7 +66,7 @@ def measure(folder: Path, rows: int, runs: int) -> dict[str, Any]:
         "find --text, of a prompt": ("text", "sentence 3 begins"),
         "find --text, of a completion": ("text", f"completion {3 * K} "), "find --source": ("source", "source 7"),
     }  # fmt: skip
-    asked = {}
+    asked: dict[str, dict[str, float | None]] = {}
     for name, (by, value) in questions.items():
         command = ["lineage", "find", f"--{by}", value]
         asked[name] = {"command": _command(large, command), "alone": _alone(large, by, value)}
@@ -236,7 +236,7 @@ def _hash_rates(folder: Path) -> dict[str, dict[str, float]]:
     for name, threads in (("one thread", 1), ("threads", None)):
         for algorithm in ("sha256", "md5"):
             start = time.monotonic()
-            FileHashes(threads).prime(files, algorithm)  # type: ignore[arg-type]
+            FileHashes(threads).prime(files, algorithm)
             rates.setdefault(name, {})[algorithm] = HASHED_MB / (time.monotonic() - start)
     with suppress(OSError):
         shutil.rmtree(folder)
