@@ -1,6 +1,6 @@
 # make align       a whole alignment: configs/reviews.yaml through DVC, skipping what is unchanged
 # make align CONFIG=configs/tiny.yaml ARGS="sampling.samples_per_prompt=16"
-# make test        everything that two cores do in a quarter of an hour; test-unit: under a minute
+# make test        everything that two cores do in ten minutes; test-unit: under a minute
 # make test-full   the matrices, the servers and the real parts too
 # make test-fault  every fault that docs/reliability.md tells of; writes that page
 #
