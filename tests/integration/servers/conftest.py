@@ -229,6 +229,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
         running.cleanup()
 
 
+DVC_CONFIG = """[core]
+    no_scm = true
+    analytics = false
+    remote = s3
+['remote "s3"']
+    url = s3://dvc/objects
+    endpointurl = {url}
+    verify = true
+"""
+
+
 @dataclass(frozen=True)
 class ObjectStore:
     """An S3-compatible server; ``environment`` is what clients need to know."""
@@ -241,6 +252,10 @@ class ObjectStore:
             "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something", "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self.url, "MLFLOW_S3_ENDPOINT_URL": self.url,
         }  # fmt: skip
+
+    @property
+    def dvc_config(self) -> str:
+        return DVC_CONFIG.format(url=self.url)
 
     def client(self) -> Any:
         import boto3

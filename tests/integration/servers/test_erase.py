@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,6 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 SHORT = ["iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=16",
          "evaluation.bootstrap_resamples=200", "evaluation.max_perplexity_texts=16"]  # fmt: skip
-DVC_CONFIG = """[core]
-    no_scm = true
-    analytics = false
-    remote = s3
-['remote "s3"']
-    url = s3://dvc/objects
-    endpointurl = {url}
-    verify = true
-"""
 Raft = Callable[..., tuple[int, str, str]]
 
 
@@ -46,12 +38,12 @@ def workspace(tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site"))
     folder = tmp_path / "workspace"
     (folder / ".dvc").mkdir(parents=True)
-    point_at(folder, s3.url)
+    point_at(folder, s3)
     return folder
 
 
-def point_at(workspace: Path, url: str) -> None:
-    (workspace / ".dvc" / "config").write_text(DVC_CONFIG.format(url=url))
+def point_at(workspace: Path, store: Any) -> None:
+    (workspace / ".dvc" / "config").write_text(store.dvc_config)
 
 
 @pytest.fixture
@@ -107,7 +99,7 @@ def test_an_erasure_reaches_s3_and_one_that_could_not_is_finished_later(workspac
 
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        point_at(workspace, f"http://127.0.0.1:{closed.getsockname()[1]}")
+        point_at(workspace, replace(s3, url=f"http://127.0.0.1:{closed.getsockname()[1]}"))
         code, said, told = raft(*forget, "--json")
     done = json.loads(said)["done"]["erased"]
     assert code == 4, told
@@ -116,7 +108,7 @@ def test_an_erasure_reaches_s3_and_one_that_could_not_is_finished_later(workspac
     assert held(s3, prompt["prompt_id"]) == before
     assert prompt["prompt_id"] not in read_table(run.table(0, "prompts"), PROMPTS)["prompt_id"].to_pylist()
 
-    point_at(workspace, s3.url)
+    point_at(workspace, s3)
     code, said, told = raft(*forget)
     assert code == 0, said + told
     assert "not finished" not in said

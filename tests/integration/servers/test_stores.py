@@ -23,15 +23,6 @@ SHORT = [
     "iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=32",
     "evaluation.bootstrap_resamples=200",
 ]  # fmt: skip
-DVC_CONFIG = """[core]
-    no_scm = true
-    analytics = false
-    remote = s3
-['remote "s3"']
-    url = s3://dvc/objects
-    endpointurl = {url}
-    verify = true
-"""
 
 Raft = Callable[..., str]
 
@@ -40,7 +31,7 @@ Raft = Callable[..., str]
 def workspace(tmp_path_factory: pytest.TempPathFactory, s3: Any) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text(DVC_CONFIG.format(url=s3.url))
+    (folder / ".dvc" / "config").write_text(s3.dvc_config)
     return folder
 
 
