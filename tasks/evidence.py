@@ -29,7 +29,7 @@ from raft_core.promotion_policy import SafetyCase, SafetySuite, suite_digest
 from raft_core.prompts import split_prompts
 from raft_core.records.artifacts import digest_of, json_digest, write_json
 from raft_core.records.exclusions import read_exclusions, without
-from raft_core.records.steps import once
+from raft_core.records.steps import StepKey, once
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
 from raft_core.rewards import score as scoring
 from raft_core.rewards.score import Rewards
@@ -76,7 +76,7 @@ class Gathered:
 
 
 def examination(candidate: Contender, reference: Contender, suite: SafetySuite | None) -> Examination:
-    """Read and check everything before a model loads.
+    """Read and check what both are asked.
 
     Prompts that either side was trained on (another run may have split them otherwise) are left out,
     and so are excluded ones.
@@ -96,11 +96,19 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
     rewards = scoring.check_rewards(config.scoring)
     if suite is not None:
         _check_suite(suite, rewards)
-    asked = [*unseen, *(_suite_prompts(suite) if suite else ())]
-    for side in (candidate, reference):
-        backend(side.run.config.policy.type).check(side.run.config.policy, asked, config.sampling)
     texts, _ = perplexity_texts(config, workspace)
     return Examination(config, unseen, tuple(texts), rewards, suite, len(prompts) - len(unseen))
+
+
+def check_side(side: Contender, exam: Examination, store: Path, *, now: datetime, max_age: timedelta) -> None:
+    """Raise InputError for a policy that cannot answer these prompts, before any model loads.
+
+    Evidence that is there shows that it can: then none of its libraries are imported.
+    """
+    _, key = _measurement(side, exam)
+    if not _is_young(store / f"{key.digest}.json", now, max_age):
+        asked = [*exam.prompts, *(_suite_prompts(exam.suite) if exam.suite else ())]
+        backend(side.run.config.policy.type).check(side.run.config.policy, asked, exam.config.sampling)
 
 
 def gather(
@@ -111,9 +119,7 @@ def gather(
 
     Of two processes one measures, one waits. ``store``: the folder ``promotions``.
     """
-    subject = Subject(side.policy, side.base, exam.config, side.run.config.policy, derived_seed("promotion"))
-    prompts = json_digest([[p.prompt_id, p.group] for p in exam.prompts])
-    key = measuring_key("promotion", subject, prompts, exam.texts, exam.rewards, suite=suite_digest(exam.suite))
+    subject, key = _measurement(side, exam)
     folder, when = store / key.digest, store / f"{key.digest}.json"
 
     def compute() -> None:
@@ -126,12 +132,20 @@ def gather(
         write_json(when, {"time": now.isoformat()})
 
     with _alone(store / f".{key.digest}.lock"):
-        if (time := _time(when)) is None or now - time > max_age:
+        if not _is_young(when, now, max_age):
             shutil.rmtree(folder, ignore_errors=True)
             (store / ".steps" / f"{key.digest}.json").unlink(missing_ok=True)
         once(store, key, {"evidence": folder}, compute)
         measured = _time(when) or now
     return Gathered(_read(folder), digest_of(folder), folder, measured.isoformat())
+
+
+def _measurement(side: Contender, exam: Examination) -> tuple[Subject, StepKey]:
+    """What is measured of one side, and its content address."""
+    subject = Subject(side.policy, side.base, exam.config, side.run.config.policy, derived_seed("promotion"))
+    prompts = json_digest([[p.prompt_id, p.group] for p in exam.prompts])
+    suite = suite_digest(exam.suite)
+    return subject, measuring_key("promotion", subject, prompts, exam.texts, exam.rewards, suite=suite)
 
 
 def _measure(subject: Subject, exam: Examination, out: Path, work: Path, progress: Progress, warn: Warn) -> None:
@@ -160,6 +174,10 @@ def _read(folder: Path) -> Evidence:
 def _trained_on(side: Contender) -> Iterator[str]:
     for iteration in range(side.iteration + 1):
         yield from read_table(side.run.table(iteration, "prompts"), PROMPTS, ["prompt_id"])["prompt_id"].to_pylist()
+
+
+def _is_young(when: Path, now: datetime, max_age: timedelta) -> bool:
+    return (time := _time(when)) is not None and now - time <= max_age
 
 
 def _time(path: Path) -> datetime | None:

@@ -18,6 +18,7 @@ from raft_core.records.tables import (
     SCORED,
     SELECTED,
     VALIDATION,
+    read_rows,
     read_table,
 )
 from raft_core.selection.base import Candidates
@@ -118,7 +119,7 @@ def _rivals(
         candidates = Candidates(np.zeros(len(valid), np.int64), rewards, np.asarray(ids, np.str_))
         rank = dict(zip(ids, map(int, ranks(candidates)), strict=True))
     chosen = set(selected["sample_id"].to_pylist())
-    texts = read_table(run.table(iteration, "samples"), SAMPLES, ["sample_id", "completion"]).take(pa.array(own_rows))
+    texts = read_rows(run.table(iteration, "samples"), SAMPLES, own_rows, ["completion"])
     rivals = [
         Rival(
             row["sample_id"], row["k"], row["source"], completion, row["reward"], rank.get(row["sample_id"]),

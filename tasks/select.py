@@ -12,6 +12,7 @@ from raft_core.records.tables import (
     SAMPLES,
     SCORED,
     SELECTED,
+    read_rows,
     read_table,
     write_table,
 )
@@ -42,14 +43,14 @@ def select(it: Iteration) -> None:
             f"nothing was selected in {it.label}", got=f"{len(rows_N)} valid samples of {len(scored)}",
             expected="at least one", do="look at tables/scored.parquet and quarantine.parquet; loosen `selection`",
         )  # fmt: skip
-    samples = read_table(it.table("samples"), SAMPLES).take(pa.array(rows_N[kept]))
-    texts = prompts["text"].take(pc.index_in(samples["prompt_id"], prompts["prompt_id"]))
     facts = {
         "reward": pa.array(candidates.rewards_N[kept]),
         "rank": pa.array(ranks(candidates)[kept]),
         "weight": pa.array(np.ones(len(kept))),
-        "prompt": texts,
+        "prompt": prompts["text"].take(pa.array(candidates.prompts_N[kept])),
     }
+    carried = [name for name in SELECTED.names if name not in facts]
+    samples = read_rows(it.table("samples"), SAMPLES, rows_N[kept], carried)
     columns = {name: facts[name] if name in facts else samples[name] for name in SELECTED.names}
     write_table(it.table("selected"), pa.table(columns), SELECTED)
 

@@ -17,7 +17,7 @@ from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_
 from raft_core.records.run import BASE, Run, record_event
 from tasks.after import tell_others
 from tasks.contender import Contender, committed, contender
-from tasks.evidence import Gathered, examination, gather
+from tasks.evidence import Gathered, check_side, examination, gather
 from tasks.ledger import open_ledger
 from tasks.register import model_name
 
@@ -162,6 +162,8 @@ def _evidence(
 ) -> tuple[Gathered, Gathered, int]:
     exam = examination(candidate, reference, suite)
     store, age = place.workspace / "promotions", timedelta(hours=policy.max_evidence_age_h)
+    for side in (candidate, reference):
+        check_side(side, exam, store, now=now(), max_age=age)
     found = []
     for title, side in (("candidate", candidate), ("reference", reference)):
         total = len(exam.prompts) * exam.config.sampling.max_new_tokens

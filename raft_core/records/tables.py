@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from raft_core.errors import IntegrityError
 from raft_core.records.artifacts import written_aside
@@ -137,7 +139,35 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         table = pq.read_table(path, columns=columns, memory_map=True)
         return table.cast(schema if columns is None else pa.schema([schema.field(c) for c in columns]))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise IntegrityError(f"not a readable table: {path}", got=error, expected=f"columns {schema.names}") from error
+        raise _unreadable(path, schema, error) from error
+
+
+def read_rows(path: Path, schema: pa.Schema, rows_N: NDArray[np.int64], columns: list[str]) -> pa.Table:
+    """The rows ``rows_N`` in that order, holding about one row group beside them in memory.
+
+    Raises IntegrityError for a file that is not that table, IndexError for a row that it lacks.
+    """
+    order_N = np.argsort(rows_N, kind="stable")
+    sorted_N, start, parts = rows_N[order_N], 0, list[pa.Table]()
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                here = sorted_N[np.searchsorted(sorted_N, start) : np.searchsorted(sorted_N, end)] - start
+                if len(here):
+                    parts.append(file.read_row_group(group, columns).take(pa.array(here)))
+                start = end
+        found = pa.concat_tables(parts) if parts else schema.empty_table().select(columns)
+        found = found.select(columns).cast(pa.schema([schema.field(c) for c in columns]))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(path, schema, error) from error
+    if len(found) != len(rows_N):
+        raise IndexError(f"{path} has {start} rows, asked for row {sorted_N[-1]}")
+    return found.take(pa.array(np.argsort(order_N)))
+
+
+def _unreadable(path: Path, schema: pa.Schema, error: Exception) -> IntegrityError:
+    return IntegrityError(f"not a readable table: {path}", got=error, expected=f"columns {schema.names}")
 
 
 def to_prompts(table: pa.Table) -> list[Prompt]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from raft_core.records.artifacts import digest_of
@@ -85,14 +86,28 @@ def test_evidence_is_measured_once(
     raft("promote", "one@0", "--policy", rules())
 
     def loads(*_: object, **__: object) -> None:
-        raise AssertionError("a model is loaded again")
+        raise AssertionError("a model is looked at again")
 
-    monkeypatch.setattr("tasks.measure.Subject.load", loads)
+    for name in ("tasks.measure.Subject.load", "transformers.AutoConfig.from_pretrained"):
+        monkeypatch.setattr(name, loads)
     code, _, err = raft("promote", "one@0", "--policy", rules({"max_kl": 5.0}), "--dry-run")
     assert code == 0, err
     evidence = entries()[0].body["evidence"]
     folders = {digest_of(path) for path in (workspace / "promotions").iterdir() if (path / "evidence.json").exists()}
     assert {evidence["candidate"], evidence["reference"]} <= folders
+
+
+def test_a_suite_that_no_model_can_answer_is_refused_before_one_loads(
+    raft: Raft, rules: Rules, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = {"name": "endless", "prompts": ["on and " * 500], "require": "end"}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"cases": [case]}))
+    loaded: list[object] = []
+    monkeypatch.setattr("tasks.measure.Subject.load", lambda *a: loaded.append(a))
+    code, _, err = raft("promote", "one", "--policy", rules(safety="suite.yaml"))
+    assert code == 2
+    assert "1 of 257 prompts are longer" in err
+    assert loaded == []
 
 
 def test_an_unverified_model_is_not_promoted(raft: Raft, rules: Rules, entries: Entries, copied: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from raft_core.records.tables import (
     SAMPLES,
     SCHEMAS,
     SCORED,
+    read_rows,
     read_table,
     to_prompts,
     to_table,
@@ -74,6 +76,26 @@ def test_the_bytes_do_not_show_how_a_table_was_cut(
     assert len({file_digest(tmp_path / name) for name in ("whole", "chunks", "parts", "halves")}) == 1
     assert read_table(tmp_path / "parts", SCORED).equals(whole)
     assert pq.ParquetFile(tmp_path / "whole").metadata.num_row_groups == -(-1000 // rows_in_group)
+
+
+@pytest.mark.parametrize("rows", [[], [0], [999, 0, 500], [7, 6, 5, 6], list(range(999, -1, -3))])
+def test_rows_in_any_order_from_many_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[int]
+) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP", 100)
+    whole, columns = scored(1000), ["reward", "sample_id", "components"]
+    write_table(tmp_path / "t", whole, SCORED)
+    found = read_rows(tmp_path / "t", SCORED, np.array(rows, np.int64), columns)
+    assert found.equals(whole.select(columns).take(pa.array(rows, pa.int64())))
+
+
+def test_rows_that_are_not_there(tmp_path: Path) -> None:
+    write_table(tmp_path / "t", scored(3), SCORED)
+    with pytest.raises(IndexError, match="has 3 rows, asked for row 3"):
+        read_rows(tmp_path / "t", SCORED, np.array([1, 3]), ["reward"])
+    (tmp_path / "t").write_bytes(b"no table")
+    with pytest.raises(IntegrityError, match="not a readable table"):
+        read_rows(tmp_path / "t", SCORED, np.array([1]), ["reward"])
 
 
 def test_nor_do_pages_show_its_chunks(tmp_path: Path) -> None:
