@@ -7,22 +7,7 @@ scratch folder, exactly as on one machine, so the owner judges and publishes it 
 import sys
 from pathlib import Path
 
-from raft_core.policies.base import FinetuneJob
-from raft_core.records.artifacts import write_bytes
-
-
-def write_job(job: FinetuneJob, path: Path) -> None:
-    """Write ``job`` as JSON."""
-    from pydantic import TypeAdapter
-
-    write_bytes(path, TypeAdapter(FinetuneJob).dump_json(job, indent=1))
-
-
-def read_job(path: Path) -> FinetuneJob:
-    """The job that ``write_job`` wrote. Raises pydantic's ValidationError (a ValueError) for anything else."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(FinetuneJob).validate_json(path.read_bytes())
+from raft_core.policies.text.job import read_job
 
 
 def main(path: Path) -> None:
@@ -30,9 +15,9 @@ def main(path: Path) -> None:
     from raft_core.launch import become_rank
 
     become_rank()
-    from raft_core.policies.text.finetune import train_rank
+    from raft_core.policies.text.trainer import train
 
-    train_rank(read_job(path))
+    train(read_job(path))
 
 
 if __name__ == "__main__":

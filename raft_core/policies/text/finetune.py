@@ -8,13 +8,9 @@ from pathlib import Path
 from raft_core import launch
 from raft_core.errors import StepError
 from raft_core.policies.base import FinetuneJob, FinetuneResult
+from raft_core.policies.text.job import JOB, MANIFEST, POLICY, write_job
 from raft_core.policies.text.resume import latest_checkpoint
-from raft_core.rank import write_job
 from raft_core.records.artifacts import folder_digest, fsync_folder
-
-POLICY = "policy"
-MANIFEST = "result.json"
-JOB = "job.json"
 
 
 def finetune(job: FinetuneJob) -> FinetuneResult:

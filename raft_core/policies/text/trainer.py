@@ -36,7 +36,7 @@ from raft_core.policies.text.data import (
     micro_batches_per_step,
     read_selected,
 )
-from raft_core.policies.text.finetune import MANIFEST, POLICY
+from raft_core.policies.text.job import MANIFEST, POLICY
 from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
 from raft_core.policies.text.model import (
     Model,

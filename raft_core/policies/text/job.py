@@ -1,0 +1,25 @@
+"""What the owner of a fine-tuning and its ranks hand each other: files in the job's scratch folder."""
+
+from pathlib import Path
+
+from raft_core.policies.base import FinetuneJob
+from raft_core.records.artifacts import write_bytes
+
+JOB = "job.json"
+POLICY = "policy"
+MANIFEST = "result.json"
+"""Written last, by rank 0: it names the digest of POLICY."""
+
+
+def write_job(job: FinetuneJob, path: Path) -> None:
+    """Write ``job`` as JSON."""
+    from pydantic import TypeAdapter
+
+    write_bytes(path, TypeAdapter(FinetuneJob).dump_json(job, indent=1))
+
+
+def read_job(path: Path) -> FinetuneJob:
+    """The job that ``write_job`` wrote. Raises pydantic's ValidationError (a ValueError) for anything else."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(FinetuneJob).validate_json(path.read_bytes())
