@@ -1,10 +1,15 @@
 """What can be checked of the infrastructure without a container: published schemas, and our own rules."""
 
 import copy
+import inspect
 import json
+import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from configparser import ConfigParser
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,9 @@ import yaml
 INFRA = Path(__file__).parents[3] / "infra"
 KUBERNETES = "1.34"
 SECRETS = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "PREFECT_ENCRYPTION_KEY")
+
+ENDING = {"buckets", "remote"}
+"""Services that prepare something and are done."""
 
 
 # -- compose ----------------------------------------------------------------------------------------
@@ -31,6 +39,7 @@ def compose() -> dict[str, Any]:
 def test_compose_follows_the_published_schema(compose: dict[str, Any]) -> None:
     schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(compose)
+    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load((INFRA / "compose.cuda.yaml").read_text()))
     broken = copy.deepcopy(compose)
     broken["services"]["worker"]["comand"] = []
     with pytest.raises(jsonschema.ValidationError):
@@ -39,12 +48,15 @@ def test_compose_follows_the_published_schema(compose: dict[str, Any]) -> None:
 
 def test_every_service_says_whether_it_is_well(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert services.keys() == {"postgres", "s3", "buckets", "prefect", "mlflow", "worker"}
-    assert [name for name, service in services.items() if "healthcheck" not in service] == ["buckets"]
+    assert services.keys() == {"postgres", "s3", *ENDING, "prefect", "mlflow", "worker"}
+    assert {name for name, service in services.items() if "healthcheck" not in service} == ENDING
     for service in services.values():
         for needed, how in service.get("depends_on", {}).items():
-            ends = "service_completed_successfully" if needed == "buckets" else "service_healthy"
+            ends = "service_completed_successfully" if needed in ENDING else "service_healthy"
             assert how == {"condition": ends}
+    worker = services["worker"]
+    assert "--with-healthcheck" in worker["command"]
+    assert "http://127.0.0.1:8080/health" in worker["healthcheck"]["test"][-1], "of itself, not of Prefect's server"
 
 
 def test_no_password_has_a_default(compose: dict[str, Any]) -> None:
@@ -74,6 +86,60 @@ def test_what_is_kept_lies_in_named_volumes(compose: dict[str, Any]) -> None:
         assert not source.startswith(".") or (INFRA / source).exists()
 
 
+def test_the_user_of_the_image_may_write_where_volumes_are_mounted(compose: dict[str, Any]) -> None:
+    (made,) = [rest for word, rest in instructions() if word == "RUN" and "install -d" in rest]
+    folders = shlex.split(made.partition("install -d -o raft -g raft ")[2])
+    ours = [service for service in compose["services"].values() if "build" in service]
+    mounted = {mount.split(":")[1] for service in ours for mount in service.get("volumes", [])}
+    assert mounted == set(folders)
+    for service in ours:
+        assert writable(image_environment()["DVC_SITE_CACHE_DIR"], service["tmpfs"])
+
+
+def test_the_tag_of_the_image_says_for_which_device_it_is_built(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        if "build" in service:
+            device = service["build"]["args"]["DEVICE"]
+            assert service["image"].endswith(f":{device}"), name
+            assert service["build"]["args"].keys() == {"DEVICE", "PIP_ARGS"}
+    cuda = yaml.safe_load((INFRA / "compose.cuda.yaml").read_text())["services"]
+    (reserved,) = cuda["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert reserved["capabilities"] == ["gpu"]
+
+
+def test_dvc_pushes_to_the_store(compose: dict[str, Any], tmp_path: Path) -> None:
+    script, url = compose["services"]["remote"]["command"]
+    bucket = url.removeprefix("s3://").split("/")[0]
+    assert f'"{bucket}"' in compose["services"]["buckets"]["command"][-1]
+    here = INFRA.parent / Path(script).relative_to("/opt/raft")
+    store = {"AWS_ENDPOINT_URL": compose["services"]["remote"]["environment"]["AWS_ENDPOINT_URL"]}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = {"RAFT_WORKSPACE": str(tmp_path / "work"), "DVC_SITE_CACHE_DIR": str(tmp_path / "dvc-site")}
+    environment = {**os.environ, **places, **store, "PATH": path, "PYTHONPATH": str(INFRA.parent)}
+    config = tmp_path / "work/.dvc/config"
+    subprocess.run([here, url], env=environment, check=True)
+    found = ConfigParser()
+    found.read(config)
+    assert found["core"]["remote"].strip() == "store"
+    named = {key: value.strip() for key, value in found["'remote \"store\"'"].items()}
+    assert named == {"url": url, "endpointurl": store["AWS_ENDPOINT_URL"], "verify": "true"}
+    subprocess.run([here, "s3://another/one"], env=environment, check=True)
+    assert "another" not in config.read_text(), "what is chosen stays"
+
+
+def test_prefect_knows_the_names_that_are_set_for_it(compose: dict[str, Any]) -> None:
+    from prefect.server.utilities import encryption
+    from prefect.settings import Settings
+    from prefect.settings.legacy import _get_settings_fields
+
+    names = set(image_environment()) | set(next(documents(INFRA / "kubernetes/base/settings.yaml"))["data"])
+    names |= {name for service in compose["services"].values() for name in service.get("environment", {})}
+    asked = {name for name in names if name.startswith("PREFECT_")}
+    assert "PREFECT_SERVER_ENCRYPTION_KEY" in asked
+    read = inspect.getsource(encryption)
+    assert not [name for name in asked if name not in _get_settings_fields(Settings) and f'"{name}"' not in read]
+
+
 def test_images_are_pinned_and_ours_run_with_little(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         if "build" in service:
@@ -96,6 +162,14 @@ def test_mlflow_names_the_hosts_that_may_ask(compose: dict[str, Any]) -> None:
 def instructions() -> list[tuple[str, str]]:
     text = re.sub(r"^#.*\n", "", (INFRA / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines()) if word]
+
+
+def image_environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for word, rest in instructions() if word == "ENV" for pair in shlex.split(rest))
+
+
+def writable(path: str, mounts: Iterable[str]) -> bool:
+    return any(Path(path).is_relative_to(mount) for mount in mounts)
 
 
 def test_the_image_is_built_in_stages_and_is_nobody_special() -> None:
@@ -195,12 +269,22 @@ def test_pods_are_as_locked_as_their_namespace_demands(overlay: str) -> None:
         assert pod["securityContext"]["runAsNonRoot"], name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert pod["automountServiceAccountToken"] is False, name
-        for container in pod["containers"]:
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
             locked = container["securityContext"]
             assert (locked["allowPrivilegeEscalation"], locked["readOnlyRootFilesystem"]) == (False, True), name
             assert locked["capabilities"] == {"drop": ["ALL"]}, name
             assert container["resources"]["limits"]["memory"], name
-            assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+            mounts = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+            assert writable(image_environment()["DVC_SITE_CACHE_DIR"], mounts), name
+        used = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        assert used == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_worker_of_a_cluster_pushes_to_the_store_too(compose: dict[str, Any]) -> None:
+    ((_, worker),) = pods("base")
+    (remote,) = worker["initContainers"]
+    assert remote["args"] == [compose["services"]["remote"]["command"][0], "$(RAFT_REMOTE)"]
+    assert "RAFT_REMOTE" in next(documents(INFRA / "kubernetes/base/settings.yaml"))["data"]
 
 
 def test_gpu_pods_ask_for_a_gpu_and_for_its_nodes() -> None:
