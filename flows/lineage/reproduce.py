@@ -85,7 +85,10 @@ def _cloned(repository: Path, commit: str | None, target: Path) -> Path:
 
 
 def _align(run: Run, workspace: Path, scratch: Path, code: Path, environment: Mapping[str, str]) -> None:
-    """The command line of a user, in a process of its own: another version of the code may run there."""
+    """The command line of a user, in a process of its own: another version of the code may run there.
+
+    No process of it finds modules in ``workspace``, its current folder: that may be a repository with other code.
+    """
     config = scratch / "config.yaml"
     shutil.copyfile(run.path / "config.yaml", config)
     program = "from flows.cli import main; main()"
@@ -93,7 +96,7 @@ def _align(run: Run, workspace: Path, scratch: Path, code: Path, environment: Ma
         sys.executable, "-c", program, "align", str(config), *OVERRIDES, "--name", run.name, "--json",
     ]  # fmt: skip
     settings = {
-        **environment, "PYTHONPATH": str(code), "RAFT_WORKSPACE": str(scratch),
+        **environment, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "RAFT_WORKSPACE": str(scratch),
         "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
     }  # fmt: skip
     done = subprocess.run(command, cwd=workspace, env=settings, stdout=subprocess.PIPE, text=True, check=False)
