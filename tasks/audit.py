@@ -6,22 +6,25 @@ with a share of 0.1 every byte is read again within ten sweeps.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError, RaftError
+from raft_core.records.ledger import Entry, Ledger
 from raft_core.records.run import Commit, Run, read_chain, read_run, verify_outputs
-from raft_core.records.verification import verify_run
+from raft_core.records.verification import unordered_erasures, verify_run
 
 LOG = "audits.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a sweep found. ``problems``: one line each; ``unseen``: how many outputs lie elsewhere."""
+    """What a sweep found. ``rehashed``: RUN and digest of each commit; ``problems``: one line each; ``unseen``: how
+    many outputs lie elsewhere.
+    """
 
     num_runs: int
     num_commits: int
@@ -30,30 +33,36 @@ class Audit:
     unseen: int
 
 
-def sweep(workspace: Path, share: float) -> Audit:
+def sweep(workspace: Path, share: float, ledger: Ledger) -> Audit:
     """Check every chain of ``workspace``, re-hash ``share`` (0 to 1) of the commits, and remember which.
 
-    A problem is found, not raised.
+    Erasures must be in ``ledger``. A problem is found, not raised.
     """
     problems: list[str] = []
     unseen = 0
     known: list[tuple[Run, Commit]] = []
+    entries: Sequence[Entry] | None = None
+    try:
+        entries = ledger.entries()
+    except RaftError as error:
+        problems.append(f"the ledger: {error.what}")
     paths = [p for p in sorted((workspace / "runs").glob("[!.]*")) if (p / "config.yaml").is_file()]
     for path in paths:
         try:
             run = read_run(path)
             found = verify_run(run, rehash=False)
-            problems += [f"{run.name}: {problem.message}" for problem in found.problems]
+            unordered = unordered_erasures(run, entries) if entries is not None else []
+            problems += [f"{run.name}: {problem.message}" for problem in (*found.problems, *unordered)]
             unseen += len(found.unseen)
             known += [(run, commit) for commit in read_chain(run)]
         except RaftError as error:
             problems.append(f"{path.name}: {error.what}")
     before = _last_looked(workspace / LOG)
-    known.sort(key=lambda item: (before.get(item[1].digest, ""), item[1].digest))
+    known.sort(key=lambda item: (before.get(_key(*item), ""), _key(*item)))
     chosen = known[: math.ceil(share * len(known))]
     for run, commit in chosen:
         problems += [fault for fault in _faults(run, commit) if fault not in problems]
-    audit = Audit(len(paths), len(known), tuple(commit.digest for _, commit in chosen), tuple(problems), unseen)
+    audit = Audit(len(paths), len(known), tuple(_key(*item) for item in chosen), tuple(problems), unseen)
     _remember(workspace / LOG, audit)
     return audit
 
@@ -67,8 +76,13 @@ def _faults(run: Run, commit: Commit) -> Iterator[str]:
         yield f"{run.name}: {error}".replace("\n  ", "; ")
 
 
+def _key(run: Run, commit: Commit) -> str:
+    """With the run: runs of one configuration have the same commits, each with bytes of its own."""
+    return f"{run.name} {commit.digest}"
+
+
 def _last_looked(log: Path) -> Mapping[str, str]:
-    """Commit digest → when it was last re-hashed."""
+    """RUN and commit digest → when it was last re-hashed."""
     looked: dict[str, str] = {}
     for line in log.read_bytes().splitlines() if log.exists() else ():
         try:

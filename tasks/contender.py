@@ -1,13 +1,15 @@
 """A model that stands for promotion, or holds the title: its records verified, its weights at hand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.base import backend
+from raft_core.records.ledger import Entry
 from raft_core.records.lineage import policy_facts
 from raft_core.records.run import BASE, Commit, Run, read_commit
-from raft_core.records.verification import verify_run
+from raft_core.records.verification import unordered_erasures, verify_run
 from raft_core.types import Policy
 from tasks.prepare import committed_policy
 from tasks.version import restore
@@ -47,8 +49,10 @@ def committed(run: Run, iteration: int) -> Commit:
     return commit
 
 
-def contender(run: Run, iteration: int, workspace: Path) -> Contender:
+def contender(run: Run, iteration: int, workspace: Path, entries: Sequence[Entry]) -> Contender:
     """Bring the weights here if they lie elsewhere, and verify every byte that they come from.
+
+    ``entries``: of the ledger, which knows every erasure.
 
     Raises IntegrityError if the chain up to ``iteration`` does not hold, StepError if the weights
     cannot be had.
@@ -56,7 +60,7 @@ def contender(run: Run, iteration: int, workspace: Path) -> Contender:
     commit = committed(run, iteration)
     fetch_weights(run, iteration, workspace)
     base = backend(run.config.policy.type).base_policy(run.config.policy)
-    _verify(run, iteration, base.path)
+    _verify(run, iteration, base.path, entries)
     return Contender(run, iteration, commit, committed_policy(run, iteration, base), base)
 
 
@@ -68,11 +72,13 @@ def fetch_weights(run: Run, iteration: int, workspace: Path) -> None:
         restore(pointer, workspace)
 
 
-def _verify(run: Run, iteration: int, base: Path) -> None:
+def _verify(run: Run, iteration: int, base: Path, entries: Sequence[Entry]) -> None:
     """What made the policy must be here and as it was; weights of other iterations may lie elsewhere."""
     found = verify_run(run, rehash=True, base_policy=base)
     problems = [
-        problem.message for problem in found.problems if problem.iteration is None or problem.iteration <= iteration
+        problem.message
+        for problem in (*found.problems, *unordered_erasures(run, entries))
+        if problem.iteration is None or problem.iteration <= iteration
     ]
     others = [n for n in range(found.num_commits) if n != iteration]
     may_be_away = tuple(f"{path} " for n in others for path in _may_be_away(run, n, iteration))

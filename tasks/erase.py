@@ -1,20 +1,20 @@
 """Erase rows of a run: its tables, the objects of DVC's cache and remote, its scratch. The chain of commits stays.
 
-First the tombstone, then the files: a kill in between leaves rows that ``verify`` calls "returned", and the same call
-finishes the work.
+First the tables without the rows, aside, then the tombstone, then the renames: a kill in between leaves rows that
+``verify`` calls "returned", and the same call finishes the work.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from raft_core.errors import RaftError, StepError
 from raft_core.records.artifacts import file_digest, write_bytes
-from raft_core.records.erasure import Erased, Tombstone, read_tombstone, write_tombstone
-from raft_core.records.removal import Target, holds, parquet_files, write_without
+from raft_core.records.erasure import Erased, Tombstone, aside_of, read_tombstone, unfinished, write_tombstone
+from raft_core.records.removal import Target, holds, matching_samples, parquet_files, write_without
 from raft_core.records.run import BASE, Commit, Run, read_chain
 from tasks.erase_remote import erase_over_network, listed, naming
 from tasks.objects import Stores, find_stores, objects
@@ -69,27 +69,35 @@ def erase_iteration(run: Run, commit: Commit, target: Target, because: str, work
         except RaftError as error:
             done.left.append(f"{folder / 'tables'}: it is not here and cannot be restored ({error.what})")
             return False
-    asides: dict[str, Path] = {}
     erased: dict[str, Erased] = {}
-    before = read_tombstone(folder)
-    for name, digest in commit.outputs.items():
-        path = folder / name
-        if not name.startswith("tables/") or not path.exists():
-            continue
-        aside = path.parent / f".{path.name}.erasing"
+    before, label = read_tombstone(folder), f"{run.name}@{commit.iteration}"
+    if before is not None and _put_in_place(folder, before):  # a kill cut that off
+        done.tombstones[label] = before
+    tables = [name for name in commit.outputs if name.startswith("tables/") and (folder / name).exists()]
+    if target.text is not None or target.sources:  # a sample's text or source does not stand in all of its rows
+        samples = frozenset[str]().union(*(matching_samples(folder / name, target) for name in tables))
+        target = replace(target, samples=samples)
+    for name in tables:
+        path, digest = folder / name, commit.outputs[name]
+        aside = aside_of(path)
         if rows := write_without(path, target, aside):
-            asides[name] = aside
             again = before is not None and name in before.outputs and before.outputs[name].now == file_digest(aside)
             erased[name] = Erased(digest, file_digest(aside), 0 if again else rows)
             done.rows += rows
-    if not asides:
-        return False
-    done.tombstones[f"{run.name}@{commit.iteration}"] = write_tombstone(folder, erased, [because])
-    for name, aside in asides.items():
-        aside.rename(folder / name)
+    if erased:
+        done.tombstones[label] = write_tombstone(folder, erased, [because])
+        _put_in_place(folder, done.tombstones[label])
+    return label in done.tombstones
+
+
+def _put_in_place(folder: Path, tombstone: Tombstone) -> bool:
+    """Rename the tables that wait aside, as the tombstone says, and drop the reports; whether any table waited."""
     for report in folder.glob("validation_*.md"):
         report.unlink()
-    return True
+    waiting = [folder / name for name, erased in tombstone.outputs.items() if unfinished(folder / name, erased)]
+    for path in waiting:
+        aside_of(path).rename(path)
+    return bool(waiting)
 
 
 def erase_objects(workspace: Path, target: Target, done: ErasedRows, limit_s: float) -> None:

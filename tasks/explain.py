@@ -18,7 +18,6 @@ from raft_core.records.tables import (
     SCORED,
     SELECTED,
     VALIDATION,
-    read_rows,
     read_table,
 )
 from raft_core.selection.base import Candidates
@@ -71,14 +70,15 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
     }
     scored, quarantine = tables["scored"], tables["quarantine"]
     row = pc.index(scored["sample_id"], sample_id).as_py()
-    if row < 0:
+    samples = read_table(run.table(iteration, "samples"), SAMPLES, FACTS)
+    if row < 0 or pc.index(samples["sample_id"], sample_id).as_py() < 0:
         raise InputError(
             f"iteration {iteration} of run {run.name} has no sample {sample_id}", do="raft lineage find --sample ID"
         )
     prompt_id = scored["prompt_id"][row].as_py()
-    own_rows = np.flatnonzero(pc.equal(scored["prompt_id"], prompt_id).to_numpy())
+    own = {row["sample_id"]: row for row in samples.filter(pc.equal(samples["prompt_id"], prompt_id)).to_pylist()}
     selected = read_table(run.table(iteration, "selected"), SELECTED, ["sample_id", "prompt_id", "reward"])
-    rivals = _rivals(run, iteration, tables, own_rows, selected)
+    rivals = _rivals(tables, own, prompt_id, selected)
     me = next(rival for rival in rivals if rival.sample_id == sample_id)
     prompts = read_table(run.table(iteration, "prompts"), PROMPTS)
     caught = quarantine.filter(pc.equal(quarantine["sample_id"], sample_id)).to_pylist()
@@ -87,7 +87,7 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
     return Explanation(
         run.name, iteration,
         prompt=prompts.filter(pc.equal(prompts["prompt_id"], prompt_id)).to_pylist()[0],
-        sample=_sample(run, iteration, sample_id),
+        sample=own[sample_id],
         reward=facts["reward"],
         components={c["name"]: c["score"] for c in facts["components"]},
         weights={reward.name or str(reward.type): reward.weight for reward in rewards},
@@ -100,17 +100,14 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
     )  # fmt: skip
 
 
-def _sample(run: Run, iteration: int, sample_id: str) -> dict[str, Any]:
-    table = read_table(run.table(iteration, "samples"), SAMPLES, FACTS)
-    row: dict[str, Any] = table.filter(pc.equal(table["sample_id"], sample_id)).to_pylist()[0]
-    return row
-
-
 def _rivals(
-    run: Run, iteration: int, tables: Mapping[str, pa.Table], own_rows: Any, selected: pa.Table
+    tables: Mapping[str, pa.Table], samples: Mapping[str, Mapping[str, Any]], prompt_id: str, selected: pa.Table
 ) -> tuple[Rival, ...]:
-    """Ranked as ``tasks.select`` ranks them: over this prompt's samples alone, since ranks are within a prompt."""
-    own = tables["scored"].take(pa.array(own_rows))
+    """``samples`` of the prompt by id. Ranked as ``tasks.select`` ranks them: over this prompt's samples alone, since
+    ranks are within a prompt.
+    """
+    scored = tables["scored"]
+    own = scored.filter(pc.equal(scored["prompt_id"], prompt_id))
     valid = valid_rows(own, tables["quarantine"], 1)
     rank: dict[str, int] = {}
     if len(valid):
@@ -119,13 +116,14 @@ def _rivals(
         candidates = Candidates(np.zeros(len(valid), np.int64), rewards, np.asarray(ids, np.str_))
         rank = dict(zip(ids, map(int, ranks(candidates)), strict=True))
     chosen = set(selected["sample_id"].to_pylist())
-    texts = read_rows(run.table(iteration, "samples"), SAMPLES, own_rows, ["completion"])
     rivals = [
         Rival(
-            row["sample_id"], row["k"], row["source"], completion, row["reward"], rank.get(row["sample_id"]),
+            row["sample_id"], row["k"], row["source"], samples[row["sample_id"]]["completion"], row["reward"],
+            rank.get(row["sample_id"]),
             "selected" if row["sample_id"] in chosen else "dropped" if row["sample_id"] in rank else "quarantined",
         )
-        for row, completion in zip(own.to_pylist(), texts["completion"].to_pylist(), strict=True)
+        for row in own.to_pylist()
+        if row["sample_id"] in samples
     ]  # fmt: skip
     return tuple(sorted(rivals, key=lambda r: (r.rank is None, r.rank or 0, r.k)))
 

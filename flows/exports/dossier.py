@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from raft_core.records.ledger import Entry
 from raft_core.records.lineage import Lineage, Link, lineage
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import SCHEMAS, read_table
-from raft_core.records.verification import Verification, verify_run
+from raft_core.records.verification import Verification, unordered_erasures, verify_run
 from raft_core.redaction import redacted
 
 Row = Mapping[str, Any]
@@ -103,18 +103,19 @@ def open_dossier(
 ) -> Dossier:  # fmt: skip
     """Read and re-hash everything. ``iteration`` None: the best of the run.
 
-    ``resolve`` finds the initial policy (None: it lies elsewhere). Problems are in ``verification``; only a chain that
-    cannot be followed at all raises IntegrityError.
+    ``entries``: of the ledger, which knows every erasure. ``resolve`` finds the initial policy (None: it lies
+    elsewhere). Problems are in ``verification``; only a chain that cannot be followed at all raises IntegrityError.
     """
     links = lineage(run, iteration)
     chain = read_chain(run)
     number = links.links[0].iteration
     source = links.links[-1].policy.source
+    found = verify_run(run, rehash=True, base_policy=resolve(source) if source else None)
     return Dossier(
         run=run, iteration=number, lineage=links, chain=chain,
         reports=[_json(run.folder(commit.iteration) / "report.json") for commit in chain],
         view=view_run(run),
-        verification=verify_run(run, rehash=True, base_policy=resolve(source) if source else None),
+        verification=replace(found, problems=(*found.problems, *unordered_erasures(run, entries))),
         entries=[entry for entry in entries if _concerns(entry, chain)],
     )  # fmt: skip
 

@@ -4,23 +4,31 @@ The commit names the commit before it and every file of its iteration by digest,
 whole chain. Nothing is sent anywhere.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from raft_core.errors import ConfigError, InputError, IntegrityError
-from raft_core.records.run import BASE, Run, read_commit, verify_outputs
+from raft_core.records.ledger import Entry
+from raft_core.records.run import BASE, Commit, Run, read_commit, verify_outputs
+from raft_core.records.verification import unordered_erasures
 
 SIGNED = ("policy", "commit.json")
 
 
-def sign(run: Run, iteration: int, key: Path, out: Path) -> list[str]:
+def sign(run: Run, iteration: int, key: Path, out: Path, entries: Sequence[Entry] = ()) -> list[str]:
     """Sign ``policy/`` and ``commit.json`` with the private key (PEM, elliptic curve); returns the names signed.
 
-    Everything that the commit names is hashed first: what does not verify is not signed. Raises IntegrityError
-    then, InputError for a key that cannot be used, ConfigError without the package.
+    Everything that the commit names is hashed first: what does not verify is not signed, nor what lost rows by an
+    erasure that is not in ``entries`` of the ledger. Raises IntegrityError then, InputError for a key that cannot
+    be used, ConfigError without the package.
     """
     signing, hashing = _package("signing"), _package("hashing")
-    folder = _folder(run, iteration)
+    commit = _commit(run, iteration)
+    verify_outputs(run, commit)
+    if unordered := [p for p in unordered_erasures(run, entries) if p.iteration == iteration]:
+        raise IntegrityError(unordered[0].message, do="see raft lineage verify")
+    folder = run.folder(iteration)
     if not key.is_file():
         raise InputError(f"no such key: {key}", do="openssl ecparam -name prime256v1 -genkey -noout -out key.pem")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +44,13 @@ def sign(run: Run, iteration: int, key: Path, out: Path) -> list[str]:
 
 
 def verify_signature(run: Run, iteration: int, public_key: Path, signature: Path) -> None:
-    """Raise IntegrityError unless ``signature`` is the key's and the files are those that were signed."""
+    """Raise IntegrityError unless ``signature`` is the key's and the files are those that were signed.
+
+    Nothing else is read: it holds on a clone that has only ``policy/``.
+    """
     verifying, hashing = _package("verifying"), _package("hashing")
-    folder = _folder(run, iteration)
+    _commit(run, iteration)
+    folder = run.folder(iteration)
     for path in (public_key, signature):
         if not path.is_file():
             raise InputError(f"no such file: {path}", do="name the public key, and what raft export sign wrote")
@@ -53,15 +65,14 @@ def verify_signature(run: Run, iteration: int, public_key: Path, signature: Path
         ) from error  # fmt: skip
 
 
-def _folder(run: Run, iteration: int) -> Path:
+def _commit(run: Run, iteration: int) -> Commit:
     commit = read_commit(run, iteration)
     if commit is None or iteration == BASE or "policy" not in commit.outputs:
         raise InputError(
             f"iteration {iteration} of run {run.name} made no policy", expected="an iteration that is committed",
             do="name one: RUN@N",
         )  # fmt: skip
-    verify_outputs(run, commit)
-    return run.folder(iteration)
+    return commit
 
 
 def _hashing(hashing: ModuleType, folder: Path) -> object:

@@ -8,11 +8,10 @@ from typing import Any
 
 from raft_core import embedded
 from raft_core.errors import IntegrityError, RaftError
-from raft_core.records.erasure import TOMBSTONE, read_tombstone
 from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Ledger
 from raft_core.records.run import BASE, Run, read_commit, read_run
-from raft_core.records.verification import Problem, Verification, committed, verify_run
+from raft_core.records.verification import Problem, Verification, committed, unordered_erasures, verify_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,6 @@ def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -
 
 
 def _verify_erasures(runs: Sequence[Run], ledger: Ledger | None, checked: Checked) -> None:
-    """Tombstones that nobody ordered: with one, other bytes could pass for an erasure."""
     try:
         entries = ledger.entries() if ledger is not None else []
     except RaftError as error:
@@ -137,25 +135,8 @@ def _verify_erasures(runs: Sequence[Run], ledger: Ledger | None, checked: Checke
         else:
             checked.unseen.append(f"the ledger: {error.what}")
         return
-    known = {str(entry.body.get("tombstone")) for entry in entries if entry.kind == "erased"}
     for run in runs:
-        for number in (BASE, *committed(run)):
-            digest, path = _tombstone_digest(run.folder(number)), run.folder(number) / TOMBSTONE
-            if digest is None or digest in known:
-                continue
-            if entries:
-                message = f"no erasure in the ledger made {path}, sha256 {digest}"
-                checked.others.append(Problem(number, "ledger", path, message))
-            else:
-                checked.unseen.append(f"whether the erasure in {path} was ordered: there is no ledger here")
-
-
-def _tombstone_digest(folder: Path) -> str | None:
-    try:
-        tombstone = read_tombstone(folder)
-    except IntegrityError:
-        return None
-    return tombstone.digest if tombstone else None
+        checked.others += unordered_erasures(run, entries)
 
 
 def _commit_digest(run: Run, iteration: int) -> str | None:

@@ -36,7 +36,7 @@ def approve(request: str, by: str, reason: str, place: Place, policy: PromotionP
     asked = find_request(entries, request)
     check_approval(entries, asked, by, now())
     holder = holder_of(asked)
-    side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace)
+    side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace, entries)
 
     def check(last: Sequence[Entry]) -> None:
         check_approval(last, asked, by, now())

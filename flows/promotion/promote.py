@@ -95,7 +95,7 @@ def _attempt(
     champion = current(entries, model).champion
     if champion is not None and champion.commit == candidate.commit.digest:
         return Outcome("unchanged", f"{_name(candidate)} is the champion of {model} already")
-    reference = _reference(champion, candidate, place)
+    reference = _reference(champion, candidate, place, entries)
     ours, theirs, left_out = _evidence(candidate, reference, suite, policy, place)
     verdict = decide(ours.evidence, theirs.evidence, policy)
     kind: Kind = "refused" if not verdict.passed else "requested" if policy.approvals else "promoted"
@@ -126,7 +126,7 @@ def find_candidate(question: Question, place: Place) -> Contender:
         raise ConfigError(
             "the base is no candidate: nothing was aligned", got=f"run {run.name}", do="name an iteration: RUN@N"
         )
-    return contender(run, iteration, place.workspace)
+    return contender(run, iteration, place.workspace, place.ledger.entries())
 
 
 def refuse_withdrawn(entries: Sequence[Entry], body: Mapping[str, Any]) -> None:
@@ -138,11 +138,11 @@ def refuse_withdrawn(entries: Sequence[Entry], body: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def _reference(champion: Holder | None, candidate: Contender, place: Place) -> Contender:
+def _reference(champion: Holder | None, candidate: Contender, place: Place, entries: Sequence[Entry]) -> Contender:
     """The champion; without one the candidate's own base."""
     if champion is None:
-        return contender(candidate.run, BASE, place.workspace)
-    return contender(run_of(champion, place.workspace), champion.iteration, place.workspace)
+        return contender(candidate.run, BASE, place.workspace, entries)
+    return contender(run_of(champion, place.workspace), champion.iteration, place.workspace, entries)
 
 
 def run_of(holder: Holder, workspace: Path) -> Run:

@@ -115,8 +115,9 @@ def scheduled_audit(workspace: str, share: Annotated[float, Field(gt=0, le=1)] =
         share: of the commits that one sweep re-hashes
     """
     from tasks.audit import sweep
+    from tasks.ledger import open_ledger
 
-    found = sweep(Path(workspace), share)
+    found = sweep(Path(workspace), share, open_ledger(ledger_uri(Path(workspace))))
     counts = {"runs": found.num_runs, "commits": found.num_commits, "rehashed": len(found.rehashed)}
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     if found.problems:

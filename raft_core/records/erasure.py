@@ -5,6 +5,7 @@ output that lost rows which digest it had, which it has since, and how many rows
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from raft_core.records.artifacts import file_digest, json_digest, write_json
 
 TOMBSTONE = "erased.json"
 TOMBSTONE_FORMAT = 1
+_TABLE = re.compile(r"tables/[a-z]+\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,11 @@ class Tombstone:
 
 
 def read_tombstone(folder: Path) -> Tombstone | None:
-    """The tombstone of an iteration's ``folder``, if there is one. Raises IntegrityError if it was edited."""
+    """The tombstone of an iteration's ``folder``, if there is one.
+
+    Raises IntegrityError if it was edited, or names another output than a table: nothing else loses rows.
+    Whoever writes one can seal it: ``verification.unordered_erasures`` asks the ledger.
+    """
     path = folder / TOMBSTONE
     if not path.exists():
         return None
@@ -47,6 +53,8 @@ def read_tombstone(folder: Path) -> Tombstone | None:
         if content["format"] != TOMBSTONE_FORMAT or _seal(content) != content["content"]:
             raise ValueError("its content is not what was written")
         outputs = {name: Erased(**row) for name, row in content["outputs"].items()}
+        if others := [name for name in outputs if not _TABLE.fullmatch(name)]:
+            raise ValueError(f"{others[0]} is no table")
         return Tombstone(content["commit"], outputs, tuple(content["because"]), file_digest(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"edited or foreign tombstone: {path}", got=error, do="restore it from git") from error
@@ -75,7 +83,19 @@ def digests_since(folder: Path, outputs: Mapping[str, str]) -> dict[str, str]:
     """``outputs`` of a commit (name → sha256) as they are since rows were erased, where they were."""
     tombstone = read_tombstone(folder)
     erased = tombstone.outputs if tombstone else {}
-    return {name: erased[name].now if name in erased else digest for name, digest in outputs.items()}
+    since = {name: row.now for name, row in erased.items() if row.was == outputs.get(name)}
+    return {name: since.get(name, digest) for name, digest in outputs.items()}
+
+
+def aside_of(path: Path) -> Path:
+    """Where a table without what must go waits for its tombstone."""
+    return path.with_name(f".{path.name}.erasing")
+
+
+def unfinished(path: Path, erased: Erased) -> bool:
+    """Whether the bytes that the tombstone names still wait beside ``path``: a kill came between the two."""
+    aside = aside_of(path)
+    return aside.is_file() and file_digest(aside) == erased.now
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -15,15 +15,17 @@ from raft_core.types import Prompt
 
 TEXTS = ("text", "prompt", "completion", "reference", "reason", "observed")
 """Columns in which a text may stand."""
+_ASKED = ("prompt_id", "source", *TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What must go: rows of these prompts, rows of these sources, and rows in which ``text`` stands."""
+    """What must go: rows of these prompts, of these sources, of these samples, and rows in which ``text`` stands."""
 
     prompts: frozenset[str]
     sources: frozenset[str] = frozenset()
     text: str | None = None
+    samples: frozenset[str] = frozenset()
 
 
 def rows_to_erase(table: pa.Table, target: Target) -> pa.ChunkedArray:
@@ -50,6 +52,8 @@ def _mask(name: str, column: pa.ChunkedArray, target: Target) -> pa.ChunkedArray
         return pc.is_in(column, value_set=pa.array(sorted(target.prompts), pa.string()))
     if name == "source" and target.sources:
         return pc.is_in(column, value_set=pa.array(sorted(target.sources), pa.string()))
+    if name == "sample_id" and target.samples:
+        return pc.is_in(column, value_set=pa.array(sorted(target.samples), pa.string()))
     if name in TEXTS and target.text is not None and pa.types.is_string(column.type):
         return pc.match_substring(column, target.text)
     return None
@@ -60,6 +64,15 @@ def matching_prompts(path: Path, target: Target) -> dict[str, str]:
     table = read_table(path, SCHEMAS["prompts"])
     rows = table.filter(rows_to_erase(table, target)).select(["prompt_id", "text"]).to_pylist()
     return {row["prompt_id"]: row["text"] for row in rows}
+
+
+def matching_samples(path: Path, target: Target) -> set[str]:
+    """Ids of the samples in a table of ``SCHEMAS`` that must go."""
+    schema = SCHEMAS[path.stem]
+    if "sample_id" not in schema.names:
+        return set()
+    table = read_table(path, schema, [name for name in ("sample_id", *_ASKED) if name in schema.names])
+    return set(table.filter(rows_to_erase(table, target))["sample_id"].to_pylist())
 
 
 def holds(path: Path, target: Target) -> bool:
@@ -75,7 +88,7 @@ def stream_holds(file: Any, target: Target) -> bool:
     """``holds`` of an open Parquet file, wherever it lies. Raises ArrowException if it is none, OSError."""
     parquet = pq.ParquetFile(file)
     names = set(parquet.schema_arrow.names)
-    wanted = [name for name in ("prompt_id", "source", *TEXTS) if name in names]
+    wanted = [name for name in _ASKED if name in names]
     return bool(wanted and pc.any(rows_to_erase(parquet.read(columns=wanted), target)).as_py())
 
 

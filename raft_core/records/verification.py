@@ -1,6 +1,7 @@
 """Does a run directory hold what its commits say? Every problem is listed, not only the first."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,9 @@ from raft_core.plain_yaml import read_yaml
 from raft_core.records.artifacts import digest_of, file_digest, folder_files
 from raft_core.records.collected import NAME as COLLECTED
 from raft_core.records.collected import collected
-from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone
+from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone, unfinished
 from raft_core.records.hashing import FileHashes
+from raft_core.records.ledger import Entry
 from raft_core.records.lineage import commit_fault, pointer, policy_facts, step_facts
 from raft_core.records.run import BASE, Commit, Run, read_commit
 from raft_core.types import content_id
@@ -104,6 +106,23 @@ def verify_run(
         tuple(look.problems), tuple(look.unseen), len(commits), num_outputs, rehash, tuple(look.erased),
         tuple(look.collected),
     )  # fmt: skip
+
+
+def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:
+    """Tombstones that no ``entries`` of the ledger name: with one that somebody made, any bytes pass for an erasure."""
+    ordered = {str(entry.body.get("tombstone")) for entry in entries if entry.kind == "erased"}
+    problems = []
+    for number in (BASE, *committed(run)):
+        path = run.folder(number) / TOMBSTONE
+        with suppress(IntegrityError):  # an edited one is a problem by itself
+            tombstone = read_tombstone(path.parent)
+            if tombstone is not None and tombstone.digest not in ordered:
+                message = (
+                    f"no erasure in the ledger made {path}, sha256 {tombstone.digest}: it is forged, the ledger is not "
+                    "here, or raft lineage forget was cut off (give it again)"
+                )
+                problems.append(Problem(number, "ledger", path, message))
+    return problems
 
 
 def committed(run: Run) -> list[int]:
@@ -239,7 +258,7 @@ def _changed(look: _Look, number: int, path: Path, expected: str, erased: Erased
         yield Problem(number, "unreadable", path, f"cannot be read: {path}: {error}")
         return
     if erased is not None and erased.was == expected:
-        if got == expected:
+        if got == expected or unfinished(path, erased):
             yield Problem(number, "returned", path, f"rows that were erased are back: {path}")
             return
         expected = erased.now

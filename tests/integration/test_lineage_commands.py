@@ -304,11 +304,12 @@ def test_an_erasure_that_nobody_ordered(workspace: Path, raft: Raft) -> None:
     run = the_run(workspace)
     prompt = read_table(run.table(0, "prompts"), PROMPTS).to_pylist()[0]
     asked(raft, workspace, "forget", "--prompt", prompt["prompt_id"], "--erase", "-y")
-    hidden = Erased(read_chain(run)[2].outputs["finetune.json"], "0" * 64, 1)
-    write_tombstone(run.folder(1), {"finetune.json": hidden}, ["nobody"])
+    hidden = Erased(read_chain(run)[2].outputs["tables/validation.parquet"], "0" * 64, 1)
+    write_tombstone(run.folder(1), {"tables/validation.parquet": hidden}, ["nobody"])
     assert "ledger" in kinds(asked(raft, workspace, "verify", code=exits.FAILED_STEP))
     (workspace / "ledger.jsonl").unlink()
-    assert any("no ledger here" in line for line in asked(raft, workspace, "verify", code=4)["unseen"])
+    told = asked(raft, workspace, "verify", code=exits.FAILED_STEP)["problems"]
+    assert {p["kind"] for p in told if p["iteration"] == 0} == {"ledger"}, "without a ledger nobody ordered it"
 
 
 def _other_prompt_holds(run: Run, prompt: dict[str, Any]) -> bool:

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from raft_core.records.artifacts import digest_of
+from raft_core.records.artifacts import digest_of, file_digest
+from raft_core.records.erasure import Erased, write_tombstone
 from raft_core.records.ledger import Entry, FileLedger
 from raft_core.records.run import Run, read_commit, read_events
+from raft_core.records.tables import SCORED, read_table, write_table
 from tasks.aliases import apply
 
 Raft = Callable[..., tuple[int, str, str]]
@@ -120,6 +122,21 @@ def test_an_unverified_model_is_not_promoted(raft: Raft, rules: Rules, entries: 
     assert code == 4
     assert "an unverified model is not promoted" in err
     assert "scored.parquet" in err
+    assert entries() == []
+
+
+def test_an_erasure_that_the_ledger_does_not_know_is_not_promoted(
+    raft: Raft, rules: Rules, entries: Entries, copied: Path
+) -> None:
+    """Whoever changes a table can seal a tombstone for it."""
+    folder = copied / "runs" / "one" / "iterations" / "000"
+    table = folder / "tables" / "scored.parquet"
+    was = file_digest(table)
+    write_table(table, read_table(table, SCORED).slice(1), SCORED)
+    write_tombstone(folder, {"tables/scored.parquet": Erased(was, file_digest(table), 1)}, ["nobody"])
+    code, _, err = raft("promote", "one@1", "--policy", rules())
+    assert code == 4
+    assert "no erasure in the ledger" in err
     assert entries() == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,11 @@ from flows.exports.lineage_events import events
 from flows.exports.model_card import model_card, plain
 from flows.exports.signature import sign, verify_signature
 from raft_core.errors import InputError, IntegrityError
+from raft_core.records.artifacts import file_digest
+from raft_core.records.erasure import Erased, write_tombstone
+from raft_core.records.ledger import FileLedger
 from raft_core.records.run import BASE, Run
+from raft_core.records.tables import EVALUATION, read_table, write_table
 
 FACET = {"type": "object", "required": ["_producer", "_schemaURL"],
          "properties": {"_producer": {"format": "uri"}, "_schemaURL": {"format": "uri"}}}  # fmt: skip
@@ -177,7 +182,6 @@ def keys(folder: Path, name: str) -> tuple[Path, Path]:
 @pytest.fixture
 def copied_run(exported_run: Run, tmp_path: Path) -> Run:
     """A copy that a test may spoil."""
-    import shutil
     from dataclasses import replace
 
     return replace(exported_run, path=Path(shutil.copytree(exported_run.path, tmp_path / "runs" / "made")))
@@ -209,6 +213,31 @@ def test_what_does_not_verify_is_not_signed(copied_run: Run, tmp_path: Path) -> 
     with pytest.raises(IntegrityError, match="changed bytes"):
         sign(copied_run, 1, private, tmp_path / "made.sig")
     assert not (tmp_path / "made.sig").exists()
+
+
+def test_a_signature_holds_where_only_the_policy_was_brought(copied_run: Run, tmp_path: Path) -> None:
+    private, public = keys(tmp_path, "ours")
+    sign(copied_run, 1, private, tmp_path / "made.sig")
+    shutil.rmtree(copied_run.folder(1) / "tables")
+    verify_signature(copied_run, 1, public, tmp_path / "made.sig")
+
+
+def test_an_erasure_that_nobody_ordered_is_not_signed_nor_published(copied_run: Run, tmp_path: Path) -> None:
+    private, _ = keys(tmp_path, "ours")
+    table = copied_run.table(1, "evaluation")
+    was = file_digest(table)
+    write_table(table, read_table(table, EVALUATION).slice(1), EVALUATION)
+    tombstone = write_tombstone(
+        copied_run.folder(1), {"tables/evaluation.parquet": Erased(was, file_digest(table), 1)}, ["nobody"]
+    )
+    with pytest.raises(IntegrityError, match="no erasure in the ledger"):
+        sign(copied_run, 1, private, tmp_path / "made.sig")
+    with pytest.raises(IntegrityError, match="no erasure in the ledger"):
+        open_dossier(copied_run, 1, resolve=Path).require_verified()
+    ledger = FileLedger(tmp_path / "ledger.jsonl")
+    ledger.append("erased", "raft-made", {"tombstone": tombstone.digest}, time="2026-01-01T00:00:00+00:00")
+    assert sign(copied_run, 1, private, tmp_path / "made.sig", ledger.entries())
+    open_dossier(copied_run, 1, entries=ledger.entries(), resolve=Path).require_verified()
 
 
 def test_keys_that_cannot_sign_and_policies_that_are_none(copied_run: Run, tmp_path: Path) -> None:
