@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from raft_core.records.run import read_events, read_run
+from raft_core.records.tables import QUARANTINE, SCORED, read_table
+
 TITLE = "Outages"
 RAFT = str(Path(sys.executable).with_name("raft"))
 Make = Callable[..., Any]
@@ -33,6 +36,12 @@ def raft(workspace: Any, *arguments: str, **environment: str) -> "subprocess.Com
 
 def warnings(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("warning:")]
+
+
+def mlflow_warnings(workspace: Any) -> list[str]:
+    """What the run warned of, as far as it is about MLflow."""
+    events = read_events(read_run(workspace.path / "runs" / "killed"), "warning")
+    return [event["message"] for event in events if "MLflow" in event["message"]]
 
 
 def align(workspace: Any, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -139,6 +148,7 @@ def test_a_real_mlflow_server_is_killed_in_the_middle_and_comes_back(
     ended = workspace.wait(process)
     assert ended.code == 0, ended.said[-3000:]
     assert in_mlflow(server.uri) == uninterrupted[1]["mlflow"]
+    assert len(mlflow_warnings(workspace)) == 1, mlflow_warnings(workspace)
     tried("a real MLflow server killed in the middle, back before the end", "one warning; filled in by the run itself")
 
 
@@ -153,12 +163,13 @@ def test_a_real_mlflow_server_is_killed_at_the_end(
     server.kill()
     ended = workspace.wait(process)
     assert ended.code == 0, ended.said[-3000:]
+    assert len(mlflow_warnings(workspace)) == 1, mlflow_warnings(workspace)
     server.start()
     for _ in range(2):
         done = raft(workspace, "sync", MLFLOW_TRACKING_URI=server.uri)
         assert done.returncode == 0, done.stderr
     assert in_mlflow(server.uri) == uninterrupted[1]["mlflow"]
-    tried("a real MLflow server killed before the registration", "raft sync filled it in, nothing doubled")
+    tried("a real MLflow server killed before the registration", "one warning; raft sync filled it in, nothing doubled")
 
 
 FLAKY = """
@@ -175,28 +186,40 @@ def reward(prompt, completion):
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tried: Tried) -> None:
-    workspace = new_workspace()
-    workspace.path.mkdir()
-    share, file = workspace.path / "share", workspace.path / "flaky.py"
+def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tmp_path: Path, tried: Tried) -> None:
+    share, file = tmp_path / "share", tmp_path / "flaky.py"
     file.write_text(FLAKY)
     reward = "{{type: function, function: '{}:reward', batched: false}}"
     scoring = "scoring: {{max_failed_share: {}, rewards: [" + reward + "], gold: []}}\n"
-    base = workspace.config.read_text() + "validation: {max_quarantined_share: 0.5, max_length_drift: 100}\n"
+    checks = "validation: {max_quarantined_share: 0.5, max_length_drift: 100}\n"
+    tolerant, strict, undisturbed = [new_workspace(checks + scoring.format(most, file)) for most in (0.5, 0.05, 0.05)]
 
-    def attempt(budget: float, failing: float, name: str) -> "subprocess.CompletedProcess[str]":
-        share.write_text(str(failing))
-        workspace.config.write_text(base + scoring.format(budget, file))
-        return raft(workspace, "align", str(workspace.config), "--name", name)
-
-    within = attempt(0.5, 0.3, "within")
+    share.write_text("0.3")
+    within = align(tolerant)
     assert within.returncode == 0, within.stderr
+    run = read_run(tolerant.path / "runs" / "killed")
+    for number in range(2):
+        scored = read_table(run.table(number, "scored"), SCORED).to_pylist()
+        failed = {row["sample_id"] for row in scored if "the judge is away" in row["reason"]}
+        assert 0.1 < len(failed) / len(scored) < 0.5
+        assert all((row["reward"] is None) == (row["sample_id"] in failed) for row in scored)
+        quarantined = read_table(run.table(number, "quarantine"), QUARANTINE)["sample_id"].to_pylist()
+        assert failed <= set(quarantined)
     tried("a reward fails on 30 % of its calls, within its budget", "quarantined and counted, the run ends well")
-    for failing, fault in ((0.3, "a reward fails on 30 % of its calls, over its budget"), (1, "a reward fails wholly")):
-        over = attempt(0.05, failing, "over")
-        assert over.returncode == 4, over.stderr
-        assert "resume with: raft resume over" in over.stderr
-        tried(fault, "exit code 4, everything finished is kept; resumed when it worked again")
+
     share.write_text("0")
-    resumed = raft(workspace, "resume", "over")
+    assert strict.run("tasks.sample:draw_prompts:before:1").killed  # the evaluation before it has no such budget
+    for failing, fault in ((0.3, "a reward fails on 30 % of its calls, over its budget"), (1, "a reward fails wholly")):
+        share.write_text(str(failing))
+        over = align(strict)
+        assert over.returncode == 4, over.stderr
+        assert "resume with: raft resume killed" in over.stderr
+        tried(fault, "exit code 4, what was sampled is kept; resumed when it worked again, the same end")
+    share.write_text("0")
+    resumed = raft(strict, "resume", "killed")
     assert resumed.returncode == 0, resumed.stderr
+    steps = read_events(read_run(strict.path / "runs" / "killed"), "step")
+    sampled = [event["reused"] for event in steps if event["step"] == "sample" and event["iteration"] == 0]
+    assert sampled == [False, True, True]
+    assert align(undisturbed).returncode == 0
+    assert strict.digests() == undisturbed.digests()
