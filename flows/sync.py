@@ -8,20 +8,21 @@ from flows.views.run import check_name, run_paths
 from raft_core.errors import RaftError, RunBusyError
 from raft_core.records.run import BASE, Run, hold, read_chain, read_events, read_run
 from tasks import aliases, project
-from tasks.decide import decide, pending
+from tasks.decide import decide, ended_at, pending
 from tasks.ledger import open_ledger
+from tasks.register import ALIAS
 
 
 def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporter: Reporter) -> bool:
     """Bring the runs called ``names`` (none: every one) up to date; whether everything is in.
 
     With ``look`` nothing is believed that the event logs say: what MLflow, DVC's cache and its remote
-    lack is written from the run directories. The run that ended first comes first, so that
-    ``candidate`` ends where it was. A run that a process works on is left to that.
+    lack is written from the run directories. The run that ended first comes first, so that its version
+    has the lower number. A run that a process works on is left to that.
     """
     paths = [workspace / "runs" / check_name(name) for name in names] or list(run_paths(workspace))
     whole = True
-    for run in sorted(map(read_run, paths), key=_ended):
+    for run in sorted(map(read_run, paths), key=ended_at):
         try:
             with hold(run):
                 did, faults = _sync(run, workspace, uri, look=look)
@@ -81,10 +82,7 @@ def _close(run: Run, uri: str, *, look: bool) -> list[str]:
     if to_merge and not (run.path / "merged" / f"{decision.best:03d}").exists():
         return [f"not finished: raft resume {run.name} writes its plain checkpoint"]
     registered = project.close(run, decision, uri)
-    return [] if registered is None else [f"{registered.name} version {registered.version} is {registered.alias}"]
-
-
-def _ended(run: Run) -> str:
-    """When a run ended first, as text that sorts; runs that did not end come last."""
-    finished = read_events(run, "finished")
-    return str(finished[0]["time"]) if finished else "~"
+    if registered is None:
+        return []
+    what = f"is {registered.alias}" if registered.alias else f"is registered; {ALIAS} is of a run that ended later"
+    return [f"{registered.name} version {registered.version} {what}"]

@@ -37,6 +37,11 @@ def is_finished(run: Run) -> bool:
     return bool(read_events(run, "finished")) and not pending(run)
 
 
+def ended_at(run: Run) -> str:
+    """When a run that is over did its last work, as text that sorts; MLflow may have been away then. "": unknown."""
+    return max((str(e["time"]) for e in read_events(run, "step") if e["step"] == "evaluate"), default="")
+
+
 def other_numerics(run: Run) -> str | None:
     """How this machine computes otherwise than the one that made the last commit; None: it does not."""
     chain = read_chain(run)

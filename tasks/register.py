@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from raft_core.records.run import BASE, Commit, Run, read_chain
+from tasks.decide import ended_at
 from tasks.track import track
 from tasks.tracking import connected, experiment_id, label
 from tasks.version import pointer_md5
@@ -24,22 +25,25 @@ from tasks.version import pointer_md5
 ALIAS = "candidate"
 FILES = ("commit.json", "report.json", "policy.dvc", "tables.dvc")
 """Artifacts of a version. Pointers change their name: a .dvc file below the workspace would be a stage to DVC."""
+ENDED = "raft.ended"
+"""On a version: when the run that it comes from ended, the last time that it was registered."""
 EXTERNAL = "mlflow.model.isExternal"
 """MLflow's own tag of a model whose weights lie elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A version of a registered model."""
+    """A version of a registered model. ``alias``: None while ``candidate`` is of a run that ended later."""
 
     name: str
     version: str
-    alias: str
+    alias: str | None
 
 
 def register(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -> Registered | None:
     """Register a committed iteration and let ``candidate`` point to it. None for the base.
 
+    What ended earlier than the present candidate's run (MLflow was away then) leaves the alias where it is.
     Idempotent: the same commit is the same version. ``run_id`` is the MLflow run (none: it is brought up to date).
     Raises StepError if MLflow is away or refuses.
     """
@@ -48,9 +52,8 @@ def register(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -
     version = register_version(run, iteration, uri, run_id=run_id)
     name = model_name(run)
     with connected(uri) as client:
-        if _alias_of(client, name) != version:
-            client.set_registered_model_alias(name, ALIAS, version)
-    return Registered(name, version, ALIAS)
+        leads = _take_alias(client, name, version, ended_at(run))
+    return Registered(name, version, ALIAS if leads else None)
 
 
 def register_version(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -> str:
@@ -111,6 +114,19 @@ def _external_model(
         client.log_model_artifacts(model.model_id, folder)
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)
+
+
+def _take_alias(client: MlflowClient, name: str, version: str, ended: str) -> bool:
+    """Let ``candidate`` point to ``version``, unless it points to one of a run that ended later; whether it does."""
+    if ended:
+        client.set_model_version_tag(name, version, ENDED, ended)
+    holder = _alias_of(client, name)
+    if holder == version:
+        return True
+    if holder is not None and client.get_model_version(name, holder).tags.get(ENDED, "") > ended:
+        return False
+    client.set_registered_model_alias(name, ALIAS, version)
+    return True
 
 
 def _alias_of(client: MlflowClient, name: str) -> str | None:
