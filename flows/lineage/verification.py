@@ -10,8 +10,8 @@ from raft_core import embedded
 from raft_core.errors import IntegrityError, RaftError
 from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Ledger
-from raft_core.records.run import BASE, Run, read_commit, read_run
-from raft_core.records.verification import Problem, Verification, committed, unordered_erasures, verify_run
+from raft_core.records.run import BASE, Run, committed, read_commit, read_run
+from raft_core.records.verification import Problem, Verification, unordered_erasures, verify_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def read_commit(run: Run, iteration: int) -> Commit | None:
 def read_chain(run: Run) -> list[Commit]:
     """Every commit from the base on, each checked to name the one before it.
 
-    Raises IntegrityError at the first link that does not hold.
+    Raises IntegrityError at the first link that does not hold, or is missing before a later one.
     """
     chain: list[Commit] = []
     parent: str | None = None
@@ -173,7 +173,18 @@ def read_chain(run: Run) -> list[Commit]:
             )  # fmt: skip
         chain.append(commit)
         parent, iteration = commit.digest, iteration + 1
+    if later := [number for number in committed(run) if number > iteration]:
+        raise IntegrityError(
+            f"broken chain: missing {run.folder(iteration) / 'commit.json'}",
+            got=f"a commit of iteration {later[-1]} without it", do="restore it from git; nothing was changed",
+        )  # fmt: skip
     return chain
+
+
+def committed(run: Run) -> list[int]:
+    """The iterations that have a ``commit.json``, whatever is in it; without the base."""
+    folders = run.path.glob("iterations/*/commit.json")
+    return sorted(int(path.parent.name) for path in folders if path.parent.name.isdecimal())
 
 
 def verify_outputs(run: Run, commit: Commit) -> None:

@@ -18,7 +18,7 @@ from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone, unfinis
 from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import commit_fault, pointer, policy_facts, step_facts
-from raft_core.records.run import BASE, Commit, Run, read_commit
+from raft_core.records.run import BASE, Commit, Run, committed, read_commit
 from raft_core.types import content_id
 
 Kind = Literal[
@@ -123,12 +123,6 @@ def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:
                 )
                 problems.append(Problem(number, "ledger", path, message))
     return problems
-
-
-def committed(run: Run) -> list[int]:
-    """The iterations that have a ``commit.json``, whatever is in it; without the base."""
-    folders = run.path.glob("iterations/*/commit.json")
-    return sorted(int(path.parent.name) for path in folders if path.parent.name.isdecimal())
 
 
 def _files(run: Run, commits: Mapping[int, Commit], base_policy: Path | None) -> Iterator[Path]:

@@ -61,6 +61,8 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a missing table": ("001/tables/selected.parquet", Path.unlink),
     "a file too many in a checkpoint": ("000/policy/adapter_config.json", lambda p: p.with_name("more").write_text("")),
     "an edited commit.json": ("000/commit.json", lambda p: _edit(p, "sampled_from", "f" * 64)),
+    "a missing commit.json": ("000/commit.json", Path.unlink),
+    "a missing commit.json of the base": ("../base/commit.json", Path.unlink),
     "a commit.json that is no JSON": ("001/commit.json", lambda p: p.write_text("{")),
     "a commit.json of another iteration": ("001/commit.json", lambda p: shutil.copy(p.parents[1] / "000" / p.name, p)),
 }
@@ -78,7 +80,7 @@ def _edit(path: Path, key: str, value: str) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_is_named_before_use(fault: str, copied: Path, undisturbed: Any, tried: Tried) -> None:
     name, do = FAULTS[fault]
-    path = copied / "runs" / "killed" / "iterations" / name
+    path = (copied / "runs" / "killed" / "iterations" / name).resolve()
     do(path)
     with pytest.raises(IntegrityError) as caught:
         again(copied, undisturbed)

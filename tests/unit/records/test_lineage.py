@@ -54,7 +54,8 @@ def test_an_unfinished_run_begins_at_its_last_commit(synthetic_run: Run) -> None
 
 
 def test_a_run_without_a_commit(synthetic_run: Run) -> None:
-    (synthetic_run.folder(BASE) / "commit.json").unlink()
+    for path in list(synthetic_run.path.rglob("commit.json")):
+        path.unlink()
     with pytest.raises(InputError, match="no commit"):
         lineage(synthetic_run, 0)
 

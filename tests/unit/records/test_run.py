@@ -160,6 +160,16 @@ def test_an_edited_commit_is_found_wherever_it_is(three: Run, iteration: int, ch
         read_chain(three)
 
 
+@pytest.mark.parametrize("gap", [BASE, 0])
+def test_a_commit_that_is_missing_before_a_later_one(three: Run, gap: int) -> None:
+    missing = three.folder(gap) / "commit.json"
+    missing.unlink()
+    with pytest.raises(IntegrityError, match="broken chain") as caught:
+        read_chain(three)
+    assert str(missing) in str(caught.value)
+    assert "restore it from git" in str(caught.value.do)
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"{", b"\xff", b'{"format": 1, "iteration": 0}'])
 def test_a_commit_that_is_none(three: Run, content: bytes) -> None:
     (three.folder(0) / "commit.json").write_bytes(content)
