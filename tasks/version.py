@@ -128,6 +128,7 @@ def ensure_repository(workspace: Path) -> None:
     remote.mkdir(exist_ok=True)
     (remote / ".gitignore").write_text("*\n")
     aside = workspace / f".dvc.{os.getpid()}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)  # a killed process may have had this number: in containers they are small
     aside.mkdir()
     if not (workspace / ".dvcignore").exists():
         (workspace / ".dvcignore").write_text(IGNORED)

@@ -195,6 +195,13 @@ class TestFreshWorkspace:
             version(small_run, 0, elsewhere, push=False)
 
 
+def test_a_folder_that_a_killed_process_of_the_same_number_left_behind(workspace: Path) -> None:
+    (workspace / f".dvc.{os.getpid()}.tmp").mkdir()
+    ensure_repository(workspace)
+    assert (workspace / ".dvc" / "config").exists()
+    assert not list(workspace.glob(".dvc.*.tmp"))
+
+
 def test_two_processes_at_once(in_git: Path, small_run: Run, add_iteration: Callable[[Run, int], None]) -> None:
     add_iteration(small_run, 1)
     code = (
