@@ -42,6 +42,7 @@ def align_run(
 
     Holds the run's lease throughout. Raises a RaftError; everything finished stays.
     """
+    begins = not (workspace / "runs" / name / "config.yaml").exists()
     run = open_run(workspace / "runs", name, config)
     with hold(run):
         for commit in read_chain(run):
@@ -51,7 +52,7 @@ def align_run(
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
         session = Session(run, workspace, SecretStr(tracking_uri), reporter or Reporter())
         record_event(run, "started", **_surroundings())
-        material = _prepare(run)
+        material = _prepare(run, begins=begins)
         if differing := other_numerics(run):
             session.warn(
                 f"run {name} goes on in another numerics class ({differing}): what is finished stays, what follows can "
@@ -139,12 +140,12 @@ def finish(session: Session, material: Material, decision: Decision) -> None:
         session.outage("MLflow", f"the best iteration is not registered yet: {error}", step="register")
 
 
-def _prepare(run: Run) -> Material:
+def _prepare(run: Run, *, begins: bool) -> Material:
     """Check everything; a run that could not even begin leaves its name free for a mended configuration."""
     try:
         return prepare(run)
     except RaftError:
-        if not read_chain(run):
+        if begins:
             (run.path / "config.yaml").unlink()
         raise
 
@@ -161,4 +162,7 @@ def _surroundings() -> dict[str, object]:
 def _git(*arguments: str) -> str:
     """What git says of the code that runs; "" where it knows nothing of it."""
     command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # git is not installed
+        return ""

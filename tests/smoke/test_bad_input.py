@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from flows import align
 from flows.align import align_run
 from raft_core import embedded
 from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError, RewardError, RunMismatchError
 from raft_core.loading import check_config, load_config
+from raft_core.records.run import hold, open_run, read_run
+from tasks.prepare import prepare
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
@@ -134,6 +137,24 @@ def test_a_mended_configuration_may_take_the_name(plain: dict[str, Any], tmp_pat
     refused(plain, tmp_path)
     plain["prompts"]["train"], plain["policy"]["chat_template"] = good, True
     assert not isinstance(refused(plain, tmp_path), RunMismatchError)
+
+
+def test_a_run_that_was_started_before_keeps_its_configuration(plain: dict[str, Any], tmp_path: Path) -> None:
+    """As a kill in the base's evaluation leaves it: begun, without a commit."""
+    prompts = tmp_path / "prompts.jsonl"
+    shutil.copy(embedded.resolve(plain["prompts"]["train"]), prompts)
+    plain["prompts"]["train"] = str(prompts)
+    run = open_run(tmp_path / "runs", "bad", check_config(plain, where="bad.yaml"))
+    with hold(run):
+        prepare(run)
+    prompts.unlink()
+    refused(plain, tmp_path)
+    assert read_run(run.path).config == run.config
+
+
+def test_without_git_a_run_does_not_know_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert align._surroundings()["git_commit"] is None
 
 
 def test_a_finished_run_is_not_touched_by_a_foreign_configuration_or_an_edited_commit(
