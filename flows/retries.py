@@ -5,9 +5,9 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from raft_core.errors import GateStop, IntegrityError, RewardError
+from raft_core.errors import DivergedError, GateStop, IntegrityError, RewardError
 
-FINAL = (ValueError, LookupError, TypeError, AssertionError, IntegrityError, RewardError, GateStop)
+FINAL = (ValueError, LookupError, TypeError, AssertionError, IntegrityError, RewardError, GateStop, DivergedError)
 """Failures that the same call would meet again: never retried."""
 
 

@@ -11,6 +11,7 @@
     ├── GateStop (RuntimeError)             a validation suite or a gate that stopped the run
     ├── LedgerMovedError (RuntimeError)     another entry came while one was being decided on
     └── StepError (RuntimeError)            a step that failed for any other reason
+        └── DivergedError                   a training whose figures are no numbers any more
 
 Each is picklable (Prefect and the training child send them between processes).
 """
@@ -79,3 +80,7 @@ class LedgerMovedError(RaftError, RuntimeError):
 
 class StepError(RaftError, RuntimeError):
     """A step failed."""
+
+
+class DivergedError(StepError):
+    """A training diverged: the same one would again."""

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from raft_core import launch
 from raft_core.config import FinetuningConfig, LoraConfig, SamplingConfig, TextPolicyConfig
-from raft_core.errors import InputError, IntegrityError, StepError
+from raft_core.errors import DivergedError, InputError, IntegrityError, StepError
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
 from raft_core.policies.text.data import collate, plan_steps, read_selected
@@ -205,7 +205,7 @@ def test_a_training_that_diverges_is_told_and_leaves_nothing(
 
     rows = read_table(selected, SELECTED).to_pylist()
     write_table(tmp_path / "huge.parquet", to_table(SELECTED, [{**r, "weight": 1e39} for r in rows]), SELECTED)
-    with pytest.raises(StepError, match="diverged at optimiser step 1"):
+    with pytest.raises(DivergedError, match="diverged at optimiser step 1"):
         finetune("out", job={"selected": tmp_path / "huge.parquet"})
     assert not (tmp_path / "out").exists()
     finetune("out")

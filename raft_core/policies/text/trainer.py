@@ -24,7 +24,7 @@ from transformers import Trainer, TrainingArguments
 
 import raft_core
 from raft_core.config import FinetuningConfig
-from raft_core.errors import InputError, StepError
+from raft_core.errors import DivergedError, InputError, StepError
 from raft_core.launch import join_ranks
 from raft_core.policies.base import FinetuneJob
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
@@ -254,7 +254,7 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         norm = logs.get("grad_norm", self.clipped_norm)
         entry = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"]), "grad_norm": float(norm)}
         if not all(map(math.isfinite, entry.values())):
-            raise StepError(
+            raise DivergedError(
                 f"the training diverged at optimiser step {self.state.global_step}", got=entry,
                 expected="finite numbers", do="lower finetuning.learning_rate or finetuning.max_grad_norm",
             )  # fmt: skip
