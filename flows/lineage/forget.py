@@ -10,13 +10,14 @@ from flows.views.run import run_paths
 from raft_core import embedded
 from raft_core.errors import InputError, IntegrityError, RaftError
 from raft_core.prompts import load_prompts
+from raft_core.records.collected import no_live_run
 from raft_core.records.erasure import TOMBSTONE, read_tombstone
 from raft_core.records.exclusions import Exclusions, add_exclusion, read_exclusions
 from raft_core.records.index import drop_index, open_index
 from raft_core.records.ledger import Ledger, withdrawal
 from raft_core.records.removal import Target, holds, matching_prompts, parquet_files
 from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
-from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find
+from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find, meant_prompts
 from raft_core.types import Prompt
 from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
 from tasks.registered import Version
@@ -60,12 +61,13 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
     runs = [read_run(path) for path in run_paths(workspace)]
     with open_index(workspace / "runs") as index:
         trace = find(index, by, value)
+        if by == "prompt":
+            value = next(iter(trace.prompts), _excluded_id(workspace, value))
+        prompts, files = meant_prompts(index, by, value), set()
     if by == "prompt":
-        whole = next(iter(trace.prompts), _excluded_id(workspace, value))
-        target = Target(frozenset([whole]))
+        target = Target(frozenset([value]))
     else:
         target = Target(frozenset(), frozenset([value] if by == "source" else []), value if by == "text" else None)
-    prompts, files = dict(trace.prompts), set()
     for run in runs:
         for path in _prompt_tables(run):
             prompts |= matching_prompts(path, target)
@@ -97,19 +99,21 @@ def carry_out(
 
     Can be repeated after a kill or an outage: what is done is not done twice.
 
-    Raises RunBusyError while a live run holds one of the runs, before anything is done.
+    Raises RunBusyError while any run of the workspace is live, before anything is done: a run reads the exclusions
+    when it starts, so it could draw later what is excluded now.
     """
     now = datetime.now(UTC).isoformat()
-    with ExitStack() as leases:
-        for run in chosen.runs:
-            leases.enter_context(hold(run))
-        known = [Prompt(prompt_id, text) for prompt_id, text in chosen.prompts.items()]
-        bare = chosen.target.prompts - chosen.prompts.keys()
+    known = [Prompt(prompt_id, text) for prompt_id, text in chosen.prompts.items()]
+    bare = chosen.target.prompts - chosen.prompts.keys()
+    with no_live_run(workspace / "runs"):
         excluded = add_exclusion(
             workspace, prompts=[*known, *sorted(bare)], sources=sorted(chosen.target.sources), time=now
         )
-        done = Forgotten(excluded)
-        say("excluded from every later run" if excluded else "excluded already")
+    done = Forgotten(excluded)
+    say("excluded from every later run" if excluded else "nothing new to exclude")
+    with ExitStack() as leases:
+        for run in chosen.runs:
+            leases.enter_context(hold(run))
         _withdraw_in_ledger(chosen, ledger, by, now)
         done.withdrawn = withdraw(chosen.versions, chosen.because, tracking_uri)
         if erase:
@@ -164,6 +168,7 @@ def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
     limit_s = max((run.config.versioning.push_limit_s for run in chosen.runs), default=ERASE_LIMIT_S)
     erase_objects(workspace, chosen.target, done, limit_s)
     erase_steps(workspace / "runs", done.tombstones.values())
+    drop_index(workspace / "runs")  # a question asked meanwhile made it anew
     done.left += [f"{path}: your prompt file still holds it" for path in chosen.files]
     done.left += [f"the tables of {name} were not seen" for name in chosen.unseen]
     return done

@@ -47,7 +47,7 @@ def show_plan(plan: Plan, *, erase: bool) -> RenderableType:
 
 def show_forgotten(done: Forgotten) -> RenderableType:
     """What was done, and what is left to do by hand."""
-    lines = [Text("excluded from every later run" if done.excluded else "it was excluded already", style="green")]
+    lines = [Text("excluded from every later run" if done.excluded else "nothing new to exclude", style="green")]
     for one in done.withdrawn:
         lost = f", no longer {', '.join(one.aliases)}" if one.aliases else ""
         lines.append(Text(f"withdrawn: {one.version.name} version {one.version.version}{lost}", style="green"))

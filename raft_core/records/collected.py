@@ -64,6 +64,8 @@ def no_live_run(runs: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunBusyError(
-                f"a run in {runs} is being worked on", expected="no live run", do="wait for it; `raft runs` names it"
+                f"a run in {runs} is being worked on",
+                expected="no live run",
+                do="wait for it, or stop it and resume it afterwards; `raft runs` names it",
             ) from None
         yield

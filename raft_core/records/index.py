@@ -91,9 +91,12 @@ def open_index(runs: Path, say: Say = lambda line: None) -> Iterator[Index]:
         return
     path = folder / "lineage.duckdb"
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _bring_up_to_date(path, found, say)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        while True:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _bring_up_to_date(path, found, say)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if path.exists():  # the kernel lets go before it shares: another may have dropped it in between
+                break
         with _connected(str(path), read_only=True) as connection:
             yield Index(connection, _unseen(connection))
 
@@ -202,6 +205,7 @@ def _forget(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> No
     connection.execute("BEGIN")
     for table, column in (("commits", "number"), ("drawn", "commit"), ("samples", "commit"), ("selected", "commit")):
         connection.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?))", [list(numbers)])
+    connection.execute("DELETE FROM prompts WHERE number NOT IN (SELECT prompt FROM drawn)")
     connection.execute("COMMIT")
 
 

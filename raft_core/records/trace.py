@@ -105,6 +105,18 @@ def find(index: Index, by: By, value: str) -> Trace:
     )  # fmt: skip
 
 
+def meant_prompts(index: Index, by: By, value: str) -> dict[str, str]:
+    """Id → text of every prompt that has the id ``value``, ``value`` in its text, or ``value`` as its source.
+
+    Not those that only a sample leads to, and not capped.
+    """
+    conditions = {
+        "prompt": "prompt_id = ?", "text": "contains(text, ?)",
+        "source": "number IN (SELECT prompt FROM drawn WHERE source = ?)",
+    }  # fmt: skip
+    return dict(index.rows(f"SELECT prompt_id, text FROM prompts WHERE {conditions[by]} ORDER BY ALL", value))
+
+
 _HITS = """
 CREATE OR REPLACE TEMP TABLE hits AS
 SELECT d.commit, d.prompt, s.sample_id, s.k, s.source, s.reward, s.status, s.rank

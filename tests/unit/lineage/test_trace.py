@@ -1,9 +1,11 @@
 """What a prompt, a sample, a source or a text touched, with every count known by hand."""
 
+import fcntl
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import duckdb
 import pytest
@@ -102,6 +104,34 @@ def test_the_index_follows_the_runs(make_run: MakeRun) -> None:
     assert [i.run for i in ask(run, "source", "films").iterations] == ["first"]
     drop_index(runs)
     assert [i.run for i in ask(run, "source", "films").iterations] == ["first"]
+
+
+def test_a_prompt_whose_commit_is_gone_is_no_longer_in_the_index(make_run: MakeRun) -> None:
+    run = make_run("first")
+    make_run("second", key="b", texts=[["a secret"], ["a secret"]])
+    with open_index(run.path.parent) as index:
+        assert index.rows("SELECT text FROM prompts WHERE text = 'a secret'")
+    shutil.rmtree(run.path.with_name("second"))
+    with open_index(run.path.parent) as index:
+        assert sorted(index.rows("SELECT text FROM prompts")) == [("held out",), ("one",), ("three",), ("two",)]
+
+
+def test_an_index_that_is_dropped_between_writing_and_reading(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    lock, dropped = fcntl.flock, list[int]()
+
+    def flock(file: IO[str], kind: int) -> None:
+        if kind == fcntl.LOCK_SH and not dropped:
+            dropped.append(kind)
+            lock(file, fcntl.LOCK_UN)
+            drop_index(run.path.parent)
+        lock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert touched(ask(run, "source", "films")) == [("first", 0, 2, 4, 2), ("first", 1, 2, 4, 2)]
+    assert dropped
 
 
 @pytest.mark.parametrize("spoil", ["bytes", "format"])
