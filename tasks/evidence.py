@@ -140,6 +140,15 @@ def gather(
     return Gathered(_read(folder), digest_of(folder), folder, measured.isoformat())
 
 
+def drop_evidence(store: Path, key: str) -> None:
+    """Remove the evidence ``key`` with its time, its record of reuse and its scratch; waits for who measures it."""
+    with _alone(store / f".{key}.lock"):
+        for path in (store / f"{key}.json", store / ".steps" / f"{key}.json"):
+            path.unlink(missing_ok=True)
+        for name in (key, f".{key}.aside", f".{key}.work"):
+            shutil.rmtree(store / name, ignore_errors=True)
+
+
 def _measurement(side: Contender, exam: Examination) -> tuple[Subject, StepKey]:
     """What is measured of one side, and its content address."""
     subject = Subject(side.policy, side.base, exam.config, side.run.config.policy, derived_seed("promotion"))

@@ -7,7 +7,7 @@ end in the same records. Metrics are read before they are written, since MLflow 
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,8 @@ NESTED = {"slices": "slices", "rewards": "rewards", "gold_rewards": "gold_reward
 """Tables in the report → prefix of their metrics."""
 TRAINING = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
 """Columns of the fine-tuning's log → metrics whose step counts optimiser steps over all iterations."""
+
+_REPORT = re.compile(r"/validation_[^/]*\.md$")
 
 
 def track(run: Run, uri: str, *, look: bool = False) -> str | None:
@@ -64,6 +66,26 @@ def track(run: Run, uri: str, *, look: bool = False) -> str | None:
             client.log_batch(run_id, tags=batch)
         _set_status(client, found, finished=wanted["raft.status"] != "running")
     return run_id
+
+
+def erase_reports(run: Run, iterations: Collection[int], uri: str) -> None:
+    """Write the files of ``iterations`` anew as they are since rows were erased, and empty the reports of validation.
+
+    Raises StepError if MLflow is away or refuses.
+    """
+    chain = read_chain(run)
+    with connected(uri) as client:
+        experiment = client.get_experiment_by_name(run.config.tracking.experiment)
+        found = find_run(client, experiment.experiment_id, run, chain) if experiment and chain else None
+        if found is None:
+            return
+        run_id = str(found.info.run_id)
+        for commit in chain:
+            if commit.iteration in iterations:
+                for file in client.list_artifacts(run_id, _place(commit)):
+                    if _REPORT.search(file.path):
+                        client.log_text(run_id, "rows of this iteration were erased\n", file.path)
+                _log_files(client, run_id, run, commit)
 
 
 def points(run: Run, chain: Sequence[Commit]) -> list[Metric]:
@@ -171,7 +193,7 @@ def _log_points(client: MlflowClient, found: Any, wanted: Sequence[Metric]) -> N
 
 def _log_files(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> None:
     """Report, commit and validation of an iteration; writing a file again replaces it."""
-    folder, place = run.folder(commit.iteration), f"iterations/{label(commit.iteration)}"
+    folder, place = run.folder(commit.iteration), _place(commit)
     if commit.iteration == BASE:
         client.log_artifact(run_id, str(run.path / "config.yaml"))
     for name in ("report.json", "commit.json"):
@@ -180,6 +202,10 @@ def _log_files(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> N
         client.log_artifact(run_id, str(report), place)
     if (table := run.table(commit.iteration, "validation")).exists():
         client.log_dict(run_id, {"checks": read_table(table, VALIDATION).to_pylist()}, f"{place}/validation.json")
+
+
+def _place(commit: Commit) -> str:
+    return f"iterations/{label(commit.iteration)}"
 
 
 def _log_inputs(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> None:

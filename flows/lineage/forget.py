@@ -8,8 +8,9 @@ from pathlib import Path
 
 from flows.views.run import run_paths
 from raft_core import embedded
-from raft_core.errors import InputError, IntegrityError, RaftError
+from raft_core.errors import InputError, IntegrityError, RaftError, StepError
 from raft_core.prompts import load_prompts
+from raft_core.records.artifacts import digest_of
 from raft_core.records.collected import no_live_run
 from raft_core.records.erasure import TOMBSTONE, read_tombstone
 from raft_core.records.exclusions import Exclusions, add_exclusion, read_exclusions
@@ -20,7 +21,9 @@ from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read
 from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find, meant_prompts
 from raft_core.types import Prompt
 from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
+from tasks.evidence import drop_evidence
 from tasks.registered import Version
+from tasks.track import erase_reports
 from tasks.withdraw import Withdrawn, registered_from, withdraw
 
 Say = Callable[[str], None]
@@ -119,6 +122,8 @@ def carry_out(
         if erase:
             done.erased = _erase(chosen, workspace, say)
             _erased_in_ledger(chosen, ledger, by, now)
+            _erase_evidence(chosen, workspace, ledger, by, now, done.erased)
+            _erase_reports(chosen, tracking_uri, done.erased)
     return done
 
 
@@ -153,6 +158,46 @@ def _erased_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
                     "iteration": commit.iteration, "reason": f"forgotten: {chosen.because}", "by": by,
                 }  # fmt: skip
                 ledger.append("erased", _model_name(run), body, time=now)
+
+
+def _erase_evidence(chosen: Plan, workspace: Path, ledger: Ledger, by: str, now: str, done: ErasedRows) -> None:
+    """Remove evidence of promotions that holds such a row; an entry keeps every digest that the ledger names."""
+    store = workspace / "promotions"
+    held = [path.relative_to(store).parts[0] for path in parquet_files([store]) if holds(path, chosen.target)]
+    entries = ledger.entries()
+    known = {entry.body.get("evidence") for entry in entries if entry.kind == "erased"}
+    sides = {
+        entry.body["evidence"][side]: (entry.model, about)
+        for entry in entries if isinstance(entry.body.get("evidence"), dict)
+        for side, about in (("candidate", entry.body), ("reference", entry.body["against"]))
+    }  # fmt: skip
+    for key in sorted({name.strip(".").partition(".")[0] for name in held}):
+        digest = digest_of(store / key) if (store / key).is_dir() else ""
+        if digest in sides and digest not in known:
+            model, about = sides[digest]
+            body = {
+                "evidence": digest, "run": about["run"], "iteration": about["iteration"],
+                "reason": f"forgotten: {chosen.because}", "by": by,
+            }  # fmt: skip
+            ledger.append("erased", model, body, time=now)
+            known.add(digest)
+        drop_evidence(store, key)
+        done.evidence.append(key)
+
+
+def _erase_reports(chosen: Plan, tracking_uri: str, done: ErasedRows) -> None:
+    """Empty what MLflow shows of the validation of every iteration that lost rows, also by a call that was cut off."""
+    for run in chosen.runs:
+        erased = [
+            commit.iteration
+            for commit in read_chain(run)
+            if (found := read_tombstone(run.folder(commit.iteration))) and chosen.because in found.because
+        ]
+        try:
+            if erased:
+                erase_reports(run, erased, tracking_uri)
+        except StepError as error:
+            done.unfinished.append(f"MLflow's reports of run {run.name} may quote it yet: {error.what}")
 
 
 def _model_name(run: Run) -> str:

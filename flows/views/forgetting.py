@@ -53,13 +53,14 @@ def show_forgotten(done: Forgotten) -> RenderableType:
         lines.append(Text(f"withdrawn: {one.version.name} version {one.version.version}{lost}", style="green"))
     if (erased := done.erased) is not None:
         lines.append(Text(
-            f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects of DVC; "
-            "raft lineage verify says where", style="green"))  # fmt: skip
-        lines.append(Text("commit erased.json, tables.dvc and exclusions.jsonl to git"))
+            f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects of DVC, "
+            f"evidence of {len(erased.evidence):,} measurements; raft lineage verify says where",
+            style="green"))  # fmt: skip
+        lines.append(Text("commit erased.json, tables.dvc, exclusions.jsonl and the ledger to git"))
         lines += [Text.assemble(("! left to you: ", "yellow"), harmless(line)) for line in erased.left]
         lines += [Text.assemble(("! not finished: ", "red"), harmless(line)) for line in erased.unfinished]
         if erased.unfinished:
-            lines.append(Text("give the same command again when the remote is there: it finishes this", style="red"))
+            lines.append(Text("give the same command again when that is there: it finishes this", style="red"))
     return Group(*lines)
 
 
@@ -83,7 +84,8 @@ def forgotten_as_json(done: Forgotten) -> dict[str, Any]:
             {"name": w.version.name, "version": w.version.version, "aliases": list(w.aliases)} for w in done.withdrawn
         ],
         "erased": None if erased is None else {
-            "rows": erased.rows, "objects": erased.objects, "left": erased.left, "unfinished": erased.unfinished,
+            "rows": erased.rows, "objects": erased.objects, "evidence": erased.evidence,
+            "left": erased.left, "unfinished": erased.unfinished,
             "tombstones": {name: tombstone.digest for name, tombstone in erased.tombstones.items()},
         },
     }  # fmt: skip

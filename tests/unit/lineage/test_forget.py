@@ -1,5 +1,6 @@
 """What is asked for goes, no more and no less, and no live run draws it afterwards."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,17 @@ from flows.lineage import forget
 from flows.lineage.forget import Forgotten, Plan, carry_out, plan
 from raft_core.errors import RunBusyError
 from raft_core.records import trace
+from raft_core.records.artifacts import digest_of, write_json
 from raft_core.records.exclusions import read_exclusions
 from raft_core.records.index import FOLDER, open_index
-from raft_core.records.ledger import FileLedger
+from raft_core.records.ledger import FileLedger, withdrawal
 from raft_core.records.run import Run, hold
+from raft_core.records.tables import EVALUATION, to_table
 from raft_core.records.trace import By
 from raft_core.records.verification import unordered_erasures, verify_run
 from raft_core.types import Prompt
+from tasks.track import track
+from tasks.tracking import connected
 
 OFF = {"enabled": False}
 
@@ -77,6 +82,45 @@ def test_a_live_run_that_has_not_drawn_it_yet(make_run: Callable[..., Run], run:
     assert num_rows(run, 0, "prompts") == [3]
     assert forgotten(run, chosen).excluded
     assert num_rows(run, 0, "prompts") == [2]
+
+
+def test_the_evidence_of_promotions_that_holds_it(run: Run) -> None:
+    two = Prompt.of("two").prompt_id
+    store = workspace_of(run) / "promotions"
+    for key, text in (("a" * 64, "two"), ("b" * 64, "three"), ("c" * 64, "two")):
+        row = {"prompt_id": Prompt.of(text).prompt_id, "prompt": text, "components": []}
+        table = to_table(EVALUATION.remove_metadata(), [row]).select(["prompt_id", "prompt"])
+        (store / key).mkdir(parents=True)
+        pq.write_table(table, store / key / "evaluation.parquet")
+        write_json(store / f"{key}.json", {"time": "2026-01-01T00:00:00+00:00"})
+        write_json(store / ".steps" / f"{key}.json", {})
+    shutil.copytree(store / ("a" * 64), store / f".{'a' * 64}.work")
+    ledger = FileLedger(workspace_of(run) / "ledger.jsonl")
+    named = digest_of(store / ("a" * 64))
+    about = {"run": "first", "iteration": 1, "commit": "x", "policy": "y"}
+    body = {**about, "against": {**about, "iteration": -1}, "evidence": {"candidate": named, "reference": "e" * 64}}
+    ledger.append("promoted", "raft-traced", body, time="2026-01-01T00:00:00+00:00")
+
+    for _ in range(2):
+        done = forgotten(run, planned(run, "prompt", two))
+    assert done.erased is not None
+    assert {p.name for p in store.rglob("*") if p.suffix != ".lock"} == {
+        "b" * 64, "evaluation.parquet", f"{'b' * 64}.json", ".steps"
+    }  # fmt: skip
+    kept = [e.body for e in ledger.entries() if e.body.get("evidence") == named]
+    assert [(e["run"], e["iteration"]) for e in kept] == [("first", 1)]
+    assert withdrawal(ledger.entries(), "x", "y") is None
+
+
+def test_the_reports_in_mlflow_quote_it_no_more(run: Run) -> None:
+    uri = f"sqlite:///{workspace_of(run)}/mlflow.db"
+    (run.folder(0) / "validation_scored.md").write_text("unexpected: two says 1 in 0")
+    run_id = track(run, uri)
+    assert run_id is not None
+    forgotten(run, planned(run, "prompt", Prompt.of("two").prompt_id))
+    with connected(uri) as client:
+        path = client.download_artifacts(run_id, "iterations/000/validation_scored.md")
+    assert Path(path).read_text() == "rows of this iteration were erased\n"
 
 
 def test_a_question_meanwhile_leaves_no_text_in_the_index(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
