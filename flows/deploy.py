@@ -1,14 +1,15 @@
 """Deployments on a Prefect server: alignment, promotion check, audit and retention, each on its schedule.
 
-``apply`` is idempotent: deploying again replaces schedules, parameters, limits and automations.
+``apply`` is idempotent: deploying again replaces schedules, parameters and limits, and removes the deployments of
+this configuration that are not asked for any more.
 ``serve`` works the schedules off on this machine; with a work pool its workers do.
 """
 
 import asyncio
 import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -23,6 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
@@ -32,7 +34,14 @@ from prefect.settings import get_current_settings
 from prefect.types.entrypoint import EntrypointType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flows.schedules.automations import HEARTBEAT_S, healing, keep_automations, notifications, webhook_block
+from flows.schedules.automations import (
+    HEARTBEAT_S,
+    healing,
+    keep_automations,
+    notifications,
+    remove_notifications,
+    webhook_block,
+)
 from flows.schedules.overlap import Overlap, limit_name
 from flows.schedules.scheduled import (
     RUN_NAME,
@@ -41,8 +50,10 @@ from flows.schedules.scheduled import (
     scheduled_align,
     scheduled_audit,
     scheduled_gc,
+    scheduled_name,
     scheduled_promotion,
 )
+from flows.views.run import check_name
 from raft_core.errors import ConfigError, RunBusyError, StepError
 from raft_core.loading import load_config
 
@@ -74,6 +85,8 @@ class Plan(BaseModel):
     pool: str | None = None
     image: str | None = None
     webhook: str | None = None
+    """None: whoever is told now goes on being told, unless ``no_webhook``."""
+    no_webhook: bool = False
 
     @field_validator("cron", "audit_cron", "gc_cron", "promotion_cron")
     @classmethod
@@ -99,6 +112,10 @@ def plan(**asked: Any) -> Plan:
         raise ConfigError("this cannot be deployed", got=faults, do="see raft deploy --help") from None
     if found.image and not found.pool:
         raise ConfigError("an image needs a work pool", do="add --pool, of type docker or kubernetes")
+    if found.webhook and found.no_webhook:
+        raise ConfigError("a webhook, and none", do="say --webhook URL, or --no-webhook")
+    config = load_config(found.workspace / found.config, found.overrides)
+    check_name(scheduled_name(found.run_name, config, datetime.now(UTC)))
     return found
 
 
@@ -133,34 +150,65 @@ def _schedules(asked: Plan, cron: str | None, every_s: float | None = None) -> l
     return found + ([Interval(timedelta(seconds=every_s), timezone=asked.timezone)] if every_s else [])
 
 
-def apply(asked: Plan, environment: dict[str, str]) -> list[str]:
-    """Bring the server to what ``asked`` says; returns the names of the deployments.
+def apply(asked: Plan, environment: dict[str, str], say: Callable[[str], object]) -> list[str]:
+    """Bring the server to what ``asked`` says, and ``say`` what came and went; returns the names of the deployments.
 
-    Raises ConfigError where there is no server or no such work pool.
+    Raises ConfigError where there is no server or no such work pool, or where a deployment of that name belongs to
+    another workspace.
     """
     wanted = deployments(asked, environment)
+    config = load_config(asked.workspace / asked.config, asked.overrides)
+    names = [deployment.full_name for deployment in wanted]
     with _server() as client:
         if asked.pool:
             _check_pool(client, asked.pool)
-        model = model_name(load_config(asked.workspace / asked.config, asked.overrides))
-        client.upsert_global_concurrency_limit_by_name(limit_name(model), 1)
-        automations = healing(HEALED)
+        there = _deployed(client, config.name)
+        _check_workspace(there, asked.workspace)
+        client.upsert_global_concurrency_limit_by_name(limit_name(model_name(config)), 1)
+        keep_automations(client, healing(HEALED))
         if asked.webhook:
-            automations += notifications(webhook_block(asked.webhook))
-        keep_automations(client, automations)
+            keep_automations(client, notifications(webhook_block(asked.webhook)))
+        if asked.no_webhook:
+            remove_notifications(client)
         for deployment in wanted:
             deployment.apply(image=asked.image)
-    return [deployment.full_name for deployment in wanted]
+            say(f"deployed {deployment.full_name}")
+        for name in there.keys() - set(names):
+            client.delete_deployment(there[name].id)
+            say(f"removed {name}: not asked for any more")
+    return names
 
 
-def serve(asked: Plan, environment: dict[str, str]) -> None:
+def _deployed(client: SyncPrefectClient, name: str) -> dict[str, DeploymentResponse]:
+    """The deployments of a configuration that the server has, by their full names."""
+    found = {}
+    for flow in FLOWS.values():
+        with suppress(ObjectNotFound):
+            found[f"{flow.name}/{name}"] = client.read_deployment_by_name(f"{flow.name}/{name}")
+    return found
+
+
+def _check_workspace(there: Mapping[str, DeploymentResponse], workspace: Path) -> None:
+    """Two workspaces may have a configuration of one name, but a server has one deployment of it."""
+    others = {name: found.parameters.get("workspace") for name, found in there.items()}
+    others = {name: other for name, other in others.items() if other != str(workspace)}
+    if others:
+        raise ConfigError(
+            f"another workspace has deployed {', '.join(others)} on this server",
+            got=str(workspace), expected=", ".join(sorted(map(str, set(others.values())))),
+            do="give the configuration a name of its own; if the workspace was moved: "
+            + "; ".join(f"prefect deployment delete {name}" for name in others),
+        )  # fmt: skip
+
+
+def serve(asked: Plan, environment: dict[str, str], say: Callable[[str], object]) -> None:
     """Work the schedules off here until interrupted; they go on where this process was killed.
 
     Schedules stay active when it ends (``serve`` of Prefect would pause them): what came due meanwhile is
     made up for once, by the newest run. Raises RunBusyError where another process does that already.
     """
     with _alone(asked.workspace, load_config(asked.workspace / asked.config, asked.overrides).name):
-        names = apply(asked, environment)
+        names = apply(asked, environment, say)
         with _server() as client:
             take_up(client, names)
         runner = Runner(name="raft", pause_on_shutdown=False, heartbeat_seconds=HEARTBEAT_S, limit=None)

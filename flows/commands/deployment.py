@@ -29,7 +29,10 @@ def deploy(
     audit_share: Annotated[float, typer.Option(help="Of the commits, re-hashed in one sweep.")] = 0.1,
     gc_cron: Schedule = None,
     promotion_cron: Schedule = None,
-    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Told of failures, stops, promotions.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Told of failures, stops, promotions of all deployments.")
+    ] = None,
+    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Nobody is told any more.")] = False,
     pool: Annotated[str | None, typer.Option(help="A work pool; its workers do the work.")] = None,
     image: Annotated[str | None, typer.Option(help="For a pool of Docker or Kubernetes.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Do the work here, until interrupted.")] = False,
@@ -43,14 +46,13 @@ def deploy(
         "overrides": overrides or (), "cron": cron, "every_s": every, "timezone": timezone, "overlap": overlap,
         "run_name": run_name or RUN_NAME, "new_seed": new_seed, "audit_cron": audit_cron,
         "audit_share": audit_share, "gc_cron": gc_cron, "promotion_cron": promotion_cron, "webhook": webhook,
-        "pool": pool, "image": image,
+        "no_webhook": no_webhook, "pool": pool, "image": image,
     }  # fmt: skip
     checked = deploying.plan(**asked)
     if serve:
-        deploying.serve(checked, DEFAULTS)
+        deploying.serve(checked, DEFAULTS, typer.echo)
         return
-    for name in deploying.apply(checked, DEFAULTS):
-        typer.echo(f"deployed {name}")
+    deploying.apply(checked, DEFAULTS, typer.echo)
     typer.echo(
         f"work it off: prefect worker start --pool {pool}" if pool else "work it off: the same command with --serve"
     )

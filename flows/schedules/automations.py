@@ -1,9 +1,11 @@
 """Prefect automations that ``raft deploy`` keeps up to date: a silent run is taken up, and people are told.
 
-Each has a fixed name and is replaced, so that deploying twice changes nothing.
+Each has a fixed name and is replaced, so that deploying twice changes nothing. They belong to the server, not to
+one deployment: a call that does not name a webhook leaves the one that is there.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -77,16 +79,24 @@ def webhook_block(url: str) -> UUID:
 
 
 def keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
-    """Bring the automations called ``raft: …`` to what is ``wanted``; others are left alone."""
-    there = {
-        found.name: found.id
-        for found in client.read_automations(limit=200, sort=AutomationSort.NAME_ASC)
-        if found.name.startswith(PREFIX)
-    }
+    """Create the ``wanted`` automations, or replace those of their names; others are left alone."""
+    there = _automations(client)
     for automation in wanted:
         if automation.name in there:
             client.update_automation(there[automation.name], automation)
         else:
             client.create_automation(automation)
-    for name in there.keys() - {automation.name for automation in wanted}:
+
+
+def remove_notifications(client: SyncPrefectClient) -> None:
+    """Nobody is told any more, of whatever deployment; the address goes too."""
+    there = _automations(client)
+    for name in there.keys() & {f"{PREFIX}{about}" for about in TELL}:
         client.delete_automation(there[name])
+    with suppress(ValueError):  # Prefect's word for "no such block"
+        Webhook.delete(BLOCK)
+
+
+def _automations(client: SyncPrefectClient) -> dict[str, UUID]:
+    found = client.read_automations(limit=200, sort=AutomationSort.NAME_ASC)
+    return {automation.name: automation.id for automation in found}

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import AutomationSort
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.announce import STOPPED, announce
 from flows.deploy import apply, plan
+from flows.schedules.automations import BLOCK
 from flows.schedules.overlap import limit_name, model_slot
 from raft_core.errors import ConfigError, RunBusyError, StepError
 
@@ -32,10 +35,12 @@ def on_the_server(prefect: Any) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "small.yaml").write_text(CONFIG)
-    return tmp_path
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "small.yaml").write_text(CONFIG)
+    (folder / "other.yaml").write_text(CONFIG.replace("small", "other"))
+    return folder
 
 
 @pytest.fixture
@@ -69,10 +74,10 @@ def test_deploying_twice_changes_nothing_and_people_are_told(
 ) -> None:
     url, bodies = heard
     asked = plan(config="small.yaml", workspace=workspace, cron="0 3 * * *", audit_cron="0 6 * * 0", webhook=url)
-    names = apply(asked, {})
+    names = apply(asked, {}, print)
     assert names == ["raft-align/small", "raft-audit/small"]
     once = automations()
-    assert apply(asked, {}) == names
+    assert apply(asked, {}, print) == names
     assert automations() == once
     assert {"raft: failed", "raft: promoted", "raft: stopped by a gate", "raft: awaiting approval"} <= set(once)
     with get_client(sync_client=True) as client:
@@ -89,20 +94,51 @@ def test_deploying_twice_changes_nothing_and_people_are_told(
     assert body["facts"]["reason"] == 'kl 3 > 2, said "the gate"'
 
 
-def test_without_a_webhook_nobody_is_called(workspace: Path) -> None:
-    apply(plan(config="small.yaml", workspace=workspace), {})
-    assert automations() == ["raft: a silent run goes on"]
+def test_another_deployment_silences_nobody_until_it_is_told_to(workspace: Path) -> None:
+    apply(plan(config="small.yaml", workspace=workspace, webhook="http://127.0.0.1:9/"), {}, print)
+    told = automations()
+    apply(plan(config="other.yaml", workspace=workspace), {}, print)
+    assert automations() == told
+    for _ in range(2):
+        apply(plan(config="other.yaml", workspace=workspace, no_webhook=True), {}, print)
+        assert automations() == ["raft: a silent run goes on"]
+    with pytest.raises(ValueError, match=BLOCK):
+        Webhook.load(BLOCK)
+
+
+def test_what_is_not_asked_for_any_more_is_removed_for_this_configuration_alone(workspace: Path) -> None:
+    weekly = {"audit_cron": "0 6 * * 0", "gc_cron": "0 7 * * 0"}
+    for name in ("small", "other"):
+        apply(plan(config=f"{name}.yaml", workspace=workspace, **weekly), {}, print)
+    said: list[str] = []
+    apply(plan(config="small.yaml", workspace=workspace, audit_cron="0 6 * * 0"), {}, said.append)
+    assert "removed raft-gc/small: not asked for any more" in said
+    with get_client(sync_client=True) as client:
+        for name in ("raft-align/small", "raft-audit/small", "raft-align/other", "raft-audit/other", "raft-gc/other"):
+            client.read_deployment_by_name(name)
+        with pytest.raises(ObjectNotFound):
+            client.read_deployment_by_name("raft-gc/small")
+
+
+def test_another_workspace_does_not_take_a_deployment_over(workspace: Path, tmp_path: Path) -> None:
+    apply(plan(config="small.yaml", workspace=workspace), {}, print)
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    with pytest.raises(ConfigError, match=f"(?s)expected: {workspace}.*prefect deployment delete raft-align/small"):
+        apply(plan(config="small.yaml", workspace=tmp_path, cron="0 3 * * *"), {}, print)
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name("raft-align/small")
+    assert (found.parameters["workspace"], found.schedules) == (str(workspace), [])
 
 
 def test_a_pool_must_be_there(workspace: Path) -> None:
     with pytest.raises(ConfigError, match="prefect work-pool create nowhere"):
-        apply(plan(config="small.yaml", workspace=workspace, pool="nowhere"), {})
+        apply(plan(config="small.yaml", workspace=workspace, pool="nowhere"), {}, print)
 
 
 def test_one_alignment_of_a_model_at_a_time(workspace: Path) -> None:
     with pytest.raises(StepError, match="cannot be taken"), model_slot("unknown", RUN, "queue", begun=False):
         pass
-    apply(plan(config="small.yaml", workspace=workspace), {})
+    apply(plan(config="small.yaml", workspace=workspace), {}, print)
     with model_slot("raft-small", RUN, "refuse", begun=False):
         refused = model_slot("raft-small", RUN, "refuse", begun=False)
         with pytest.raises(RunBusyError, match="another alignment of raft-small"):

@@ -74,6 +74,10 @@ def test_a_pools_jobs_get_the_quiet_environment_and_heartbeats_within_the_silenc
         ({"every_s": 1}, "every_s"),
         ({"timezone": "Mars/Olympus"}, "timezone"),
         ({"image": "x"}, "pool"),
+        ({"webhook": "http://127.0.0.1/", "no_webhook": True}, "--no-webhook"),
+        ({"run_name": "{config}-{seed}"}, "no template of a run's name"),
+        ({"run_name": "{config}/{date}"}, "cannot be called so"),
+        ({"overrides": ("iterations=0",)}, "iterations"),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused(workspace: Path, wrong: dict[str, object], told: str) -> None:
