@@ -7,7 +7,7 @@ scheduled run back for a quarter of an hour: each follows the one before it, and
 |---|---|
 | ``raft.run.stopped`` | a gate or a validation stopped an alignment; its best policy is kept |
 | ``raft.run.finished`` | an alignment ended with all its iterations, or converged |
-| ``raft.run.failed`` | a step failed, or the configuration cannot run |
+| ``raft.run.failed`` | a scheduled alignment, promotion check, audit or retention could not do its work |
 | ``raft.flow-run.ended`` | about the flow run itself: no heartbeat is to be expected any more |
 | ``raft.promotion.awaiting`` | a promotion waits for a person |
 | ``raft.promotion.promoted`` | a model has a new champion |

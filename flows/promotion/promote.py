@@ -119,6 +119,11 @@ def _attempt(
 
 def find_candidate(question: Question, place: Place) -> Contender:
     """The verified candidate that a person names; none: the best iteration of the run."""
+    return contender(*name_candidate(question, place), place.workspace, place.ledger.entries())
+
+
+def name_candidate(question: Question, place: Place) -> tuple[Run, int]:
+    """The run and iteration that a person means, not verified yet."""
     run, iteration = find_policy(place.workspace, question.candidate, place.tracking_uri)
     if iteration is None:
         iteration = view_run(run).best
@@ -126,7 +131,7 @@ def find_candidate(question: Question, place: Place) -> Contender:
         raise ConfigError(
             "the base is no candidate: nothing was aligned", got=f"run {run.name}", do="name an iteration: RUN@N"
         )
-    return contender(run, iteration, place.workspace, place.ledger.entries())
+    return run, iteration
 
 
 def refuse_withdrawn(entries: Sequence[Entry], body: Mapping[str, Any]) -> None:

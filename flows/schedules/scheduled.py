@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import Flow, flow
+from prefect import Flow, flow, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
@@ -30,6 +30,7 @@ from flows.views.run import check_name
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, GateStop, RunBusyError, StepError
 from raft_core.loading import load_config
+from raft_core.redaction import redacted_text
 from raft_core.types import content_id
 
 MAX_STARTS = 10
@@ -117,15 +118,16 @@ def scheduled_audit(workspace: str, share: Annotated[float, Field(gt=0, le=1)] =
     from tasks.audit import sweep
     from tasks.ledger import open_ledger
 
-    found = sweep(Path(workspace), share, open_ledger(ledger_uri(Path(workspace))))
-    counts = {"runs": found.num_runs, "commits": found.num_commits, "rehashed": len(found.rehashed)}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    if found.problems:
+    with _told(_this_run()):
+        found = sweep(Path(workspace), share, open_ledger(ledger_uri(Path(workspace))))
+        counts = {"runs": found.num_runs, "commits": found.num_commits, "rehashed": len(found.rehashed)}
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        if not found.problems:
+            return Completed(message=f"all as recorded: {told}", data=counts)
         for problem in found.problems:
             get_run_logger().error("%s", problem)
         announce(AUDIT_FAILED, "workspace", Path(workspace).name, workspace=workspace, problems=found.problems[:20])
         return Failed(message=f"{len(found.problems)} problems; the first: {found.problems[0]}")
-    return Completed(message=f"all as recorded: {told}", data=counts)
 
 
 @flow(name="raft-promotion")
@@ -134,6 +136,8 @@ def scheduled_promotion(
 ) -> State[str]:
     """Hold a candidate against the champion; promote it, or ask for approval, where the policy lets it.
 
+    Nothing is written for a question that the ledger has answered: ``raft promote`` asks it again.
+
     Args:
         workspace: the folder that holds runs/, an absolute path on the worker
         candidate: RUN, RUN@N or MODEL (its newest candidate)
@@ -141,15 +145,16 @@ def scheduled_promotion(
         by: who asks, for the ledger
         reason: why, for the ledger
     """
-    from flows.promotion.promote import Place, Question, promote_model
+    from flows.promotion.promote import Place, Question
+    from flows.schedules.asking import ask_once
 
     folder = Path(workspace)
-    with chdir(folder):
+    with _told(_this_run()), chdir(folder):
         place = Place(folder, tracking_uri(folder), ledger_uri(folder), LogReporter())
         file = folder / (policy or "configs/promotion.yaml")
         question = Question(candidate, by, reason, file if policy or file.exists() else None)
-        outcome = promote_model(question, place)
-    return Completed(name=outcome.status.capitalize(), message=outcome.message, data=outcome.status)
+        outcome = ask_once(question, place)
+        return Completed(name=outcome.status.capitalize(), message=outcome.message, data=outcome.status)
 
 
 @flow(name="raft-gc")
@@ -167,13 +172,14 @@ def scheduled_gc(
     from flows.schedules.cleaning import gc, rules_of
 
     folder = Path(workspace)
-    retention = rules_of(folder, folder / policy if policy else None, rules)
-    try:
-        found = gc(folder, tracking_uri(folder), ledger_uri(folder), retention, remove=remove)
-    except RunBusyError as busy:
-        return Cancelled(name="Refused", message=str(busy))
-    verb = "removed" if remove else "would remove"
-    return Completed(message=f"{verb} {len(found.goners)} policies, {found.freed} bytes", data=found.freed)
+    with _told(_this_run()):
+        retention = rules_of(folder, folder / policy if policy else None, rules)
+        try:
+            found = gc(folder, tracking_uri(folder), ledger_uri(folder), retention, remove=remove)
+        except RunBusyError as busy:
+            return Cancelled(name="Refused", message=str(busy))
+        verb = "removed" if remove else "would remove"
+        return Completed(message=f"{verb} {len(found.goners)} policies, {found.freed} bytes", data=found.freed)
 
 
 def scheduled_name(template: str, config: RaftConfig, when: datetime) -> str:
@@ -198,7 +204,7 @@ def _told(this: FlowRun) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        announce(FAILED, "flow-run", this.name, reason=str(error))
+        announce(FAILED, "flow-run", this.name, flow=runtime.flow_run.flow_name, reason=redacted_text(str(error)))
         raise
     finally:
         send(ENDED, f"prefect.flow-run.{this.id}", this.name, {})

@@ -37,6 +37,30 @@ def decided(entries: Sequence[Entry], request: Entry) -> Entry | None:
     return next((e for e in entries if e.kind in ends and e.body.get("request") == request.digest), None)
 
 
+def answer(entries: Sequence[Entry], model: str, commit: str, rules: str, now: datetime) -> Entry | None:
+    """The latest entry that spares a schedule to ask for ``commit`` as champion again; None: the question is new.
+
+    By the same ``rules`` (digest) against the present champion it was refused, was rejected, or waits on evidence that
+    may still be approved; or it was the champion once, and somebody put another in its place.
+    """
+    holder = current(entries, model).champion
+    champion = holder.commit if holder else None
+    if champion == commit:
+        return None
+    for entry in reversed(entries):
+        body = entry.body
+        if entry.model != model or body.get("commit") != commit:
+            continue
+        if entry.kind in ("promoted", "rolled_back"):
+            return entry
+        if entry.kind not in ("refused", "requested") or (body["champion"], body["rules"]) != (champion, rules):
+            continue
+        end = entry if entry.kind == "refused" else decided(entries, entry)
+        if end is not None or _evidence_age(entry, now) <= timedelta(hours=body["max_evidence_age_h"]):
+            return end or entry
+    return None
+
+
 def approval_of(entries: Sequence[Entry], request: Entry) -> Entry | None:
     """The entry by which a request was approved, whether or not the promotion that follows is there."""
     return next((e for e in entries if e.kind == "approved" and e.body.get("request") == request.digest), None)
@@ -60,11 +84,15 @@ def check_approval(entries: Sequence[Entry], request: Entry, by: str, now: datet
     if (champion.commit if champion else None) != body["champion"]:
         now_is = f"{champion.run}@{champion.iteration}" if champion else "nobody"
         raise _refusal(request, f"the champion changed since: it is {now_is}", "ask again: raft promote")
-    age = now - datetime.fromisoformat(body["evidence"]["time"])
+    age = _evidence_age(request, now)
     if age > timedelta(hours=body["max_evidence_age_h"]):
         hours = age.total_seconds() / 3600
         told = f"its evidence is {hours:.1f} h old, and {body['max_evidence_age_h']:g} h are allowed"
         raise _refusal(request, told, "ask again: raft promote")
+
+
+def _evidence_age(request: Entry, now: datetime) -> timedelta:
+    return now - datetime.fromisoformat(request.body["evidence"]["time"])
 
 
 def _same(one: str, other: str) -> bool:

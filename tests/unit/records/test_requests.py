@@ -7,7 +7,7 @@ import pytest
 
 from raft_core.errors import GateStop, InputError
 from raft_core.records.ledger import Entry, FileLedger, Kind
-from raft_core.records.requests import approval_of, check_approval, decided, find_request, open_requests
+from raft_core.records.requests import answer, approval_of, check_approval, decided, find_request, open_requests
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -21,13 +21,16 @@ def about(letter: str) -> dict[str, object]:
     return {"commit": letter * 64, "policy": letter * 32, "run": f"run-{letter}", "iteration": 3}
 
 
-def ask(ledger: FileLedger, letter: str = "a", champion: str | None = None, by_requester: bool = False) -> Entry:
+def ask(
+    ledger: FileLedger, letter: str = "a", champion: str | None = None, by_requester: bool = False,
+    kind: Kind = "requested",
+) -> Entry:  # fmt: skip
     body = {
         **about(letter), "requested_by": "Ada", "requester_may_approve": by_requester,
         "champion": champion * 64 if champion else None, "max_evidence_age_h": 24,
-        "evidence": {"time": NOON.isoformat()},
+        "evidence": {"time": NOON.isoformat()}, "rules": "r",
     }  # fmt: skip
-    return ledger.append("requested", "m", body, time=NOON.isoformat())
+    return ledger.append(kind, "m", body, time=NOON.isoformat())
 
 
 def act(ledger: FileLedger, kind: Kind, letter: str, request: Entry | None = None) -> Entry:
@@ -102,3 +105,39 @@ def test_evidence_grows_too_old(ledger: FileLedger) -> None:
     check_approval(ledger.entries(), request, "Grace", NOON + timedelta(hours=24))
     with pytest.raises(GateStop, match=r"its evidence is 24\.5 h old, and 24 h are allowed"):
         check_approval(ledger.entries(), request, "Grace", NOON + timedelta(hours=24.5))
+
+
+def answered(ledger: FileLedger, letter: str = "a", rules: str = "r", hours: float = 1) -> Entry | None:
+    return answer(ledger.entries(), "m", letter * 64, rules, NOON + timedelta(hours=hours))
+
+
+@pytest.mark.parametrize("kind", ["requested", "refused"])
+def test_a_schedule_asks_again_once_rules_or_champion_have_changed(ledger: FileLedger, kind: Kind) -> None:
+    assert answered(ledger) is None
+    first = ask(ledger, kind=kind)
+    assert answered(ledger) == first
+    assert answered(ledger, "b") is None
+    assert answered(ledger, rules="others") is None
+    act(ledger, "promoted", "c")
+    assert answered(ledger) is None
+    assert answered(ledger, "c") is None, "the champion is told otherwise"
+    again = ask(ledger, champion="c", kind=kind)
+    assert answered(ledger) == again
+
+
+def test_a_schedule_asks_again_once_the_evidence_of_its_request_is_too_old(ledger: FileLedger) -> None:
+    request = ask(ledger)
+    assert answered(ledger, hours=24) == request
+    assert answered(ledger, hours=24.5) is None
+    rejection = act(ledger, "rejected", "a", request)
+    assert answered(ledger, hours=24.5) == rejection, "a person's no does not grow old"
+
+
+def test_a_schedule_does_not_undo_a_rollback(ledger: FileLedger) -> None:
+    act(ledger, "promoted", "a")
+    promoted = act(ledger, "promoted", "b")
+    assert answered(ledger, "b") is None
+    act(ledger, "rolled_back", "a")
+    assert answered(ledger, "b") == promoted
+    request = ask(ledger, "b", champion="a")
+    assert answered(ledger, "b") == request, "a person asked all the same"

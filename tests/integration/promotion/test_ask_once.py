@@ -1,0 +1,58 @@
+"""What a schedule asks: every night the same question, and one entry of the ledger."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.promotion.promote import Outcome, Place, Question
+from flows.schedules import asking
+from raft_core.records.ledger import Entry
+
+Ask = Callable[[str], Outcome]
+
+
+@pytest.fixture
+def ask(workspace: Path, tmp_path: Path) -> Ask:
+    place = Place(workspace, f"sqlite:///{workspace}/mlflow.db", str(tmp_path / "ledger.jsonl"))
+    return lambda policy: asking.ask_once(Question("one@1", "schedule", "", Path(policy)), place)
+
+
+def test_an_open_request_is_not_asked_again_nor_is_one_that_a_person_rejected(
+    ask: Ask, raft: Callable[..., Any], rules: Callable[..., str], entries: Callable[[], list[Entry]]
+) -> None:
+    policy = rules(approvals=1)
+    assert ask(policy).status == "requested"
+    again = ask(policy)
+    assert (again.status, "waits for an approval already (raft approve 1)" in again.message) == ("unchanged", True)
+    assert raft("reject", "1", "--by", "bob", "--reason", "dull")[0] == 0
+    again = ask(policy)
+    assert (again.status, "was rejected by entry 2" in again.message) == ("unchanged", True)
+    assert [entry.kind for entry in entries()] == ["requested", "rejected"]
+    assert raft("promote", "one@1", "--policy", policy)[0] == 0, "a person may"
+    assert [entry.kind for entry in entries()] == ["requested", "rejected", "requested"]
+
+
+def test_a_refusal_stands_until_the_rules_change(
+    ask: Ask, rules: Callable[..., str], entries: Callable[[], list[Entry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = rules({"min_reward_gain": 5.0})
+    assert ask(strict).status == "refused"
+    with monkeypatch.context() as patched:
+        patched.setattr(asking, "promote_model", lambda *_: pytest.fail("measured again"))
+        again = ask(strict)
+    assert (again.status, "was refused by entry 1" in again.message) == ("unchanged", True)
+    assert ask(rules()).status == "promoted"
+    assert [entry.kind for entry in entries()] == ["refused", "promoted"]
+
+
+def test_a_rollback_is_not_undone(
+    ask: Ask, raft: Callable[..., Any], rules: Callable[..., str], entries: Callable[[], list[Entry]]
+) -> None:
+    assert raft("promote", "one@0", "--policy", rules())[0] == 0
+    assert ask(rules()).status == "promoted"
+    assert raft("rollback", "--reason", "it talks nonsense")[0] == 0
+    again = ask(rules())
+    assert (again.status, "was the champion by entry 2" in again.message) == ("unchanged", True)
+    assert len(entries()) == 3
