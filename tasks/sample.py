@@ -38,7 +38,9 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
         prompts = to_prompts(read_table(it.table("prompts"), PROMPTS))
         folder = it.work / f"sample-{key.digest[:16]}"
         if fan_out is not None:
-            job = ShardJob(it.policy, policy, sampling, sampling.samples_per_prompt, key.seed, folder)
+            job = ShardJob(
+                it.policy, policy, sampling, sampling.samples_per_prompt, key.seed, folder, key.numerics
+            )  # fmt: skip
             fan_out(job, missing_shards(job, prompts), progress)
         shards = sample_shards(
             lambda: it.backend.load(it.policy, policy, dtype=sampling.dtype), prompts, sampling,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,7 +22,7 @@ Load = Callable[[], LoadedPolicy]
 class ShardJob:
     """What the shards of one step share; picklable, so that a shard can be made on another machine.
 
-    ``folder`` is seen by all of them under the same path.
+    ``folder`` is seen by all of them under the same path. ``numerics`` is the class that the step's key names.
     """
 
     policy: Policy
@@ -30,6 +31,7 @@ class ShardJob:
     samples_per_prompt: int
     seed: int
     folder: Path
+    numerics: Mapping[str, Any]
 
 
 FanOut = Callable[[ShardJob, Mapping[int, Sequence[Prompt]], Progress], None]
@@ -40,6 +42,17 @@ def missing_shards(job: ShardJob, prompts: Sequence[Prompt]) -> dict[int, Sequen
     """Index → prompts of every shard that is not finished yet."""
     shards = _batched(prompts, _prompts_of_shard(job.sampling, job.samples_per_prompt))
     return {index: shard for index, shard in enumerate(shards) if finished_shard(job.folder, index, SAMPLES) is None}
+
+
+def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
+    """Raise StepError where a shard made ``here`` would be recorded as of a numerics class that it is not of."""
+    other = sorted(key for key in here.keys() | job.numerics.keys() if here.get(key) != job.numerics.get(key))
+    if other:
+        got, expected = (", ".join(f"{key} {of.get(key)}" for key in other) for of in (here, job.numerics))
+        raise StepError(
+            "this worker would sample other bytes than the process that started the run", got=got, expected=expected,
+            do="let both have the same hardware and libraries, or set execution.shards: local",
+        )  # fmt: skip
 
 
 def make_shard(job: ShardJob, model: LoadedPolicy, index: int, prompts: Sequence[Prompt], progress: Progress) -> None:

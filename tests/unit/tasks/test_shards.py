@@ -6,11 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raft_core.config import SamplingConfig
+from flows.fan_out import shard
+from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import StepError
 from raft_core.policies.base import Progress
-from raft_core.types import Prompt, Sample, content_id
-from tasks.shards import batch_plan, sample_shards
+from raft_core.policies.text.model import numerics
+from raft_core.types import Policy, Prompt, Sample, content_id
+from tasks.shards import ShardJob, batch_plan, check_numerics, sample_shards
 
 PROMPTS = [Prompt.of(f"prompt {i}") for i in range(10)]
 SAMPLING = SamplingConfig(samples_per_prompt=3, shard_prompts=4)
@@ -105,3 +107,17 @@ def test_the_batch_size_is_a_number_in_the_configuration(tmp_path: Path) -> None
     policy = CountingPolicy()
     run(policy, tmp_path, SamplingConfig(samples_per_prompt=3, shard_prompts=4, batch_prompts=3))
     assert policy.batches == [3, 1, 3, 1, 2]
+
+
+def test_a_worker_of_other_numerics_makes_no_shard(tmp_path: Path) -> None:
+    def job(**other: str) -> ShardJob:
+        named = {**numerics(SAMPLING.dtype), **other}
+        return ShardJob(Policy(tmp_path, "p"), TextPolicyConfig(model="m"), SAMPLING, 3, 1, tmp_path, named)
+
+    check_numerics(job(), numerics(SAMPLING.dtype))
+    with pytest.raises(StepError, match="would sample other bytes") as error:
+        shard.fn(job(torch="1.0", gpu="H100"), 0, PROMPTS)
+    assert (error.value.got, error.value.expected) == (
+        f"gpu None, torch {numerics(SAMPLING.dtype)['torch']}", "gpu H100, torch 1.0",
+    )  # fmt: skip
+    assert not list(tmp_path.iterdir())
