@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.views.text import harmless
+from raft_core.redaction import redacted_text
 
 Level = Literal["ok", "warning", "missing"]
 
@@ -184,15 +184,22 @@ def dvc_remote(workspace: Path) -> Iterator[Finding]:
     section = f"'remote \"{remote}\"'"
     url = parser.get(section, "url", fallback="") if parser.has_section(section) else ""
     do = "" if url else "dvc remote add --default NAME URL, or versioning.push=false"
-    yield Finding("DVC remote", "ok" if url else "warning", f"{remote} {_without_secret(url)}".strip(), do)
+    yield Finding("DVC remote", "ok" if url else "warning", f"{remote} {redacted_text(url)}".strip(), do)
 
 
 def tracking(uri: str) -> Finding:
     """MLflow's address: a server must answer, the folder of a database must be there."""
-    shown, address = _without_secret(uri), urlsplit(uri)
+    shown = redacted_text(uri)
+    try:
+        address = urlsplit(uri)
+        port = address.port or (443 if address.scheme == "https" else 80)
+    except ValueError:  # its text may hold a part of a password
+        return Finding(
+            "MLflow", "warning", f"{shown}: no address", "correct MLFLOW_TRACKING_URI (/ in a password: %2F)"
+        )
     if address.scheme in ("http", "https"):
         try:
-            _connect(address.hostname or "", address.port or (443 if address.scheme == "https" else 80))
+            _connect(address.hostname or "", port)
         except (OSError, ValueError) as error:
             return Finding("MLflow", "warning", f"{shown}: {error}", "start the server, or unset MLFLOW_TRACKING_URI")
         return Finding("MLflow", "ok", f"{shown} answers")
@@ -207,10 +214,6 @@ def _connect(host: str, port: int) -> None:
     import socket
 
     socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
-
-
-def _without_secret(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", uri)
 
 
 def _first_line(text: str) -> str:

@@ -29,7 +29,7 @@ _SURE = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-        r"(?<=://)[^\s/?#@'\"<>:]{0,200}:[^\s/?#@'\"<>]{1,500}(?=@)",
+        r"(?<=://)(?!\[[\da-fA-F:.]*\])[^\s/?#@'\"<>:]{0,200}:(?!\d{1,5}[/?#])[^\s'\"<>]{1,500}(?=@)",
         r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*",
         r"\b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b",
         r"\bAIza[A-Za-z0-9_\-]{35}",
@@ -39,10 +39,11 @@ _SURE = tuple(
         r"\bxox[abeprs]-[A-Za-z0-9\-]{10,}",
     )
 )
-"""What nothing but a secret looks like."""
+"""What nothing but a secret looks like. A password in a URL may hold ``/`` and ``@``: it goes up to the last ``@``,
+unless what stands there is a port."""
 
 _LIKELY = (
-    (re.compile(r"(://)[^\s/?#@'\"<>\[]{1,500}(?=@)"), rf"\1{REDACTED}"),
+    (re.compile(r"(://)[^\s/?#'\"<>\[]{1,500}(?=@)"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)(\bauthorization[\"']?\s*[=:]\s*[\"']?)(?!\[)(?:\w+\s+)?[^\s,\"'}]+"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)\b(bearer)\s+(?=\S*\d|\S{20})[a-z0-9._~+/\-]{8,}=*"), rf"\1 {REDACTED}"),
     (

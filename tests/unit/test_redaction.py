@@ -21,6 +21,12 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"
     [
         ("postgresql://raft:hunter2@db.internal:5432/mlflow", "hunter2"),
         ("cannot reach http://tok3n@host/path", "tok3n"),
+        ("postgresql://raft:hun/ter2@db/mlflow", "hun/ter2"),
+        ("postgresql://raft:hun@ter2@db/mlflow", "ter2"),
+        ("postgresql://raft:hun@t/e?r#2@db/mlflow", "2"),
+        ("cannot reach http://to@ken@host/path", "ken"),
+        ("http://u:p@[::1]:4200/api", "u:p"),
+        ("http://host/path?token=tok3n", "tok3n"),
         ("Authorization: Bearer abc123def456ghi789", "abc123def456ghi789"),
         ("Authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
         ("sent with bearer abc123def456", "abc123def456"),
@@ -62,6 +68,8 @@ def test_what_stands_around_a_secret_stays() -> None:
         "sqlite:////tmp/mlflow.db", "http://127.0.0.1:4200/api", "a basic understanding", "bearer of good news",
         "the secret of a good film", "iteration 3: perplexity 101.2 is above 99", "git@host and me@example.org",
         "sha256 00766af59e6516451875d358a47365eb17fd759a6100cb1735aab959c017fbb6", "s3://bucket/key",
+        "http://host:8080/pkg@1.0", "http://host:8080?mail=me@example.org", "http://[::1]:4200/pkg@1.0",
+        "sqlite:///C:/Users/me@home/mlflow.db", "https://host/pkg@1.0 and b:c@d",
     ],
 )  # fmt: skip
 def test_ordinary_text_stays(text: str) -> None:

@@ -1,5 +1,6 @@
 """Doctor: each probe against something that is there and something that is not."""
 
+import re
 import socket
 import sys
 from pathlib import Path
@@ -35,10 +36,22 @@ def test_a_server_that_answers_and_one_that_does_not() -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        assert doctor.tracking(f"http://user:secret@127.0.0.1:{port}").found == f"http://…@127.0.0.1:{port} answers"
+        assert (
+            doctor.tracking(f"http://user:secret@127.0.0.1:{port}").found
+            == f"http://[redacted]@127.0.0.1:{port} answers"
+        )
     refused = doctor.tracking(f"http://127.0.0.1:{port}")
     assert refused.level == "warning"
     assert "unset MLFLOW_TRACKING_URI" in refused.do
+
+
+@pytest.mark.parametrize("address", ["u:p/w@h", "u:p@ss/w@h", "u@h?token=p/ss"])
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_no_part_of_a_password_is_shown(scheme: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_connect", lambda *_: None)
+    found = doctor.tracking(f"{scheme}://{address}/db")
+    assert not {"p", "ss", "w"} & set(re.split(r"\W+", found.found.removeprefix(scheme)))
+    assert "[redacted]" in found.found
 
 
 def test_dvc_with_and_without_a_remote(tmp_path: Path) -> None:
