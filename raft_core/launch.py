@@ -146,7 +146,8 @@ def run_ranks(
 def run_launched(job: Path, scratch: Path) -> bool:
     """Run ``RAFT_LAUNCHER JOB`` and wait for it; False where none is set. Its output goes to ``launcher.log``.
 
-    Raises StepError unless it ends with 0. The command and its children end with this call.
+    Raises StepError unless it ends with 0. The command and its children end with this call: where it is broken
+    off, by SIGTERM and ten seconds in which to end what runs elsewhere, then by SIGKILL.
     """
     command = os.environ.get(LAUNCHER)
     if not command:
@@ -159,6 +160,11 @@ def run_launched(job: Path, scratch: Path) -> bool:
         )  # fmt: skip
         try:
             code = process.wait()
+        except BaseException:
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(STOP_TIMEOUT_S)
+            raise
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

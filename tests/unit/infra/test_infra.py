@@ -6,11 +6,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from configparser import ConfigParser
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +226,32 @@ def built(folder: Path) -> list[dict[str, Any]]:
             if (d["kind"], d["metadata"]["name"]) == (change["kind"], change["metadata"]["name"])
         ]  # fmt: skip
         found[found.index(target)] = merged(target, change)
+    for document in found:
+        if document["kind"] not in ("Namespace", "Kustomization"):
+            document["metadata"]["namespace"] = plan["namespace"]
+        for labels in plan.get("labels", []):
+            assert labels["includeTemplates"] is True
+            for labelled in (document, *templates(document)):
+                labelled.setdefault("metadata", {}).setdefault("labels", {}).update(labels["pairs"])
+        for container in containers(pod_template(document)):
+            for image in plan.get("images", []):
+                if container["image"].rpartition(":")[0] == image["name"]:
+                    container["image"] = f"{image['name']}:{image['newTag']}"
     return found
+
+
+def templates(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a document makes other objects of, from the outside in; the last is of pods."""
+    inside = {"Deployment": ["template"], "CronJob": ["jobTemplate", "template"]}.get(document["kind"], [])
+    return list(accumulate(inside, lambda outer, key: outer["spec"][key], initial=document))[1:]
+
+
+def pod_template(document: dict[str, Any]) -> dict[str, Any] | None:
+    return templates(document)[-1] if templates(document) else None
+
+
+def containers(template: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]] if template else []
 
 
 def merged(old: Any, new: Any) -> Any:
@@ -257,10 +284,37 @@ def test_manifests_follow_the_published_schema(overlay: str) -> None:
         kubernetes_validate.validate(broken, KUBERNETES, strict=True)
 
 
+def by_name(value: Any) -> Any:
+    """With lists of mappings as sets: a patch may put what it adds first or last."""
+    if isinstance(value, Mapping):
+        return {key: by_name(item) for key, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        return sorted((by_name(item) for item in value), key=lambda item: json.dumps(item, sort_keys=True))
+    return value
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubectl_builds_what_is_tested_here(overlay: str) -> None:
+    folder = INFRA / "kubernetes" / overlay
+    told = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True).stdout
+    assert by_name(list(yaml.safe_load_all(told))) == by_name(built(folder))
+
+
 def pods(overlay: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for document in built(INFRA / "kubernetes" / overlay):
-        if document["kind"] in ("Deployment", "Job"):
-            yield document["metadata"]["name"], document["spec"]["template"]["spec"]
+        if template := pod_template(document):
+            yield document["metadata"]["name"], template["spec"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nobody_outside_may_connect_to_a_pod(overlay: str) -> None:
+    found = built(INFRA / "kubernetes" / overlay)
+    (policy,) = [d["spec"] for d in found if d["kind"] == "NetworkPolicy"]
+    selected = policy["podSelector"]["matchLabels"].items()
+    for document in found:
+        if template := pod_template(document):
+            assert selected <= template["metadata"]["labels"].items(), document["metadata"]["name"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -268,15 +322,16 @@ def test_pods_are_as_locked_as_their_namespace_demands(overlay: str) -> None:
     for name, pod in pods(overlay):
         assert pod["securityContext"]["runAsNonRoot"], name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert pod["automountServiceAccountToken"] is False, name
-        for container in (*pod.get("initContainers", []), *pod["containers"]):
+        launches = any(item["name"] == "RAFT_LAUNCHER" for item in pod["containers"][0].get("env", []))
+        assert pod["automountServiceAccountToken"] is launches, name
+        for container in containers({"spec": pod}):
             locked = container["securityContext"]
             assert (locked["allowPrivilegeEscalation"], locked["readOnlyRootFilesystem"]) == (False, True), name
             assert locked["capabilities"] == {"drop": ["ALL"]}, name
             assert container["resources"]["limits"]["memory"], name
             mounts = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
             assert writable(image_environment()["DVC_SITE_CACHE_DIR"], mounts), name
-        used = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        used = {mount["name"] for container in containers({"spec": pod}) for mount in container["volumeMounts"]}
         assert used == {volume["name"] for volume in pod["volumes"]}
 
 
@@ -300,11 +355,12 @@ def test_gpu_pods_ask_for_a_gpu_and_for_its_nodes() -> None:
 
 def test_the_ranks_meet_where_the_service_points() -> None:
     found = {(d["kind"], d["metadata"]["name"]): d for d in built(INFRA / "kubernetes" / "overlays/deepspeed")}
-    job, service = found["Job", "train"]["spec"], found["Service", "train"]["spec"]
+    job, service = found["CronJob", "train"]["spec"]["jobTemplate"]["spec"], found["Service", "train"]["spec"]
+    assert found["CronJob", "train"]["spec"]["suspend"] is True
     arguments = job["template"]["spec"]["containers"][0]["args"]
     assert f"--nnodes={job['parallelism']}" in arguments
     assert job["completions"] == job["parallelism"]
-    assert f"--rdzv-endpoint=train-0.train:{service['ports'][0]['port']}" in arguments
+    assert f"--rdzv-endpoint=$(JOB_NAME)-0.train:{service['ports'][0]['port']}" in arguments
     assert job["template"]["spec"]["subdomain"] == "train"
     assert service["clusterIP"] == "None"
 
