@@ -1,15 +1,15 @@
 """MLflow's aliases ``champion`` and ``previous``, as the ledger has them: a projection that can be repaired."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
 
-from raft_core.errors import RaftError
+from raft_core.errors import IntegrityError, RaftError
 from raft_core.records.ledger import Entry, Holder, Ledger, current, last_digest, names
 from raft_core.records.run import read_commit, read_run
 from tasks.register import find_version, register_version
-from tasks.tracking import connected
+from tasks.tracking import SQLITE, connected
 
 CHAMPION, PREVIOUS = "champion", "previous"
 LEDGER_TAG = "raft.ledger"
@@ -21,11 +21,14 @@ def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
 
     Idempotent. A version that is missing (MLflow was away, or made anew) is registered from its run
     in ``runs``. Of several processes at once, whoever writes something stale reads the ledger again
-    after it, so the last word is right. Raises StepError if MLflow is away.
+    after it, so the last word is right. Raises StepError if MLflow is away, IntegrityError (and writes
+    nothing) if the registry has seen an entry that the ledger lacks: it was cut off.
     """
+    witnesses = read_witnesses(uri)
     seen, missing = None, list[str]()
     while seen != (last := last_digest(entries := ledger.entries())):
         models = sorted({e.model for e in entries if e.kind in ("promoted", "rolled_back")})
+        check_witnesses({model: witness for model, witness in witnesses.items() if model in models}, entries)
         missing = [fault for model in models for fault in _fill_in(entries, model, runs, uri)]
         with connected(uri) as client:
             for model in models:
@@ -33,6 +36,35 @@ def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
             _mark_withdrawn(client, entries)
         seen = last
     return missing
+
+
+def read_witnesses(uri: str) -> dict[str, str]:
+    """Registered model → number and digest of the ledger's last entry when its aliases were set. Raises StepError.
+
+    Read before the ledger: whatever a tag names was in the ledger before it was in the tag.
+    """
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return {}
+    found, token = dict[str, str](), None
+    with connected(uri) as client:
+        while True:
+            page = client.search_registered_models(page_token=token)
+            found |= {model.name: model.tags[LEDGER_TAG] for model in page if LEDGER_TAG in model.tags}
+            if not (token := page.token):
+                return found
+
+
+def check_witnesses(witnesses: Mapping[str, str], entries: Sequence[Entry]) -> None:
+    """Raise IntegrityError unless ``entries`` hold what the registry has seen of them."""
+    ours = {f"{entry.number} {entry.digest}" for entry in entries}
+    for model, seen in witnesses.items():
+        if seen not in ours:
+            raise IntegrityError(
+                f"entries are missing at the end of the ledger: MLflow's {model} has seen one that is not in it",
+                got=f"{len(entries)} entries, the last {last_digest(entries)}", expected=f"entry {seen}",
+                do=f"restore the ledger from a copy; if those entries are lost for good, delete the tag {LEDGER_TAG} "
+                f"of {model} in MLflow",
+            )  # fmt: skip
 
 
 def _fill_in(entries: Sequence[Entry], model: str, runs: Path, uri: str) -> list[str]:

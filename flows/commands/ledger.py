@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from flows import exits
 from flows.commands.shell import AsJson, print_json, standard_output
-from flows.environment import ledger_uri, workspace_folder
+from flows.environment import ledger_uri, tracking_uri, workspace_folder
 
 app = typer.Typer(help="The ledger of promotions.", invoke_without_command=True)
 
@@ -42,12 +43,19 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that every entry follows the one before it and is as it was sealed."""
-    from raft_core.errors import IntegrityError
+    """Check that every entry follows the one before it and is as it was sealed, and that none is cut off at the end."""
+    from raft_core.errors import IntegrityError, StepError
     from raft_core.records.ledger import last_digest
+    from tasks.aliases import check_witnesses, read_witnesses
     from tasks.ledger import open_ledger
 
+    try:
+        witnesses = read_witnesses(tracking_uri(workspace_folder()))
+    except StepError as away:
+        exits.tell(f"warning: the end of the ledger is not held against MLflow: {away}")
+        witnesses = {}
     entries = open_ledger(_uri()).entries()
+    check_witnesses(witnesses, entries)
     if witness and not any(entry.digest.startswith(witness) for entry in entries):
         raise IntegrityError(
             "entries are missing at the end of the ledger",

@@ -16,6 +16,8 @@ from raft_core import embedded
 from raft_core.loading import load_config
 from raft_core.records.ledger import Entry, FileLedger
 from raft_core.records.run import Run, read_run
+from tasks.aliases import LEDGER_TAG
+from tasks.tracking import connected
 
 ROOT = Path(__file__).parents[3]
 SHORT = [
@@ -50,6 +52,8 @@ def workspace(aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
+    with connected(f"sqlite:///{aligned}/mlflow.db") as client:  # witness of another test's ledger
+        client.delete_registered_model_tag("raft-tiny", LEDGER_TAG)
     return aligned
 
 
