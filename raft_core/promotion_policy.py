@@ -31,7 +31,8 @@ def _command(text: str) -> str:
 
 
 def _http(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
+    is_http = urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).hostname)
+    if not is_http or any(character.isspace() or not character.isprintable() for character in text):
         raise ValueError(f"{text!r} is no address; write http://HOST/PATH or https://HOST/PATH")
     return text
 

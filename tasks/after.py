@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -70,5 +71,5 @@ def _post(url: str, facts: Mapping[str, str], timeout_s: float) -> Told:
     try:
         with build_opener(_NoRedirect()).open(request, timeout=timeout_s):
             return Told(where, "ok")
-    except (URLError, OSError, ValueError) as error:
-        return Told(where, str(error)[:TOLD_CHARACTERS])
+    except (URLError, OSError, ValueError, HTTPException) as error:
+        return Told(where, str(error)[:TOLD_CHARACTERS] or type(error).__name__)

@@ -36,6 +36,8 @@ def test_without_a_file_the_defaults_hold() -> None:
         ("approvals: 2", "approvals: Input should be less than or equal to 1"),
         ("approvals: true", "approvals: Input should be a valid integer"),
         ("webhook: 'file:///etc/passwd'", "is no address"),
+        ("webhook: 'http://host/a hook'", "is no address"),
+        ('webhook: "http://host/\\tx"', "is no address"),
         ("after: ['sh -c \"x']", "close its quotes"),
         ("safety: nowhere.yaml", "missing safety suite"),
     ],

@@ -1,6 +1,7 @@
 """What serves is told: commands without a shell, a webhook on loopback, and every way that they fail."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -64,6 +65,22 @@ def test_a_webhook_that_refuses_or_leads_elsewhere(
 def test_a_webhook_that_is_away() -> None:
     (told,) = tell_others(PromotionPolicy(webhook="http://127.0.0.1:9/hook"), ENTRY)
     assert "refused" in told.outcome
+
+
+def test_a_webhook_that_answers_garbage() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"220 no http here\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        (told,) = tell_others(PromotionPolicy(webhook=f"http://127.0.0.1:{server.getsockname()[1]}/"), ENTRY)
+        thread.join()
+    assert (told.ok, "220 no http" in told.outcome) == (False, True)
 
 
 def test_a_command_has_no_shell_and_knows_what_happened(tmp_path: Path) -> None:
