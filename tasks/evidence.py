@@ -4,6 +4,7 @@ promotions/KEY/           KEY: the content address of policy, prompts, settings,
   evaluation.parquet, perplexity.parquet, safety.parquet
   evidence.json           what was measured
 promotions/KEY.json       when: outside the hashed bytes
+promotions/KEY.DIGEST/    what was measured earlier, and became too old: the ledger names it by its digest
 
 Evidence is of one policy, so a champion's serves against every later candidate.
 """
@@ -93,6 +94,12 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
         )  # fmt: skip
     seen = {prompt for side in (candidate, reference) for prompt in _trained_on(side)}
     unseen = tuple(prompt for prompt in prompts if prompt.prompt_id not in seen)
+    if not unseen:
+        raise InputError(
+            f"no promotion prompt is left to compare run {candidate.run.name} with {reference.run.name}",
+            got=f"all {len(prompts)} were trained on by one side", expected="prompts that nothing was trained on",
+            do="give the run a promotion split of its own (prompts.promotion), and align again",
+        )  # fmt: skip
     rewards = scoring.check_rewards(config.scoring)
     if suite is not None:
         _check_suite(suite, rewards)
@@ -133,7 +140,7 @@ def gather(
 
     with _alone(store / f".{key.digest}.lock"):
         if not _is_young(when, now, max_age):
-            shutil.rmtree(folder, ignore_errors=True)
+            _keep_aside(folder)
             (store / ".steps" / f"{key.digest}.json").unlink(missing_ok=True)
         once(store, key, {"evidence": folder}, compute)
         measured = _time(when) or now
@@ -141,12 +148,28 @@ def gather(
 
 
 def drop_evidence(store: Path, key: str) -> None:
-    """Remove the evidence ``key`` with its time, its record of reuse and its scratch; waits for who measures it."""
+    """Remove the evidence ``key``, older ones too, with its time, record of reuse and scratch; waits for who measures."""
     with _alone(store / f".{key}.lock"):
         for path in (store / f"{key}.json", store / ".steps" / f"{key}.json"):
             path.unlink(missing_ok=True)
-        for name in (key, f".{key}.aside", f".{key}.work"):
-            shutil.rmtree(store / name, ignore_errors=True)
+        for folder in (*evidence_folders(store, key), *(store / f".{key}.{kind}" for kind in ("aside", "work"))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def evidence_folders(store: Path, key: str) -> list[Path]:
+    """What was measured under ``key``: the present evidence, and what became too old."""
+    return [path for path in (store / key, *sorted(store.glob(f"{key}.*"))) if path.is_dir()]
+
+
+def _keep_aside(folder: Path) -> None:
+    """Too old to decide by, but an entry of the ledger may name it: out of the way under its digest."""
+    if not folder.exists():
+        return
+    kept = folder.with_name(f"{folder.name}.{digest_of(folder)[:12]}")
+    if kept.exists():
+        shutil.rmtree(folder)
+    else:
+        folder.rename(kept)
 
 
 def _measurement(side: Contender, exam: Examination) -> tuple[Subject, StepKey]:

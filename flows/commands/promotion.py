@@ -11,9 +11,8 @@ from flows.commands.shell import AsJson, By, Quiet, print_json, standard_output
 from flows.environment import identity, ledger_uri, tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
-    from flows.promotion.promote import Outcome, Place
+    from flows.promotion.promote import Outcome, Place, Rules
     from raft_core.promotion import Verdict
-    from raft_core.promotion_policy import PromotionPolicy
 
 app = typer.Typer()
 
@@ -50,7 +49,7 @@ def promote(
     place = _place(quiet=quiet or as_json)
     interactive = sys.stdin.isatty() and not (yes or as_json)
     question = Question(
-        candidate, identity(by), _words(reason), policy_file(place.workspace, policy), dry_run,
+        candidate, identity(by), reason, policy_file(place.workspace, policy), dry_run,
         _ask if interactive else (lambda verdict: True),
     )  # fmt: skip
     _show(promote_shown(question, place, wait_s if wait else None), as_json=as_json)
@@ -64,7 +63,7 @@ def approve(
     from flows.promotion.approval import approve as agree
 
     place = _place(quiet=as_json)
-    _show(agree(request, identity(by), _words(reason), place, _policy(place, policy)), as_json=as_json)
+    _show(agree(request, identity(by), reason, place, _rules(place, policy)), as_json=as_json)
 
 
 @app.command()
@@ -72,7 +71,7 @@ def reject(request: Request, by: By = None, reason: Reason = "", as_json: AsJson
     """Reject a request for promotion."""
     from flows.promotion.approval import reject as decline
 
-    outcome = decline(request, identity(by), _words(reason), _place(quiet=as_json))
+    outcome = decline(request, identity(by), reason, _place(quiet=as_json))
     _show(outcome, as_json=as_json, refused_is_an_error=False)
 
 
@@ -89,7 +88,7 @@ def rollback(
     from flows.promotion.rollback import roll_back
 
     place = _place(quiet=as_json)
-    _show(roll_back(model, to, identity(by), _words(reason), place, _policy(place, policy)), as_json=as_json)
+    _show(roll_back(model, to, identity(by), reason, place, _rules(place, policy)[0]), as_json=as_json)
 
 
 @app.command()
@@ -108,13 +107,6 @@ def pull(
         typer.echo(f"{to}: {manifest['model']}, iteration {manifest['iteration']} of run {manifest['run']}, verified")
 
 
-def _words(reason: str) -> str:
-    """A reason as it may stand in the ledger, whatever the shell gave."""
-    from flows.views.text import harmless
-
-    return harmless(reason.strip(), 1000)
-
-
 def policy_file(workspace: Path, chosen: Path | None) -> Path | None:
     """The file that was named, else the workspace's own; None: the defaults hold."""
     found = workspace / POLICY_FILE
@@ -129,10 +121,10 @@ def _place(*, quiet: bool) -> "Place":
     return Place(workspace, tracking_uri(workspace), ledger_uri(workspace), reporter(quiet=quiet))
 
 
-def _policy(place: "Place", chosen: Path | None) -> "PromotionPolicy":
+def _rules(place: "Place", chosen: Path | None) -> "Rules":
     from raft_core.promotion_policy import load_policy
 
-    return load_policy(policy_file(place.workspace, chosen))[0]
+    return load_policy(policy_file(place.workspace, chosen))
 
 
 def _ask(verdict: "Verdict") -> bool:

@@ -21,7 +21,7 @@ from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read
 from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find, meant_prompts
 from raft_core.types import Prompt
 from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
-from tasks.evidence import drop_evidence
+from tasks.evidence import drop_evidence, evidence_folders
 from tasks.registered import Version
 from tasks.track import erase_reports
 from tasks.withdraw import Withdrawn, registered_from, withdraw
@@ -172,8 +172,7 @@ def _erase_evidence(chosen: Plan, workspace: Path, ledger: Ledger, by: str, now:
         for side, about in (("candidate", entry.body), ("reference", entry.body["against"]))
     }  # fmt: skip
     for key in sorted({name.strip(".").partition(".")[0] for name in held}):
-        digest = digest_of(store / key) if (store / key).is_dir() else ""
-        if digest in sides and digest not in known:
+        for digest in {digest_of(folder) for folder in evidence_folders(store, key)} & sides.keys() - known:
             model, about = sides[digest]
             body = {
                 "evidence": digest, "run": about["run"], "iteration": about["iteration"],

@@ -8,9 +8,12 @@ from pathlib import Path
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from pydantic import Field
 
-from flows.promotion.promote import Outcome, Place, append, now, run_of, settle
-from raft_core.promotion_policy import PromotionPolicy, load_policy
+from flows.promotion.promote import Outcome, Place, Rules, append, now, run_of, settle
+from flows.views.text import person, words
+from raft_core.errors import ConfigError
+from raft_core.promotion_policy import load_policy, policy_digest
 from raft_core.records.ledger import Entry, holder_of
 from raft_core.records.requests import approval_of, check_approval, check_open, decided, find_request
 from tasks.contender import contender
@@ -22,19 +25,22 @@ class Approval(RunInput):
     """What Prefect's form asks for while a promotion waits."""
 
     approve: bool
-    by: str
+    by: str = Field(min_length=1)
     reason: str = ""
 
 
-def approve(request: str, by: str, reason: str, place: Place, policy: PromotionPolicy | None) -> Outcome:
-    """Approve a request: its model, verified again, becomes the champion. Raises GateStop if ``by`` may not.
+def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> Outcome:
+    """Approve a request: its model, verified again, becomes the champion.
 
     Two entries: approved, promoted. What a kill left between them is made up for by approving again.
+    Raises GateStop if ``by`` may not, ConfigError for other ``rules`` than the request's: they say who is told.
     """
+    by, reason = person(by), words(reason)
     ledger = place.ledger
     entries = ledger.entries()
     asked = find_request(entries, request)
     check_approval(entries, asked, by, now())
+    _check_rules(asked, rules)
     holder = holder_of(asked)
     side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace, entries)
 
@@ -47,15 +53,24 @@ def approve(request: str, by: str, reason: str, place: Place, policy: PromotionP
     )  # fmt: skip
     body = {**asked.body, "request": asked.digest, "approved_by": agreed.body["approved_by"]}
     entry = append(ledger, "promoted", asked.model, body, check)
-    settle(place, side.run, entry, policy)
+    settle(place, side.run, entry, rules[0])
     named = f"{holder.run}@{holder.iteration}"
     return Outcome(
         "promoted", f"{named} is the champion of {entry.model} (entry {entry.number}), approved by {by}", entry
     )
 
 
+def _check_rules(asked: Entry, rules: Rules) -> None:
+    if (given := policy_digest(*rules)) != asked.body["rules"]:
+        raise ConfigError(
+            f"request {asked.number} was asked under another promotion policy", got=given,
+            expected=asked.body["rules"], do="say --policy FILE, the one that it was asked under; or ask again",
+        )  # fmt: skip
+
+
 def reject(request: str, by: str, reason: str, place: Place) -> Outcome:
     """Reject an open request. Whoever asked may take it back so."""
+    by, reason = person(by), words(reason)
     ledger = place.ledger
     entries = ledger.entries()
     asked = find_request(entries, request)
@@ -73,6 +88,10 @@ def wait_for_decision(request: Entry, place: Place, wait_s: float) -> Outcome:
         if time.monotonic() > deadline:
             return Outcome("requested", f"nobody decided on request {request.number} within {wait_s:g} s", request)
         time.sleep(POLL_S)
+    return _ended(request, end)
+
+
+def _ended(request: Entry, end: Entry) -> Outcome:
     if end.kind == "promoted":
         return Outcome("promoted", f"request {request.number} was approved by {end.body['approved_by']}", end)
     return Outcome("rejected", f"request {request.number} was rejected by {end.body['rejected_by']}", end)
@@ -96,7 +115,9 @@ def decide_by_pause(request: Entry, place: Place, policy_file: Path | None, wait
         )  # fmt: skip
     except FlowPauseTimeout:
         return wait_for_decision(request, place, 0)
+    if (end := decided(place.ledger.entries(), request)) is not None:  # by a command, which no form hears of
+        return _ended(request, end)
     number = str(request.number)
     if answer.approve:
-        return approve(number, answer.by, answer.reason, place, load_policy(policy_file)[0])
+        return approve(number, answer.by, answer.reason, place, load_policy(policy_file))
     return reject(number, answer.by, answer.reason, place)

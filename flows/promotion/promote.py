@@ -1,7 +1,7 @@
 """Promotion: hold a candidate against the champion on evidence, decide, and write it into the ledger."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -10,17 +10,20 @@ from flows.announce import AWAITING, PROMOTED, announce
 from flows.models import find_policy
 from flows.progress import Reporter
 from flows.views.run import find_run, view_run
+from flows.views.text import person, words
 from raft_core.errors import ConfigError, GateStop, IntegrityError, LedgerMovedError, RaftError
 from raft_core.promotion import Verdict, decide
 from raft_core.promotion_policy import PromotionPolicy, SafetySuite, load_policy, policy_digest
 from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_digest, withdrawal
-from raft_core.records.run import BASE, Run, record_event
+from raft_core.records.run import BASE, Run, read_events, record_event
 from tasks.after import tell_others
 from tasks.contender import Contender, committed, contender
 from tasks.evidence import Gathered, check_side, examination, gather
 from tasks.ledger import open_ledger
 from tasks.register import model_name
 
+Rules = tuple[PromotionPolicy, SafetySuite | None]
+"""A policy file and the suite that it names."""
 ATTEMPTS = 100
 """Of a promotion whose champion changes under it again and again."""
 
@@ -74,6 +77,7 @@ def promote_model(question: Question, place: Place) -> Outcome:
 
     Starts again where another champion came meanwhile. Raises a RaftError; nothing is written then.
     """
+    question = replace(question, by=person(question.by), reason=words(question.reason))
     rules = load_policy(question.policy_file)
     candidate = find_candidate(question, place)
     for _ in range(ATTEMPTS):
@@ -84,9 +88,7 @@ def promote_model(question: Question, place: Place) -> Outcome:
     raise GateStop(f"the champion changed {ATTEMPTS} times meanwhile", do="ask again when others are done")
 
 
-def _attempt(
-    candidate: Contender, question: Question, rules: tuple[PromotionPolicy, SafetySuite | None], place: Place
-) -> Outcome:
+def _attempt(candidate: Contender, question: Question, rules: Rules, place: Place) -> Outcome:
     """One comparison with the present champion. Raises LedgerMovedError if it is not the present one any more."""
     policy, suite = rules
     ledger, model = place.ledger, model_name(candidate.run)
@@ -94,6 +96,8 @@ def _attempt(
     refuse_withdrawn(entries, candidate.named)
     champion = current(entries, model).champion
     if champion is not None and champion.commit == candidate.commit.digest:
+        if not question.dry_run:
+            settle_again(place, candidate.run, entries, champion, policy)
         return Outcome("unchanged", f"{_name(candidate)} is the champion of {model} already")
     reference = _reference(champion, candidate, place, entries)
     ours, theirs, left_out = _evidence(candidate, reference, suite, policy, place)
@@ -202,12 +206,12 @@ def check_standing(entries: Sequence[Entry], model: str, champion: Holder | None
 
 
 def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None) -> None:
-    """After the ledger: MLflow's aliases, the policy's commands. Their failures are warnings."""
+    """After the ledger: MLflow's aliases, the policy's commands. Their failures are warnings.
+
+    At least once: the event ``promotion`` comes last, and while it is missing ``settle_again`` does it all anew.
+    """
     from tasks.aliases import apply
 
-    record_event(
-        run, "promotion", act=entry.kind, model=entry.model, entry=entry.digest, iteration=entry.body["iteration"]
-    )
     if entry.kind in EVENTS:
         chosen = f"{entry.body['run']}@{entry.body['iteration']}"
         announce(EVENTS[entry.kind], "model", entry.model, act=entry.kind, entry=entry.number, policy=chosen)
@@ -221,6 +225,18 @@ def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None)
             record_event(run, "told", act=entry.kind, entry=entry.digest, what=told.what, outcome=told.outcome)
             if not told.ok:
                 place.reporter.warn(f"after {entry.kind}: {told.what}: {told.outcome}")
+    record_event(
+        run, "promotion", act=entry.kind, model=entry.model, entry=entry.digest, iteration=entry.body["iteration"]
+    )
+
+
+def settle_again(
+    place: Place, run: Run, entries: Sequence[Entry], champion: Holder, policy: PromotionPolicy | None
+) -> None:
+    """Make up for what a kill left out between the champion's entry and the end of ``settle``."""
+    if all(event.get("entry") != champion.entry for event in read_events(run, "promotion")):
+        place.reporter.say(f"{champion.run}@{champion.iteration} became the champion, but nobody was told: told now")
+        settle(place, run, next(entry for entry in entries if entry.digest == champion.entry), policy)
 
 
 def now() -> datetime:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from flows.promotion.promote import Outcome, Place, append, check_standing, run_of, settle
+from flows.promotion.promote import Outcome, Place, append, check_standing, run_of, settle, settle_again
+from flows.views.text import person, words
 from raft_core.errors import ConfigError, GateStop, InputError
 from raft_core.policies.base import backend
 from raft_core.promotion_policy import PromotionPolicy
@@ -24,12 +25,14 @@ def roll_back(
     ``to``: previous, the first digits of a commit, or a version number of MLflow. Only what was a
     champion can be returned to, so no gate is passed by. Raises GateStop for a withdrawn one.
     """
+    by, reason = person(by), words(reason)
     ledger = place.ledger
     entries = ledger.entries()
     name = the_model(entries, model)
     champion = current(entries, name).champion
     target = find_holder(entries, name, to, place)
     if champion is not None and target.commit == champion.commit:
+        settle_again(place, run_of(target, place.workspace), entries, champion, policy)
         return Outcome("unchanged", f"{target.run}@{target.iteration} is the champion of {name} already")
     run = run_of(target, place.workspace)
     weights(run, target.iteration, place)

@@ -24,6 +24,23 @@ def harmless(text: str, limit: int | None = None) -> str:
     return _CONTROL.sub(lambda match: _PICTURES.get(match[0], f"\\x{ord(match[0]):02x}"), text)
 
 
+def person(name: str) -> str:
+    """The name of who acts, as it may stand in the ledger. Raises ConfigError for nobody.
+
+    Characters that cannot be seen do not make another person: they go.
+    """
+    from raft_core.errors import ConfigError
+
+    if not (seen := harmless("".join(filter(str.isprintable, name)).strip(), 100)):
+        raise ConfigError("nobody acts", got=ascii(name), do="say who: --by NAME, RAFT_USER, or the form's field")
+    return seen
+
+
+def words(reason: str) -> str:
+    """A reason as it may stand in the ledger, whatever the shell or the form gave."""
+    return harmless(reason.strip(), 1000)
+
+
 def sparkline(values: Sequence[float | None]) -> str:
     """One bar a value, from the lowest to the highest; a value that does not exist is a space.
 

@@ -191,10 +191,10 @@ class FileLedger:
             entries, whole = _parse(data, self.path)
             last = (entries[-1].number, entries[-1].digest) if entries else (0, GENESIS)
             entry = following(last, kind, model, body, time=time, after=after)
+            line = json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
             file.truncate(whole)
             unended = whole > 0 and data[whole - 1 : whole] != b"\n"
-            line = json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False, allow_nan=False)
-            file.write(b"\n" * unended + line.encode() + b"\n")
+            file.write(b"\n" * unended + line + b"\n")
             file.flush()
             os.fsync(file.fileno())
         if is_new:

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from flows.promotion.approval import Approval, approve, decide_by_pause, reject
+from flows.promotion.promote import Place
+from raft_core.errors import RaftError
+from raft_core.promotion_policy import load_policy
 from raft_core.records.ledger import Entry, FileLedger
 
 Raft = Callable[..., tuple[int, str, str]]
@@ -24,7 +28,7 @@ def test_someone_else_approves(raft: Raft, raft_json: Callable[..., Any], rules:
     code, _, err = raft("approve", "1", "--by", " Ann ")
     assert (code, "wants someone else" in err) == (3, True)
     assert kinds(entries) == ["requested"]
-    done = raft_json("approve", "1", "--by", "bob", "--reason", "fine")
+    done = raft_json("approve", "1", "--by", "bob", "--reason", "fine", "--policy", policy)
     assert (done["status"], done["entry"]["body"]["approved_by"]) == ("promoted", "bob")
     assert kinds(entries) == ["requested", "approved", "promoted"]
     assert {entry.body.get("request") for entry in entries()[1:]} == {entries()[0].digest}
@@ -34,8 +38,9 @@ def test_someone_else_approves(raft: Raft, raft_json: Callable[..., Any], rules:
 
 
 def test_who_asked_may_approve_where_the_policy_says_so(raft: Raft, rules: Rules, entries: Entries) -> None:
-    raft("promote", "one@0", "--policy", rules(approvals=1, requester_may_approve=True))
-    assert raft("approve", entries()[0].digest[:8])[0] == 0
+    policy = rules(approvals=1, requester_may_approve=True)
+    raft("promote", "one@0", "--policy", policy)
+    assert raft("approve", entries()[0].digest[:8], "--policy", policy)[0] == 0
 
 
 def test_a_rejection_is_final(raft: Raft, rules: Rules, entries: Entries) -> None:
@@ -75,6 +80,50 @@ def test_an_approval_that_a_kill_cut_short_is_finished(
     named = {key: asked.body[key] for key in ("commit", "policy", "run", "iteration")}
     body = {**named, "request": asked.digest, "approved_by": "bob", "reason": ""}
     FileLedger(tmp_path / "ledger.jsonl").append("approved", asked.model, body, time=asked.time)
-    assert raft("approve", "1", "--by", "eve")[0] == 0
+    assert raft("approve", "1", "--by", "eve", "--policy", rules(approvals=1))[0] == 0
     assert kinds(entries) == ["requested", "approved", "promoted"]
     assert entries()[-1].body["approved_by"] == "bob"
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u200b", "\u00ad\ufeff", "ann\u200b", "an\x07n"])
+def test_a_name_that_cannot_be_seen_is_nobody_and_no_other_person(
+    name: str, raft: Raft, rules: Rules, entries: Entries, workspace: Path, tmp_path: Path
+) -> None:
+    raft("promote", "one@0", "--policy", rules(approvals=1))
+    place = Place(workspace, f"sqlite:///{workspace}/mlflow.db", str(tmp_path / "ledger.jsonl"))
+    with pytest.raises(RaftError, match=r"nobody acts|wants someone else"):
+        approve("1", name, "", place, load_policy(Path(rules(approvals=1))))
+    assert kinds(entries) == ["requested"]
+
+
+def test_what_a_form_sends_stands_in_the_ledger_in_one_harmless_line(
+    raft: Raft, rules: Rules, entries: Entries, workspace: Path, tmp_path: Path
+) -> None:
+    raft("promote", "one@0", "--policy", rules(approvals=1))
+    place = Place(workspace, f"sqlite:///{workspace}/mlflow.db", str(tmp_path / "ledger.jsonl"))
+    reject("1", "bob\ud800\n", "no\x1b[2J\ud800", place)
+    assert (entries()[-1].body["rejected_by"], entries()[-1].body["reason"]) == ("bob", "no\\x1b[2J\\xd800")
+
+
+def test_the_policy_that_tells_others_is_the_one_of_the_request(raft: Raft, rules: Rules, entries: Entries) -> None:
+    raft("promote", "one@0", "--policy", rules(approvals=1))
+    code, _, err = raft("approve", "1", "--by", "bob", "--policy", rules(approvals=1, after=["true"]))
+    assert (code, "another promotion policy" in err, "--policy" in err) == (2, True, True)
+    assert kinds(entries) == ["requested"]
+
+
+def test_a_form_that_comes_after_a_command_changes_nothing(
+    raft: Raft, rules: Rules, entries: Entries, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = rules(approvals=1)
+    raft("promote", "one@0", "--policy", policy)
+    place = Place(workspace, f"sqlite:///{workspace}/mlflow.db", str(tmp_path / "ledger.jsonl"))
+
+    def late(**_: object) -> Approval:
+        raft("reject", "1", "--by", "eve", "--reason", "not yet")
+        return Approval(approve=True, by="bob")
+
+    monkeypatch.setattr("flows.promotion.approval.pause_flow_run", late)
+    outcome = decide_by_pause(entries()[0], place, Path(policy), 60)
+    assert (outcome.status, "rejected by eve" in outcome.message) == ("rejected", True)
+    assert kinds(entries) == ["requested", "rejected"]

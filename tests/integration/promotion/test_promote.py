@@ -99,6 +99,38 @@ def test_evidence_is_measured_once(
     assert {evidence["candidate"], evidence["reference"]} <= folders
 
 
+def test_evidence_that_grew_too_old_is_kept_under_its_digest(
+    raft: Raft, rules: Rules, copied: Path, monkeypatch: pytest.MonkeyPatch, entries: Entries
+) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    policy = rules({"min_reward_gain": 5.0})
+    raft("promote", "one@0", "--policy", policy)
+    evidence = entries()[0].body["evidence"]
+    monkeypatch.setattr("flows.promotion.promote.now", lambda: datetime.now(UTC) + timedelta(days=30))
+
+    def crashes(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("tasks.evidence._measure", crashes)
+    assert raft("promote", "one@0", "--policy", policy)[0] == 4
+    kept = {digest_of(path) for path in (copied / "promotions").iterdir() if (path / "evidence.json").exists()}
+    assert {evidence["candidate"], evidence["reference"]} <= kept
+
+
+def test_prompts_that_were_all_trained_on_compare_nothing(
+    raft: Raft, rules: Rules, entries: Entries, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    from raft_core import embedded
+    from raft_core.prompts import split_prompts
+
+    promotion = split_prompts(run.config.prompts, run.config.seed, embedded.resolve).promotion
+    monkeypatch.setattr("tasks.evidence._trained_on", lambda _: [prompt.prompt_id for prompt in promotion])
+    code, _, err = raft("promote", "one", "--policy", rules())
+    assert (code, "all 256 were trained on by one side" in err) == (2, True)
+    assert entries() == []
+
+
 def test_a_suite_that_no_model_can_answer_is_refused_before_one_loads(
     raft: Raft, rules: Rules, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +220,29 @@ def test_what_serves_is_told(raft: Raft, rules: Rules, tmp_path: Path, run: Run)
     outcomes = {event["what"]: event["outcome"] for event in read_events(run, "told")[-3:]}
     assert outcomes["sh"] == "ok"
     assert outcomes["no-such-command"].startswith("exit code 127")
+
+
+@pytest.mark.parametrize("where", ["tasks.aliases.apply", "flows.promotion.promote.tell_others"])
+def test_what_a_kill_kept_from_being_told_is_told_when_asked_again(
+    where: str, raft: Raft, rules: Rules, entries: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = rules(after=[f"sh -c 'echo $RAFT_ENTRY >> {tmp_path}/told'"])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, killed)
+        assert raft("promote", "one@0", "--policy", policy)[0] == 130
+    (entry,) = entries()
+    assert not (tmp_path / "told").exists()
+    assert raft("promote", "one@0", "--policy", policy, "--dry-run")[0] == 0
+    assert not (tmp_path / "told").exists()
+    for _ in range(2):
+        code, out, _ = raft("promote", "one@0", "--policy", policy)
+        assert (code, "is the champion of raft-tiny already" in out) == (0, True)
+        assert (tmp_path / "told").read_text() == f"{entry.digest}\n"
+    assert entries() == [entry]
 
 
 @pytest.mark.parametrize("candidate", ["one@base", "one@7", "nobody"])

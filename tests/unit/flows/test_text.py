@@ -2,10 +2,12 @@
 
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.views.text import BARS, harmless, number, percent, sparkline
+from flows.views.text import BARS, harmless, number, percent, person, sparkline, words
+from raft_core.errors import ConfigError
 
 
 def test_a_sparkline_by_hand() -> None:
@@ -45,3 +47,16 @@ def test_what_is_made_visible() -> None:
 def test_numbers() -> None:
     assert [number(v) for v in (None, 0.684, -1, 12345.678, True, "x")] == ["–", "0.68", "-1.00", "12,345.68", "–", "–"]
     assert [percent(v) for v in (None, 0.125, 1)] == ["–", "12%", "100%"]
+
+
+@pytest.mark.parametrize("name", ["", " \n", "\u200b", "\u00ad\u2060", "\x00\ud800"])
+def test_nobody_acts_without_a_name_that_can_be_seen(name: str) -> None:
+    with pytest.raises(ConfigError, match="nobody acts"):
+        person(name)
+
+
+def test_names_and_reasons_as_they_stand_in_the_ledger() -> None:
+    assert [person(name) for name in ("Ann", " Ann\u200b", "A\x07nn", "Ann Lee")] == ["Ann", "Ann", "Ann", "Ann Lee"]
+    assert len(person("a" * 200)) == 100
+    assert words(" so\x1b[2J\n") == "so\\x1b[2J"
+    assert len(words("a" * 2000)) == 1000

@@ -77,6 +77,16 @@ def test_what_cannot_be_read_again_is_not_written(ledger: FileLedger, kind: str,
     assert ledger.entries() == []
 
 
+def test_a_body_that_cannot_be_encoded_leaves_the_file_as_it_was(ledger: FileLedger) -> None:
+    promote(ledger, "a")
+    with ledger.path.open("ab") as file:
+        file.write(b'{"torn')
+    before = ledger.path.read_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        ledger.append("refused", "m", {"reason": "\ud800"}, time=NOON)
+    assert ledger.path.read_bytes() == before
+
+
 @pytest.mark.parametrize("cut", [1, 2, 40])
 def test_what_a_kill_left_of_a_line_is_no_entry(ledger: FileLedger, cut: int) -> None:
     first = promote(ledger, "a")
