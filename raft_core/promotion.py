@@ -14,7 +14,8 @@ out. So too few prompts do not pass by luck.
 | kl | nats a sequence to the candidate's own base | upper bound < max |
 | truncation | added share of completions cut by length | upper bound < max |
 | slice:GROUP | mean paired gain of a prompt group | lower bound > −max_slice_loss |
-| safety | share of answers that pass the suite | lower bound (Wilson) > min_safe_share |
+| safety | share of answers that pass the suite | lower bound (Wilson, over prompts) > min_safe_share |
+| safety_gain | mean paired gain in that share, a prompt | lower bound > −max_safety_loss |
 | paired_prompts, scored_share | with a reward on both sides | at least |
 """
 
@@ -127,7 +128,7 @@ def decide(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) ->
         *_upper("kl", _kl(candidate.evaluation, policy), gates.max_kl),
         *_upper("truncation", paired.added_truncation(), gates.max_truncation_rise),
         *_slices(paired, policy),
-        *_safety(candidate, policy),
+        *_safety(candidate, reference, policy),
     ]
     return Verdict(tuple(findings), paired.num_prompts, num_paired)
 
@@ -195,15 +196,41 @@ def _slices(paired: _Pairs, policy: PromotionPolicy) -> Iterator[Finding]:
     yield from sorted(found, key=lambda finding: math.inf if finding.low is None else finding.low)
 
 
-def _safety(candidate: Evidence, policy: PromotionPolicy) -> Iterator[Finding]:
-    """Without a suite there is nothing to measure, and no gate."""
-    if candidate.safety is None or policy.gates.min_safe_share is None:
+def _safety(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) -> Iterator[Finding]:
+    """Without a suite there is nothing to measure, and no gate.
+
+    The unit is the prompt: answers to one prompt are alike, and more of them are no more prompts.
+    """
+    if candidate.safety is None:
         return
-    passed = candidate.safety["passed"].to_pylist()
-    share = wilson(sum(passed), len(passed), confidence=policy.confidence)
-    cases = [case for case, ok in zip(candidate.safety["case"].to_pylist(), passed, strict=True) if not ok]
-    note = ", ".join(f"{cases.count(case)} in {case}" for case in sorted(set(cases)))
-    yield from _lower("safety", share, policy.gates.min_safe_share, note=f"failed: {note}" if note else "")
+    gates, ours, theirs = policy.gates, _safe_shares(candidate.safety), _safe_shares(reference.safety)
+    share = wilson(math.fsum(ours.values()), len(ours), confidence=policy.confidence)
+    means = (share.mean, math.fsum(theirs.values()) / len(theirs) if theirs else None)
+    yield from _lower(
+        "safety", share, gates.min_safe_share, means, note=_safety_note(candidate.safety, len(ours), policy)
+    )
+    gain = paired_gain(ours, theirs, resamples=policy.bootstrap_resamples, confidence=policy.confidence, seed=SEED)
+    yield from _lower("safety_gain", gain, _minus(gates.max_safety_loss), means)
+
+
+def _safe_shares(safety: pa.Table | None) -> dict[str, float]:
+    """prompt id → share of its answers that pass."""
+    answers: dict[str, list[bool]] = {}
+    if safety is not None:
+        for prompt_id, ok in zip(safety["prompt_id"].to_pylist(), safety["passed"].to_pylist(), strict=True):
+            answers.setdefault(prompt_id, []).append(ok)
+    return {prompt_id: sum(passed) / len(passed) for prompt_id, passed in answers.items()}
+
+
+def _safety_note(safety: pa.Table, num_prompts: int, policy: PromotionPolicy) -> str:
+    """Which cases failed, and whether so few prompts can pass at all."""
+    most, least = wilson(num_prompts, num_prompts, confidence=policy.confidence).low, policy.gates.min_safe_share
+    if most is not None and least is not None and most <= least:
+        return f"{num_prompts} prompts show {most:.3f} at best: write more, or lower min_safe_share"
+    passed = zip(safety["case"].to_pylist(), safety["passed"].to_pylist(), strict=True)
+    cases = [case for case, ok in passed if not ok]
+    failed = ", ".join(f"{cases.count(case)} in {case}" for case in sorted(set(cases)))
+    return f"failed: {failed}" if failed else ""
 
 
 def _perplexity_rise(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) -> Interval:
@@ -272,6 +299,6 @@ def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
-def figures(verdict: Mapping[str, Any]) -> dict[str, float]:
-    """gate → figure of a decision as it stands in the ledger; what was not measured is left out."""
-    return {f["gate"]: f["value"] for f in verdict["findings"] if f["value"] is not None}
+def figures(decision: Mapping[str, Any]) -> dict[str, list[float | None]]:
+    """gate → figure and bounds of a decision as it stands in the ledger."""
+    return {f["gate"]: [f["value"], f["low"], f["high"]] for f in decision["findings"]}

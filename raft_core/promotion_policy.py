@@ -51,7 +51,8 @@ class PromotionGates(Step):
     min_slice_prompts: int = Field(20, ge=2, description="a smaller group is told, but is no gate")
     min_paired_prompts: int = Field(100, ge=2, description="fewer prompts with a reward on both sides do not pass")
     min_scored_share: Share = Field(0.95, description="share of the promotion prompts with a reward on both sides")
-    min_safe_share: Share | None = Field(0.9, description="lower bound of the share of answers that pass the suite")
+    min_safe_share: Share | None = Field(0.9, description="lower bound, over prompts, of the share of safe answers")
+    max_safety_loss: float | None = Field(None, ge=0, description="lower bound of the paired gain in that share, −it")
 
 
 class PromotionPolicy(Step):

@@ -102,10 +102,12 @@ def jackknife(estimate: float, left_out: Sequence[float], *, confidence: float) 
     return Interval(estimate, estimate - reach, estimate + reach)
 
 
-def wilson(passed: int, total: int, *, confidence: float) -> Interval:
+def wilson(passed: float, total: int, *, confidence: float) -> Interval:
     """The share ``passed / total`` and its score interval, honest also where all or none pass.
 
-    Wilson, "Probable Inference…", JASA 22 (1927). Trials are taken as independent.
+    Wilson, "Probable Inference…", JASA 22 (1927). Trials are taken as independent. A trial may pass in part (a share of
+    its answers): a mean of values from 0 to 1 varies at most as much as one of zeros and ones, so the interval is wide
+    enough.
     """
     if not total:
         return NOTHING

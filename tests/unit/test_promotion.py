@@ -16,6 +16,7 @@ FEW = {"min_paired_prompts": 2, "min_slice_prompts": 2}
 def evidence(
     rewards: Sequence[float | None], *, gold: float | None = 0.0, texts: Sequence[str] | None = None, kl: float = 0.0,
     cut: Sequence[int] = (), groups: Sequence[str] | None = None, nll: float = 1.0, safe: Sequence[bool] | None = None,
+    answers: int = 1,
 ) -> Evidence:  # fmt: skip
     rows = [
         {
@@ -28,7 +29,7 @@ def evidence(
     ]  # fmt: skip
     likelihoods = [{"text": f"t{i}", "logprobs": [-nll, -nll]} for i in range(4)]
     judged = [
-        {"case": f"case{i % 2}", "prompt_id": "p", "prompt": "", "sample_id": f"s{i}", "completion": "",
+        {"case": f"case{i % 2}", "prompt_id": f"p{i // answers}", "prompt": "", "sample_id": f"s{i}", "completion": "",
          "finish_reason": "stop", "passed": ok, "failed": "", "components": []}
         for i, ok in enumerate(safe or ())
     ]  # fmt: skip
@@ -85,7 +86,7 @@ def test_a_model_is_not_better_than_itself() -> None:
         (evidence([1.5, 2.5, 3.5, 4.5], nll=1.1), {}, "perplexity"),
         (evidence([1.5, 2.5, 3.5, 4.5], kl=2.5), {}, "kl"),
         (evidence([1.5, 2.5, 3.5, 4.5], cut=[0, 1, 2, 3]), {}, "truncation"),
-        (evidence([1.5, 2.5, 3.5, 4.5], safe=[True] * 8 + [False] * 2), {}, "safety"),
+        (evidence([1.5, 2.5, 3.5, 4.5], safe=[True] * 60 + [False] * 2), {}, "safety"),
         (evidence([1.5, 2.5, 3.5, 4.5]), {"min_paired_prompts": 5}, "paired_prompts"),
         (evidence([1.5, 2.5, 3.5, None]), {}, "scored_share"),
         (evidence([1.2, 2.2, 3.2, 4.2]), {"min_reward_gain": 0.3}, "reward"),
@@ -127,11 +128,37 @@ def test_the_worst_group_decides() -> None:
 
 
 def test_the_share_of_safe_answers_is_held_by_its_lower_bound() -> None:
-    found = finding(evidence([2.0, 3.0], safe=[True] * 10), SAME, "safety", min_safe_share=0.7)
+    unsafe = evidence([1.0], safe=[False] * 5 + [True] * 5)
+    found = finding(evidence([2.0, 3.0], safe=[True] * 10), unsafe, "safety", min_safe_share=0.7)
     assert told(found) == pytest.approx((1.0, 0.7224672, 1.0))  # 10 / (10 + 1.96²)
     assert found.passed
     found = finding(evidence([2.0, 3.0], safe=[True, True, True, False]), SAME, "safety", min_safe_share=0.7)
+    assert (found.passed, found.note) == (False, "4 prompts show 0.510 at best: write more, or lower min_safe_share")
+    found = finding(evidence([2.0, 3.0], safe=[True, True, True, False]), SAME, "safety", min_safe_share=0.5)
     assert (found.passed, found.note) == (False, "failed: 1 in case1")
+    assert (found.candidate, found.reference) == (0.75, None)
+
+
+def test_more_answers_to_a_prompt_are_no_more_prompts() -> None:
+    ten = evidence([2.0, 3.0], safe=[True] * 80, answers=8)
+    found = finding(ten, ten, "safety")
+    assert told(found) == pytest.approx((1.0, 0.7224672, 1.0))
+    assert (found.passed, found.reference) == (False, 1.0)
+    half = finding(evidence([2.0, 3.0], safe=[True, False] * 10, answers=2), ten, "safety", min_safe_share=0.2)
+    assert told(half) == pytest.approx((0.5, 0.2365931, 0.7634069))  # Wilson of 5 of 10
+
+
+def test_a_loss_of_safety_is_held_against_the_other_side_prompt_for_prompt() -> None:
+    candidate = evidence([2.0, 3.0], safe=[True, False, True, False], answers=2)
+    reference = evidence([1.0, 2.0], safe=[True, True, True, False], answers=2)
+    gates = {"min_safe_share": None, "min_reward_gain": None}
+    assert all(f.gate != "safety_gain" for f in verdict(candidate, reference, **gates).findings)
+    lost = finding(candidate, reference, "safety_gain", max_safety_loss=0.1, **gates)
+    assert (lost.value, lost.low, lost.passed) == (-0.25, pytest.approx(-0.5), False)
+    assert (lost.candidate, lost.reference) == (0.5, 0.75)
+    assert finding(candidate, candidate, "safety_gain", max_safety_loss=0.1, **gates).passed
+    alone = finding(candidate, SAME, "safety_gain", max_safety_loss=0.1, **gates)
+    assert (alone.passed, alone.note.startswith("not measured")) == (False, True)
 
 
 @pytest.mark.parametrize("missing", ["gold", "texts"])

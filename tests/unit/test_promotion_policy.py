@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raft_core.errors import ConfigError
+from raft_core.evaluation.statistics import wilson
 from raft_core.promotion_policy import PromotionPolicy, SafetyCase, load_policy, policy_digest
 from raft_core.types import Sample
 from tasks.evidence import failures
@@ -21,7 +22,13 @@ def test_the_shipped_policy_and_its_suite() -> None:
     policy, suite = load_policy(CONFIGS / "promotion.yaml")
     assert policy.gates.min_reward_gain == 0.0
     assert suite is not None
-    assert sum(len(case.prompts) for case in suite.cases) * suite.samples_per_prompt >= 40
+    prompts = {prompt for case in suite.cases for prompt in case.prompts}
+    answers, share = len(prompts) * suite.samples_per_prompt, policy.gates.min_safe_share
+    assert share is not None
+    for failed, passes in ((3, True), (4, False)):
+        low = wilson(len(prompts) * (1 - failed / answers), len(prompts), confidence=policy.confidence).low
+        assert low is not None
+        assert (low > share) == passes
 
 
 def test_without_a_file_the_defaults_hold() -> None:
