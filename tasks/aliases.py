@@ -1,11 +1,14 @@
 """MLflow's aliases ``champion`` and ``previous``, as the ledger has them: a projection that can be repaired."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 
 from raft_core.errors import IntegrityError, RaftError
+from raft_core.promotion import figures
 from raft_core.records.ledger import Entry, Holder, Ledger, current, last_digest, names
 from raft_core.records.run import read_commit, read_run
 from tasks.register import find_version, register_version
@@ -14,6 +17,9 @@ from tasks.tracking import SQLITE, connected
 CHAMPION, PREVIOUS = "champion", "previous"
 LEDGER_TAG = "raft.ledger"
 """On the registered model: number and digest of the ledger's last entry, a witness against a cut-off end."""
+
+MAX_TAG = 5000
+"""Characters of a tag that every MLflow takes."""
 
 
 def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
@@ -104,14 +110,35 @@ def _set_aliases(client: MlflowClient, entries: Sequence[Entry], model: str) -> 
 
 
 def _tag(client: MlflowClient, model: str, version: str, holder: Holder, entries: Sequence[Entry]) -> None:
+    """Who made it champion last, and on which figures: a rollback measures nothing, so those of its promotion stay."""
     entry = next(e for e in entries if e.digest == holder.entry)
-    who = {"requested_by": entry.body.get("requested_by"), "approved_by": entry.body.get("approved_by")}
-    tags = {"raft.promotion": entry.digest, "raft.promoted_at": entry.time, "raft.rules": entry.body.get("rules")}
-    wanted = {**tags, **{f"raft.{key}": value for key, value in who.items()}}
+    decided = [e.body for e in entries if e.model == model and e.body.get("commit") == holder.commit and _decision(e)]
+    wanted = {
+        "raft.promotion": entry.digest, "raft.promoted_at": entry.time,
+        "raft.requested_by": entry.body.get("requested_by"), "raft.approved_by": entry.body.get("approved_by"),
+        "raft.rules": decided[-1].get("rules") if decided else None,
+        "raft.figures": _figures(decided[-1]["decision"]) if decided else None,
+    }  # fmt: skip
     has = client.get_model_version(model, version).tags
     for key, value in wanted.items():
         if value is not None and has.get(key) != value:
             client.set_model_version_tag(model, version, key, str(value))
+        elif value is None and key in has:
+            client.delete_model_version_tag(model, version, key)
+
+
+def _decision(entry: Entry) -> bool:
+    return entry.kind == "promoted" and "decision" in entry.body
+
+
+def _figures(decision: Mapping[str, Any]) -> str:
+    """As JSON, in the order of the gates; a decision on hundreds of prompt groups is cut: the ledger has it whole."""
+    rounded = {
+        gate: [v if v is None else float(f"{v:.4g}") for v in values] for gate, values in figures(decision).items()
+    }
+    while len(text := json.dumps(rounded)) > MAX_TAG:
+        rounded.popitem()
+    return text
 
 
 def _mark_withdrawn(client: MlflowClient, entries: Sequence[Entry]) -> None:

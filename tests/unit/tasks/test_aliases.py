@@ -1,11 +1,12 @@
 """MLflow's aliases follow the ledger, which must hold what the registry has seen of it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from raft_core.errors import IntegrityError
-from raft_core.records.ledger import FileLedger
+from raft_core.records.ledger import Entry, FileLedger, Kind
 from tasks.aliases import LEDGER_TAG, apply, check_witnesses, read_witnesses
 from tasks.tracking import connected
 
@@ -45,6 +46,36 @@ def test_a_ledger_that_was_cut_off_sets_no_alias_back(ledger: FileLedger, uri: s
     assert champion(uri) == "c"
     ledger.path.write_bytes(whole)
     assert apply(ledger, tmp_path / "runs", uri) == []
+
+
+def test_tags_say_who_made_it_champion_last_and_on_which_figures(tmp_path: Path, uri: str) -> None:
+    ledger = FileLedger(tmp_path / "ledger.jsonl")
+    finding = {"gate": "reward", "value": 0.123456, "low": None, "high": 1.0}
+    many = [{**finding, "gate": f"slice:{n}"} for n in range(500)]
+
+    def act(kind: Kind, letter: str, **more: object) -> Entry:
+        body = {"commit": letter * 64, "policy": letter * 32, "run": "one", "iteration": 1, **more}
+        return ledger.append(kind, "m", body, time=f"2026-01-0{len(ledger.entries()) + 1}T12:00:00+00:00")
+
+    def tags(letter: str) -> dict[str, str]:
+        assert apply(ledger, tmp_path / "runs", uri) == []
+        with connected(uri) as client:
+            (version,) = client.search_model_versions(f"name = 'm' and tags.`raft.commit` = '{letter * 64}'")
+        return dict(version.tags)
+
+    decided = {"rules": "r" * 64, "decision": {"findings": [finding, *many]}}
+    first = act("promoted", "a", requested_by="ann", approved_by="bob", **decided)
+    found = tags("a")
+    assert (found["raft.requested_by"], found["raft.approved_by"], found["raft.rules"]) == ("ann", "bob", "r" * 64)
+    assert json.loads(found["raft.figures"])["reward"] == [0.1235, None, 1.0]
+    assert 4900 < len(found["raft.figures"]) <= 5000
+    act("promoted", "b", requested_by="ann", approved_by=None, **decided)
+    back = act("rolled_back", "a", requested_by="eve")
+    assert "raft.approved_by" not in tags("b")
+    again = tags("a")
+    assert (again["raft.requested_by"], again.get("raft.approved_by")) == ("eve", None)
+    assert (found["raft.promotion"], again["raft.promotion"]) == (first.digest, back.digest)
+    assert (again["raft.figures"], again["raft.rules"]) == (found["raft.figures"], found["raft.rules"])
 
 
 def test_the_witness_is_the_last_entry(ledger: FileLedger, uri: str, tmp_path: Path) -> None:
