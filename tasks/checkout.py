@@ -6,6 +6,7 @@ from pathlib import Path
 
 from raft_core.errors import InputError, IntegrityError
 from raft_core.records.artifacts import digest_of
+from raft_core.records.collected import nothing_collected
 from raft_core.records.erasure import TOMBSTONE, digests_since
 from raft_core.records.run import Commit, Run, read_commit
 from tasks.version import PAYLOADS, restore
@@ -33,8 +34,13 @@ def checkout(run: Run, iteration: int, workspace: Path, to: Path | None = None) 
         raise InputError(f"run {run.name} has no commit of iteration {iteration}", do=f"see raft show {run.name}")
     if to is not None and to.exists():
         raise InputError(f"{to} exists", do="name a folder that does not")
+    with nothing_collected(run.path.parent):
+        return _checkout(run, commit, workspace, to)
+
+
+def _checkout(run: Run, commit: Commit, workspace: Path, to: Path | None) -> CheckedOut:
     restored = tuple(name for name in PAYLOADS if _bring(run, commit, name, workspace))
-    folder = run.folder(iteration)
+    folder = run.folder(commit.iteration)
     _verify(folder, folder, commit)
     if to is None:
         return CheckedOut(folder, restored, len(commit.outputs))

@@ -148,7 +148,7 @@ def gather(
 
 
 def drop_evidence(store: Path, key: str) -> None:
-    """Remove the evidence ``key``, older ones too, with its time, record of reuse and scratch; waits for who measures."""
+    """Remove the evidence ``key``, old one too, with time, record of reuse and scratch; waits for who measures it."""
     with _alone(store / f".{key}.lock"):
         for path in (store / f"{key}.json", store / ".steps" / f"{key}.json"):
             path.unlink(missing_ok=True)

@@ -32,7 +32,9 @@ def promote(
     by: By = None,
     reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and show; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure, decide and show; nothing goes into the ledger.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for an approval, where the policy wants one.")] = False,
     wait_s: Annotated[float, typer.Option(min=1, help="How long to wait, in seconds.")] = 3600,
     quiet: Quiet = False,
@@ -151,5 +153,5 @@ def _show(outcome: "Outcome", *, as_json: bool, refused_is_an_error: bool = True
             standard_output().print(show_verdict(outcome.verdict))
         standard_output().print(harmless(outcome.message, 2000), markup=False, soft_wrap=True)
     closed = outcome.status == "dry_run" and outcome.verdict is not None and not outcome.verdict.passed
-    if refused_is_an_error and (outcome.status in ("refused", "rejected") or closed):
+    if refused_is_an_error and (outcome.status in ("refused", "rejected", "declined") or closed):
         raise typer.Exit(exits.STOPPED_BY_GATE)

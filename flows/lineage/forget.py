@@ -172,7 +172,7 @@ def _erase_evidence(chosen: Plan, workspace: Path, ledger: Ledger, by: str, now:
         for side, about in (("candidate", entry.body), ("reference", entry.body["against"]))
     }  # fmt: skip
     for key in sorted({name.strip(".").partition(".")[0] for name in held}):
-        for digest in {digest_of(folder) for folder in evidence_folders(store, key)} & sides.keys() - known:
+        for digest in sorted({digest_of(folder) for folder in evidence_folders(store, key)} & sides.keys() - known):
             model, about = sides[digest]
             body = {
                 "evidence": digest, "run": about["run"], "iteration": about["iteration"],

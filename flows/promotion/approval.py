@@ -10,7 +10,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.promotion.promote import Outcome, Place, Rules, append, now, run_of, settle
+from flows.promotion.promote import Outcome, Place, Rules, append, now, run_of, settle, weights_kept
 from flows.views.text import person, words
 from raft_core.errors import ConfigError
 from raft_core.promotion_policy import load_policy, policy_digest
@@ -42,17 +42,18 @@ def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> O
     check_approval(entries, asked, by, now())
     _check_rules(asked, rules)
     holder = holder_of(asked)
-    side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace, entries)
+    with weights_kept(place):
+        side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace, entries)
 
-    def check(last: Sequence[Entry]) -> None:
-        check_approval(last, asked, by, now())
+        def check(last: Sequence[Entry]) -> None:
+            check_approval(last, asked, by, now())
 
-    agreed = approval_of(entries, asked) or append(
-        ledger, "approved", asked.model,
-        {**side.named, "request": asked.digest, "approved_by": by, "reason": reason}, check,
-    )  # fmt: skip
-    body = {**asked.body, "request": asked.digest, "approved_by": agreed.body["approved_by"]}
-    entry = append(ledger, "promoted", asked.model, body, check)
+        agreed = approval_of(entries, asked) or append(
+            ledger, "approved", asked.model,
+            {**side.named, "request": asked.digest, "approved_by": by, "reason": reason}, check,
+        )  # fmt: skip
+        body = {**asked.body, "request": asked.digest, "approved_by": agreed.body["approved_by"]}
+        entry = append(ledger, "promoted", asked.model, body, check)
     settle(place, side.run, entry, rules[0])
     named = f"{holder.run}@{holder.iteration}"
     return Outcome(

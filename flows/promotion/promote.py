@@ -1,6 +1,8 @@
 """Promotion: hold a candidate against the champion on evidence, decide, and write it into the ledger."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from flows.views.text import person, words
 from raft_core.errors import ConfigError, GateStop, IntegrityError, LedgerMovedError, RaftError
 from raft_core.promotion import Verdict, decide
 from raft_core.promotion_policy import PromotionPolicy, SafetySuite, load_policy, policy_digest
+from raft_core.records.collected import nothing_collected
 from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_digest, withdrawal
 from raft_core.records.run import BASE, Run, read_events, record_event
 from tasks.after import tell_others
@@ -56,7 +59,7 @@ class Question:
     """Asked before anything is written, once the gates are open."""
 
 
-Status = Literal["promoted", "refused", "requested", "rejected", "rolled_back", "unchanged", "dry_run"]
+Status = Literal["promoted", "refused", "requested", "rejected", "rolled_back", "unchanged", "dry_run", "declined"]
 EVENTS = {"promoted": PROMOTED, "rolled_back": PROMOTED, "requested": AWAITING}
 """Acts that automations hear of (``flows.schedules.automations``)."""
 STATUS: Mapping[str, Status] = {"promoted": "promoted", "refused": "refused", "requested": "requested"}
@@ -79,7 +82,15 @@ def promote_model(question: Question, place: Place) -> Outcome:
     """
     question = replace(question, by=person(question.by), reason=words(question.reason))
     rules = load_policy(question.policy_file)
-    candidate = find_candidate(question, place)
+    with weights_kept(place):
+        candidate = find_candidate(question, place)
+        outcome = _compared(candidate, question, rules, place)
+    if outcome.entry is not None:
+        settle(place, candidate.run, outcome.entry, rules[0])
+    return outcome
+
+
+def _compared(candidate: Contender, question: Question, rules: Rules, place: Place) -> Outcome:
     for _ in range(ATTEMPTS):
         try:
             return _attempt(candidate, question, rules, place)
@@ -103,8 +114,10 @@ def _attempt(candidate: Contender, question: Question, rules: Rules, place: Plac
     ours, theirs, left_out = _evidence(candidate, reference, suite, policy, place)
     verdict = decide(ours.evidence, theirs.evidence, policy)
     kind: Kind = "refused" if not verdict.passed else "requested" if policy.approvals else "promoted"
-    if question.dry_run or (verdict.passed and not question.agree(verdict)):
+    if question.dry_run:
         return Outcome("dry_run", f"would be {kind}: {verdict.reason}", verdict=verdict)
+    if verdict.passed and not question.agree(verdict):
+        return Outcome("declined", f"nothing was written; it would be {kind}: {verdict.reason}", verdict=verdict)
     body = {
         **candidate.named,
         "champion": champion.commit if champion else None,
@@ -117,8 +130,16 @@ def _attempt(candidate: Contender, question: Question, rules: Rules, place: Plac
         "max_evidence_age_h": policy.max_evidence_age_h,
     }  # fmt: skip
     entry = append(ledger, kind, model, body, lambda last: check_standing(last, model, champion, body))
-    settle(place, candidate.run, entry, policy)
     return Outcome(STATUS[entry.kind], _told(entry, verdict), entry, verdict)
+
+
+def weights_kept(place: Place) -> AbstractContextManager[object]:
+    """Until it is left ``raft gc`` takes nothing: what is verified, measured or copied stays until the ledger has it.
+
+    From a workspace that cannot be written, nothing can be taken either.
+    """
+    runs = place.workspace / "runs"
+    return nothing_collected(runs) if os.access(runs, os.W_OK) else nullcontext()
 
 
 def find_candidate(question: Question, place: Place) -> Contender:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from flows.models import find_policy
-from flows.promotion.promote import Place, refuse_withdrawn, run_of
+from flows.promotion.promote import Place, refuse_withdrawn, run_of, weights_kept
 from flows.promotion.rollback import find_holder, the_model, weights
 from flows.views.run import view_run
 from raft_core.errors import InputError
@@ -30,6 +30,11 @@ def pull(reference: str, out: Path, place: Place) -> dict[str, object]:
     """
     if out.exists():
         raise InputError(f"{out} exists", do="name a folder that does not")
+    with weights_kept(place):
+        return _pull(reference, out, place)
+
+
+def _pull(reference: str, out: Path, place: Place) -> dict[str, object]:
     entries = place.ledger.entries()
     run, iteration, holder = _find(entries, reference, place)
     commit = committed(run, iteration)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flows.promotion.promote import Outcome, Place, append, check_standing, run_of, settle, settle_again
+from flows.promotion.promote import Outcome, Place, append, check_standing, run_of, settle, settle_again, weights_kept
 from flows.views.text import person, words
 from raft_core.errors import ConfigError, GateStop, InputError
 from raft_core.policies.base import backend
@@ -34,13 +34,14 @@ def roll_back(
     if champion is not None and target.commit == champion.commit:
         settle_again(place, run_of(target, place.workspace), entries, champion, policy)
         return Outcome("unchanged", f"{target.run}@{target.iteration} is the champion of {name} already")
-    run = run_of(target, place.workspace)
-    weights(run, target.iteration, place)
-    body = {
-        "commit": target.commit, "policy": target.policy, "run": target.run, "iteration": target.iteration,
-        "from": champion.commit if champion else None, "requested_by": by, "reason": reason,
-    }  # fmt: skip
-    entry = append(ledger, "rolled_back", name, body, lambda last: check_standing(last, name, champion, body))
+    with weights_kept(place):
+        run = run_of(target, place.workspace)
+        weights(run, target.iteration, place)
+        body = {
+            "commit": target.commit, "policy": target.policy, "run": target.run, "iteration": target.iteration,
+            "from": champion.commit if champion else None, "requested_by": by, "reason": reason,
+        }  # fmt: skip
+        entry = append(ledger, "rolled_back", name, body, lambda last: check_standing(last, name, champion, body))
     settle(place, run, entry, policy)
     return Outcome(
         "rolled_back", f"{target.run}@{target.iteration} is the champion of {name} again (entry {entry.number})", entry

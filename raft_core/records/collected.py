@@ -64,8 +64,8 @@ def no_live_run(runs: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunBusyError(
-                f"a run in {runs} is being worked on",
-                expected="no live run",
-                do="wait for it, or stop it and resume it afterwards; `raft runs` names it",
+                f"a run in {runs} is being worked on, promoted or brought out",
+                expected="nobody who needs its bytes",
+                do="wait for it, or stop it and resume it afterwards; `raft runs` names a live run",
             ) from None
         yield

@@ -8,12 +8,15 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from raft_core.errors import RunBusyError
 from raft_core.records.artifacts import digest_of, file_digest
+from raft_core.records.collected import no_live_run
 from raft_core.records.erasure import Erased, write_tombstone
 from raft_core.records.ledger import Entry, FileLedger
 from raft_core.records.run import Run, read_commit, read_events
 from raft_core.records.tables import SCORED, read_table, write_table
 from tasks.aliases import apply
+from tasks.evidence import gather
 
 Raft = Callable[..., tuple[int, str, str]]
 Entries = Callable[[], list[Entry]]
@@ -128,6 +131,34 @@ def test_prompts_that_were_all_trained_on_compare_nothing(
     monkeypatch.setattr("tasks.evidence._trained_on", lambda _: [prompt.prompt_id for prompt in promotion])
     code, _, err = raft("promote", "one", "--policy", rules())
     assert (code, "all 256 were trained on by one side" in err) == (2, True)
+    assert entries() == []
+
+
+def test_nothing_is_collected_while_a_model_is_measured(
+    raft: Raft, rules: Rules, entries: Entries, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy: list[str] = []
+
+    def measured(*arguments: Any, **more: Any) -> Any:
+        with pytest.raises(RunBusyError) as caught, no_live_run(workspace / "runs"):
+            pass
+        busy.append(str(caught.value))
+        return gather(*arguments, **more)
+
+    monkeypatch.setattr("flows.promotion.promote.gather", measured)
+    assert raft("promote", "one@0", "--policy", rules())[0] == 0
+    assert ["promoted" in told for told in busy] == [True, True]
+    with no_live_run(workspace / "runs"):
+        assert [entry.kind for entry in entries()] == ["promoted"]
+
+
+def test_no_is_an_answer(
+    raft: Raft, rules: Rules, entries: Entries, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda _: False)
+    code, out, _ = raft("promote", "one@0", "--policy", rules())
+    assert (code, "nothing was written; it would be promoted" in out) == (3, True)
     assert entries() == []
 
 

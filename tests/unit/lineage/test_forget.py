@@ -95,10 +95,13 @@ def test_the_evidence_of_promotions_that_holds_it(run: Run) -> None:
         write_json(store / f"{key}.json", {"time": "2026-01-01T00:00:00+00:00"})
         write_json(store / ".steps" / f"{key}.json", {})
     shutil.copytree(store / ("a" * 64), store / f".{'a' * 64}.work")
+    old = store / f"{'a' * 64}.{'d' * 12}"
+    shutil.copytree(store / ("a" * 64), old)
+    (old / "evidence.json").write_text("measured earlier")
     ledger = FileLedger(workspace_of(run) / "ledger.jsonl")
-    named = digest_of(store / ("a" * 64))
+    named, earlier = digest_of(store / ("a" * 64)), digest_of(old)
     about = {"run": "first", "iteration": 1, "commit": "x", "policy": "y"}
-    body = {**about, "against": {**about, "iteration": -1}, "evidence": {"candidate": named, "reference": "e" * 64}}
+    body = {**about, "against": {**about, "iteration": -1}, "evidence": {"candidate": named, "reference": earlier}}
     ledger.append("promoted", "raft-traced", body, time="2026-01-01T00:00:00+00:00")
 
     for _ in range(2):
@@ -109,6 +112,7 @@ def test_the_evidence_of_promotions_that_holds_it(run: Run) -> None:
     }  # fmt: skip
     kept = [e.body for e in ledger.entries() if e.body.get("evidence") == named]
     assert [(e["run"], e["iteration"]) for e in kept] == [("first", 1)]
+    assert [e.body["iteration"] for e in ledger.entries() if e.body.get("evidence") == earlier] == [-1]
     assert withdrawal(ledger.entries(), "x", "y") is None
 
 
