@@ -21,7 +21,7 @@ from raft_core.errors import ConfigError
 from raft_core.policies.base import LoadedPolicy, Progress, backend
 from raft_core.types import Policy, Prompt
 from tasks.score_shards import ScoreFanOut, ScoreJob, ScoreShard, make_score_shard
-from tasks.shards import FanOut, ShardJob, check_numerics, make_shard
+from tasks.shards import FanOut, ShardJob, check_numerics, make_shard, take_threads
 
 
 def fan_out(execution: ExecutionConfig) -> FanOut | None:
@@ -78,6 +78,7 @@ def shards(job: ShardJob, missing: Mapping[int, Sequence[Prompt]], progress: Pro
 @task(name="shard", task_run_name="shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1)
 def shard(job: ShardJob, index: int, prompts: Sequence[Prompt]) -> int:
     """Make one shard where this runs; returns its tokens. Raises StepError on a machine of other numerics."""
+    take_threads(job.numerics)
     check_numerics(job, backend(job.config.type).numerics(job.sampling.dtype))
     tokens = 0
 

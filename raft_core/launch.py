@@ -120,13 +120,16 @@ def run_ranks(
     Raises the RaftError that a rank raised; StepError, naming rank, signal or traceback, when one failed
     otherwise; MemoryError when one ran out of memory. No rank is left alive, whatever ends the call.
     """
+    import torch
+
     scratch.mkdir(parents=True, exist_ok=True)
+    threads = max(1, torch.get_num_threads() // ranks)
     rendezvous = scratch / "rendezvous"
     rendezvous.unlink(missing_ok=True)
     port = _free_port()
     requests = [
         ForkRequest(
-            function, argument, _rank_environment(rank, ranks, port, rendezvous), max(1, num_cores() // ranks),
+            function, argument, _rank_environment(rank, ranks, port, rendezvous), threads,
             scratch / f"rank-{rank}.log", scratch / f"rank-{rank}.error", children_lock,
         )
         for rank in range(ranks)
@@ -227,11 +230,6 @@ def become_rank() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     for name in KEPT_OUT:
         sys.modules[name] = None  # type: ignore[assignment]
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _rank_environment(rank: int, ranks: int, port: int, rendezvous: Path) -> Mapping[str, str]:

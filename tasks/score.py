@@ -46,7 +46,7 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
             table = scoring.score(samples, prompts, rewards.rewards, max_failed_share=most, progress=progress)
         else:
             job = ScoreJob(
-                it.config.scoring.rewards, tuple(rewards.identities.items()),
+                it.config.scoring.rewards, tuple(rewards.identities.items()), key.numerics,
                 pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0, most,
                 it.work / f"score-{key.digest[:16]}", Path.cwd(),
             )  # fmt: skip

@@ -10,6 +10,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +21,7 @@ from raft_core.policies.base import Progress
 from raft_core.records.tables import SCORED
 from raft_core.rewards.score import BATCH_SAMPLES, NamedReward, check_failures, named, score
 from raft_core.types import Prompt
-from tasks.shards import finished_shard, keep_shard
+from tasks.shards import finished_shard, keep_shard, take_threads
 
 MOST_SHARDS = 256
 
@@ -36,6 +37,7 @@ class ScoreJob:
 
     rewards: tuple[RewardConfig, ...]
     identities: tuple[tuple[str, str], ...]
+    numerics: Mapping[str, Any]
     num_open: int
     max_failed_share: float
     folder: Path
@@ -78,6 +80,7 @@ def make_score_shard(job: ScoreJob, index: int, shard: ScoreShard) -> int:
     """Score one shard and keep it, unless somebody did so already; returns its rows."""
     samples = pa.ipc.open_stream(shard.samples).read_all()
     if finished_shard(job.folder, index, SCORED) is None:
+        take_threads(job.numerics)
         with chdir(job.directory):
             table = score(
                 samples, {prompt.prompt_id: prompt for prompt in shard.prompts}, _loaded(job.rewards, job.identities),

@@ -44,6 +44,14 @@ def missing_shards(job: ShardJob, prompts: Sequence[Prompt]) -> dict[int, Sequen
     return {index: shard for index, shard in enumerate(shards) if finished_shard(job.folder, index, SAMPLES) is None}
 
 
+def take_threads(numerics: Mapping[str, Any]) -> None:
+    """Use as many threads as ``numerics`` names: they decide the last bits, and Ray gives its workers one."""
+    if threads := numerics.get("threads"):
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
     """Raise StepError where a shard made ``here`` would be recorded as of a numerics class that it is not of."""
     other = sorted(key for key in here.keys() | job.numerics.keys() if here.get(key) != job.numerics.get(key))

@@ -84,7 +84,7 @@ class PolicyBackend(Protocol):
         """Load for sampling; an adapter is merged into a copy of its base (in memory only)."""
 
     def numerics(self, dtype: str) -> dict[str, Any]:
-        """The numerics class: device, dtype and library versions that decide the last bits."""
+        """The numerics class: device, threads, dtype and library versions that decide the last bits."""
 
     def finetune(self, job: FinetuneJob) -> FinetuneResult:
         """Fine-tune in a child process and leave the next policy in ``job.out``."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from raft_core import launch
 from raft_core.errors import InputError, StepError
@@ -69,7 +70,7 @@ def test_each_rank_knows_its_place_and_its_share_of_the_cores(tmp_path: Path) ->
         Path({str(tmp_path)!r}, "rank" + os.environ["RANK"]).write_text(json.dumps(told))
     """
     run(code, tmp_path, ranks=2)
-    threads = max(1, launch.num_cores() // 2)
+    threads = max(1, torch.get_num_threads() // 2)
     for rank in range(2):
         told = json.loads((tmp_path / f"rank{rank}").read_text())
         assert told == [str(rank), str(rank), "2", "127.0.0.1", threads]

@@ -187,12 +187,16 @@ def memory_errors() -> Iterator[None]:
 
 
 def numerics(dtype: str) -> dict[str, Any]:
-    """What decides the last bits besides the inputs."""
+    """What decides the last bits besides the inputs. Threads do: they cut a float32 product differently."""
     where = device()
     if where.type == "cuda":
-        processor = {"gpu": torch.cuda.get_device_name(where)}
+        processor: dict[str, Any] = {"gpu": torch.cuda.get_device_name(where)}
     else:
-        processor = {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "bfloat16": _bfloat16_units()}
+        processor = {
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "bfloat16": _bfloat16_units(),
+            "threads": torch.get_num_threads(),
+        }
     return {"device": where.type, **processor, "dtype": dtype, **{name: version(name) for name in LIBRARIES}}
 
 

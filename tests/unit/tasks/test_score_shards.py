@@ -41,7 +41,7 @@ def job_of(folder: Path, *, failing: bool = False, max_failed_share: float = 0.0
     (folder / "mine.py").write_text(REWARD.format(failing=failing))
     config = FunctionRewardConfig(function=f"{folder / 'mine.py'}:reward")
     rewards = scoring.Rewards((scoring.named(config),), ())
-    job = ScoreJob((config,), tuple(rewards.identities.items()), 818, max_failed_share, folder / "work", folder)
+    job = ScoreJob((config,), tuple(rewards.identities.items()), {}, 818, max_failed_share, folder / "work", folder)
     return job, rewards
 
 

@@ -183,6 +183,7 @@ def test_numerics_name_what_decides_the_last_bits() -> None:
     assert found["dtype"] == "bfloat16"
     assert found["torch"] == torch.__version__
     assert found["device"] in {"cpu", "cuda"}
+    assert found.get("threads") == (torch.get_num_threads() if found["device"] == "cpu" else None)
     assert json.loads(json.dumps(found)) == found
 
 
