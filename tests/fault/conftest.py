@@ -38,6 +38,11 @@ class Ended:
     def killed(self) -> bool:
         return self.code == -signal.SIGKILL
 
+    @property
+    def in_the_middle(self) -> bool:
+        """Whether the function at which it was killed was still running."""
+        return "killed owner inside" in self.said
+
 
 def configure(folder: Path, text: str = "") -> Path:
     """The tiny world with two iterations, small batches and several shards; ``text``: more keys, as YAML."""
@@ -296,9 +301,10 @@ HEAD = """# Reliability: every fault that was tried
 
 `make test-fault` made this page, in {minutes:.0f} minutes on {machine}. Seed of the drawn points: {seed}
 (RAFT_FAULT_SEED names another); commit: {commit}. Each line is a test with the real components: Prefect, MLflow, DVC,
-Great Expectations, DeepSpeed. "The same end" means: tables, weights, reports and commits are byte for byte those of a
-run that nobody disturbed; MLflow holds one run, each metric once a step, one version, the alias; every DVC pointer
-names its payload, and the remote holds every object of it."""
+Great Expectations, DeepSpeed. "In the middle of" means: the function that does it was running when SIGKILL came, by
+the last word of the process that was killed. "The same end" means: tables, weights, reports and commits are byte for
+byte those of a run that nobody disturbed; MLflow holds one run, each metric once a step, one version, the alias; every
+DVC pointer names its payload, and the remote holds every object of it."""
 
 
 def commit() -> str:

@@ -2,9 +2,13 @@
 
 ``killed_run.py WORKSPACE CONFIG NAME [MODULE:FUNCTION:WHEN:NTH[:VICTIM]]``
 
-WHEN is ``before`` or ``after`` the NTH call (from 1) of that function (or Class.method), or ``during@S``:
-S seconds after it began. VICTIM is ``owner`` (this process, the default), ``forkserver``, ``rank`` (a training
-process) or ``prefect`` (its temporary server). Without a point it runs to the end. Run as a child process.
+WHEN is ``before`` or ``after`` the NTH call (from 1) of that function (or Class.method), or in the middle of it:
+``inside@K`` is the K-th call that is made below it, ``inside@NAME`` the first call of NAME below it (a qualified
+name, as ``ParquetWriter.close``), ``during@S`` S seconds after it began. Where it is over before that comes, the
+process is killed as it returns. The last thing it says is ``killed owner inside`` or ``killed owner outside`` of the
+function. VICTIM is ``owner`` (this process, the default), or a child of it, whenever it is found: ``forkserver``,
+``rank`` (a training process) or ``prefect`` (its temporary server). Without a point it runs to the end. Run as a
+child process.
 """
 
 import functools
@@ -17,6 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 WAIT_S = 20.0
@@ -40,24 +45,62 @@ def arm(point: str) -> None:
             return function(*args, **kwargs)
         if when == "before":
             kill(victim)
-        if when.startswith("during"):
-            trigger = threading.Timer(float(when.partition("@")[2]), kill, [victim])
-            trigger.daemon = True
-            trigger.start()
-        result = function(*args, **kwargs)
-        if when == "after":
+        how, _, aim = when.partition("@")
+        run = {"inside": until_a_call, "during": until_a_time}.get(how)
+        result = run(aim, victim, function, args, kwargs) if run else function(*args, **kwargs)
+        if when == "after" or victim == "owner":
             kill(victim)
         return result
 
     setattr(owner, name, armed)
 
 
-def kill(victim: str) -> None:
+def until_a_call(aim: str, victim: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Kill at a call that is made below ``function``: the one of that number, or the first of that name."""
+    number, num_calls = int(aim) if aim.isdecimal() else None, 0
+
+    def look(frame: FrameType, event: str, called: Any) -> None:
+        nonlocal num_calls
+        if event not in ("call", "c_call") or called is sys.setprofile:
+            return
+        num_calls += 1
+        name = frame.f_code.co_qualname if event == "call" else getattr(called, "__qualname__", "")
+        if num_calls == number or name == aim:
+            kill(victim, "inside")
+
+    sys.setprofile(look)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        sys.setprofile(None)
+
+
+def until_a_time(aim: str, victim: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Kill so many seconds after ``function`` began; this process only while it runs, a child whenever it is found."""
+    running, ending = True, threading.Lock()
+
+    def fire() -> None:
+        if victim != "owner":
+            return kill(victim)
+        with ending:  # it cannot return before the signal has come
+            if running:
+                kill(victim, "inside")
+
+    trigger = threading.Timer(float(aim), fire)
+    trigger.daemon = True
+    trigger.start()
+    result = function(*args, **kwargs)
+    with ending:
+        running = False
+    return result
+
+
+def kill(victim: str, where: str = "outside") -> None:
     """No handler, no ``finally``, no flush. Waits for a child that is still to come."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         if (pid := found(victim)) is not None:
-            print(f"killed {victim}", flush=True)
+            os.write(1, f"killed {victim} {where}\n".encode())
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             return
@@ -94,6 +137,7 @@ def shift_clock(seconds: float) -> None:
     real, real_ns = time.time, time.time_ns
 
     class Shifted(datetime):
+        @classmethod
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) + timedelta(seconds=seconds)
 
