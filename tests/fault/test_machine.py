@@ -7,10 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from raft_core.records.run import read_events, read_run
 
 TITLE = "The machine"
 Make = Callable[..., Any]
@@ -27,8 +31,10 @@ def can_mount() -> bool:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_memory_runs_out_in_every_attempt(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
-    """The kernel's killer takes the training process, whatever tries again."""
+def test_the_training_process_is_killed_in_every_attempt(
+    new_workspace: Make, uninterrupted: Expected, tried: Tried
+) -> None:
+    """SIGKILL, as the kernel's killer sends it, to the training process, whatever tries again."""
     workspace = new_workspace()
     ended = workspace.run("raft_core.launch:_await_end:during@0.05:*:rank")
     assert ended.code != 0
@@ -38,7 +44,7 @@ def test_memory_runs_out_in_every_attempt(new_workspace: Make, uninterrupted: Ex
     assert ended.code == 0, ended.said[-3000:]
     assert workspace.digests() == uninterrupted[0]
     tried(
-        "the out-of-memory killer takes the training process, three times",
+        "SIGKILL as the out-of-memory killer sends it, to the training process, three times",
         "named with what to do; resumed, the same end",
     )
 
@@ -53,6 +59,9 @@ def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tri
     )
     assert earlier.run("tasks.track:_log_files:before:1").killed
     assert earlier.run("tasks.commit:write_commit:before:1").killed
+    times = [datetime.fromisoformat(e["time"]) for e in read_events(read_run(workspace.path / "runs" / "killed"))]
+    assert all(time.utcoffset() == timedelta(0) for time in times)
+    assert any(later < earlier for earlier, later in pairwise(times)), "the clock was not set back"
     ended = workspace.run()
     assert ended.code == 0, ended.said[-3000:]
     assert workspace.digests() == uninterrupted[0]
