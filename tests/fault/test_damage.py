@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.align import align_run
+from flows.lineage.verification import Scope, verify
 from flows.progress import Reporter
 from flows.sync import sync, sync_aliases
 from raft_core import embedded
@@ -22,7 +23,7 @@ from tasks.ledger import open_ledger
 from tasks.version import content_md5, pointer_md5, restore
 
 TITLE = "Damage, and other places"
-NAMED = "named at the start, before anything uses it; nothing was changed"
+NAMED = "named at the start, before anything uses it, nothing was changed; raft lineage verify names it"
 Tried = Callable[..., None]
 
 
@@ -41,6 +42,14 @@ def again(workspace: Path, undisturbed: Any) -> Any:
     return align_run(config, name="killed", workspace=workspace, tracking_uri=f"sqlite:///{workspace}/mlflow.db")
 
 
+def verified(workspace: Path, *, remote: bool = False) -> dict[Path, str]:
+    """Every problem that ``raft lineage verify`` finds: where → of which kind."""
+    found = verify(
+        workspace, [workspace / "runs" / "killed"], f"sqlite:///{workspace}/mlflow.db", Scope(remote=remote)
+    )  # fmt: skip
+    return {problem.path: problem.kind for problem in found.problems}
+
+
 def flip(path: Path, position: int = 40) -> None:
     """One bit, the date as it was: invisible to whoever looks at sizes and dates."""
     before = path.stat()
@@ -52,6 +61,14 @@ def flip(path: Path, position: int = 40) -> None:
         file.write(bytes([byte[0] ^ 1]))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     path.chmod(before.st_mode)
+
+
+def flip_all(store: Path) -> list[Path]:
+    """A bit of every file that DVC holds there."""
+    held = [path for path in (store / "files" / "md5").glob("??/*") if path.suffix != ".dir"]
+    for path in held:
+        flip(path, 5)
+    return held
 
 
 FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -87,7 +104,13 @@ def test_it_is_named_before_use(fault: str, copied: Path, undisturbed: Any, trie
     named = path.parent if path.parent.name == "policy" else path
     assert str(named) in str(caught.value) or "chain" in str(caught.value)
     assert caught.value.do
+    pointer = path.parent.with_name(f"{path.parent.name}.dvc")  # a file that is gone shows in what its folder holds
+    assert {named, pointer} & verified(copied).keys()
     tried(fault, NAMED)
+
+
+def test_a_workspace_without_damage_verifies(copied: Path) -> None:
+    assert verified(copied, remote=True) == {}
 
 
 def test_a_pointer_to_other_bytes(copied: Path, tried: Tried) -> None:
@@ -95,32 +118,37 @@ def test_a_pointer_to_other_bytes(copied: Path, tried: Tried) -> None:
     pointer = iterations / "000" / "policy.dvc"
     other = pointer_md5(iterations / "001" / "policy.dvc")
     pointer.write_text(pointer.read_text().replace(pointer_md5(pointer), other))
+    assert verified(copied) == {pointer: "pointer"}
     with pytest.raises(IntegrityError, match="changed bytes"):
         restore(pointer, copied)
-    tried("a pointer to other bytes", "named by the restore, before use")
+    tried("a pointer to other bytes", "named by the restore, before use; raft lineage verify names it")
 
 
 def test_a_bit_flipped_in_the_cache(copied: Path, tried: Tried) -> None:
     pointer = copied / "runs" / "killed" / "iterations" / "000" / "policy.dvc"
     expected = digest_of(pointer.with_suffix(""))
     shutil.rmtree(pointer.with_suffix(""))
-    for cached in (copied / ".dvc" / "cache" / "files" / "md5").glob("??/*"):
-        if not cached.name.endswith(".dir"):
-            flip(cached, 5)
+    flipped = flip_all(copied / ".dvc" / "cache")
+    assert set(flipped) <= verified(copied).keys()
     assert digest_of(restore(pointer, copied)) == expected
-    tried("a bit flipped in DVC's cache", "seen by the restore, the bytes fetched from the remote")
+    tried(
+        "a bit flipped in DVC's cache",
+        "seen by the restore, the bytes fetched from the remote; raft lineage verify names every object",
+    )
 
 
 def test_a_bit_flipped_in_the_remote(copied: Path, tried: Tried) -> None:
     pointer = copied / "runs" / "killed" / "iterations" / "000" / "policy.dvc"
     shutil.rmtree(pointer.with_suffix(""))
     shutil.rmtree(copied / ".dvc" / "cache")
-    for stored in (copied / ".dvc-remote" / "files" / "md5").glob("??/*"):
-        if not stored.name.endswith(".dir"):
-            flip(stored, 5)
+    flipped = flip_all(copied / ".dvc-remote")
+    assert set(flipped) <= verified(copied, remote=True).keys()
     with pytest.raises((StepError, IntegrityError)):
         restore(pointer, copied)
-    tried("a bit flipped in the remote", "named by the restore, before use")
+    tried(
+        "a bit flipped in the remote",
+        "named by the restore, before use; raft lineage verify --remote names every object",
+    )
 
 
 class Quiet(Reporter):
