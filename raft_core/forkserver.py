@@ -114,7 +114,7 @@ def _become_child(request: ForkRequest, server: int, owner_fd: int | None, conne
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         connection.close()
         _redirect_output(request.log)
-        _hold_lock(request.lock)
+        hold_lock(request.lock)
         die_with_parent(server)
         if owner_fd is not None and select.select([owner_fd], [], [], 0)[0]:
             os._exit(OWNER_DIED)
@@ -144,7 +144,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     return {"kind": kind, "traceback": "".join(traceback.format_exception(error))}
 
 
-def _hold_lock(path: Path | None) -> None:
+def hold_lock(path: Path | None) -> None:
     """Take the shared lock and leave it to the kernel to drop it with this process."""
     if path is not None:
         fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_SH)

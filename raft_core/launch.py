@@ -149,8 +149,9 @@ def run_ranks(
 def run_launched(job: Path, scratch: Path) -> bool:
     """Run ``RAFT_LAUNCHER JOB`` and wait for it; False where none is set. Its output goes to ``launcher.log``.
 
-    Raises StepError unless it ends with 0. The command and its children end with this call: where it is broken
-    off, by SIGTERM and ten seconds in which to end what runs elsewhere, then by SIGKILL.
+    Raises StepError unless it ends with 0. The command and its process group end with this call: where it is broken
+    off, or this process is killed, by SIGTERM and ten seconds in which to end what runs elsewhere, then by SIGKILL.
+    Each rank holds the job's children_lock for as long as it lives, on whatever machine.
     """
     command = os.environ.get(LAUNCHER)
     if not command:
@@ -158,8 +159,8 @@ def run_launched(job: Path, scratch: Path) -> bool:
     log = scratch / "launcher.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*shlex.split(command), str(job)], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
+            [sys.executable, "-I", str(Path(__file__).with_name("launched.py")), *shlex.split(command), str(job)],
+            stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
         try:
             code = process.wait()
@@ -171,6 +172,7 @@ def run_launched(job: Path, scratch: Path) -> bool:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     if code:
         raise StepError(f"{LAUNCHER} ended with {code}", got=_tail(log), do=f"read {log}")
     return True

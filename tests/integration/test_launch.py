@@ -263,3 +263,64 @@ def test_a_child_that_waited_for_the_lock_of_the_next_owner_does_nothing(tmp_pat
     time.sleep(0.5)
     assert not (tmp_path / "pid").exists()
     until(lambda: free(tmp_path / "lock"))
+
+
+# -- ranks that a launcher starts ---------------------------------------------------------------------
+
+LAUNCHED = """
+import sys
+from pathlib import Path
+from raft_core import launch
+from raft_core.config import FinetuningConfig, TextPolicyConfig
+from raft_core.policies.base import FinetuneJob
+from raft_core.policies.text.job import write_job
+from raft_core.types import Policy
+here = Path(sys.argv[1])
+job = FinetuneJob(
+    Policy(here, "0" * 64), TextPolicyConfig(model="m"), FinetuningConfig(), here, 1.0, 0, 0, 1, here / "out", here,
+    children_lock=here / "lock",
+)
+write_job(job, here / "job.json")
+launch.run_launched(here / "job.json", here)
+"""
+RANK = """
+import os, sys, time, types
+from pathlib import Path
+from raft_core import rank
+def train(job):
+    (job.scratch / "pid.tmp").write_text(str(os.getpid()))
+    (job.scratch / "pid.tmp").rename(job.scratch / "pid")
+    time.sleep(600)
+sys.modules["raft_core.policies.text.trainer"] = types.SimpleNamespace(train=train)
+rank.main(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("start", ["{python} {rank} $1", "setsid {python} {rank} $1"], ids=["group", "session"])
+def test_what_a_launcher_started_dies_with_a_killed_owner_and_holds_the_lock(tmp_path: Path, start: str) -> None:
+    """torchrun gives each rank a session of its own: that one dies with its parent, a group by one signal."""
+    (tmp_path / "owner.py").write_text(LAUNCHED)
+    (tmp_path / "rank.py").write_text(RANK)
+    launcher = tmp_path / "launcher.sh"
+    started = start.format(python=sys.executable, rank=tmp_path / "rank.py")
+    launcher.write_text(f"#!/bin/sh\n{started} &\nwait\n")
+    launcher.chmod(0o755)
+    environment = {**os.environ, launch.LAUNCHER: str(launcher)}
+    owner = subprocess.Popen([sys.executable, tmp_path / "owner.py", tmp_path], env=environment)
+    until(lambda: (tmp_path / "pid").exists() or owner.poll() is not None)
+    rank = int((tmp_path / "pid").read_text())
+    assert not free(tmp_path / "lock")
+    owner.kill()
+    owner.wait(DEADLINE_S)
+    until(lambda: not alive(rank))
+    until(lambda: free(tmp_path / "lock"))
+
+
+def test_how_a_launcher_ended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command, code in (("sh -c 'echo gone; exit 3'", 3), ("sh -c 'echo gone; kill -9 $$'", 137)):
+        monkeypatch.setenv(launch.LAUNCHER, command)
+        with pytest.raises(StepError, match=f"ended with {code}") as caught:
+            launch.run_launched(tmp_path / "job.json", tmp_path)
+        assert "gone" in str(caught.value.got)
+    monkeypatch.setenv(launch.LAUNCHER, "true")
+    assert launch.run_launched(tmp_path / "job.json", tmp_path)

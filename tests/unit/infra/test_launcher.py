@@ -118,12 +118,16 @@ def test_sigterm_ends_the_job(cluster: Path, job: Path) -> None:
     assert not (cluster / "job.json").exists()
 
 
-def test_the_job_ends_with_an_owner_that_is_interrupted(cluster: Path, job: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_the_job_ends_with_its_owner(cluster: Path, job: Path, ending: signal.Signals) -> None:
     code = "import pathlib, sys; from raft_core import launch; job = pathlib.Path(sys.argv[1]);"
     owner = (sys.executable, "-c", f"{code} launch.run_launched(job, job.parent)", str(job))
     with running(cluster, job, *owner) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         process.wait(20)
+        deadline = time.monotonic() + 20
+        while (cluster / "job.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert not (cluster / "job.json").exists()
 
 
