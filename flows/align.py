@@ -44,13 +44,14 @@ def align_run(
     """
     begins = not (workspace / "runs" / name / "config.yaml").exists()
     run = open_run(workspace / "runs", name, config)
+    session = Session(run, workspace, SecretStr(tracking_uri), reporter or Reporter())
     with hold(run):
         for commit in read_chain(run):
             verify_outputs(run, commit)
             shutil.rmtree(run.folder(commit.iteration) / "work", ignore_errors=True)
         if (decision := decide(run)) and not decision.go_on and is_finished(run):
+            prefect_view.tell_end(session, decision)
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
-        session = Session(run, workspace, SecretStr(tracking_uri), reporter or Reporter())
         record_event(run, "started", **_surroundings())
         material = _prepare(run, begins=begins)
         if differing := other_numerics(run):

@@ -9,11 +9,11 @@ from uuid import UUID
 import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed
 
 from flows import prefect_server
 from flows.session import Session
@@ -23,6 +23,7 @@ from raft_core.records.run import Run, read_chain, read_events, record_event
 from tasks.decide import decide, label, read_report
 
 SHOWN = ("reward", "reward_low", "reward_high", "gold_reward", "perplexity", "distinct_2", "kl", "headroom")
+UNTOLD = "Prefect's server does not know yet how the run ended"
 LIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
@@ -34,14 +35,17 @@ def seen_through(session: Session, flow: Callable[[], Decision]) -> Decision:
     if not PREFECT_API_URL.value():
         prefect_server.tie()
     try:
-        return flow()
+        decision = flow()
+        for identity in unended(session.run):
+            _record_ended(session.run, identity, "Completed")
+        return decision
     except (httpx.HTTPError, RuntimeError) as error:
-        if not (isinstance(error, httpx.HTTPError) or "Failed to reach API" in str(error)):
+        if not _is_away(error):
             raise
-        decision = decide(session.run)
-        if decision is not None and not decision.go_on:
-            session.outage("Prefect", f"Prefect's server does not know yet how the run ended: {error}", step="flow")
-            return decision
+        ended = decide(session.run)
+        if ended is not None and not ended.go_on:
+            session.outage("Prefect", f"{UNTOLD}: {error}", step="flow")
+            return ended
         raise StepError(
             f"Prefect's server at {PREFECT_API_URL.value()} is away", got=error,
             do="start it, or unset PREFECT_API_URL: a temporary one then serves",
@@ -53,27 +57,56 @@ def heal(session: Session) -> None:
 
     Only the holder of the run's lease comes here, so nobody works in those.
     """
-    current = flow_run.get_id()
-    ours = [event["flow_run"] for event in read_events(session.run, "flow_run")]
-    ended = {event["flow_run"] for event in read_events(session.run, "flow_run_ended")}
-    if current not in ours:
+    current, earlier = flow_run.get_id(), unended(session.run)
+    if current not in earlier:
         record_event(session.run, "flow_run", flow_run=current)
-    for identity in dict.fromkeys(ours):
-        if identity != current and identity not in ended:
-            state = _mark(session.run, identity)
-            record_event(session.run, "flow_run_ended", flow_run=identity, state=state)
+    died: State = Crashed(message=f"Its process ended without a word. Run {session.run.name} was taken up again later.")
+    for identity in earlier:
+        if identity != current:
+            _record_ended(session.run, identity, _mark(identity, died))
 
 
-def _mark(run: Run, identity: str) -> str | None:
-    """The state that a flow run ended in; None if this server does not know it."""
+def tell_end(session: Session, decision: Decision) -> None:
+    """Let Prefect show the end of a finished run, where a process or server that died kept it from being told."""
+    if not (untold := unended(session.run)):
+        return
+    if not PREFECT_API_URL.value():
+        prefect_server.tie()
+    try:
+        for identity in untold:
+            _record_ended(session.run, identity, _mark(identity, Completed(message=decision.reason)))
+    except (httpx.HTTPError, RuntimeError) as error:
+        if not _is_away(error):
+            raise
+        session.outage("Prefect", f"{UNTOLD}: {error}", step="flow")
+    else:
+        publish(session, decision)
+
+
+def unended(run: Run) -> list[str]:
+    """The flow runs of a run of which nothing says that they ended, in order."""
+    ended = {event["flow_run"] for event in read_events(run, "flow_run_ended")}
+    ours = dict.fromkeys(event["flow_run"] for event in read_events(run, "flow_run"))
+    return [identity for identity in ours if identity not in ended]
+
+
+def _record_ended(run: Run, identity: str, state: str | None) -> None:
+    record_event(run, "flow_run_ended", flow_run=identity, state=state)
+
+
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, httpx.HTTPError) or "Failed to reach API" in str(error)
+
+
+def _mark(identity: str, ended: State) -> str | None:
+    """The state that a flow run ended in: ``ended`` if it still seems to live; None if this server does not know it."""
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(identity)).state
         except ObjectNotFound:
             return None
         if state is not None and state.type in LIVE:
-            state = Crashed(message=f"Its process ended without a word. Run {run.name} was taken up again later.")
-            client.set_flow_run_state(UUID(identity), state, force=True)
+            client.set_flow_run_state(UUID(identity), state := ended, force=True)
         return state.name if state else None
 
 

@@ -51,10 +51,8 @@ class Session:
         """``who`` is away: warn, unless that was told already. Nothing is lost by it."""
         if who not in self.away:
             self.away.add(who)
-            self.warn(
-                f"{message}\n  nothing is lost: {who} is brought up to date later, or by raft sync {self.run.name}",
-                **facts,
-            )
+            by = f"raft {'resume' if who == 'Prefect' else 'sync'} {self.run.name}"
+            self.warn(f"{message}\n  nothing is lost: {who} is brought up to date later, or by {by}", **facts)
 
     def answered(self, who: str) -> None:
         """``who`` took what it was sent."""

@@ -122,3 +122,15 @@ def test_without_a_server_the_next_start_marks_it(new_workspace: Make, tmp_path:
     run = read_run(workspace.path / "runs" / "killed")
     assert [event["state"] for event in read_events(run, "flow_run_ended")] == ["Crashed"]
     tried("a flow run whose process was killed, without a server", "marked as crashed at the next start")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_run_that_dies_after_it_finished(prefect_server: Any, new_workspace: Make, tried: Tried) -> None:
+    workspace = new_workspace(PREFECT_API_URL=prefect_server.url)
+    assert workspace.run("tasks.project:close:after:1").killed
+    assert prefect_server.flow_runs()[-1] == "Running"
+    ended = workspace.run()
+    assert ended.code == 0, ended.said[-3000:]
+    assert prefect_server.flow_runs()[-1] == "Completed"
+    tried("a process killed between a run's end and Prefect's knowing it", "completed there at the next start")

@@ -1,0 +1,69 @@
+"""What Prefect is told of a run that finished while nobody could tell it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from prefect.states import Running
+from pydantic import SecretStr
+
+from flows import prefect_view
+from flows.session import Session
+from raft_core.gates import Decision
+from raft_core.records.run import Run, read_events, record_event
+from tasks.decide import decide
+
+FLOW_RUN = "01234567-89ab-7cde-8f01-23456789abcd"
+
+
+@pytest.fixture
+def finished(write_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Decision]:
+    """A finished run whose flow run never came to its end."""
+    monkeypatch.setattr(prefect_view, "_publish", lambda *_: None)
+    run = write_run()
+    record_event(run, "flow_run", flow_run=FLOW_RUN)
+    decision = decide(run)
+    assert decision is not None
+    return Session(run, run.path.parent.parent, SecretStr("")), decision
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, read: Callable[[UUID], Any]) -> list[str]:
+    """A server that answers with ``read``; returns the list of states that it is told."""
+    told: list[str] = []
+    client = SimpleNamespace(
+        read_flow_run=read, set_flow_run_state=lambda _, state, force: told.append(f"{state.name}: {state.message}")
+    )
+
+    @contextmanager
+    def connect(**_: object) -> Iterator[SimpleNamespace]:
+        yield client
+
+    monkeypatch.setattr(prefect_view, "get_client", connect)
+    return told
+
+
+def test_it_is_completed_there_once(finished: tuple[Session, Decision], monkeypatch: pytest.MonkeyPatch) -> None:
+    session, decision = finished
+    told = serve(monkeypatch, lambda _: SimpleNamespace(state=Running()))
+    for _ in range(2):
+        prefect_view.tell_end(session, decision)
+    assert told == [f"Completed: {decision.reason}"]
+    assert [event["state"] for event in read_events(session.run, "flow_run_ended")] == ["Completed"]
+
+
+def test_a_server_that_is_still_away_costs_a_warning(
+    finished: tuple[Session, Decision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: UUID) -> None:
+        raise httpx.ConnectError("refused")
+
+    serve(monkeypatch, refuse)
+    session, decision = finished
+    prefect_view.tell_end(session, decision)
+    assert prefect_view.unended(session.run) == [FLOW_RUN]
+    (warning,) = read_events(session.run, "warning")
+    assert "or by raft resume hand" in warning["message"]
