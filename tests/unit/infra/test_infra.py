@@ -109,6 +109,7 @@ def test_the_tag_of_the_image_says_for_which_device_it_is_built(compose: dict[st
     assert reserved["capabilities"] == ["gpu"]
 
 
+@pytest.mark.full
 def test_dvc_pushes_to_the_store(compose: dict[str, Any], tmp_path: Path) -> None:
     script, url = compose["services"]["remote"]["command"]
     bucket = url.removeprefix("s3://").split("/")[0]
