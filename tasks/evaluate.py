@@ -44,7 +44,7 @@ def evaluate(
         answers = answer(subject, model, held_out, texts, it.work / f"evaluate-{key.digest[:16]}", progress)
         del model
         under_base = answers.policy_logprobs if it.number == BASE else base_logprobs(subject, answers.samples)
-        table = evaluation_table(answers, under_base, held_out, rewards, warn)
+        table = evaluation_table(answers, under_base, held_out, rewards, config.scoring.max_failed_share, warn)
         write_table(outputs["evaluation"], table, EVALUATION)
         write_table(outputs["perplexity"], perplexity_table(answers, texts), PERPLEXITY)
 

@@ -187,7 +187,9 @@ def _measure(subject: Subject, exam: Examination, out: Path, work: Path, progres
     del model
     is_base = subject.policy.identity == subject.base.identity
     under_base = answers.policy_logprobs if is_base else base_logprobs(subject, answers.samples)
-    table = evaluation_table(answers, under_base, exam.prompts, exam.rewards, warn)
+    table = evaluation_table(
+        answers, under_base, exam.prompts, exam.rewards, exam.config.scoring.max_failed_share, warn
+    )
     write_table(out / "evaluation.parquet", table, EVALUATION)
     write_table(out / "perplexity.parquet", perplexity_table(answers, exam.texts), PERPLEXITY)
     if judged is not None:
@@ -256,7 +258,7 @@ def _judge(
     known = {prompt.prompt_id: prompt for prompt in prompts}
     sampling, num = exam.config.sampling, exam.suite.samples_per_prompt
     samples = sample_all(model, prompts, sampling, num, subject.seed, work, progress)
-    scores = components(*score_samples(samples, known, exam.rewards, warn))
+    scores = components(*score_samples(samples, known, exam.rewards, exam.config.scoring.max_failed_share, warn))
     return [
         {
             "case": case.name, "prompt_id": sample.prompt_id, "prompt": known[sample.prompt_id].text,

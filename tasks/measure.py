@@ -108,12 +108,12 @@ def _tempered(sampling: SamplingConfig, model: LoadedPolicy, samples: Sequence[S
 
 def evaluation_table(
     answers: Answers, under_base: Sequence[list[float]], prompts: Sequence[Prompt], rewards: scoring.Rewards,
-    warn: Callable[[str], None],
+    max_failed_share: float, warn: Callable[[str], None],
 ) -> pa.Table:  # fmt: skip
-    """The EVALUATION table: every reward of every answer."""
+    """The EVALUATION table: every reward of every answer. Raises RewardError as ``score_samples`` does."""
     samples = answers.samples
     known = {prompt.prompt_id: prompt for prompt in prompts}
-    scored, gold = score_samples(samples, known, rewards, warn)
+    scored, gold = score_samples(samples, known, rewards, max_failed_share, warn)
     columns = {
         "prompt_id": [s.prompt_id for s in samples],
         "group": [known[s.prompt_id].group for s in samples],
@@ -138,11 +138,16 @@ def perplexity_table(answers: Answers, texts: Sequence[str]) -> pa.Table:
 
 
 def score_samples(
-    samples: Sequence[Sample], prompts: dict[str, Prompt], rewards: scoring.Rewards, warn: Callable[[str], None]
-) -> tuple[pa.Table, pa.Table | None]:
-    """SCORED by the rewards that select, and by the gold rewards (None without any)."""
+    samples: Sequence[Sample], prompts: dict[str, Prompt], rewards: scoring.Rewards, max_failed_share: float,
+    warn: Callable[[str], None],
+) -> tuple[pa.Table, pa.Table | None]:  # fmt: skip
+    """SCORED by the rewards that select, and by the gold rewards (None without any).
+
+    Raises RewardError if more than ``max_failed_share`` cannot be scored: what is measured once stays, so an outage
+    must not be taken for a measurement.
+    """
     rows = pa.Table.from_pylist([{name: getattr(s, name) for name in scoring.SCORING_COLUMNS} for s in samples])
-    scored = scoring.score(rows, prompts, rewards.rewards, max_failed_share=1.0)
+    scored = scoring.score(rows, prompts, rewards.rewards, max_failed_share=max_failed_share)
     return scored, scoring.score_gold(rows, prompts, rewards.gold, warn=warn) if rewards.gold else None
 
 

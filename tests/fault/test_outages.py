@@ -207,8 +207,16 @@ def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tm
         assert failed <= set(quarantined)
     tried("a reward fails on 30 % of its calls, within its budget", "quarantined and counted, the run ends well")
 
+    share.write_text("1")
+    over = align(strict)
+    assert over.returncode == 4, over.stderr
+    assert "too many samples cannot be scored" in over.stderr
+    assert not (strict.path / "runs" / "killed" / "base" / "commit.json").exists()
+    tried(
+        "a reward fails wholly from the start", "exit code 4, nothing passes for a measurement; resumed, the same end"
+    )
     share.write_text("0")
-    assert strict.run("tasks.sample:draw_prompts:before:1").killed  # the evaluation before it has no such budget
+    assert strict.run("tasks.sample:draw_prompts:before:1").killed  # the base is evaluated
     for failing, fault in ((0.3, "a reward fails on 30 % of its calls, over its budget"), (1, "a reward fails wholly")):
         share.write_text(str(failing))
         over = align(strict)

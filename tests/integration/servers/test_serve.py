@@ -65,7 +65,7 @@ def test_the_audit_rehashes_every_commit(served: Any, aligned: Run) -> None:
     told = served.ended(served.trigger("raft-audit/nightly"), "Completed")
     assert told == "all as recorded: 1 runs, 3 commits, 3 rehashed"
     (line,) = (served.folder / "audits.jsonl").read_text().strip().splitlines()
-    assert set(json.loads(line)["commits"]) == {commit.digest for commit in read_chain(aligned)}
+    assert set(json.loads(line)["commits"]) == {f"{aligned.name} {c.digest}" for c in read_chain(aligned)}
 
 
 def test_the_promotion_check_makes_a_champion_once(served: Any, aligned: Run) -> None:
@@ -112,8 +112,8 @@ def test_a_scheduled_run_that_meets_another_is_refused(served: Any, aligned: Run
 
     served.call("raft", "deploy", "nightly.yaml", "iterations=5", "--every", "30", "--overlap", "refuse", "--new-seed")
     wait(lambda: scheduled("Refused"), 200, "a refusal")
-    served.call("raft", "deploy", "nightly.yaml")
     refused, working = scheduled("Refused")[0], scheduled("Running")
+    served.call("raft", "deploy", "nightly.yaml")
     assert "another alignment of raft-nightly is at work" in refused["state"]["message"]
     assert not (served.folder / "runs" / named(refused)).exists(), "a refused run leaves nothing"
     assert working, "the one that it met goes on"
