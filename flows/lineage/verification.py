@@ -10,7 +10,7 @@ from raft_core import embedded
 from raft_core.errors import IntegrityError, RaftError
 from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Ledger
-from raft_core.records.run import BASE, Run, committed, read_commit, read_run
+from raft_core.records.run import BASE, Run, committed_iterations, read_commit, read_run
 from raft_core.records.verification import Problem, Verification, unordered_erasures, verify_run
 
 
@@ -92,7 +92,7 @@ def _verify_stores(workspace: Path, runs: Sequence[Run], scope: Scope, hashes: F
         checked.unseen += stores.unseen
     for run in runs:
         spoilt = {problem.path for problem in checked.runs[run.name].problems}
-        for number in (BASE, *committed(run)):
+        for number in (BASE, *committed_iterations(run)):
             if any(path.is_relative_to(run.folder(number)) for path in spoilt):
                 continue
             commit = read_commit(run, number)

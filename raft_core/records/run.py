@@ -173,7 +173,7 @@ def read_chain(run: Run) -> list[Commit]:
             )  # fmt: skip
         chain.append(commit)
         parent, iteration = commit.digest, iteration + 1
-    if later := [number for number in committed(run) if number > iteration]:
+    if later := [number for number in committed_iterations(run) if number > iteration]:
         raise IntegrityError(
             f"broken chain: missing {run.folder(iteration) / 'commit.json'}",
             got=f"a commit of iteration {later[-1]} without it", do="restore it from git; nothing was changed",
@@ -181,7 +181,7 @@ def read_chain(run: Run) -> list[Commit]:
     return chain
 
 
-def committed(run: Run) -> list[int]:
+def committed_iterations(run: Run) -> list[int]:
     """The iterations that have a ``commit.json``, whatever is in it; without the base."""
     folders = run.path.glob("iterations/*/commit.json")
     return sorted(int(path.parent.name) for path in folders if path.parent.name.isdecimal())

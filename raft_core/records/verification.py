@@ -18,7 +18,7 @@ from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone, unfinis
 from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import commit_fault, pointer, policy_facts, step_facts
-from raft_core.records.run import BASE, Commit, Run, committed, read_commit
+from raft_core.records.run import BASE, Commit, Run, committed_iterations, read_commit
 from raft_core.types import content_id
 
 Kind = Literal[
@@ -90,7 +90,7 @@ def verify_run(
     """
     look = _Look(run, (hashes or FileHashes()) if rehash else None)
     commits: dict[int, Commit] = {}
-    for number in range(BASE, max([BASE, *committed(run)]) + 1):
+    for number in range(BASE, max([BASE, *committed_iterations(run)]) + 1):
         commit = _commit(run, number, look.problems)
         if commit is not None:
             commits[number] = commit
@@ -112,7 +112,7 @@ def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:
     """Tombstones that no ``entries`` of the ledger name: with one that somebody made, any bytes pass for an erasure."""
     ordered = {str(entry.body.get("tombstone")) for entry in entries if entry.kind == "erased"}
     problems = []
-    for number in (BASE, *committed(run)):
+    for number in (BASE, *committed_iterations(run)):
         path = run.folder(number) / TOMBSTONE
         with suppress(IntegrityError):  # an edited one is a problem by itself
             tombstone = read_tombstone(path.parent)
