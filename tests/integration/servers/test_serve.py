@@ -2,11 +2,13 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from raft_core.records.ledger import FileLedger
@@ -18,6 +20,14 @@ NEVER = "0 0 29 2 *"
 OPEN = """bootstrap_resamples: 200
 gates: {min_reward_gain: null, max_gold_loss: null, max_perplexity_rise: null, min_distinct_1: null,
   min_distinct_2: null, max_kl: null, max_truncation_rise: null, max_slice_loss: null, min_safe_share: null}
+"""
+WAITS = """import time
+from pathlib import Path
+
+def length(prompts, completions):
+    while not Path("{go}").exists():
+        time.sleep(0.1)
+    return [float(len(completion)) for completion in completions]
 """
 
 
@@ -106,25 +116,28 @@ def test_an_audit_that_finds_damage_fails_and_names_it(served: Any, aligned: Run
 
 
 def test_a_scheduled_run_that_meets_another_is_refused(served: Any, aligned: Run) -> None:
-    def scheduled(state: str) -> list[dict[str, Any]]:
-        found = served.server.flow_runs()
-        return [run for run in found if run["auto_scheduled"] and run["state"]["name"] == state]
+    def scheduled(state: str) -> list[FlowRun]:
+        found = served.client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200)
+        return [run for run in found if run.auto_scheduled and run.state.name == state]
 
-    served.call("raft", "deploy", "nightly.yaml", "iterations=5", "--every", "30", "--overlap", "refuse", "--new-seed")
-    wait(lambda: scheduled("Refused"), 200, "a refusal")
-    refused, working = scheduled("Refused")[0], scheduled("Running")
+    go = served.folder / "go"
+    (served.folder / "waits.py").write_text(WAITS.format(go=go))
+    reward = "scoring.rewards=[{type: function, function: waits.py:length}]"
+    served.call("raft", "deploy", "nightly.yaml", reward, "--every", "20", "--overlap", "refuse", "--new-seed")
+    wait(lambda: scheduled("Refused"), 300, "a refusal")
     served.call("raft", "deploy", "nightly.yaml")
-    assert "another alignment of raft-nightly is at work" in refused["state"]["message"]
-    assert not (served.folder / "runs" / named(refused)).exists(), "a refused run leaves nothing"
-    assert working, "the one that it met goes on"
-    assert refused["expected_start_time"] > working[0]["expected_start_time"]
-    wait(lambda: not scheduled("Running"), 300, "the end of the first")
-    assert len(read_events(read_run(served.folder / "runs" / named(working[0])), "finished")) == 1
+    go.touch()
+    refused = scheduled("Refused")[0]
+    assert "another alignment of raft-nightly is at work" in refused.state.message
+    assert not folder(served, refused).exists(), "a refused run leaves nothing"
+    wait(lambda: not scheduled("Running"), 300, "the end of what the schedule began")
+    began, gave_up = refused.start_time, refused.end_time
+    met = next(run for run in scheduled("Completed") if run.start_time < gave_up and began < run.end_time)
+    assert len(read_events(read_run(folder(served, met)), "finished")) == 1, "the one that it met went on to its end"
 
 
-def named(run: dict[str, Any]) -> str:
-    when = run["expected_start_time"]
-    return f"nightly-{when[:10].replace('-', '')}-{when[11:19].replace(':', '')}"
+def folder(site: Any, run: FlowRun) -> Path:
+    return Path(site.folder / "runs" / f"nightly-{run.expected_start_time:%Y%m%d-%H%M%S}")
 
 
 def test_a_queued_run_waits_for_the_one_before(served: Any, aligned: Run) -> None:
