@@ -1,5 +1,6 @@
 """A random Llama of some 100,000 parameters with a word-level tokenizer: made in place, no download."""
 
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,11 @@ def pytest_configure() -> None:
     """A background job of a shell ignores Ctrl-C, and so would every process that a test means to interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Prefect says at the exit that its server stops, to a stream that pytest has closed by then."""
+    logging.raiseExceptions = False
 
 
 def _tokenizer() -> Any:

@@ -1,18 +1,23 @@
 """A person decides: approve or reject a request for promotion, by a command or in Prefect's form."""
 
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import UUID
 
-from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
+import httpx
+from prefect import runtime
+from prefect.exceptions import FlowPauseTimeout, NotPausedError
+from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
 from flows.promotion.promote import Outcome, Place, Rules, append, now, run_of, settle, weights_kept
 from flows.views.text import person, words
-from raft_core.errors import ConfigError
+from raft_core.errors import ConfigError, RaftError
 from raft_core.promotion_policy import load_policy, policy_digest
 from raft_core.records.ledger import Entry, holder_of
 from raft_core.records.requests import approval_of, check_approval, check_open, decided, find_request
@@ -98,8 +103,32 @@ def _ended(request: Entry, end: Entry) -> Outcome:
     return Outcome("rejected", f"request {request.number} was rejected by {end.body['rejected_by']}", end)
 
 
+@contextmanager
+def _woken_by_a_command(request: Entry, place: Place) -> Iterator[None]:
+    """Send the form of the paused flow once a command decided: Prefect hears of no ledger."""
+    flow_run, over = UUID(runtime.flow_run.id), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(POLL_S):
+            with suppress(NotPausedError, httpx.HTTPError, RaftError, OSError):  # not yet, or away: look again
+                if (end := decided(place.ledger.entries(), request)) is not None:
+                    person = end.body.get("approved_by") or end.body["rejected_by"]
+                    resume_flow_run(flow_run, {"approve": end.kind == "promoted", "by": person})
+                    return
+
+    watcher = threading.Thread(target=watch, name="raft-approval", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
 def decide_by_pause(request: Entry, place: Place, policy_file: Path | None, wait_s: float) -> Outcome:
     """Inside a flow on a server: pause it until the form is sent; the same checks as for the command hold.
+
+    A decision by a command sends the form as well.
 
     Raises GateStop for a person who may not approve; the request then stays open.
     """
@@ -110,13 +139,14 @@ def decide_by_pause(request: Entry, place: Place, policy_file: Path | None, wait
         f"Or on a command line: `raft approve {request.number}`"
     )
     try:
-        answer = pause_flow_run(
-            wait_for_input=Approval.with_initial_data(description=about), timeout=math.ceil(wait_s),
-            poll_interval=POLL_S, key=f"approval-{request.number}",
-        )  # fmt: skip
+        with _woken_by_a_command(request, place):
+            answer = pause_flow_run(
+                wait_for_input=Approval.with_initial_data(description=about), timeout=math.ceil(wait_s),
+                poll_interval=POLL_S, key=f"approval-{request.number}",
+            )  # fmt: skip
     except FlowPauseTimeout:
         return wait_for_decision(request, place, 0)
-    if (end := decided(place.ledger.entries(), request)) is not None:  # by a command, which no form hears of
+    if (end := decided(place.ledger.entries(), request)) is not None:
         return _ended(request, end)
     number = str(request.number)
     if answer.approve:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -123,7 +124,9 @@ def test_a_form_that_comes_after_a_command_changes_nothing(
         raft("reject", "1", "--by", "eve", "--reason", "not yet")
         return Approval(approve=True, by="bob")
 
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(UUID(int=0)))
     monkeypatch.setattr("flows.promotion.approval.pause_flow_run", late)
+    monkeypatch.setattr("flows.promotion.approval.resume_flow_run", lambda *_: None)
     outcome = decide_by_pause(entries()[0], place, Path(policy), 60)
     assert (outcome.status, "rejected by eve" in outcome.message) == ("rejected", True)
     assert kinds(entries) == ["requested", "rejected"]

@@ -8,7 +8,7 @@ import pytest
 
 from flows.promotion.promote import Outcome, Place, Question
 from flows.schedules import asking
-from raft_core.records.ledger import Entry
+from raft_core.records.ledger import Entry, FileLedger
 
 Ask = Callable[[str], Outcome]
 
@@ -56,3 +56,15 @@ def test_a_rollback_is_not_undone(
     again = ask(rules())
     assert (again.status, "was the champion by entry 2" in again.message) == ("unchanged", True)
     assert len(entries()) == 3
+
+
+def test_a_withdrawn_candidate_is_no_failure_of_every_night(
+    ask: Ask, raft: Callable[..., Any], rules: Callable[..., str], entries: Callable[[], list[Entry]], tmp_path: Path
+) -> None:
+    assert raft("promote", "one@1", "--policy", rules({"min_reward_gain": 5.0}))[0] == 3
+    body = {key: entries()[0].body[key] for key in ("commit", "policy", "run", "iteration")}
+    told = {**body, "reason": "a source must go"}
+    FileLedger(tmp_path / "ledger.jsonl").append("withdrawn", "raft-tiny", told, time="2026-01-01T00:00:00+00:00")
+    again = ask(rules())
+    assert (again.status, "was withdrawn by entry 2" in again.message) == ("unchanged", True)
+    assert len(entries()) == 2

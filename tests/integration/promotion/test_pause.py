@@ -62,23 +62,46 @@ def paused(server: str) -> Any:
     return (asked(f"{server}/flow_runs/filter", wanted) or [None])[0]
 
 
-def test_the_form_decides(
+@pytest.fixture
+def waiting(
     server: str, workspace: Path, rules: Callable[..., str], entries: Callable[[], list[Entry]], tmp_path: Path
-) -> None:
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A promotion that waits for a person, and its flow run."""
     environment = {**os.environ, "PREFECT_API_URL": server, "PREFECT_HOME": str(tmp_path / "prefect")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
     raft = [sys.executable, "-c", "from flows.cli import main; main()"]
     command = [*raft, "promote", "one@0", "--policy", rules(approvals=1), "--wait", "--wait-s", "600"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    waiting = wait_for(lambda: process.poll() is not None or paused(server))
-    assert process.poll() is None, process.communicate()
-    assert [entry.kind for entry in entries()] == ["requested"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        flow_run = wait_for(lambda: process.poll() is not None or paused(server))
+        assert process.poll() is None, process.communicate()
+        assert [entry.kind for entry in entries()] == ["requested"]
+        yield process, flow_run
+        process.kill()
+
+
+def test_the_form_decides(waiting: Any, server: str, entries: Callable[[], list[Entry]]) -> None:
+    process, flow_run = waiting
     form = {"run_input": {"approve": True, "by": "bob", "reason": "looks good"}}
-    assert asked(f"{server}/flow_runs/{waiting['id']}/resume", form)["status"] == "ACCEPT"
+    assert asked(f"{server}/flow_runs/{flow_run['id']}/resume", form)["status"] == "ACCEPT"
     out, err = process.communicate(timeout=300)
     assert (process.returncode, "is the champion of raft-tiny (entry 3), approved by bob" in out) == (0, True), err
     assert [entry.kind for entry in entries()] == ["requested", "approved", "promoted"]
     assert entries()[1].body["reason"] == "looks good"
+
+
+@pytest.mark.parametrize(("act", "code", "status"), [("approve", 0, "Promoted"), ("reject", 3, "Rejected")])
+def test_a_command_decides_and_the_flow_goes_on(
+    act: str, code: int, status: str, waiting: Any, server: str, raft: Callable[..., tuple[int, str, str]],
+    rules: Callable[..., str],
+) -> None:  # fmt: skip
+    process, flow_run = waiting
+    policy = ["--policy", rules(approvals=1)] if act == "approve" else []
+    assert raft(act, "1", "--by", "bob", *policy)[0] == 0
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, f"request 1 was {act.rstrip('e')}ed by bob" in out + err) == (code, True), out + err
+    assert asked(f"{server}/flow_runs/{flow_run['id']}", method="GET")["state_name"] == status
 
 
 def test_each_promotion_shows_on_the_server_without_its_addresses(
