@@ -66,6 +66,7 @@ def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
     Raises InputError if ``out`` exists, or if there is no adapter to merge.
     """
     from raft_core.policies.base import backend
+    from tasks.plain import write_plain
     from tasks.prepare import committed_policy
 
     if out.exists():
@@ -79,8 +80,7 @@ def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
         )  # fmt: skip
     modality = backend(run.config.policy.type)
     policy = committed_policy(run, iteration, modality.base_policy(run.config.policy))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    modality.merge(policy, run.config.policy, out)
+    write_plain(run, iteration, policy, out)
     return iteration
 
 

@@ -11,6 +11,7 @@ import tasks.check
 import tasks.commit
 import tasks.evaluate
 import tasks.finetune
+import tasks.plain
 import tasks.project
 import tasks.sample
 import tasks.score
@@ -122,7 +123,7 @@ def track(it: Iteration, waiting: Sequence[int], session: Session) -> None:
 def merge(it: Iteration, session: Session) -> None:
     """Write the policy as a plain checkpoint too, once."""
     with session.step(it, "merge"):
-        tasks.finetune.merge(it.run, it.number, it.base)
+        tasks.plain.merge(it.run, it.number, it.base)
 
 
 @task(name="finish", cache_policy=NO_CACHE)

@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of
+from raft_core.records.lineage import ancestor_of
 from raft_core.records.run import BASE, write_commit
 from raft_core.records.steps import StepRecord
 from raft_core.records.tables import SCHEMAS
@@ -53,6 +55,10 @@ def _sweep(folder: Path) -> None:
             path.unlink()
 
 
-def _named(policy: Policy, source: str | None) -> dict[str, str | None]:
+def _named(policy: Policy, source: str | None) -> dict[str, object]:
     base = policy.base.digest if policy.base else None
-    return {"identity": policy.identity, "digest": policy.digest, "base": base, "source": source}
+    ancestor = ancestor_of(policy.path) if source is not None else None
+    return {
+        "identity": policy.identity, "digest": policy.digest, "base": base, "source": source,
+        **({"ancestor": asdict(ancestor)} if ancestor else {}),
+    }  # fmt: skip

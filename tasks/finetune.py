@@ -3,15 +3,12 @@
 import json
 import uuid
 from dataclasses import asdict
-from pathlib import Path
 
-from raft_core.policies.base import FinetuneJob, FinetuneResult, backend
+from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.records.artifacts import file_digest, write_json
-from raft_core.records.run import Run
 from raft_core.records.steps import StepKey, StepRecord, once
 from raft_core.types import Artifact, Policy
 from tasks.iteration import Iteration
-from tasks.prepare import committed_policy
 
 
 def finetune(it: Iteration) -> StepRecord:
@@ -57,12 +54,3 @@ def next_policy(it: Iteration, digest: str) -> Policy:
 def read_result(it: Iteration) -> FinetuneResult:
     """What the fine-tuning reported."""
     return FinetuneResult(**json.loads((it.folder / "finetune.json").read_bytes()))
-
-
-def merge(run: Run, iteration: int, base: Policy) -> Path:
-    """Write the policy of a committed iteration as a plain checkpoint ``runs/NAME/merged/NNN``; kept if there."""
-    policy = committed_policy(run, iteration, base)
-    out = run.path / "merged" / f"{iteration:03d}"
-    if not out.exists():
-        backend(run.config.policy.type).merge(policy, run.config.policy, out)
-    return out

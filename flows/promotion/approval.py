@@ -15,7 +15,7 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.promotion.promote import Outcome, Place, Rules, append, now, run_of, settle, weights_kept
+from flows.promotion.promote import Outcome, Place, Rules, append, now, refuse_withdrawn, run_of, settle, weights_kept
 from flows.views.text import person, words
 from raft_core.errors import ConfigError, RaftError
 from raft_core.promotion_policy import load_policy, policy_digest
@@ -52,6 +52,7 @@ def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> O
 
         def check(last: Sequence[Entry]) -> None:
             check_approval(last, asked, by, now())
+            refuse_withdrawn(last, side.run, side.iteration)
 
         agreed = approval_of(entries, asked) or append(
             ledger, "approved", asked.model,

@@ -18,6 +18,7 @@ from raft_core.promotion import Verdict, decide
 from raft_core.promotion_policy import PromotionPolicy, SafetySuite, load_policy, policy_digest
 from raft_core.records.collected import nothing_collected
 from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_digest, withdrawal
+from raft_core.records.lineage import Ancestor, ancestors, policy_facts
 from raft_core.records.run import BASE, Run, read_events, record_event
 from tasks.after import tell_others
 from tasks.contender import Contender, committed, contender
@@ -104,7 +105,7 @@ def _attempt(candidate: Contender, question: Question, rules: Rules, place: Plac
     policy, suite = rules
     ledger, model = place.ledger, model_name(candidate.run)
     entries = ledger.entries()
-    refuse_withdrawn(entries, candidate.named)
+    refuse_withdrawn(entries, candidate.run, candidate.iteration)
     champion = current(entries, model).champion
     if champion is not None and champion.commit == candidate.commit.digest:
         if not question.dry_run:
@@ -129,7 +130,11 @@ def _attempt(candidate: Contender, question: Question, rules: Rules, place: Plac
         "approvals": policy.approvals, "requester_may_approve": policy.requester_may_approve,
         "max_evidence_age_h": policy.max_evidence_age_h,
     }  # fmt: skip
-    entry = append(ledger, kind, model, body, lambda last: check_standing(last, model, champion, body))
+
+    def check(last: Sequence[Entry]) -> None:
+        check_standing(last, model, champion, candidate.run, candidate.iteration)
+
+    entry = append(ledger, kind, model, body, check)
     return Outcome(STATUS[entry.kind], _told(entry, verdict), entry, verdict)
 
 
@@ -159,13 +164,24 @@ def name_candidate(question: Question, place: Place) -> tuple[Run, int]:
     return run, iteration
 
 
-def refuse_withdrawn(entries: Sequence[Entry], body: Mapping[str, Any]) -> None:
-    """Raise GateStop for a model that was withdrawn or erased, as whatever model it was registered."""
-    if (gone := withdrawal(entries, body["commit"], body["policy"])) is not None:
-        raise GateStop(
-            f"{body['run']}@{body['iteration']} was {gone.kind} by entry {gone.number} of the ledger",
-            got=gone.body.get("reason"), do="promote another model",
-        )  # fmt: skip
+def refuse_withdrawn(entries: Sequence[Entry], run: Run, iteration: int) -> None:
+    """Raise GateStop for a model that was withdrawn or erased, or was trained from one that was."""
+    if (found := find_withdrawal(entries, run, iteration)) is not None:
+        gone, told = found
+        raise GateStop(f"{told} of the ledger", got=gone.body.get("reason"), do="name another model")
+
+
+def find_withdrawal(entries: Sequence[Entry], run: Run, iteration: int) -> tuple[Entry, str] | None:
+    """The entry that withdrew a model or one that it was trained from, also before it was made; and what it says."""
+    commit = committed(run, iteration)
+    itself = Ancestor(commit.digest, policy_facts(commit.content).identity)
+    for each in (itself, *ancestors(run, iteration)):
+        if (gone := withdrawal(entries, each.commit, each.policy)) is not None:
+            named = f"{run.name}@{iteration}"
+            if each is not itself:
+                named += f" was trained from {gone.body['run']}@{gone.body['iteration']}, which"
+            return gone, f"{named} was {gone.kind} by entry {gone.number}"
+    return None
 
 
 def _reference(champion: Holder | None, candidate: Contender, place: Place, entries: Sequence[Entry]) -> Contender:
@@ -218,12 +234,12 @@ def append(
             continue
 
 
-def check_standing(entries: Sequence[Entry], model: str, champion: Holder | None, body: Mapping[str, Any]) -> None:
-    """Raise LedgerMovedError unless ``champion`` still is; GateStop if the model in ``body`` was withdrawn."""
+def check_standing(entries: Sequence[Entry], model: str, champion: Holder | None, run: Run, iteration: int) -> None:
+    """Raise LedgerMovedError unless ``champion`` still is; GateStop if the policy of ``iteration`` was withdrawn."""
     holder = current(entries, model).champion
     if (holder.commit if holder else None) != (champion.commit if champion else None):
         raise LedgerMovedError(f"{model} has another champion since", do="look at it (raft ledger) and ask again")
-    refuse_withdrawn(entries, body)
+    refuse_withdrawn(entries, run, iteration)
 
 
 def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None) -> None:

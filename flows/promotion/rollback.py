@@ -41,7 +41,11 @@ def roll_back(
             "commit": target.commit, "policy": target.policy, "run": target.run, "iteration": target.iteration,
             "from": champion.commit if champion else None, "requested_by": by, "reason": reason,
         }  # fmt: skip
-        entry = append(ledger, "rolled_back", name, body, lambda last: check_standing(last, name, champion, body))
+
+        def check(last: Sequence[Entry]) -> None:
+            check_standing(last, name, champion, run, target.iteration)
+
+        entry = append(ledger, "rolled_back", name, body, check)
     settle(place, run, entry, policy)
     return Outcome(
         "rolled_back", f"{target.run}@{target.iteration} is the champion of {name} again (entry {entry.number})", entry

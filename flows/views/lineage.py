@@ -39,7 +39,9 @@ def _label(link: Link) -> str:
 
 def _made_from(link: Link) -> Text:
     if link.iteration == BASE:
-        return Text(harmless(link.policy.source or "its own weights"))
+        pulled = link.policy.ancestor
+        from_commit = f" (written from commit {pulled.commit[:12]})" if pulled else ""
+        return Text(harmless(link.policy.source or "its own weights") + from_commit)
     counts: Counts = link.counts
     steps = [
         f"{count:,} {what}"

@@ -22,7 +22,7 @@ from raft_core.errors import IntegrityError
 from raft_core.records.artifacts import file_digest, json_digest
 from raft_core.records.erasure import TOMBSTONE, digests_since
 from raft_core.records.hashing import FileHashes
-from raft_core.records.lineage import commit_fault
+from raft_core.records.lineage import commit_fault, policy_facts
 from raft_core.records.run import BASE
 
 FORMAT = "1"
@@ -46,8 +46,8 @@ CREATE TABLE samples (
   rank INTEGER);
 CREATE TABLE selected (commit INTEGER, prompt INTEGER, sample_id VARCHAR, completion VARCHAR);
 """
-"""``made`` and ``sampled_from``: identities of policies. ``seen``: whether the commit's tables were taken in.
-``rank`` is null for a sample that was not selected."""
+"""``made`` and ``sampled_from``: identities of policies; of a base the latter is its ancestor, if any. ``seen``:
+whether the commit's tables were taken in. ``rank`` is null for a sample that was not selected."""
 
 Say = Callable[[str], None]
 
@@ -275,8 +275,9 @@ def _facts(commit: _Found, hashes: FileHashes) -> tuple[dict[str, Any], dict[str
         sound = all(hashes.sha256(path) == wanted[name] for name, path in tables.items())
     except OSError:
         sound = False
-    made = {"made": content["policy"]["identity"], "sampled_from": content["sampled_from"], "seen": sound}
-    return made, tables if sound else {}
+    facts = policy_facts(content)
+    parent = facts.ancestor.policy if facts.ancestor else content["sampled_from"]
+    return {"made": facts.identity, "sampled_from": parent, "seen": sound}, tables if sound else {}
 
 
 def _insert(

@@ -6,7 +6,7 @@ named, and everything that ``commit.json`` and ``report.json`` say is still ther
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +21,19 @@ from raft_core.records.tables import PROMPTS, read_table
 
 POINTERS = {"tables": "tables.dvc", "policy": "policy.dvc"}
 """First part of an output's name → the pointer that brings it back, beside ``commit.json``."""
+MANIFEST = "raft.json"
+"""Of a plain transformers folder: which commit its weights came from."""
+MOST_MANIFEST_BYTES = 10_000_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_IDENTITY = re.compile(r"[0-9a-f]{32,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A policy that another was trained from: digest of its commit, and its identity."""
+
+    commit: str
+    policy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,8 @@ class PolicyFacts:
     base: str | None
     source: str | None
     """Of the base alone: what ``policy.model`` named."""
+    ancestor: Ancestor | None = None
+    """Of a base alone whose folder RAFT wrote: the policy in it, under another digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +157,35 @@ def _link(run: Run, commit: Commit) -> Link:
 def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
     """The ``policy`` of a commit's content."""
     policy = content["policy"]
-    return PolicyFacts(policy["identity"], policy["digest"], policy["base"], policy.get("source"))
+    ancestor = Ancestor(**policy["ancestor"]) if "ancestor" in policy else None
+    return PolicyFacts(policy["identity"], policy["digest"], policy["base"], policy.get("source"), ancestor)
+
+
+def ancestor_of(folder: Path) -> Ancestor | None:
+    """The policy that a plain folder was written from, as its ``raft.json`` says; None: it says nothing."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            said = json.loads(file.read(MOST_MANIFEST_BYTES))
+        found = Ancestor(said["commit"], said["policy"])
+        named = _SHA256.fullmatch(found.commit) and _IDENTITY.fullmatch(found.policy)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if named else None
+
+
+def ancestors(run: Run, iteration: int) -> Iterator[Ancestor]:
+    """The policies that the one of ``iteration`` was trained from, the nearest first, and what its base was made of.
+
+    Raises IntegrityError where the chain does not hold.
+    """
+    chain = read_chain(run)[: iteration + 2]
+    wanted = chain[-1].content["sampled_from"]
+    for commit in reversed(chain[:-1]):
+        if policy_facts(commit.content).identity == wanted:
+            yield Ancestor(commit.digest, wanted)
+            wanted = commit.content["sampled_from"]
+    if origin := policy_facts(chain[0].content).ancestor:
+        yield origin
 
 
 def step_facts(content: Mapping[str, Any]) -> dict[str, StepFacts]:
@@ -162,6 +204,7 @@ def commit_fault(content: Mapping[str, Any]) -> str | None:
         outputs = content["outputs"].items()
         step_facts(content)
         known = [content[name] for name in ("parent", "sampled_from")] + [facts.base]
+        known += [facts.ancestor.commit, facts.ancestor.policy] if facts.ancestor else []
     except (KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__} {error}"
     if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in known):

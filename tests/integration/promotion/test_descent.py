@@ -1,0 +1,76 @@
+"""A model that is trained from another one descends from it, also through a plain folder that RAFT wrote."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from flows.align import align_run
+from raft_core.loading import load_config
+from raft_core.records.ledger import Entry, FileLedger
+from raft_core.records.run import Run, read_commit
+
+ROOT = Path(__file__).parents[3]
+SHORT = [
+    "iterations=1", "sampling.prompts_per_iteration=8", "prompts.max_held_out=8", "versioning.push=false",
+    "evaluation.bootstrap_resamples=200",
+]  # fmt: skip
+Raft = Callable[..., tuple[int, str, str]]
+Rules = Callable[..., str]
+
+
+@pytest.mark.parametrize("command", [["pull", "one@0", "--to"], ["merge", "one@0"]], ids=["pull", "merge"])
+def test_through_a_plain_folder(
+    command: list[str], copied: Path, raft: Raft, raft_json: Callable[..., Any], run: Run, tmp_path: Path,
+    rules: Rules, entries: Callable[[], list[Entry]],
+) -> None:  # fmt: skip
+    plain = tmp_path / "plain"
+    assert raft(*command, str(plain))[0] == 0
+    config = load_config(ROOT / "configs" / "tiny.yaml", [*SHORT, f"policy.model={plain}"])
+    align_run(config, name="child", workspace=copied, tracking_uri=f"sqlite:///{copied}/mlflow.db")
+    commit = read_commit(run, 0)
+    assert commit is not None
+    assert f"written from commit {commit.digest[:12]}" in raft("lineage", "show", "child")[1]
+
+    sample = pq.read_table(run.table(0, "selected"))["sample_id"][0].as_py()
+    found = {
+        (m["run"], m["iteration"]): m["through"] for m in raft_json("lineage", "find", "--sample", sample)["models"]
+    }
+    assert (found["one", 0], found["child", -1], found["child", 0]) == (None, "one@0", "one@0")
+
+    prompt = pq.read_table(run.table(0, "selected"))["prompt_id"][0].as_py()
+    assert raft("lineage", "forget", "--prompt", prompt, "--yes")[0] == 0
+    withdrawn = {(e.body["run"], e.body["iteration"]) for e in entries() if e.kind == "withdrawn"}
+    assert {("one", 0), ("one", 1), ("child", 0)} <= withdrawn
+    assert raft("promote", "child@0", "--policy", rules())[0] == 3
+
+
+def test_what_is_trained_after_the_withdrawal(
+    raft: Raft, rules: Rules, run: Run, tmp_path: Path, entries: Callable[[], list[Entry]]
+) -> None:
+    first = read_commit(run, 0)
+    assert first is not None
+    body = {"commit": first.digest, "policy": first.content["policy"]["identity"], "run": "one", "iteration": 0}
+    ledger = FileLedger(tmp_path / "ledger.jsonl")
+    ledger.append("withdrawn", "raft-tiny", {**body, "reason": "a source must go"}, time="2026-01-01T00:00:00+00:00")
+    for command in (("promote", "one@1", "--policy", rules()), ("pull", "one@1", "--to", str(tmp_path / "out"))):
+        code, _, err = raft(*command)
+        assert (code, "one@1 was trained from one@0, which was withdrawn by entry 1" in err) == (3, True), err
+    assert len(entries()) == 1
+
+
+def test_a_manifest_that_somebody_edited_is_what_it_says(raft: Raft, tmp_path: Path, run: Run) -> None:
+    from raft_core.records.lineage import ancestor_of
+
+    plain = tmp_path / "plain"
+    assert raft("merge", "one@0", str(plain))[0] == 0
+    manifest = json.loads((plain / "raft.json").read_bytes())
+    found = ancestor_of(plain)
+    assert found is not None
+    assert (found.commit, found.policy) == (manifest["commit"], manifest["policy"])
+    for text in ("", "[]", "{}", '{"commit": 1, "policy": 2}', '{"commit": "../x", "policy": "y"}', "[" * 100_000):
+        (plain / "raft.json").write_text(text)
+        assert ancestor_of(plain) is None
