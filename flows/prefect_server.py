@@ -3,21 +3,26 @@
 Prefect starts one where PREFECT_API_URL names none. By itself it would outlive an owner that was
 killed, hold that owner's standard error open, and be ended by a Ctrl-C before the flow could report
 its end to it. One that dies in the middle of a run is started again on the same port: its database
-is a file, and Prefect's client asks again for a minute.
+is a file, and Prefect's client asks again for a minute. The port is taken before the server starts:
+of two runs that begin at once, none takes the other's server for its own.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 CHECK_EVERY_S = 0.5
-MEANT = (0, 3, -signal.SIGTERM)
-"""Exit codes of a server that nobody killed; 3: its port was taken, and Prefect tries another."""
+NOT_STARTED = 3
+"""Exit code after which Prefect starts another one."""
+MEANT = (0, NOT_STARTED, -signal.SIGTERM)
+"""Exit codes of a server that nobody killed."""
 
 
 def tie() -> None:
@@ -27,42 +32,66 @@ def tie() -> None:
     SubprocessASGIServer._run_uvicorn_command = _start  # type: ignore[method-assign,assignment]
 
 
-def _start(server: Any) -> subprocess.Popen[Any]:
+def _start(server: Any, *, again: bool = False) -> subprocess.Popen[Any]:
     from prefect.settings import get_current_settings
 
     root, inherited = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.prefect_server", str(os.getpid()), str(server.port)],
-        env={
-            **os.environ,
-            **get_current_settings().to_environment_variables(exclude_unset=True),
-            "PREFECT_UI_ENABLED": "0",
-            "PREFECT__SERVER_EPHEMERAL": "1",
-            "PREFECT__SERVER_FINAL": "1",
-            "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
-        },
-        start_new_session=True,
-    )
+    with _bound(server.port, again=again) as port:
+        server.port = port.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.prefect_server", str(os.getpid()), str(port.fileno())],
+            env={
+                **os.environ,
+                **get_current_settings().to_environment_variables(exclude_unset=True),
+                "PREFECT_UI_ENABLED": "0",
+                "PREFECT__SERVER_EPHEMERAL": "1",
+                "PREFECT__SERVER_FINAL": "1",
+                "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
+            },
+            start_new_session=True,
+            pass_fds=[port.fileno()],
+        )
     threading.Thread(target=_revive, args=(server, process), daemon=True).start()
     return process
+
+
+def _bound(port: int, *, again: bool) -> socket.socket:
+    """A socket of this port, which nobody else can take from now on; another port where it is taken.
+
+    ``again``: the port of a server that died, whose connections linger; its clients know no other one.
+    """
+    found = socket.socket()
+    try:
+        if again:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(("127.0.0.1", port))
+    except OSError:
+        if again:
+            found.close()
+            raise
+        found.bind(("127.0.0.1", 0))
+    return found
 
 
 def _revive(server: Any, process: "subprocess.Popen[Any]") -> None:
     """Start a server again that was killed while it was needed."""
     code = process.wait()
     if code not in MEANT and server.running and server.server_process is process:
-        server.server_process = _start(server)
+        with suppress(OSError):  # somebody else has its port
+            server.server_process = _start(server, again=True)
 
 
-def serve(owner: int, port: int) -> None:
+def serve(owner: int, bound: socket.socket) -> None:
     """Be the server until ``owner``, the process that started this one, ends."""
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     import uvicorn
 
-    uvicorn.run(
-        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="error",
-        lifespan="on",
-    )  # fmt: skip
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a second server can follow this one
+    server = uvicorn.Server(
+        uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+    )
+    server.run(sockets=[bound])
+    sys.exit(0 if server.started else NOT_STARTED)
 
 
 def _end_with(owner: int) -> None:
@@ -72,4 +101,4 @@ def _end_with(owner: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    serve(int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))

@@ -1,12 +1,22 @@
 """A random Llama of some 100,000 parameters with a word-level tokenizer: made in place, no download."""
 
+import atexit
 import logging
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+HOME = Path(tempfile.mkdtemp(prefix="raft-tests-"))
+"""Prefect's database: of this process and its children, so that workers share none and the user's is left alone."""
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)  # the first: what is registered later ends before
+os.environ["PREFECT_HOME"] = str(HOME / "prefect")
+os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "600"
 
 WORDS = [f" w{i}" for i in range(120)]
 

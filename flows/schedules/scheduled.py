@@ -36,6 +36,9 @@ from raft_core.types import content_id
 MAX_STARTS = 10
 """A run that was killed so often is ended: it would be killed again."""
 BUSY_S = 15.0
+ENDED_AFTER_S = (0.0, 1.0, 2.0)
+"""On sqlite, Prefect's server drops an event that comes while it writes something else: the word of an end is said
+thrice, so that no run that ended is taken for silent."""
 RUN_NAME = "{config}-{date}-{time}"
 
 
@@ -207,7 +210,9 @@ def _told(this: FlowRun) -> Iterator[None]:
         announce(FAILED, "flow-run", this.name, flow=runtime.flow_run.flow_name, reason=redacted_text(str(error)))
         raise
     finally:
-        send(ENDED, f"prefect.flow-run.{this.id}", this.name, {})
+        for pause in ENDED_AFTER_S:
+            time.sleep(pause)
+            send(ENDED, f"prefect.flow-run.{this.id}", this.name, {})
 
 
 def _settle(path: Path, overrides: Sequence[str], seed_of: datetime | None) -> RaftConfig:

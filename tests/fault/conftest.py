@@ -70,7 +70,7 @@ class Workspace:
     def output(self) -> Path:
         return self.path / f"output-{self.name}"
 
-    def run(self, *points: str, limit_s: float = 300) -> Ended:
+    def run(self, *points: str, limit_s: float = 900) -> Ended:
         """One process, to its end or to the point where it is killed."""
         return self.wait(self.start(*points), limit_s)
 
@@ -84,7 +84,7 @@ class Workspace:
                 env={**os.environ, **self.environment},
             )  # fmt: skip
 
-    def wait(self, process: "subprocess.Popen[bytes]", limit_s: float = 300) -> Ended:
+    def wait(self, process: "subprocess.Popen[bytes]", limit_s: float = 900) -> Ended:
         try:
             code = process.wait(limit_s)
         finally:
@@ -211,7 +211,7 @@ class PrefectServer:
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             with suppress(OSError), urlopen(f"{self.url}/health", timeout=2):
                 return

@@ -214,7 +214,7 @@ def test_a_workspace_in_another_place(copied: Path, undisturbed: Any, tried: Tri
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_moved_run_goes_on(new_workspace: Callable[..., Any], uninterrupted: Any, tried: Tried) -> None:
     workspace = new_workspace()
     assert workspace.run("tasks.commit:write_commit:before:2").killed

@@ -142,11 +142,11 @@ def same_end(workspace: Any, expected: Expected) -> None:
     assert workspace.projections() == expected[1]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_in_training_and_in_tracking(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
     for place, point in {
-        "training": "raft_core.launch:_await_end:during@0.30:1",
+        "training": "raft_core.launch:_await_end:inside@_ConnectionBase.recv:1",
         "logging to MLflow": "tasks.track:_log_files:inside@4000:2",
     }.items():
         ended = workspace.run(point)
@@ -164,7 +164,7 @@ def test_killed_at_eight_points(uninterrupted: Expected, new_workspace: Make, tr
     kill_often(0, 8, new_workspace, uninterrupted, tried)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "child", [pytest.param(c, marks=pytest.mark.full if "training" in c else pytest.mark.soak) for c in CHILDREN]
 )

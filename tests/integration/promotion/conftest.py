@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 
 from flows import cli, exits
 from flows.align import align_run
@@ -38,8 +37,7 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_config(ROOT / "configs" / "tiny.yaml", SHORT)
     for world in embedded.worlds_of(config):
         embedded.prepare(world)
-    with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 240}):
-        align_run(config, name="one", workspace=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    align_run(config, name="one", workspace=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
     return folder
 
 

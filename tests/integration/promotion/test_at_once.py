@@ -17,7 +17,7 @@ from raft_core.records.ledger import Entry, chain_faults, current
 from raft_core.records.run import Run, read_commit, read_run, write_commit
 from raft_core.types import content_id
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 TEN = range(2, 12)
 

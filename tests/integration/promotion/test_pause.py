@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from raft_core.records.ledger import Entry
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_form_decides(waiting: Any, server: str, entries: Callable[[], list[
     process, flow_run = waiting
     form = {"run_input": {"approve": True, "by": "bob", "reason": "looks good"}}
     assert asked(f"{server}/flow_runs/{flow_run['id']}/resume", form)["status"] == "ACCEPT"
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert (process.returncode, "is the champion of raft-tiny (entry 3), approved by bob" in out) == (0, True), err
     assert [entry.kind for entry in entries()] == ["requested", "approved", "promoted"]
     assert entries()[1].body["reason"] == "looks good"
@@ -99,7 +99,7 @@ def test_a_command_decides_and_the_flow_goes_on(
     process, flow_run = waiting
     policy = ["--policy", rules(approvals=1)] if act == "approve" else []
     assert raft(act, "1", "--by", "bob", *policy)[0] == 0
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=900)
     assert (process.returncode, f"request 1 was {act.rstrip('e')}ed by bob" in out + err) == (code, True), out + err
     assert asked(f"{server}/flow_runs/{flow_run['id']}", method="GET")["state_name"] == status
 

@@ -83,11 +83,11 @@ def test_transformers_serve_serves_it(raft: Raft, champion: None, tmp_path: Path
 
 def patient(url: str, asked: dict[str, object], server: subprocess.Popen[bytes], log: Path) -> Answer:
     """The answer, once the server listens."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while True:
         try:
             request = Request(url, json.dumps(asked).encode(), {"Content-Type": "application/json"})
-            with urlopen(request, timeout=120) as response:
+            with urlopen(request, timeout=600) as response:
                 answer: Answer = json.loads(response.read())
                 return answer
         except (URLError, OSError) as error:

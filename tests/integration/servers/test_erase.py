@@ -21,7 +21,7 @@ from raft_core.records.run import Run, read_run
 from raft_core.records.tables import PROMPTS, read_table
 from tasks.version import restore
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 SHORT = ["iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=16",

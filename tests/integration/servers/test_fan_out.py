@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from raft_core.records.run import read_chain, read_run
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 SHORT = [
@@ -62,6 +63,12 @@ def digests(workspace: Path) -> list[str]:
     return [commit.digest for commit in read_chain(read_run(workspace / "runs" / "run"))]
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 BUSY = re.compile(r"ray::(?!IDLE|\w*Agent)")
 """Ray calls a worker by what it does; its agents are no workers, and the cluster ends with them."""
 
@@ -99,7 +106,7 @@ def test_shards_on_ray_have_the_same_bytes_though_a_worker_dies(one_machine: Pat
 COMPARING = """
 import time
 def reward(prompts, completions):
-    time.sleep(0.5)
+    time.sleep(1)
     mean = sum(map(len, completions)) / len(completions)
     return [len(text) - mean for text in completions]
 """
@@ -127,7 +134,7 @@ def test_two_nodes_train_the_policy_that_two_ranks_of_one_machine_train(tmp_path
     one_thread = {"OMP_NUM_THREADS": "1"}
     finished(start(tmp_path / "ranks", *ranks, **one_thread))
     launcher = tmp_path / "two-nodes.sh"
-    launcher.write_text(TWO_NODES.format(port=29500 + os.getpid() % 1000))
+    launcher.write_text(TWO_NODES.format(port=free_port()))
     launcher.chmod(0o755)
     nodes = {"RAFT_LAUNCHER": str(launcher), "GLOO_SOCKET_IFNAME": "lo"}
     finished(start(tmp_path / "nodes", *ranks, **nodes, **one_thread))

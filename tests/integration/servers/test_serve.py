@@ -2,19 +2,20 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
+from flows.schedules.overlap import limit_name
 from raft_core.records.ledger import FileLedger
 from raft_core.records.run import Run, read_chain, read_events, read_run
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 NEVER = "0 0 29 2 *"
 OPEN = """bootstrap_resamples: 200
@@ -25,6 +26,7 @@ WAITS = """import time
 from pathlib import Path
 
 def length(prompts, completions):
+    Path("{at_work}").touch()
     while not Path("{go}").exists():
         time.sleep(0.1)
     return [float(len(completion)) for completion in completions]
@@ -48,7 +50,7 @@ def served(site: Any) -> Any:
             return False
         return True
 
-    wait(deployed, 120, "the deployment")
+    wait(deployed, 600, "the deployment")
     return site
 
 
@@ -116,41 +118,40 @@ def test_an_audit_that_finds_damage_fails_and_names_it(served: Any, aligned: Run
 
 
 def test_a_scheduled_run_that_meets_another_is_refused(served: Any, aligned: Run) -> None:
-    def scheduled(state: str) -> list[FlowRun]:
+    def scheduled(*states: str) -> list[FlowRun]:
+        """Runs that the schedule began, by the states that they are in (all: none)."""
         found = served.client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200)
-        return [run for run in found if run.auto_scheduled and run.state.name == state]
+        began = [run for run in found if run.auto_scheduled and not run.state.is_scheduled()]
+        return [run for run in began if not states or run.state.name in states]
 
-    go = served.folder / "go"
-    (served.folder / "waits.py").write_text(WAITS.format(go=go))
+    before, (at_work, go) = runs(served), (served.folder / name for name in ("at-work", "go"))
+    (served.folder / "waits.py").write_text(WAITS.format(at_work=at_work, go=go))
     reward = "scoring.rewards=[{type: function, function: waits.py:length}]"
-    served.call("raft", "deploy", "nightly.yaml", reward, "--every", "20", "--overlap", "refuse", "--new-seed")
-    wait(lambda: scheduled("Refused"), 300, "a refusal")
+    first = served.trigger("raft-align/nightly", overrides=[reward, "iterations=1", "seed=5"])
+    wait(at_work.exists, 600, "the first at work")
+    served.call("raft", "deploy", "nightly.yaml", "--every", "60", "--overlap", "refuse", "--new-seed")
+    wait(lambda: scheduled("Refused"), 900, "a refusal")
     served.call("raft", "deploy", "nightly.yaml")
+    wait(lambda: all(run.state.is_final() for run in scheduled()), 600, "the end of what the schedule began")
     go.touch()
-    refused = scheduled("Refused")[0]
-    assert "another alignment of raft-nightly is at work" in refused.state.message
-    assert not folder(served, refused).exists(), "a refused run leaves nothing"
-    wait(lambda: not scheduled("Running"), 300, "the end of what the schedule began")
-    began, gave_up = refused.start_time, refused.end_time
-    met = next(run for run in scheduled("Completed") if run.start_time < gave_up and began < run.end_time)
-    assert len(read_events(read_run(folder(served, met)), "finished")) == 1, "the one that it met went on to its end"
-
-
-def folder(site: Any, run: FlowRun) -> Path:
-    return Path(site.folder / "runs" / f"nightly-{run.expected_start_time:%Y%m%d-%H%M%S}")
+    served.ended(first, "Completed")
+    assert "another alignment of raft-nightly is at work" in scheduled("Refused")[0].state.message
+    assert len(scheduled("Refused", "Skipped")) == len(scheduled())
+    (run,) = [run for run in runs(served) if run.path not in {run.path for run in before}]
+    assert len(read_events(run, "finished")) == 1, "refused runs leave nothing; the one that they met went on"
 
 
 def test_a_queued_run_waits_for_the_one_before(served: Any, aligned: Run) -> None:
     before = runs(served)
     served.call("raft", "deploy", "nightly.yaml", "--overlap", "queue")
     both: list[FlowRun] = []
-    for seed in (11, 12):
-        both.append(served.trigger("raft-align/nightly", overrides=[f"seed={seed}", "iterations=1"]))
-        time.sleep(1.1)  # a run is named after its second
+    with concurrency(limit_name("raft-nightly"), strict=True, timeout_seconds=300):
+        for seed in (11, 12):
+            both.append(served.trigger("raft-align/nightly", overrides=[f"seed={seed}", "iterations=1"]))
+            time.sleep(1.1)  # a run is named after its second
+        wait(lambda: all(served.state(run) == "Running" for run in both), 600, "both inside their flow runs")
     for flow_run in both:
         served.ended(flow_run, "Completed")
-    found = [served.client.read_flow_run(flow_run.id) for flow_run in both]
-    assert max(run.start_time for run in found) < min(run.end_time for run in found), "one waited inside its flow run"
     one, other = [run for run in runs(served) if run.path not in {run.path for run in before}]
     spans = sorted(
         (read_events(run, "started")[0]["time"], read_events(run, "finished")[0]["time"]) for run in (one, other)

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from raft_core.records.run import Run, read_chain, read_events, read_run
 from tasks.version import restore
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 SHORT = [
@@ -40,13 +40,13 @@ def raft(workspace: Path, s3: Any, mlflow: str, prefect_on_postgres: Any) -> Raf
     """Run a command line as a worker would; it must succeed. Returns standard output."""
     environment = {
         **os.environ, **s3.environment, "RAFT_WORKSPACE": str(workspace), "MLFLOW_TRACKING_URI": mlflow,
-        "PREFECT_API_URL": prefect_on_postgres.api,
+        "PREFECT_API_URL": prefect_on_postgres.api, "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
     }  # fmt: skip
 
     def run(*arguments: str) -> str:
         program = str(Path(sys.executable).with_name("raft"))
         done = subprocess.run(
-            [program, *arguments], env=environment, capture_output=True, text=True, timeout=400, check=False
+            [program, *arguments], env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout

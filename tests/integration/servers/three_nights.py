@@ -120,7 +120,7 @@ def main() -> None:
     server = start(folder, "server", api, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
     serve = None
     try:
-        until(lambda: healthy(api), 120, "the start of Prefect's server")
+        until(lambda: healthy(api), 600, "the start of Prefect's server")
         tell(f"Prefect's server answers at {api}")
         deploy = ("raft", "deploy", "nightly.yaml", "--every", str(EVERY_S), "--new-seed", "--serve")
         serve = start(folder, "serve", api, *deploy)

@@ -145,7 +145,7 @@ def test_of_two_processes_one_builds_and_both_succeed(embedded_cache: Path, writ
     )
     command = [sys.executable, "-c", code]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    keys = [process.communicate(timeout=60)[0] for process in both]
+    keys = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert keys[0] == keys[1]
     assert (embedded_cache / "built").read_text() == "x"

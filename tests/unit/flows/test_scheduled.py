@@ -21,6 +21,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     monkeypatch.setattr(scheduled, "_this_run", lambda: this)
     monkeypatch.setattr(scheduled, "announce", lambda event, *_, **facts: events.append((event, facts["reason"])))
     monkeypatch.setattr(scheduled, "send", lambda event, *_: events.append((event, "")))
+    monkeypatch.setattr(scheduled, "ENDED_AFTER_S", (0.0, 0.0))
     return events
 
 
@@ -37,4 +38,4 @@ def test_a_failure_is_told(
     wanted = {name: value for name, value in needed.items() if name in flow.parameters.properties}
     with pytest.raises(OSError, match="cannot reach"):
         flow.fn(**wanted)
-    assert heard == [(FAILED, "cannot reach http://[redacted]@host"), (ENDED, "")]
+    assert heard == [(FAILED, "cannot reach http://[redacted]@host"), (ENDED, ""), (ENDED, "")]

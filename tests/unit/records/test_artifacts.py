@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file(
     path = tmp_path / "report.json"
     write_bytes(path, b"old")
     process = start_python(FILL, path)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "StepError: no space to write" in output
     assert "free some, then start again: everything finished is kept" in output
@@ -191,7 +191,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(
     path = tmp_path / "report.json"
     write_bytes(path, b"old")
     process = start_python(KILL, path)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == -9
     assert path.read_bytes() == b"old"
     write_bytes(path, b"new")
