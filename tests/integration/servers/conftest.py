@@ -153,7 +153,8 @@ class Site:
         plain = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAFT_LEDGER")}
         return {
             **plain, **DEFAULTS, "PREFECT_HOME": str(self.folder / "home"), "PREFECT_API_URL": self.server.api,
-            "RAFT_WORKSPACE": str(self.folder), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+            "RAFT_WORKSPACE": str(self.folder), "RAFT_CACHE": str(self.folder / "cache"),
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
             "PREFECT_RUNNER_POLL_FREQUENCY": "2", "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
 

@@ -41,6 +41,7 @@ def raft(workspace: Path, s3: Any, mlflow: str, prefect_on_postgres: Any) -> Raf
     environment = {
         **os.environ, **s3.environment, "RAFT_WORKSPACE": str(workspace), "MLFLOW_TRACKING_URI": mlflow,
         "PREFECT_API_URL": prefect_on_postgres.api, "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
+        "RAFT_CACHE": str(workspace / "cache"),
     }  # fmt: skip
 
     def run(*arguments: str) -> str:
