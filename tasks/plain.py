@@ -29,10 +29,11 @@ def write_plain(run: Run, iteration: int, policy: Policy, out: Path, *, entry: s
             shutil.copytree(policy.path, aside, copy_function=shutil.copyfile)
         else:
             backend(run.config.policy.type).merge(policy, run.config.policy, aside)
+        files = {path.name: digest_of(path) for path in sorted(aside.iterdir()) if path.name != MANIFEST}
         manifest: dict[str, object] = {
             "run": run.name, "iteration": iteration, "commit": commit.digest,
             "policy": facts.identity, "model": model_name(run), "ledger_entry": entry, "weights": facts.digest,
-            "base": facts.base, "files": {path.name: digest_of(path) for path in sorted(aside.iterdir())},
+            "base": facts.base, "files": files,
         }  # fmt: skip
         write_json(aside / MANIFEST, manifest)
         aside.rename(out)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import httpx
 from prefect import runtime
-from prefect.exceptions import FlowPauseTimeout, NotPausedError
+from prefect.exceptions import FlowPauseTimeout, PrefectException
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from pydantic import Field
@@ -24,6 +24,8 @@ from raft_core.records.requests import approval_of, check_approval, check_open, 
 from tasks.contender import contender
 
 POLL_S = 1
+NOT_YET = (PrefectException, RuntimeError, httpx.HTTPError, RaftError, OSError)
+"""What the form or the ledger say that is not ready, or away: a later look may find it."""
 
 
 class Approval(RunInput):
@@ -111,10 +113,10 @@ def _woken_by_a_command(request: Entry, place: Place) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(POLL_S):
-            with suppress(NotPausedError, httpx.HTTPError, RaftError, OSError):  # not yet, or away: look again
+            with suppress(*NOT_YET):
                 if (end := decided(place.ledger.entries(), request)) is not None:
-                    person = end.body.get("approved_by") or end.body["rejected_by"]
-                    resume_flow_run(flow_run, {"approve": end.kind == "promoted", "by": person})
+                    who = end.body.get("approved_by") or end.body["rejected_by"]
+                    resume_flow_run(flow_run, {"approve": end.kind == "promoted", "by": who})
                     return
 
     watcher = threading.Thread(target=watch, name="raft-approval", daemon=True)
