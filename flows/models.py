@@ -14,7 +14,8 @@ def find_policy(workspace: Path, reference: str | None, tracking_uri: str) -> tu
     A name that is no run is looked up in MLflow's registry: ``MODEL`` (its alias ``candidate``),
     ``MODEL@ALIAS``, ``MODEL/VERSION``, also with ``models:/`` in front.
 
-    Raises ConfigError where there is neither, IntegrityError if the run is not the one registered.
+    Raises ConfigError where there is neither, InputError for a registered model without that alias or version,
+    IntegrityError if the run is not the one registered.
     """
     if reference is None:
         return find_run(workspace, None), None
@@ -39,11 +40,19 @@ def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> tup
 
 
 def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run, int]:
-    from tasks.registered import origin
+    from tasks.register import ALIAS
+    from tasks.registered import numbers, origin
 
     name, mark, which = re.fullmatch(r"(?:models:/)?([^@/]*)([@/]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]
     version, alias = which if mark == "/" else None, which if mark == "@" else None
     found = origin(name, version, alias, tracking_uri) if name else None
+    if found is None and name and (known := numbers(name, tracking_uri)) is not None:
+        missing = f"version {version}" if version is not None else f"alias {alias or ALIAS}"
+        gone = f" (withdrawn: {', '.join(known.withdrawn)})" if known.withdrawn else ""
+        raise InputError(
+            f"model {name} has no {missing}; its versions are {', '.join(known.versions) or 'none'}{gone}",
+            got=repr(reference), do=f"name a version, {name}/VERSION, or a run, RUN@N",
+        )  # fmt: skip
     if found is None:
         raise ConfigError(
             "neither a run nor a registered model", got=repr(reference), expected="RUN, RUN@N, MODEL or MODEL@ALIAS",

@@ -1,5 +1,6 @@
 """Look a registered model up in MLflow: which commit of which run is it?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from raft_core.errors import InputError
 from tasks.register import ALIAS
 from tasks.tracking import SQLITE, connected
 
+_WITHDRAWN = "raft.withdrawn"
+"""Tag of a version that no alias may point to any more: why."""
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow answers for a model, a version and an alias that it does not have."""
 
@@ -49,6 +52,40 @@ def versions(uri: str) -> list[Version]:
                     found.append(Version(row.name, str(row.version), made, tags.get("raft.policy")))
             if not (token := page.token):
                 return found
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The versions of one registered model, oldest first, which of them are withdrawn, and its aliases → versions."""
+
+    versions: tuple[str, ...]
+    withdrawn: tuple[str, ...]
+    aliases: Mapping[str, str]
+
+
+def numbers(name: str, uri: str) -> Numbers | None:
+    """What the registry has under ``name``; None: no such model. Reads only; raises StepError if MLflow is away."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return None
+    with connected(uri) as client:
+        try:
+            model = client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code in UNKNOWN:
+                return None
+            raise
+        withdrawn: dict[int, bool] = {}
+        token = None
+        while True:
+            page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
+            withdrawn |= {int(row.version): _WITHDRAWN in row.tags for row in page}
+            if not (token := page.token):
+                break
+    ordered = sorted(withdrawn)
+    return Numbers(
+        tuple(map(str, ordered)), tuple(str(number) for number in ordered if withdrawn[number]),
+        {alias: str(number) for alias, number in model.aliases.items()},
+    )  # fmt: skip
 
 
 def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origin | None:

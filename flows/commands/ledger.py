@@ -7,15 +7,19 @@ import typer
 from flows import exits
 from flows.commands.shell import AsJson, print_json, standard_output
 from flows.environment import ledger_uri, tracking_uri, workspace_folder
+from raft_core.errors import InputError
 
 app = typer.Typer(help="The ledger of promotions.", invoke_without_command=True)
 
 
 @app.callback()
-def default(context: typer.Context) -> None:
+def default(context: typer.Context, as_json: AsJson = False) -> None:
     """The ledger of promotions; without a further word it is shown."""
     if context.invoked_subcommand is None:
-        show()
+        show(as_json=as_json)
+    elif as_json:
+        word = context.invoked_subcommand
+        raise InputError("--json stands before the word that it belongs to", do=f"say raft ledger {word} --json")
 
 
 @app.command()

@@ -43,7 +43,10 @@ def show_ledger(entries: Sequence[Entry]) -> Table:
     }  # fmt: skip
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("entry", "time", "act", "model", "policy", "commit", "by", "why", "digest"):
-        table.add_column(title, no_wrap=title not in ("why", "model", "policy"))
+        wraps = title in ("why", "model", "policy")
+        table.add_column(
+            title, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis", min_width=12 if wraps else None
+        )
     for entry in entries:
         body = entry.body
         named = (
@@ -53,7 +56,7 @@ def show_ledger(entries: Sequence[Entry]) -> Table:
         table.add_row(
             str(entry.number), _text(entry.time[:19].replace("T", " ")),
             Text(harmless(entry.kind, 20) + star, style=STYLES.get(entry.kind, "")),
-            _text(entry.model), _text(named), _text(str(body.get("commit", ""))[:12]), _text(_by(body)),
+            _text(entry.model, 200), _text(named, 200), _text(str(body.get("commit", ""))[:12]), _text(_by(body)),
             _text(_why(entry), 160), _text(entry.digest[:12]),
         )  # fmt: skip
     return table

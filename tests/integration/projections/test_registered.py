@@ -1,14 +1,19 @@
 """From a registered model back to its run, with MLflow's real registry (sqlite)."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from flows.lineage.origins import find_origin
 from flows.models import find_policy
 from raft_core.errors import ConfigError, InputError, IntegrityError
 from raft_core.records.run import Run
 from tasks.register import register
+from tasks.registered import versions
+from tasks.withdraw import withdraw
 
 
 @pytest.mark.parametrize("reference", ["raft-small", "raft-small@candidate", "raft-small/1", "models:/raft-small/1"])
@@ -18,13 +23,30 @@ def test_a_model_leads_to_its_run(small_run: Run, uri: str, workspace: Path, ref
     assert (run.path, iteration) == (small_run.path, 0)
 
 
-@pytest.mark.parametrize(
-    "reference", ["raft-other", "raft-small@champion", "raft-small/7", "raft-small/x", "../up", ""]
-)
+@pytest.mark.parametrize("reference", ["raft-other", "raft-other@champion", "raft-other/1", "../up", ""])
 def test_what_is_no_model(small_run: Run, uri: str, workspace: Path, reference: str) -> None:
     register(small_run, 0, uri)
     with pytest.raises(ConfigError, match="neither a run nor a registered model"):
         find_policy(workspace, reference, uri)
+
+
+@pytest.mark.parametrize(
+    ("reference", "missing"),
+    [("raft-small", "alias candidate"), ("raft-small@champion", "alias champion"), ("raft-small/7", "version 7"),
+     ("raft-small/x", "version x")],
+)  # fmt: skip
+def test_a_model_that_has_other_versions(
+    small_run: Run, uri: str, workspace: Path, add_iteration: Callable[[Run, int], None], reference: str, missing: str
+) -> None:
+    register(small_run, 0, uri)
+    add_iteration(small_run, 1)
+    register(small_run, 1, uri)
+    withdraw([v for v in versions(uri) if v.version == "2"], "a test", uri)
+    said = re.escape(f"model raft-small has no {missing}; its versions are 1, 2 (withdrawn: 2)")
+    with pytest.raises(InputError, match=said):
+        find_policy(workspace, reference, uri)
+    with pytest.raises(InputError, match=said):
+        find_origin(workspace, reference, uri)
 
 
 def test_looking_up_creates_no_database(tmp_path: Path) -> None:
