@@ -11,7 +11,7 @@ from raft_core.errors import IntegrityError, RaftError
 from raft_core.promotion import figures
 from raft_core.records.ledger import Entry, Holder, Ledger, current, last_digest, names
 from raft_core.records.run import read_commit, read_run
-from tasks.register import find_version, register_version
+from tasks.register import WITHDRAWN, find_version, register_version
 from tasks.tracking import SQLITE, connected
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -149,7 +149,7 @@ def _mark_withdrawn(client: MlflowClient, entries: Sequence[Entry]) -> None:
             for version in client.search_model_versions(f"tags.`{tag}` = '{value}'"):
                 if not names(entry.body, version.tags.get("raft.commit", ""), version.tags.get(tag, "")):
                     continue
-                if version.tags.get("raft.withdrawn") != entry.digest:
-                    client.set_model_version_tag(version.name, version.version, "raft.withdrawn", entry.digest)
+                if version.tags.get(WITHDRAWN) != entry.digest:
+                    client.set_model_version_tag(version.name, version.version, WITHDRAWN, entry.digest)
                 for alias in client.get_model_version(version.name, version.version).aliases:
                     client.delete_registered_model_alias(version.name, alias)

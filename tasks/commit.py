@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of
-from raft_core.records.lineage import ancestor_of
+from raft_core.records.lineage import ancestors_of
 from raft_core.records.run import BASE, write_commit
 from raft_core.records.steps import StepRecord
 from raft_core.records.tables import SCHEMAS
@@ -57,8 +57,8 @@ def _sweep(folder: Path) -> None:
 
 def _named(policy: Policy, source: str | None) -> dict[str, object]:
     base = policy.base.digest if policy.base else None
-    ancestor = ancestor_of(policy.path) if source is not None else None
+    ancestors = ancestors_of(policy.path) if source is not None else ()
     return {
         "identity": policy.identity, "digest": policy.digest, "base": base, "source": source,
-        **({"ancestor": asdict(ancestor)} if ancestor else {}),
+        **({"ancestors": [asdict(each) for each in ancestors]} if ancestors else {}),
     }  # fmt: skip

@@ -103,12 +103,12 @@ def _put_in_place(folder: Path, tombstone: Tombstone) -> bool:
 
 
 def erase_objects(workspace: Path, target: Target, done: ErasedRows, limit_s: float) -> None:
-    """Remove every object of DVC's cache and remote that holds such a row, and the listings that name one.
+    """Remove every object of DVC's cache and remotes that holds such a row, and the listings that name one.
 
-    A remote that is no folder of this machine has ``limit_s`` for it.
+    A default remote that is no folder of this machine has ``limit_s`` for it; others that are none are left.
     """
     stores: Stores = find_stores(workspace, remote=True)
-    for store in (stores.cache, stores.remote):
+    for store in (stores.cache, stores.remote, *stores.others):
         if store is not None and store.is_dir():
             every = objects(store)
             listings = {path: listed(path.read_bytes()) for path in every if path.suffix == ".dir"}

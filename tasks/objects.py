@@ -6,6 +6,7 @@ Reads only. DVC itself believes a read-only object, and a tampered one travels o
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ class Stores:
     remote: Path | None = None
     unseen: tuple[str, ...] = ()
     network: str | None = None
+    others: tuple[Path, ...] = ()
+    """Folders of remotes that are not the default one: a store that was moved leaves its old one behind."""
 
 
 def find_stores(workspace: Path, *, remote: bool) -> Stores:
@@ -49,14 +52,23 @@ def find_stores(workspace: Path, *, remote: bool) -> Stores:
                 store = repo.cloud.get_remote_odb(command="raft")
             except DvcException as error:
                 return Stores(cache, unseen=(f"the remote: {str(error).splitlines()[0]}",))
+            others = tuple(path for path in _remote_folders(repo) if path != Path(store.path))
             if store.fs.protocol != "local":
                 address = store.fs.unstrip_protocol(store.path)
-                return Stores(cache, None, (f"the remote {address}: it is no folder of this machine",), address)
+                return Stores(cache, None, (f"the remote {address}: it is no folder of this machine",), address, others)
             there = Path(store.path)
             told = () if there.is_dir() else (f"the remote {there}: it is not there",)
-            return Stores(cache, there if there.is_dir() else None, told)
+            return Stores(cache, there if there.is_dir() else None, told, others=others)
     except (DvcException, OSError) as error:
         return Stores(unseen=(f"DVC's stores of {workspace}: {error}",))
+
+
+def _remote_folders(repo: Repo) -> Iterator[Path]:
+    for name in repo.config["remote"]:
+        with suppress(DvcException):
+            store = repo.cloud.get_remote_odb(name, command="raft")
+            if store.fs.protocol == "local" and Path(store.path).is_dir():
+                yield Path(store.path)
 
 
 def objects(store: Path) -> list[Path]:

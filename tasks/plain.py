@@ -1,11 +1,13 @@
 """A policy as a plain transformers folder, which names the commit that it came from."""
 
+import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from raft_core.policies.base import backend
 from raft_core.records.artifacts import digest_of, fsync_folder, write_json
-from raft_core.records.lineage import MANIFEST, policy_facts
+from raft_core.records.lineage import MANIFEST, ancestors, policy_facts
 from raft_core.records.run import Run
 from raft_core.types import Policy
 from tasks.contender import committed
@@ -33,14 +35,22 @@ def write_plain(run: Run, iteration: int, policy: Policy, out: Path, *, entry: s
         manifest: dict[str, object] = {
             "run": run.name, "iteration": iteration, "commit": commit.digest,
             "policy": facts.identity, "model": model_name(run), "ledger_entry": entry, "weights": facts.digest,
-            "base": facts.base, "files": files,
+            "base": facts.base, "ancestors": [asdict(each) for each in ancestors(run, iteration)], "files": files,
         }  # fmt: skip
         write_json(aside / MANIFEST, manifest)
+        for path in aside.iterdir():  # safetensors writes for its owner alone; whatever serves it is somebody else
+            path.chmod(path.stat().st_mode | 0o444 & ~_umask())
         aside.rename(out)
         fsync_folder(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def merge(run: Run, iteration: int, base: Policy) -> None:

@@ -27,6 +27,8 @@ FILES = ("commit.json", "report.json", "policy.dvc", "tables.dvc")
 """Artifacts of a version. Pointers change their name: a .dvc file below the workspace would be a stage to DVC."""
 ENDED = "raft.ended"
 """On a version: when the run that it comes from ended, the last time that it was registered."""
+WITHDRAWN = "raft.withdrawn"
+"""On a version: why it was withdrawn, and once the ledger was asked, the digest of its entry."""
 EXTERNAL = "mlflow.model.isExternal"
 """MLflow's own tag of a model whose weights lie elsewhere."""
 
@@ -123,6 +125,8 @@ def _take_alias(client: MlflowClient, name: str, version: str, ended: str) -> bo
     holder = _alias_of(client, name)
     if holder == version:
         return True
+    if WITHDRAWN in client.get_model_version(name, version).tags:
+        return False
     if holder is not None and client.get_model_version(name, holder).tags.get(ENDED, "") > ended:
         return False
     client.set_registered_model_alias(name, ALIAS, version)

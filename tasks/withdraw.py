@@ -3,10 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tasks.register import WITHDRAWN
 from tasks.registered import Version, versions
 from tasks.tracking import connected
-
-TAG = "raft.withdrawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ def withdraw(wanted: Collection[Version], because: str, uri: str) -> list[Withdr
         for version in wanted:
             model = client.get_registered_model(version.name)
             aliases = sorted(name for name, number in model.aliases.items() if str(number) == version.version)
-            client.set_model_version_tag(version.name, version.version, TAG, because)
+            client.set_model_version_tag(version.name, version.version, WITHDRAWN, because)
             for alias in aliases:
                 client.delete_registered_model_alias(version.name, alias)
             done.append(Withdrawn(version, tuple(aliases)))

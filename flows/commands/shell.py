@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from flows.environment import tracking_uri
+from flows.environment import ledger_uri, tracking_uri
+from raft_core.errors import RaftError
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="sampling.top_p=0.9")]
@@ -30,6 +31,21 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
+def _withdrawn(workspace: Path, name: str, best: int | None) -> str | None:
+    """In words: that the model of a run was withdrawn; None: it was not, or no ledger says anything."""
+    from flows.views.run import find_run
+    from raft_core.records.descent import find_withdrawal
+    from tasks.ledger import open_ledger
+
+    if best is None:
+        return None
+    try:
+        found = find_withdrawal(open_ledger(ledger_uri(workspace)).entries(), find_run(workspace, name), best)
+    except (RaftError, OSError):  # of no account for a run: whoever promotes is told
+        return None
+    return found[1] if found else None
+
+
 def show_end(workspace: Path, name: str, *, nothing_to_do: bool, as_json: bool) -> None:
     from flows.views.run import find_run, view_run
     from flows.views.table import print_run, what_next
@@ -39,5 +55,8 @@ def show_end(workspace: Path, name: str, *, nothing_to_do: bool, as_json: bool) 
         return print_json(view.as_json())
     if nothing_to_do:
         console.print(f"nothing had to be done: run {name} is complete and every byte of it verifies", markup=False)
+    if (gone := _withdrawn(workspace, name, view.best)) is not None:
+        told = f"{gone}: raft align CONFIG --name NEW aligns without what was forgotten"
+        console.print(told, markup=False, soft_wrap=True, style="yellow")
     print_run(console, view)
     console.print(what_next(name, tracking_uri(workspace)), markup=False, soft_wrap=True)

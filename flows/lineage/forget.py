@@ -20,6 +20,7 @@ from raft_core.records.removal import Target, holds, matching_prompts, parquet_f
 from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
 from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find, meant_prompts
 from raft_core.types import Prompt
+from tasks.aliases import apply
 from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
 from tasks.evidence import drop_evidence, evidence_folders
 from tasks.registered import Version
@@ -124,6 +125,8 @@ def carry_out(
             _erased_in_ledger(chosen, ledger, by, now)
             _erase_evidence(chosen, workspace, ledger, by, now, done.erased)
             _erase_reports(chosen, tracking_uri, done.erased)
+        for missing in apply(ledger, workspace / "runs", tracking_uri):  # MLflow witnesses the entries
+            say(missing)
     return done
 
 

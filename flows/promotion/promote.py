@@ -17,8 +17,8 @@ from raft_core.errors import ConfigError, GateStop, IntegrityError, LedgerMovedE
 from raft_core.promotion import Verdict, decide
 from raft_core.promotion_policy import PromotionPolicy, SafetySuite, load_policy, policy_digest
 from raft_core.records.collected import nothing_collected
-from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_digest, withdrawal
-from raft_core.records.lineage import Ancestor, ancestors, policy_facts
+from raft_core.records.descent import find_withdrawal
+from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_digest
 from raft_core.records.run import BASE, Run, read_events, record_event
 from tasks.after import tell_others
 from tasks.contender import Contender, committed, contender
@@ -169,19 +169,6 @@ def refuse_withdrawn(entries: Sequence[Entry], run: Run, iteration: int) -> None
     if (found := find_withdrawal(entries, run, iteration)) is not None:
         gone, told = found
         raise GateStop(f"{told} of the ledger", got=gone.body.get("reason"), do="name another model")
-
-
-def find_withdrawal(entries: Sequence[Entry], run: Run, iteration: int) -> tuple[Entry, str] | None:
-    """The entry that withdrew a model or one that it was trained from, also before it was made; and what it says."""
-    commit = committed(run, iteration)
-    itself = Ancestor(commit.digest, policy_facts(commit.content).identity)
-    for each in (itself, *ancestors(run, iteration)):
-        if (gone := withdrawal(entries, each.commit, each.policy)) is not None:
-            named = f"{run.name}@{iteration}"
-            if each is not itself:
-                named += f" was trained from {gone.body['run']}@{gone.body['iteration']}, which"
-            return gone, f"{named} was {gone.kind} by entry {gone.number}"
-    return None
 
 
 def _reference(champion: Holder | None, candidate: Contender, place: Place, entries: Sequence[Entry]) -> Contender:

@@ -1,7 +1,8 @@
 """A promotion that a clock asks for, night after night: a question that the ledger has answered is not put again."""
 
-from flows.promotion.promote import Outcome, Place, Question, find_withdrawal, name_candidate, now, promote_model
+from flows.promotion.promote import Outcome, Place, Question, name_candidate, now, promote_model
 from raft_core.promotion_policy import load_policy, policy_digest
+from raft_core.records.descent import find_withdrawal
 from raft_core.records.ledger import Entry
 from raft_core.records.requests import answer
 from tasks.contender import committed

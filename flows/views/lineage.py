@@ -39,8 +39,8 @@ def _label(link: Link) -> str:
 
 def _made_from(link: Link) -> Text:
     if link.iteration == BASE:
-        pulled = link.policy.ancestor
-        from_commit = f" (written from commit {pulled.commit[:12]})" if pulled else ""
+        pulled = link.policy.ancestors
+        from_commit = f" (written from commit {pulled[0].commit[:12]})" if pulled else ""
         return Text(harmless(link.policy.source or "its own weights") + from_commit)
     counts: Counts = link.counts
     steps = [

@@ -276,7 +276,7 @@ def _facts(commit: _Found, hashes: FileHashes) -> tuple[dict[str, Any], dict[str
     except OSError:
         sound = False
     facts = policy_facts(content)
-    parent = facts.ancestor.policy if facts.ancestor else content["sampled_from"]
+    parent = facts.ancestors[0].policy if facts.ancestors else content["sampled_from"]
     return {"made": facts.identity, "sampled_from": parent, "seen": sound}, tables if sound else {}
 
 

@@ -45,8 +45,8 @@ class PolicyFacts:
     base: str | None
     source: str | None
     """Of the base alone: what ``policy.model`` named."""
-    ancestor: Ancestor | None = None
-    """Of a base alone whose folder RAFT wrote: the policy in it, under another digest."""
+    ancestors: tuple[Ancestor, ...] = ()
+    """Of a base alone whose folder RAFT wrote: the policy in it, and those that it was trained from, nearest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +157,20 @@ def _link(run: Run, commit: Commit) -> Link:
 def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
     """The ``policy`` of a commit's content."""
     policy = content["policy"]
-    ancestor = Ancestor(**policy["ancestor"]) if "ancestor" in policy else None
-    return PolicyFacts(policy["identity"], policy["digest"], policy["base"], policy.get("source"), ancestor)
+    found = tuple(Ancestor(each["commit"], each["policy"]) for each in policy.get("ancestors", ()))
+    return PolicyFacts(policy["identity"], policy["digest"], policy["base"], policy.get("source"), found)
 
 
-def ancestor_of(folder: Path) -> Ancestor | None:
-    """The policy that a plain folder was written from, as its ``raft.json`` says; None: it says nothing."""
+def ancestors_of(folder: Path) -> tuple[Ancestor, ...]:
+    """The policy that a plain folder was written from, and that one's own, as ``raft.json`` says; () without one."""
     try:
         with (folder / MANIFEST).open("rb") as file:
             said = json.loads(file.read(MOST_MANIFEST_BYTES))
-        found = Ancestor(said["commit"], said["policy"])
-        named = _SHA256.fullmatch(found.commit) and _IDENTITY.fullmatch(found.policy)
+        found = tuple(Ancestor(each["commit"], each["policy"]) for each in (said, *said["ancestors"]))
+        named = all(_SHA256.fullmatch(each.commit) and _IDENTITY.fullmatch(each.policy) for each in found)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return found if named else None
+        return ()
+    return found if named else ()
 
 
 def ancestors(run: Run, iteration: int) -> Iterator[Ancestor]:
@@ -184,8 +184,7 @@ def ancestors(run: Run, iteration: int) -> Iterator[Ancestor]:
         if policy_facts(commit.content).identity == wanted:
             yield Ancestor(commit.digest, wanted)
             wanted = commit.content["sampled_from"]
-    if origin := policy_facts(chain[0].content).ancestor:
-        yield origin
+    yield from policy_facts(chain[0].content).ancestors
 
 
 def step_facts(content: Mapping[str, Any]) -> dict[str, StepFacts]:
@@ -204,7 +203,7 @@ def commit_fault(content: Mapping[str, Any]) -> str | None:
         outputs = content["outputs"].items()
         step_facts(content)
         known = [content[name] for name in ("parent", "sampled_from")] + [facts.base]
-        known += [facts.ancestor.commit, facts.ancestor.policy] if facts.ancestor else []
+        known += [digest for each in facts.ancestors for digest in (each.commit, each.policy)]
     except (KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__} {error}"
     if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in known):

@@ -11,6 +11,7 @@ import pytest
 from flows.align import align_run
 from raft_core.loading import load_config
 from raft_core.records.ledger import Entry, FileLedger
+from raft_core.records.lineage import ancestors, ancestors_of
 from raft_core.records.run import Run, read_commit
 
 ROOT = Path(__file__).parents[3]
@@ -47,6 +48,14 @@ def test_through_a_plain_folder(
     assert {("one", 0), ("one", 1), ("child", 0)} <= withdrawn
     assert raft("promote", "child@0", "--policy", rules())[0] == 3
 
+    grandchild = tmp_path / "grandchild"
+    assert raft("merge", "child@0", str(grandchild))[0] == 0
+    assert [each.commit for each in ancestors_of(grandchild)][2:] == [each.commit for each in ancestors_of(plain)]
+    config = load_config(ROOT / "configs" / "tiny.yaml", [*SHORT, f"policy.model={grandchild}"])
+    align_run(config, name="grand", workspace=copied, tracking_uri=f"sqlite:///{copied}/mlflow.db")
+    code, _, err = raft("promote", "grand@0", "--policy", rules())
+    assert (code, "grand@0 was trained from child@0, which was withdrawn" in err) == (3, True)
+
 
 def test_what_is_trained_after_the_withdrawal(
     raft: Raft, rules: Rules, run: Run, tmp_path: Path, entries: Callable[[], list[Entry]]
@@ -63,14 +72,12 @@ def test_what_is_trained_after_the_withdrawal(
 
 
 def test_a_manifest_that_somebody_edited_is_what_it_says(raft: Raft, tmp_path: Path, run: Run) -> None:
-    from raft_core.records.lineage import ancestor_of
-
     plain = tmp_path / "plain"
     assert raft("merge", "one@0", str(plain))[0] == 0
     manifest = json.loads((plain / "raft.json").read_bytes())
-    found = ancestor_of(plain)
-    assert found is not None
-    assert (found.commit, found.policy) == (manifest["commit"], manifest["policy"])
+    itself, base = ancestors_of(plain)
+    assert (itself.commit, itself.policy) == (manifest["commit"], manifest["policy"])
+    assert base == ancestors_of(plain)[-1] == next(iter(ancestors(run, 0)))
     for text in ("", "[]", "{}", '{"commit": 1, "policy": 2}', '{"commit": "../x", "policy": "y"}', "[" * 100_000):
         (plain / "raft.json").write_text(text)
-        assert ancestor_of(plain) is None
+        assert ancestors_of(plain) == ()
