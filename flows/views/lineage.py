@@ -44,14 +44,21 @@ def _made_from(link: Link) -> Text:
         return Text(harmless(link.policy.source or "its own weights") + from_commit)
     counts: Counts = link.counts
     steps = [
-        f"{count:,} {what}"
+        f"{count:,} {what}{_erased(counts, what)}"
         for count, what in (
             (counts.prompts, "prompts"), (counts.samples, "samples"), (counts.selected, "selected"),
         )
         if count is not None
     ]  # fmt: skip
-    dropped = f" ({counts.quarantined:,} quarantined)" if counts.quarantined else ""
+    lost = counts.erased.get("quarantined")
+    also = f", {lost:,} of them erased" if lost else ""
+    dropped = f" ({counts.quarantined:,} quarantined{also})" if counts.quarantined else ""
     return Text(f"{' → '.join(steps)}{dropped}{_sources(link.prompt_sources)}")
+
+
+def _erased(counts: Counts, name: str) -> str:
+    lost = counts.erased.get(name)
+    return f" ({lost:,} erased)" if lost else ""
 
 
 def _sources(sources: Mapping[str, int] | None) -> str:

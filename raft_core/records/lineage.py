@@ -7,7 +7,8 @@ named, and everything that ``commit.json`` and ``report.json`` say is still ther
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raft_core.errors import InputError, IntegrityError
+from raft_core.records.artifacts import file_digest
+from raft_core.records.erasure import Erased, read_tombstone
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import PROMPTS, read_table
 
@@ -64,12 +67,16 @@ class StepFacts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows of an iteration's tables; None where a table lies elsewhere or does not exist."""
+    """Rows that an iteration was made of; None where a table lies elsewhere or does not exist.
+
+    ``erased``: name of a count → how many of its rows were erased on purpose since; only those that lost some.
+    """
 
     prompts: int | None
     samples: int | None
     selected: int | None
     quarantined: int | None
+    erased: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,7 @@ def _link(run: Run, commit: Commit) -> Link:
         sampled_from=content["sampled_from"],
         outputs=commit.outputs,
         steps=step_facts(content),
-        counts=Counts(*(_rows(run, commit, name) for name in ("prompts", "samples", "selected", "quarantine"))),
+        counts=_counts(run, commit),
         prompt_sources=_sources(prompts) if prompts.is_file() else None,
         reward=_reward(folder / "report.json"),
         elsewhere=tuple(name for name in commit.outputs if not (folder / name).exists()),
@@ -215,12 +222,32 @@ def commit_fault(content: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _rows(run: Run, commit: Commit, name: str) -> int | None:
-    path = run.table(commit.iteration, name)
-    if f"tables/{name}.parquet" not in commit.outputs or not path.is_file():
+def _counts(run: Run, commit: Commit) -> Counts:
+    tables = {"prompts": "prompts", "samples": "samples", "selected": "selected", "quarantined": "quarantine"}
+    gone = _erased(run, commit)
+    rows = {name: _rows(run, commit, table, gone) for name, table in tables.items()}
+    lost = {name: row[1] for name, row in rows.items() if row is not None and row[1]}
+    return Counts(**{name: None if row is None else sum(row) for name, row in rows.items()}, erased=lost)
+
+
+def _erased(run: Run, commit: Commit) -> Mapping[str, Erased]:
+    """Output → what was erased of it. A tombstone that was edited or is another commit's is for ``verify`` to tell."""
+    with suppress(IntegrityError):
+        tombstone = read_tombstone(run.folder(commit.iteration))
+        if tombstone is not None and tombstone.commit == commit.digest:
+            return tombstone.outputs
+    return {}
+
+
+def _rows(run: Run, commit: Commit, name: str, gone: Mapping[str, Erased]) -> tuple[int, int] | None:
+    """Rows of a table that are there, and rows that were erased from it."""
+    path, output = run.table(commit.iteration, name), f"tables/{name}.parquet"
+    if output not in commit.outputs or not path.is_file():
         return None
     try:
-        return int(pq.read_metadata(path).num_rows)
+        there = int(pq.read_metadata(path).num_rows)
+        is_cut = output in gone and file_digest(path) == gone[output].now  # else: not yet, or the rows are back
+        return there, gone[output].rows if is_cut else 0
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"not a readable table: {path}", got=error, do="restore it with dvc pull") from error
 

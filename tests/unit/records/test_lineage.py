@@ -9,8 +9,10 @@ import pytest
 
 from raft_core.errors import InputError, IntegrityError
 from raft_core.records.artifacts import canonical_json, digest_of, file_digest
+from raft_core.records.erasure import TOMBSTONE, Erased, write_tombstone
 from raft_core.records.lineage import Counts, lineage
 from raft_core.records.run import BASE, Run
+from raft_core.records.tables import SAMPLES, read_table, write_table
 
 Forge = Callable[[int, dict[str, object]], None]
 
@@ -96,3 +98,28 @@ def test_a_cut_table(synthetic_run: Run) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(IntegrityError, match="not a readable table"):
         lineage(synthetic_run)
+
+
+def test_what_was_erased_still_counts(synthetic_run: Run) -> None:
+    folder, path = synthetic_run.folder(1), synthetic_run.table(1, "samples")
+    whole, was = path.read_bytes(), file_digest(path)
+    for count in (2, 1):  # twice: the tombstone adds up
+        write_table(path, read_table(path, SAMPLES).slice(count), SAMPLES)
+        write_tombstone(folder, {"tables/samples.parquet": Erased(was, file_digest(path), count)}, ["prompt 1"])
+    best, first, _ = lineage(synthetic_run).links
+    assert best.counts == Counts(3, 6, 3, None, {"samples": 3})
+    assert first.counts == Counts(3, 6, 3, None)
+    path.write_bytes(whole)  # a kill before the new table was in place, or rows that came back
+    assert lineage(synthetic_run).links[0].counts == Counts(3, 6, 3, None)
+
+
+def test_a_tombstone_that_does_not_hold_counts_for_nothing(synthetic_run: Run) -> None:
+    folder, path = synthetic_run.folder(1), synthetic_run.table(1, "samples")
+    write_tombstone(folder, {"tables/samples.parquet": Erased("0" * 64, file_digest(path), 4)}, ["prompt 1"])
+    assert lineage(synthetic_run, 1).links[0].counts.samples == 10
+    shutil.copy(folder / TOMBSTONE, synthetic_run.folder(0) / TOMBSTONE)
+    shutil.copy(path, synthetic_run.table(0, "samples"))
+    assert lineage(synthetic_run, 0).links[0].counts == Counts(3, 6, 3, None)
+    edited = (folder / TOMBSTONE).read_text().replace('"rows": 4', '"rows": 5').replace('"rows":4', '"rows":5')
+    (folder / TOMBSTONE).write_text(edited)
+    assert lineage(synthetic_run).links[0].counts == Counts(3, 6, 3, None)
