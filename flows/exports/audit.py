@@ -46,7 +46,7 @@ def _state(dossier: Dossier) -> str:
     kinds = [entry.kind for entry in dossier.entries if entry.kind in ("promoted", "rolled_back", "withdrawn")]
     if not kinds:
         return "Nobody has promoted a policy of this run."
-    return f"The last decisive entry in the ledger about it: {kinds[-1].replace('_', ' ')}."
+    return f"The last decisive entry in the ledger about a policy of this run: {kinds[-1].replace('_', ' ')}."
 
 
 def _tiles(dossier: Dossier) -> list[dict[str, Any]]:

@@ -40,7 +40,8 @@ FIRST_FACTS = (
 def sections(dossier: Dossier) -> dict[str, Any]:
     """What the template calls ``data_tiles`` … ``digests``."""
     return {
-        "data_tiles": _tiles(dossier), "histogram": _histogram(dossier), "loss": _loss(dossier),
+        "data_tiles": _tiles(dossier), "num_erased": _num_erased(dossier),
+        "histogram": _histogram(dossier), "loss": _loss(dossier),
         "sources": _sources(dossier), "parts": _parts(dossier), "quarantine": _quarantine(dossier),
         "validation": _validation(dossier), "pairs": _pairs(dossier), "ledger": [*map(_entry, dossier.entries)],
         "made": _made(dossier), "warnings": _warnings(dossier),
@@ -61,15 +62,27 @@ def _tiles(dossier: Dossier) -> list[dict[str, Any]]:
         counts = [getattr(link.counts, name) for link in links]
         return None if None in counts else sum(counts)
 
+    def erased(name: str) -> str:
+        lost = sum(link.counts.erased.get(name, 0) for link in links)
+        return f"; {lost:,} erased since" if lost else ""
+
     tokens = sum(int(_finetuned(dossier, i).get("num_tokens", 0)) for i in _trained(dossier))
     samples, selected = total("samples"), total("selected")
     share = percent(selected / samples) if samples and selected is not None else "–"
     return [
-        {"name": "prompts drawn", "value": number(total("prompts"), 0), "more": f"in {len(links)} iterations"},
-        {"name": "completions sampled", "value": number(samples, 0), "more": _per_prompt(dossier)},
-        {"name": "quarantined", "value": number(total("quarantined"), 0), "more": "kept, never trained on"},
-        {"name": "selected", "value": number(selected, 0), "more": f"{share} of all; {tokens:,} tokens learnt"},
+        {"name": title, "value": number(total(count), 0), "more": more + erased(count)}
+        for title, count, more in (
+            ("prompts drawn", "prompts", f"in {len(links)} iterations"),
+            ("completions sampled", "samples", _per_prompt(dossier)),
+            ("quarantined", "quarantined", "kept, never trained on"),
+            ("selected", "selected", f"{share} of all; {tokens:,} tokens learnt"),
+        )
     ]
+
+
+def _num_erased(dossier: Dossier) -> int:
+    """Rows that the policy was made of and that are gone."""
+    return sum(sum(link.counts.erased.values()) for link in dossier.lineage.links)
 
 
 def _per_prompt(dossier: Dossier) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.exports.charts import Series, curves, interval
-from flows.exports.dossier import Dossier, Row, label
+from flows.exports.dossier import Dossier, Row, counted, label
 from flows.views.text import number
 from raft_core import gates
 from raft_core.records.lineage import Link
@@ -54,13 +54,12 @@ def _chain(dossier: Dossier) -> list[dict[str, Any]]:
 
 
 def _chain_row(link: Link, report: Row, span: tuple[float, float], when: Mapping[int, str]) -> dict[str, Any]:
-    counts = link.counts
     base = link.iteration == BASE
     return {
         "name": label(link.iteration), "reward": number(report.get("reward")),
         "interval": interval(report.get("reward"), report.get("reward_low"), report.get("reward_high"), span),
-        "prompts": "–" if base else number(counts.prompts, 0), "samples": number(counts.samples, 0),
-        "quarantined": number(counts.quarantined, 0), "selected": number(counts.selected, 0),
+        "prompts": "–" if base else counted(link, "prompts"),
+        **{name: counted(link, name) for name in ("samples", "quarantined", "selected")},
         "when": str(when.get(link.iteration, ""))[:16].replace("T", " "),
         "policy": link.policy.digest, "commit": link.commit,
     }  # fmt: skip

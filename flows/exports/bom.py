@@ -67,8 +67,13 @@ def _model(dossier: Dossier) -> dict[str, Any]:
             },
         },
         "properties": _properties({"raft:digest": "sha256 of the sorted lines 'sha256  name' of the folder's files",
-                                   "raft:policy": link.policy.identity}),
+                                   "raft:policy": link.policy.identity, "raft:withdrawn": _withdrawn(dossier)}),
     }  # fmt: skip
+
+
+def _withdrawn(dossier: Dossier) -> str | None:
+    gone = dossier.withdrawal
+    return f"entry {gone.entry.number}: {gone.reason}" if gone else None
 
 
 def _metrics(dossier: Dossier) -> list[dict[str, Any]]:
@@ -105,7 +110,9 @@ def _datasets(dossier: Dossier) -> list[dict[str, Any]]:
                 "type": "data", "bom-ref": f"data:{digest}", "name": name, "hashes": _hashes(digest),
                 "data": [{"type": "dataset", "name": name}],
                 "properties": _properties({"raft:rows": link.counts.selected, "raft:sampled_from": link.sampled_from,
-                                           "raft:samples": link.counts.samples}),
+                                           "raft:samples": link.counts.samples,
+                                           "raft:rows_erased": link.counts.erased.get("selected"),
+                                           "raft:samples_erased": link.counts.erased.get("samples")}),
             })  # fmt: skip
     return rows
 

@@ -9,15 +9,34 @@ from typing import Any
 import pyarrow as pa
 
 from flows.views.run import RunView, view_run
+from flows.views.text import number
 from raft_core.errors import IntegrityError
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import Lineage, Link, lineage
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import SCHEMAS, read_table
 from raft_core.records.verification import Verification, unordered_erasures, verify_run
-from raft_core.redaction import redacted
+from raft_core.redaction import redacted, redacted_text
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """The entry of the ledger that withdrew a policy, or one that it was trained from. ``told``: which of the two."""
+
+    entry: Entry
+    told: str
+
+    @property
+    def reason(self) -> str:
+        """Why, as the ledger has it, without secrets."""
+        return redacted_text(str(self.entry.body.get("reason") or "no reason was given"))
+
+    @property
+    def notice(self) -> str:
+        """What every export says first."""
+        return f"WITHDRAWN by entry {self.entry.number} of the ledger: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +45,7 @@ class Dossier:
 
     ``chain`` and ``reports`` hold every commit of the run, base first, also those after ``iteration``;
     ``lineage`` goes from ``iteration`` back to the base. ``entries``: what the ledger says of any of its policies.
+    ``withdrawal``: None unless the policy, or one that it was trained from, was withdrawn.
     """
 
     run: Run
@@ -36,6 +56,7 @@ class Dossier:
     view: RunView
     verification: Verification
     entries: Sequence[Entry]
+    withdrawal: Withdrawal | None = None
 
     @property
     def link(self) -> Link:
@@ -108,21 +129,38 @@ def open_dossier(
     """
     links = lineage(run, iteration)
     chain = read_chain(run)
-    number = links.links[0].iteration
+    chosen = links.links[0].iteration
     source = links.links[-1].policy.source
     found = verify_run(run, rehash=True, base_policy=resolve(source) if source else None)
+    withdrawal = _withdrawal(entries, run, chosen)
     return Dossier(
-        run=run, iteration=number, lineage=links, chain=chain,
+        run=run, iteration=chosen, lineage=links, chain=chain,
         reports=[_json(run.folder(commit.iteration) / "report.json") for commit in chain],
         view=view_run(run),
         verification=replace(found, problems=(*found.problems, *unordered_erasures(run, entries))),
-        entries=[entry for entry in entries if _concerns(entry, chain)],
+        entries=[e for e in entries if _concerns(e, chain) or (withdrawal is not None and e == withdrawal.entry)],
+        withdrawal=withdrawal,
     )  # fmt: skip
 
 
 def label(iteration: int) -> str:
     """``base``, or the iteration's number, for a person."""
     return "base" if iteration == BASE else f"iteration {iteration}"
+
+
+def counted(link: Link, name: str) -> str:
+    """A count of the commit for a person, and how many of its rows were erased since: ``48 (1 erased)``."""
+    erased = link.counts.erased.get(name, 0)
+    return number(getattr(link.counts, name), 0) + (f" ({erased:,} erased)" if erased else "")
+
+
+def _withdrawal(entries: Sequence[Entry], run: Run, iteration: int) -> Withdrawal | None:
+    if not entries:
+        return None
+    from flows.promotion.promote import find_withdrawal  # loads MLflow and Prefect
+
+    found = find_withdrawal(entries, run, iteration)
+    return None if found is None else Withdrawal(*found)
 
 
 def _concerns(entry: Entry, chain: Sequence[Commit]) -> bool:

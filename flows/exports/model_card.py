@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.exports.dossier import Dossier, label
+from flows.exports.dossier import Dossier, counted, label
 from flows.exports.sources import named
 from flows.views.text import harmless, number, percent
 from raft_core.records.run import BASE
@@ -31,6 +31,7 @@ def model_card(dossier: Dossier) -> str:
         license_name="that-of-its-parts", eval_results=_results(dossier),
     )  # fmt: skip
     body = "\n".join([
+        *_withdrawn(dossier),
         f"# {plain(dossier.model_name)}, {label(dossier.iteration)}", "", _opening(dossier), "",
         "## Intended use", "", *_use(dossier), "",
         "## Figures", "", *_figures(dossier), "",
@@ -60,6 +61,12 @@ def _results(dossier: Dossier) -> "list[EvalResult]":
         for name, title in METRICS
         if dossier.report.get(name) is not None
     ]  # fmt: skip
+
+
+def _withdrawn(dossier: Dossier) -> list[str]:
+    """The first lines of the card of a policy that nobody is to use; none for others."""
+    gone = dossier.withdrawal
+    return [f"> **{plain(gone.notice)}**", ">", f"> {plain(gone.told)}. Do not use it.", ""] if gone else []
 
 
 def _opening(dossier: Dossier) -> str:
@@ -103,13 +110,14 @@ def _data(dossier: Dossier) -> list[str]:
     if not links:
         return ["None: it was not trained by this run."]
     rows = [
-        [label(link.iteration), number(link.counts.prompts, 0), number(link.counts.samples, 0),
-         number(link.counts.quarantined, 0), number(link.counts.selected, 0)]
+        [label(link.iteration), *(counted(link, name) for name in ("prompts", "samples", "quarantined", "selected"))]
         for link in reversed(links)
-    ]  # fmt: skip
+    ]
+    since = " Rows that were erased on purpose since are counted: it was trained with them."
     return [
         "Every completion that it was trained on was sampled from the policy before it; prompts and sources stand "
-        "in the run's tables (a dash: not on the machine that wrote this card).",
+        "in the run's tables (a dash: not on the machine that wrote this card)."
+        + (since if any(link.counts.erased for link in links) else ""),
         "", *table(["", "prompts", "sampled", "quarantined", "selected"], rows),
     ]  # fmt: skip
 

@@ -20,11 +20,15 @@ def sign(run: Run, iteration: int, key: Path, out: Path, entries: Sequence[Entry
     """Sign ``policy/`` and ``commit.json`` with the private key (PEM, elliptic curve); returns the names signed.
 
     Everything that the commit names is hashed first: what does not verify is not signed, nor what lost rows by an
-    erasure that is not in ``entries`` of the ledger. Raises IntegrityError then, InputError for a key that cannot
-    be used, ConfigError without the package.
+    erasure that is not in ``entries`` of the ledger. Raises IntegrityError then, GateStop for a policy that was
+    withdrawn, or trained from one that was, InputError for a key that cannot be used, ConfigError without the package.
     """
     signing, hashing = _package("signing"), _package("hashing")
     commit = _commit(run, iteration)
+    if entries:
+        from flows.promotion.promote import refuse_withdrawn  # loads MLflow and Prefect
+
+        refuse_withdrawn(entries, run, iteration)
     verify_outputs(run, commit)
     if unordered := [p for p in unordered_erasures(run, entries) if p.iteration == iteration]:
         raise IntegrityError(unordered[0].message, do="see raft lineage verify")

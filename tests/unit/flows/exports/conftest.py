@@ -1,6 +1,8 @@
 """A run that verifies, written through the records' own functions, whose texts are hostile wherever texts can be."""
 
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,12 @@ def _commit(run: Run, iteration: int, base: str, sampled_from: str | None) -> st
     for step, seconds in (("sample", 2.0), ("finetune", 4.0), ("commit", 0.1)):
         record_event(run, "step", iteration=iteration, step=step, seconds=seconds, tokens=3)
     return identity
+
+
+@pytest.fixture
+def copied_run(exported_run: Run, tmp_path: Path) -> Run:
+    """A copy that a test may spoil."""
+    return replace(exported_run, path=Path(shutil.copytree(exported_run.path, tmp_path / "runs" / "made")))
 
 
 @pytest.fixture(scope="session")

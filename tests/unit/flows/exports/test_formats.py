@@ -179,14 +179,6 @@ def keys(folder: Path, name: str) -> tuple[Path, Path]:
     return private, public
 
 
-@pytest.fixture
-def copied_run(exported_run: Run, tmp_path: Path) -> Run:
-    """A copy that a test may spoil."""
-    from dataclasses import replace
-
-    return replace(exported_run, path=Path(shutil.copytree(exported_run.path, tmp_path / "runs" / "made")))
-
-
 def test_a_signature_holds_for_these_files_and_this_key_alone(copied_run: Run, tmp_path: Path) -> None:
     (private, public), (_, other) = keys(tmp_path, "ours"), keys(tmp_path, "theirs")
     signature = tmp_path / "made.sig"
