@@ -11,6 +11,7 @@ import pyarrow as pa
 from flows.views.run import RunView, view_run
 from flows.views.text import number
 from raft_core.errors import IntegrityError
+from raft_core.records.descent import find_withdrawal
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import Lineage, Link, lineage
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
@@ -132,14 +133,14 @@ def open_dossier(
     chosen = links.links[0].iteration
     source = links.links[-1].policy.source
     found = verify_run(run, rehash=True, base_policy=resolve(source) if source else None)
-    withdrawal = _withdrawal(entries, run, chosen)
+    gone = find_withdrawal(entries, run, chosen)
     return Dossier(
         run=run, iteration=chosen, lineage=links, chain=chain,
         reports=[_json(run.folder(commit.iteration) / "report.json") for commit in chain],
         view=view_run(run),
         verification=replace(found, problems=(*found.problems, *unordered_erasures(run, entries))),
-        entries=[e for e in entries if _concerns(e, chain) or (withdrawal is not None and e == withdrawal.entry)],
-        withdrawal=withdrawal,
+        entries=[e for e in entries if _concerns(e, chain) or (gone is not None and e == gone[0])],
+        withdrawal=Withdrawal(*gone) if gone else None,
     )  # fmt: skip
 
 
@@ -152,15 +153,6 @@ def counted(link: Link, name: str) -> str:
     """A count of the commit for a person, and how many of its rows were erased since: ``48 (1 erased)``."""
     erased = link.counts.erased.get(name, 0)
     return number(getattr(link.counts, name), 0) + (f" ({erased:,} erased)" if erased else "")
-
-
-def _withdrawal(entries: Sequence[Entry], run: Run, iteration: int) -> Withdrawal | None:
-    if not entries:
-        return None
-    from flows.promotion.promote import find_withdrawal  # loads MLflow and Prefect
-
-    found = find_withdrawal(entries, run, iteration)
-    return None if found is None else Withdrawal(*found)
 
 
 def _concerns(entry: Entry, chain: Sequence[Commit]) -> bool:

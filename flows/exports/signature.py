@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from raft_core.errors import ConfigError, InputError, IntegrityError
+from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError
+from raft_core.records.descent import find_withdrawal
 from raft_core.records.ledger import Entry
 from raft_core.records.run import BASE, Commit, Run, read_commit, verify_outputs
 from raft_core.records.verification import unordered_erasures
@@ -25,10 +26,8 @@ def sign(run: Run, iteration: int, key: Path, out: Path, entries: Sequence[Entry
     """
     signing, hashing = _package("signing"), _package("hashing")
     commit = _commit(run, iteration)
-    if entries:
-        from flows.promotion.promote import refuse_withdrawn  # loads MLflow and Prefect
-
-        refuse_withdrawn(entries, run, iteration)
+    if gone := find_withdrawal(entries, run, iteration):
+        raise GateStop(f"{gone[1]} of the ledger", got=gone[0].body.get("reason"), do="name another policy")
     verify_outputs(run, commit)
     if unordered := [p for p in unordered_erasures(run, entries) if p.iteration == iteration]:
         raise IntegrityError(unordered[0].message, do="see raft lineage verify")
