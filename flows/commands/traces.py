@@ -104,6 +104,7 @@ def forget(
     What it touched is listed first; nothing is done before you agree. Exit code 4 if DVC's remote was out of reach:
     the same command finishes the erasure.
     """
+    from flows.lineage.aftermath import aftermath, titles
     from flows.lineage.forget import carry_out, plan
     from flows.progress import reporter
     from flows.views import forgetting
@@ -112,23 +113,24 @@ def forget(
     kind, value = one_of(prompt=prompt, text=text, source=source)
     workspace, console = workspace_folder(), standard_output()
     uri = tracking_uri(workspace)
-    chosen = plan(workspace, kind, value, uri)
+    chosen, ledger = plan(workspace, kind, value, uri), open_ledger(ledger_uri(workspace))
+    named = titles(chosen, ledger.entries(), uri)
     if not as_json:
-        console.print(forgetting.show_plan(chosen, erase=erase))
+        console.print(forgetting.show_plan(chosen, named, erase=erase))
     if not yes and (as_json or not sys.stdin.isatty()):
         if as_json:
-            print_json({"plan": forgetting.plan_as_json(chosen), "done": None})
+            print_json({"plan": forgetting.plan_as_json(chosen, named), "done": None})
             return
         raise InputError("nothing was done: nobody is here to ask", do="look at the list, then add --yes")
     if not yes and not typer.confirm("Erase this for good?" if erase else "Forget this?"):
         console.print("nothing was done")
         return
-    ledger = open_ledger(ledger_uri(workspace))
     say = reporter(quiet=as_json).say
     done = carry_out(chosen, workspace, uri, ledger, by=identity(by), erase=erase, say=say)
+    after = aftermath(chosen, workspace, ledger)
     if as_json:
-        print_json({"plan": forgetting.plan_as_json(chosen), "done": forgetting.forgotten_as_json(done)})
+        print_json({"plan": forgetting.plan_as_json(chosen, named), "done": forgetting.forgotten_as_json(done, after)})
     else:
-        console.print(forgetting.show_forgotten(done))
+        console.print(forgetting.show_forgotten(chosen, done, after))
     if done.erased is not None and done.erased.unfinished:
         raise typer.Exit(exits.FAILED_STEP)

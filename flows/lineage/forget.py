@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.views.run import run_paths
 from raft_core import embedded
+from raft_core.embedded.worlds import PREFIX
 from raft_core.errors import InputError, IntegrityError, RaftError, StepError
 from raft_core.prompts import load_prompts
 from raft_core.records.artifacts import digest_of
@@ -41,11 +42,15 @@ class Plan:
     """Id → text: drawn, held out, or in a prompt file of a run."""
     files: tuple[Path, ...]
     """Prompt files that hold such prompts: yours, and left alone."""
+    prepared: tuple[Path, ...]
+    """Parts of embedded worlds that hold such prompts, in RAFT's own cache; left alone too."""
     iterations: tuple[Touched, ...]
     models: tuple[Model, ...]
     versions: tuple[Version, ...]
     runs: tuple[Run, ...]
     """Runs that hold rows of it, or models that were trained on it."""
+    holders: tuple[str, ...]
+    """Those of ``runs`` whose tables hold rows of it."""
     unseen: tuple[str, ...]
 
 
@@ -67,7 +72,9 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
         trace = find(index, by, value)
         if by == "prompt":
             value = next(iter(trace.prompts), _excluded_id(workspace, value))
-        prompts, files = meant_prompts(index, by, value), set()
+        prompts = meant_prompts(index, by, value)
+    files: set[Path] = set()
+    prepared: set[Path] = set()
     if by == "prompt":
         target = Target(frozenset([value]))
     else:
@@ -75,9 +82,9 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
     for run in runs:
         for path in _prompt_tables(run):
             prompts |= matching_prompts(path, target)
-    for path, found in _prompt_files(runs, target):
+    for path, found, is_ours in _prompt_files(runs, target):
         prompts |= found
-        files.add(path)
+        (prepared if is_ours else files).add(path)
     target = Target(target.prompts | frozenset(prompts), target.sources, target.text)
     if by == "prompt" and not prompts and len(value) != 32:
         raise InputError(
@@ -86,12 +93,13 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
         )  # fmt: skip
     names = {t.run for t in trace.iterations} | {m.run for m in trace.models}
     label = "a text" if by == "text" else f"{by} {value}" if by == "source" else f"prompt {next(iter(target.prompts))}"
-    touched = tuple(run for run in runs if run.name in names or _holds(run, target) or _begun(run, label))
+    holders = {run.name for run in runs if _holds(run, target)}
+    touched = tuple(run for run in runs if run.name in names | holders or _begun(run, label))
     wanted = {(model.run, model.iteration) for model in trace.models}
     commits = {c.digest for run in touched for c in read_chain(run) if (run.name, c.iteration) in wanted}
     return Plan(
-        label, target, prompts, tuple(sorted(files)), trace.iterations, trace.models,
-        tuple(registered_from(commits, tracking_uri)), touched, trace.unseen,
+        label, target, prompts, tuple(sorted(files)), tuple(sorted(prepared)), trace.iterations, trace.models,
+        tuple(registered_from(commits, tracking_uri)), touched, tuple(sorted(holders)), trace.unseen,
     )  # fmt: skip
 
 
@@ -247,8 +255,8 @@ def _holds(run: Run, target: Target) -> bool:
     return any(holds(path, target) for path in parquet_files([run.path / "base", run.path / "iterations"]))
 
 
-def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The files that the runs' prompts come from, and the prompts in them that must go."""
+def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[str, str], bool]]:
+    """The files that the runs' prompts come from, the prompts in them that must go, and whether RAFT prepared them."""
     wanted = Exclusions(target.prompts, frozenset(), target.sources)
     seen: set[tuple[Path, str]] = set()
     for run in runs:
@@ -268,4 +276,4 @@ def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[
                 if wanted.covers(p) or (target.text is not None and target.text in p.text)
             }
             if found:
-                yield path, found
+                yield path, found, str(reference).startswith(PREFIX)

@@ -1,0 +1,107 @@
+"""``raft lineage forget`` in words: what it would touch, what it did, what it leaves to do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import cli, exits
+from flows.lineage import forget
+from raft_core.records.ledger import FileLedger
+from raft_core.records.run import Run, read_chain, read_commit
+from raft_core.types import Prompt
+from tasks.register import register
+
+Raft = Callable[..., tuple[int, str, str]]
+MODEL = "raft-traced"
+OFF = {"enabled": False}
+
+
+@pytest.fixture
+def raft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Raft:
+    """Run one command line in the workspace ``tmp_path``: exit code, standard output (unwrapped), standard error."""
+    monkeypatch.setenv("RAFT_WORKSPACE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "500")
+    for name in ("MLFLOW_TRACKING_URI", "RAFT_LEDGER"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = exits.run_command(cli.app, arguments)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def first(make_run: Callable[..., Run], tmp_path: Path) -> Run:
+    """``first@0`` was the champion before ``first@1`` is; ``child`` starts from that one."""
+    run = make_run(versioning=OFF)
+    make_run("child", key="other", texts=[["other"], ["other"]], base=read_chain(run)[-1].outputs["policy"],
+             versioning=OFF)  # fmt: skip
+    for iteration in (0, 1):
+        commit = read_commit(run, iteration)
+        assert commit is not None
+        register(run, iteration, f"sqlite:///{tmp_path}/mlflow.db")
+        body = {
+            "commit": commit.digest, "policy": commit.content["policy"]["identity"], "run": "first",
+            "iteration": iteration,
+        }  # fmt: skip
+        FileLedger(tmp_path / "ledger.jsonl").append("promoted", MODEL, body, time="2026-01-01T00:00:00+00:00")
+    return run
+
+
+def test_the_titles_of_what_goes_and_the_way_back(first: Run, raft: Raft) -> None:
+    code, out, _ = raft("lineage", "forget", "--text", "three says 1 in 1", "--erase", "--yes")
+    assert code == exits.DONE
+    assert f"versions to withdraw: {MODEL} version 2 (champion, candidate)" in out
+    assert "models trained on it: child@base (through first@1), child@0 (through first@1), child@1 (through" in out
+    assert "first@1 (champion, candidate)" in out
+    assert "no prompt is left out of later runs" in out
+    assert "ERASED for good: its rows in the tables of first, in DVC's cache and remote; weights stay" in out
+    assert f"{MODEL} has no champion now; raft rollback --model {MODEL} --reason WHY returns to first@0, or" in out
+    assert "the weights: forgetting withdraws a model, it does not unlearn" in out
+    assert "git add ledger.jsonl runs" in out
+    _, out, err = raft("lineage", "forget", "--prompt", Prompt.of("held out").prompt_id, "--yes")
+    assert "git add exclusions.jsonl ledger.jsonl runs" in out
+    assert "every later run leaves it out" in out
+    assert err.splitlines() == ["excluded from every later run"]
+    assert "excluded" not in out
+
+
+def test_without_erasing(first: Run, raft: Raft, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = FileLedger(tmp_path / "elsewhere.jsonl")
+    (tmp_path / "ledger.jsonl").rename(said.path)
+    monkeypatch.setenv("RAFT_LEDGER", str(said.path.rename(tmp_path.parent / "elsewhere.jsonl")))
+    document: dict[str, Any] = json.loads(raft("lineage", "forget", "--text", "two says 0 in 0", "--json", "--yes")[1])
+    assert [m["titles"] for m in document["plan"]["models"] if m["run"] == "first"] == [
+        ["previous"], ["champion", "candidate"]
+    ]  # fmt: skip
+    assert document["done"]["champions"] == {MODEL: None}
+    assert document["done"]["to_commit"] == ["runs"]
+    assert document["done"]["not_erased"] == []
+    _, out, _ = raft("lineage", "forget", "--text", "three says 1 in 1", "--yes")
+    assert "promote one that was not trained on it" in out
+    assert "rollback" not in out
+    assert "its rows stay where they are" in out
+
+
+def test_a_held_out_set_is_no_model(first: Run, raft: Raft) -> None:
+    _, out, _ = raft("lineage", "forget", "--text", "held out", "--yes")
+    assert "first@base (held out)" in out
+    assert "models trained on it: none" in out
+
+
+@pytest.mark.parametrize("reference", ["prompts.txt", "embedded:reviews/prompts.train"])
+def test_a_prompt_file_of_ones_own_and_one_that_raft_prepared(
+    make_run: Callable[..., Run], raft: Raft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("two\nfour\n")
+    monkeypatch.setattr(forget.embedded, "resolve", lambda named: file)
+    make_run(versioning=OFF, prompts={"train": reference})
+    _, out, _ = raft("lineage", "forget", "--prompt", Prompt.of("two").prompt_id, "--erase", "--yes")
+    assert ("left to you: " in out and "your prompt file" in out) == (reference == "prompts.txt")
+    assert ("There is nothing to do: every later run leaves it out" in out) == (reference != "prompts.txt")
