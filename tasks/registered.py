@@ -7,11 +7,9 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from raft_core.errors import InputError
-from tasks.register import ALIAS
+from tasks.register import ALIAS, WITHDRAWN
 from tasks.tracking import SQLITE, connected
 
-_WITHDRAWN = "raft.withdrawn"
-"""Tag of a version that no alias may point to any more: why."""
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow answers for a model, a version and an alias that it does not have."""
 
@@ -78,7 +76,7 @@ def numbers(name: str, uri: str) -> Numbers | None:
         token = None
         while True:
             page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
-            withdrawn |= {int(row.version): _WITHDRAWN in row.tags for row in page}
+            withdrawn |= {int(row.version): WITHDRAWN in row.tags for row in page}
             if not (token := page.token):
                 break
     ordered = sorted(withdrawn)
