@@ -32,6 +32,9 @@ def find(
     as_json: AsJson = False,
 ) -> None:
     """Which models were trained on this? Which samples of it were selected, when, with which rewards?"""
+    from dataclasses import asdict
+
+    from flows.lineage.gone import gone
     from flows.lineage.tracing import join_events
     from flows.progress import reporter
     from flows.views.trace import show_trace
@@ -39,13 +42,15 @@ def find(
     from raft_core.records.trace import find as find_in
 
     by, value = one_of(text=text, prompt=prompt, sample=sample, source=source)
-    runs = workspace_folder() / "runs"
+    workspace = workspace_folder()
+    runs = workspace / "runs"
     with open_index(runs, reporter(quiet=as_json).say) as index:
         traced = join_events(find_in(index, by, value), runs)
+    before = gone(workspace, by, value)
     if as_json:
-        print_json(traced.as_json(most))
+        print_json({**traced.as_json(most), "forgotten": [asdict(one) for one in before]})
     else:
-        standard_output().print(show_trace(traced, most))
+        standard_output().print(show_trace(traced, most, before))
 
 
 def one_of(**values: str | None) -> "tuple[Kind, str]":
@@ -67,6 +72,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Why was this sample selected, or dropped? Its scores, its rivals, the checks, and the rule."""
+    from flows.lineage.gone import tombstones
     from flows.lineage.tracing import iterations_of
     from flows.views.explanation import show_explanation
     from flows.views.run import find_run
@@ -75,7 +81,8 @@ def explain(
 
     workspace = workspace_folder()
     with open_index(workspace / "runs") as index:
-        sample_id, places = iterations_of(index, sample, run)
+        erased = [place for place, _ in tombstones(workspace / "runs")]
+        sample_id, places = iterations_of(index, sample, run, erased)
     name, iteration = places[0]
     found = explain_it(find_run(workspace, name), iteration, sample_id)
     if as_json:

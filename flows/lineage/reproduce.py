@@ -10,6 +10,7 @@ from pathlib import Path
 
 from raft_core.errors import RaftError, StepError
 from raft_core.records.comparison import Comparison, compare
+from raft_core.records.erasure import TOMBSTONE
 from raft_core.records.exclusions import FILE, RECORD
 from raft_core.records.run import Run, read_chain, read_events, read_run
 
@@ -30,17 +31,24 @@ class Reproduction:
 
 
 def reproduce(
-    run: Run, workspace: Path, scratch: Path, *, clone: bool, environment: Mapping[str, str], say: Say
-) -> Reproduction:
+    run: Run, workspace: Path, scratch: Path, *, clone: bool, environment: Mapping[str, str], say: Say,
+    quiet: bool = False,
+) -> Reproduction:  # fmt: skip
     """Align again in the empty folder ``scratch`` and hold the result against ``run``.
 
     The code of this process serves, unless the records name another git commit, or with ``clone``: then a clone of
-    the repository at that commit does. Raises StepError if the second alignment fails.
+    the repository at that commit does. Its progress goes to standard error, unless ``quiet``.
+    Raises StepError if the second alignment fails.
     """
-    if not read_chain(run):
+    chain = read_chain(run)
+    if not chain:
         raise StepError(f"run {run.name} has no commit: there is nothing to reproduce", do="raft align goes on with it")
     here = Path(__file__).resolve().parents[2]
     wanted, notes = _recorded_commit(run)
+    if erased := [commit for commit in chain if (run.folder(commit.iteration) / TOMBSTONE).exists()]:
+        notes.append(f"rows of {len(erased)} iterations were erased since: this makes them anew, in {scratch}")
+        say(f"warning: {notes[-1]}")
+    say(f"run {run.name} is aligned again in {scratch}; that takes as long as the run itself did")
     current = _git(here, "rev-parse", "HEAD")
     code = here
     if clone or (wanted is not None and wanted != current):
@@ -52,7 +60,7 @@ def reproduce(
         left_out = json.loads(record.read_bytes())["prompts"]
         row = {"time": "", "prompts": left_out, "texts": [], "sources": []}
         (scratch / FILE).write_text(json.dumps(row) + "\n")
-    _align(run, workspace, scratch, code, environment)
+    _align(run, workspace, scratch, code, environment, quiet=quiet)
     again = scratch / "runs" / run.name
     return Reproduction(compare(run, read_run(again)), code, wanted, again, tuple(notes))
 
@@ -84,7 +92,9 @@ def _cloned(repository: Path, commit: str | None, target: Path) -> Path:
     return target
 
 
-def _align(run: Run, workspace: Path, scratch: Path, code: Path, environment: Mapping[str, str]) -> None:
+def _align(
+    run: Run, workspace: Path, scratch: Path, code: Path, environment: Mapping[str, str], *, quiet: bool = False
+) -> None:
     """The command line of a user, in a process of its own: another version of the code may run there.
 
     No process of it finds modules in ``workspace``, its current folder: that may be a repository with other code.
@@ -93,13 +103,14 @@ def _align(run: Run, workspace: Path, scratch: Path, code: Path, environment: Ma
     shutil.copyfile(run.path / "config.yaml", config)
     program = "from flows.cli import main; main()"
     command = [
-        sys.executable, "-c", program, "align", str(config), *OVERRIDES, "--name", run.name, "--json",
+        sys.executable, "-c", program, "align", str(config), *OVERRIDES, "--name", run.name,
+        *(["--quiet"] if quiet else []),
     ]  # fmt: skip
     settings = {
         **environment, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "RAFT_WORKSPACE": str(scratch),
         "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
     }  # fmt: skip
-    done = subprocess.run(command, cwd=workspace, env=settings, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, cwd=workspace, env=settings, stdout=subprocess.DEVNULL, check=False)
     try:
         made = bool(read_chain(read_run(scratch / "runs" / run.name)))
     except RaftError:

@@ -63,15 +63,19 @@ def _events(path: Path, marks: Sequence[bytes]) -> Iterator[Mapping[str, Any]]:
                 yield event
 
 
-def iterations_of(index: Index, sample: str, where: str | None) -> tuple[str, list[tuple[str, int]]]:
+def iterations_of(
+    index: Index, sample: str, where: str | None, erased: Sequence[str] = ()
+) -> tuple[str, list[tuple[str, int]]]:
     """The whole id of ``sample`` and the (run, iteration)s that hold it, ``where`` (RUN or RUN@N) alone if given.
 
-    Raises InputError if none does.
+    ``erased``: RUN@Ns that lost rows on purpose. Raises InputError if none holds it.
     """
     trace = find(index, "sample", sample)
     uses = [use for use in trace.uses if where in (None, use.run, f"{use.run}@{use.iteration}")]
     if not uses:
         hint = f"; the tables of {len(trace.unseen)} iterations are not here" if trace.unseen else ""
+        if erased:
+            hint += f"; rows were erased on purpose from {', '.join(erased)}: it may have been one of them"
         raise InputError(
             f"no sample {sample!r}{f' in {where}' if where else ''}{hint}", expected="an id of a committed iteration",
             do="raft lineage find --text or --prompt names samples",

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flows.lineage.gone import Gone
 from flows.lineage.tracing import Traced
 from flows.views.text import harmless, number
 from raft_core.records.run import BASE
@@ -14,13 +15,14 @@ from raft_core.records.trace import Model, Use
 MAX_CHARS = 160
 
 
-def show_trace(traced: Traced, most: int) -> RenderableType:
-    """Prompts, samples, then the iterations and the models."""
+def show_trace(traced: Traced, most: int, gone: Sequence[Gone] = ()) -> RenderableType:
+    """Prompts, samples, then the iterations and the models; and first, whether it was forgotten before."""
     trace = traced.trace
     samples, selected = (sum(getattr(i, name) for i in trace.iterations) for name in ("samples", "selected"))
     parts: list[RenderableType] = [
         Text(f"{trace.num_prompts:,} prompts, {samples:,} samples of them, {selected:,} selected", style="bold")
     ]
+    parts += [Text(_gone(one, still_here=bool(trace.iterations)), style="yellow") for one in gone]
     if trace.unseen:
         parts.append(Text(f"! not seen: the tables of {_some(trace.unseen)}", style="yellow"))
     if not trace.iterations:
@@ -38,6 +40,13 @@ def show_trace(traced: Traced, most: int) -> RenderableType:
     parts.append(_models("trained on it", direct, traced))
     parts.append(_models("descend from these", [m for m in trace.models if m.through is not None], traced))
     return Group(*parts)
+
+
+def _gone(one: Gone, *, still_here: bool) -> str:
+    when = one.time[:16].replace("T", " ") + " UTC" if one.time else "a day that nobody noted"
+    erased = f"erased from {_some(one.erased_from)}" if one.erased_from else "not erased"
+    rows = "rows of it are here" if still_here else "no row of it is here"
+    return harmless(f"{one.value} was forgotten on {when}: no later run draws it; {erased}, and {rows}")
 
 
 def _uses(uses: Sequence[Use]) -> Table:

@@ -23,6 +23,16 @@ RECORD = "exclusions.json"
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """One line of the file: what was excluded at once. ``time``: ISO 8601 in UTC, "" where nobody knows."""
+
+    time: str
+    prompts: frozenset[str]
+    texts: frozenset[str]
+    sources: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Exclusions:
     """Everything that is excluded. ``texts``: identities of texts, since the same text may come with another id."""
 
@@ -46,22 +56,29 @@ def text_id(text: str) -> str:
 
 def read_exclusions(workspace: Path) -> Exclusions:
     """What is excluded in ``workspace``. Raises IntegrityError for a file that cannot be read: nothing is guessed."""
-    path = workspace / FILE
-    prompts: set[str] = set()
-    texts: set[str] = set()
-    sources: set[str] = set()
+    every = read_acts(workspace)
+    return Exclusions(
+        frozenset[str]().union(*(act.prompts for act in every)), frozenset[str]().union(*(act.texts for act in every)),
+        frozenset[str]().union(*(act.sources for act in every)),
+    )  # fmt: skip
+
+
+def read_acts(workspace: Path) -> list[Act]:
+    """The acts that excluded something in ``workspace``, oldest first. Raises as ``read_exclusions`` does."""
+    path, acts = workspace / FILE, []
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
         try:
             row: dict[str, Any] = json.loads(line)
-            prompts.update(row["prompts"])
-            texts.update(row["texts"])
-            sources.update(row["sources"])
-        except (ValueError, KeyError, TypeError) as error:
+            acts.append(
+                Act(str(row.get("time", "")), frozenset(row["prompts"]), frozenset(row["texts"]),
+                    frozenset(row["sources"]))
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(
                 f"{path}, line {number} is no exclusion", got=error, do="restore the file from git; a line that a kill "
                 "cut off may be removed, then forget again",
             ) from error  # fmt: skip
-    return Exclusions(frozenset(prompts), frozenset(texts), frozenset(sources))
+    return acts
 
 
 def add_exclusion(workspace: Path, *, prompts: Iterable[Prompt | str], sources: Sequence[str], time: str) -> bool:
