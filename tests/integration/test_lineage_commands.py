@@ -16,6 +16,7 @@ from flows import cli, exits
 from raft_core.records.artifacts import file_digest
 from raft_core.records.erasure import Erased, write_tombstone
 from raft_core.records.ledger import FileLedger
+from raft_core.records.removal import Target, holds
 from raft_core.records.run import Run, hold, read_chain, read_run
 from raft_core.records.tables import PROMPTS, SAMPLES, SELECTED, read_table
 from tasks.objects import objects
@@ -278,11 +279,16 @@ def test_forgetting_a_prompt(workspace: Path, raft: Raft) -> None:
         assert raft(workspace, "lineage", "forget", "--prompt", prompt["prompt_id"], "-y")[0] == exits.USERS_MISTAKE
     assert not (workspace / "exclusions.jsonl").exists()
 
+    shutil.copytree(workspace / ".dvc-remote", workspace / "old-store")  # the store of before it was moved
+    settings = workspace / ".dvc" / "config"
+    settings.write_text(settings.read_text() + f"['remote \"old\"']\n    url = {workspace / 'old-store'}\n")
+
     done = asked(raft, workspace, "forget", "--prompt", prompt["prompt_id"], "--erase", "-y")["done"]
     assert done["excluded"]
     assert done["withdrawn"] == [{"name": "raft-tiny", "version": "1", "aliases": ["candidate"]}]
     assert done["erased"]["rows"] >= 1 + 4 + 4 + 1
-    assert done["erased"]["objects"] >= 4
+    assert done["erased"]["objects"] >= 6
+    assert not [p for p in objects(workspace / "old-store") if holds(p, Target(frozenset([prompt["prompt_id"]])))]
     raw = prompt["text"].encode()
     checked = asked(raft, workspace, "verify", "--remote")
     assert checked["ok"], checked

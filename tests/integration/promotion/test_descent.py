@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.align import align_run
+from flows.commands.shell import show_end
 from raft_core.loading import load_config
 from raft_core.records.ledger import Entry, FileLedger
 from raft_core.records.lineage import ancestors, ancestors_of
 from raft_core.records.run import Run, read_commit
+from tasks.aliases import read_witnesses
 
 ROOT = Path(__file__).parents[3]
 SHORT = [
@@ -26,9 +28,10 @@ Rules = Callable[..., str]
 @pytest.mark.parametrize("command", [["pull", "one@0", "--to"], ["merge", "one@0"]], ids=["pull", "merge"])
 def test_through_a_plain_folder(
     command: list[str], copied: Path, raft: Raft, raft_json: Callable[..., Any], run: Run, tmp_path: Path,
-    rules: Rules, entries: Callable[[], list[Entry]],
+    rules: Rules, entries: Callable[[], list[Entry]], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     plain = tmp_path / "plain"
+    assert raft("promote", "one@0", "--policy", rules())[0] == 0
     assert raft(*command, str(plain))[0] == 0
     config = load_config(ROOT / "configs" / "tiny.yaml", [*SHORT, f"policy.model={plain}"])
     align_run(config, name="child", workspace=copied, tracking_uri=f"sqlite:///{copied}/mlflow.db")
@@ -43,7 +46,12 @@ def test_through_a_plain_folder(
     assert (found["one", 0], found["child", -1], found["child", 0]) == (None, "one@0", "one@0")
 
     prompt = pq.read_table(run.table(0, "selected"))["prompt_id"][0].as_py()
-    assert raft("lineage", "forget", "--prompt", prompt, "--yes")[0] == 0
+    code, _, err = raft("lineage", "forget", "--prompt", prompt, "--yes")
+    assert code == 0, err
+    last = entries()[-1]
+    assert read_witnesses(f"sqlite:///{copied}/mlflow.db") == {"raft-tiny": f"{last.number} {last.digest}"}
+    show_end(copied, "one", nothing_to_do=True, as_json=False)
+    assert "was withdrawn by entry" in capsys.readouterr().out
     withdrawn = {(e.body["run"], e.body["iteration"]) for e in entries() if e.kind == "withdrawn"}
     assert {("one", 0), ("one", 1), ("child", 0)} <= withdrawn
     assert raft("promote", "child@0", "--policy", rules())[0] == 3

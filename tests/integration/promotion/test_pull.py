@@ -35,6 +35,9 @@ def test_a_plain_checkpoint_with_its_manifest(raft: Raft, champion: None, tmp_pa
     manifest = json.loads((out / "raft.json").read_bytes())
     assert manifest["files"] == {p.name: digest_of(p) for p in out.iterdir() if p.name != "raft.json"}
     assert len(manifest["ledger_entry"]) == 64
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert all(path.stat().st_mode & 0o444 == 0o444 & ~mask for path in out.iterdir()), "for whoever serves it"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     ids = tokenizer("Review: the film was", return_tensors="pt").input_ids
     assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > ids.shape[1]
