@@ -1,6 +1,5 @@
 """A policy as a plain transformers folder, which names the commit that it came from."""
 
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -39,18 +38,12 @@ def write_plain(run: Run, iteration: int, policy: Policy, out: Path, *, entry: s
         }  # fmt: skip
         write_json(aside / MANIFEST, manifest)
         for path in aside.iterdir():  # safetensors writes for its owner alone; whatever serves it is somebody else
-            path.chmod(path.stat().st_mode | 0o444 & ~_umask())
+            shutil.copymode(aside / MANIFEST, path)
         aside.rename(out)
         fsync_folder(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def merge(run: Run, iteration: int, base: Policy) -> None:

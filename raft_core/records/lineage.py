@@ -173,9 +173,9 @@ def ancestors_of(folder: Path) -> tuple[Ancestor, ...]:
     try:
         with (folder / MANIFEST).open("rb") as file:
             said = json.loads(file.read(MOST_MANIFEST_BYTES))
-        found = tuple(Ancestor(each["commit"], each["policy"]) for each in (said, *said["ancestors"]))
+        found = tuple(Ancestor(each["commit"], each["policy"]) for each in (said, *said.get("ancestors", ())))
         named = all(_SHA256.fullmatch(each.commit) and _IDENTITY.fullmatch(each.policy) for each in found)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
     return found if named else ()
 
