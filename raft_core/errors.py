@@ -7,7 +7,7 @@
     ├── RunMismatchError (RuntimeError)     a run directory that belongs to another configuration
     ├── IntegrityError (RuntimeError)       bytes that are not what their digest says
     ├── PartsError (OSError)                an embedded part that could not be fetched
-    ├── RewardError (RuntimeError)          a reward that cannot be loaded, or fails on too many samples
+    ├── RewardError (RuntimeError)          a reward that fails on too many samples, or ends the process
     ├── GateStop (RuntimeError)             a validation suite or a gate that stopped the run
     ├── LedgerMovedError (RuntimeError)     another entry came while one was being decided on
     └── StepError (RuntimeError)            a step that failed for any other reason
@@ -67,7 +67,7 @@ class PartsError(RaftError, OSError):
 
 
 class RewardError(RaftError, RuntimeError):
-    """A reward that cannot be loaded, or that failed on too large a share of the samples."""
+    """A reward that failed on too large a share of the samples, or that ended the process."""
 
 
 class GateStop(RaftError, RuntimeError):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.exports.dossier import Dossier
-from raft_core.config.scoring import reward_name
+from raft_core.config.scoring import LexiconRewardConfig, reward_name
 from raft_core.embedded.parts import PARTS, Part
 from raft_core.embedded.worlds import PREFIX, WORLDS
 from raft_core.records.run import BASE
@@ -75,7 +75,7 @@ def _reward_reference(reward: object) -> str:
     for name in ("model", "file", "function"):
         if value := getattr(reward, name, None):
             return str(value)
-    return VADER
+    return VADER if isinstance(reward, LexiconRewardConfig) else f"a reward of type {getattr(reward, 'type', UNKNOWN)}"
 
 
 def _inputs(dossier: Dossier) -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Protocol
 
-from raft_core.config.scoring import RewardConfig
-from raft_core.records.artifacts import json_digest
+from raft_core.config.scoring import RewardConfig, ScoredText
+from raft_core.errors import ConfigError, InputError, IntegrityError
+from raft_core.records.artifacts import digest_of, json_digest
 from raft_core.records.steps import code_digest
 from raft_core.types import Prompt
-
-ScoredText = Literal["completion", "prompt_and_completion"]
 
 
 class RewardFn(Protocol):
@@ -25,17 +25,50 @@ class RewardFn(Protocol):
 
 REWARDS = {
     "function": "raft_core.rewards.function",
-    "classifier": "raft_core.rewards.classifier",
-    "linear": "raft_core.rewards.linear",
     "lexicon": "raft_core.rewards.lexicon",
+    "linear": "raft_core.rewards.linear",
+    "classifier": "raft_core.rewards.classifier",
 }
-"""``type`` → the module whose ``load(config)`` returns a RewardFn; imported on first use."""
+"""``type`` → the module whose ``load(config)`` returns a RewardFn; imported on first use.
+
+In the order in which rewards are loaded: the cheap ones first, so that their faults are found in seconds.
+"""
 
 
 def load_reward(config: RewardConfig) -> RewardFn:
-    """Load a reward. Raises RewardError, InputError or ConfigError, saying what to do."""
-    reward: RewardFn = import_module(REWARDS[config.type]).load(config)  # type: ignore[attr-defined]
+    """Load a reward. Raises InputError or ConfigError, saying what to do."""
+    reward: RewardFn = import_module(reward_module(config)).load(config)
     return reward
+
+
+def reward_module(config: RewardConfig) -> str:
+    """The module that loads rewards of this type. Raises ConfigError for a type that the table does not have."""
+    kind = str(getattr(config, "type", type(config).__name__))
+    if kind not in REWARDS:
+        raise ConfigError(
+            f"no rewards of type {kind}", expected=f"one of {', '.join(REWARDS)}",
+            do="correct `type` of the reward; a new type needs a line in raft_core.rewards.base.REWARDS",
+        )  # fmt: skip
+    return REWARDS[kind]
+
+
+def digest_of_named(path: Path, key: str) -> str:
+    """Digest of a file or folder that ``key`` of a reward names. Raises InputError where it cannot be read."""
+    if not path.exists():
+        raise InputError(
+            f"a file of the reward is missing: {path}",
+            do=f"correct `{key}` of the reward; it is relative to the current folder",
+        )  # fmt: skip
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"neither a file nor a folder: {path}", do=f"correct `{key}` of the reward")
+    try:
+        return digest_of(path)
+    except IntegrityError as error:
+        raise InputError(error.what, do=error.do) from None
+    except OSError as error:
+        raise InputError(
+            f"a file of the reward cannot be read: {path}", got=error.strerror, do="make it readable"
+        ) from None
 
 
 def reward_identity(config: RewardConfig, source: str) -> str:
@@ -44,7 +77,7 @@ def reward_identity(config: RewardConfig, source: str) -> str:
     Name and weight do not touch a component's score, and where the source lies does not either.
     """
     settings = config.model_dump(mode="json", exclude={"name", "weight", "model", "function", "file", "files"})
-    return json_digest([settings, code_digest(REWARDS[settings["type"]]), source])
+    return json_digest([settings, code_digest(reward_module(config)), source])
 
 
 def texts(which: ScoredText, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[str]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raft_core.config.scoring import ClassifierRewardConfig
+from raft_core.config.scoring import ClassifierRewardConfig, ScoredText
 from raft_core.embedded import resolve
 from raft_core.errors import ConfigError, InputError
 from raft_core.records.artifacts import folder_digest
-from raft_core.rewards.base import ScoredText, reward_identity, texts
+from raft_core.rewards.base import reward_identity, texts
 from raft_core.types import Prompt
 
 _TOKENIZER_FILES = (

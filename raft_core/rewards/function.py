@@ -21,9 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from raft_core.config.scoring import FunctionRewardConfig
-from raft_core.errors import RewardError
-from raft_core.records.artifacts import digest_of
-from raft_core.rewards.base import reward_identity
+from raft_core.errors import ConfigError, InputError
+from raft_core.rewards.base import digest_of_named, reward_identity
 from raft_core.rewards.returned import told
 from raft_core.rewards.source import importable, module_digest, source_digest
 from raft_core.types import Prompt
@@ -59,7 +58,7 @@ class FunctionReward:
 
 
 def load(config: FunctionRewardConfig) -> FunctionReward:
-    """The function that ``config`` names. Raises RewardError saying why it cannot be used."""
+    """The function that ``config`` names. Raises InputError or ConfigError saying why it cannot be used."""
     where, _, name = config.function.rpartition(":")
     folder = Path.cwd()
     importlib.invalidate_caches()
@@ -67,7 +66,7 @@ def load(config: FunctionRewardConfig) -> FunctionReward:
         module, digest = _load_file(folder / where) if where.endswith(".py") else _load_module(where)
     function = _function(module, name, where)
     wants_references = _check_signature(function, config)
-    others = sorted(_digest(folder / file) for file in config.files)
+    others = sorted(digest_of_named(folder / file, "files") for file in config.files)
     return FunctionReward(
         identity=reward_identity(config, "-".join([digest, name, *others])),
         function=function, batched=config.batched, wants_references=wants_references, folder=folder,
@@ -76,10 +75,12 @@ def load(config: FunctionRewardConfig) -> FunctionReward:
 
 def _load_file(path: Path) -> tuple[ModuleType, str]:
     try:
+        if path.exists() and not path.is_file():  # a FIFO would be waited for
+            raise OSError(None, "not a file")
         source = path.read_bytes()
-    except OSError as error:
-        raise RewardError(
-            f"reward file cannot be read: {path}", got=error.strerror, expected="a Python file",
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"reward file cannot be read: {path}", got=getattr(error, "strerror", error), expected="a Python file",
             do="correct the path before the colon in `function`; it is relative to the current folder",
         ) from None  # fmt: skip
     name = f"raft_reward_{sha256(str(path).encode() + source).hexdigest()[:16]}"
@@ -102,7 +103,7 @@ def _load_module(name: str) -> tuple[ModuleType, str]:
 
 
 class _explained:
-    """Turn what goes wrong while a user's code is loaded into a RewardError that shows where."""
+    """Turn what goes wrong while a user's code is loaded into a ConfigError that shows where."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -116,15 +117,15 @@ class _explained:
         raise _why(self.where, error) from error
 
 
-def _why(where: str, error: BaseException) -> RewardError:
+def _why(where: str, error: BaseException) -> ConfigError:
     if isinstance(error, SyntaxError):
         text = (error.text or "").strip()
-        return RewardError(
+        return ConfigError(
             f"reward {where} has a syntax error", got=f"{error.msg}: {error.filename}, line {error.lineno}: {text}",
             do="correct that line",
         )  # fmt: skip
     if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
-        return RewardError(
+        return ConfigError(
             f"no module named {where}", got=told(error), expected="an installed module, or one in the current folder",
             do="correct the part before the colon in `function`; a file is written path/to/file.py:function",
         )  # fmt: skip
@@ -136,7 +137,7 @@ def _why(where: str, error: BaseException) -> RewardError:
     do = "let it run without an error: python " + where if where.endswith(".py") else f'try: python -c "import {where}"'
     if isinstance(error, ModuleNotFoundError):
         do = f"install {error.name}; modules beside a file need a package: name package.module:function instead"
-    return RewardError(
+    return ConfigError(
         f"reward {where} fails while it is loaded",
         got="\n    ".join([told(error), *frames[-_TRACEBACK_LINES:]]), do=do,
     )  # fmt: skip
@@ -148,13 +149,13 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
     except AttributeError:
         there = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
         near = difflib.get_close_matches(name, there, n=1)
-        raise RewardError(
+        raise ConfigError(
             f"no function {name} in {where}", got=f"functions there: {', '.join(there) or 'none'}",
             do=f"did you mean {where}:{near[0]}?" if near else "name one of them after the colon in `function`",
         ) from None  # fmt: skip
     if inspect.isclass(function) or inspect.iscoroutinefunction(function) or not callable(function):
         kind = "an async function" if inspect.iscoroutinefunction(function) else f"a {type(function).__name__}"
-        raise RewardError(
+        raise ConfigError(
             f"{where}:{name} cannot be called for rewards", got="a class" if inspect.isclass(function) else kind,
             expected="a function", do="write a plain function `def` around it",
         )  # fmt: skip
@@ -162,7 +163,7 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
 
 
 def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig) -> bool:
-    """Whether the function asks for references; raises RewardError if it cannot be called as told."""
+    """Whether the function asks for references; raises ConfigError if it cannot be called as told."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions written in C tell none
@@ -177,16 +178,10 @@ def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig)
         fits = False
     if not fits:
         contrary = str(not config.batched).lower()
-        raise RewardError(
+        raise ConfigError(
             f"{config.function} does not take what it is given", got=f"parameters {signature}",
             expected=f"(prompt{plural}, completion{plural}) or (prompt{plural}, completion{plural}, reference{plural})",
             do=f"change its parameters, or set batched: {contrary} if it takes "
             + ("one sample at a time" if config.batched else "lists"),
         )  # fmt: skip
     return wants
-
-
-def _digest(path: Path) -> str:
-    if not path.exists():
-        raise RewardError(f"a file of the reward is missing: {path}", do="correct `files` of the reward")
-    return digest_of(path)

@@ -13,11 +13,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from raft_core.config.scoring import LexiconRewardConfig
+from raft_core.config.scoring import LexiconRewardConfig, ScoredText
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
 from raft_core.records.artifacts import file_digest, json_digest
-from raft_core.rewards.base import ScoredText, reward_identity, texts
+from raft_core.rewards.base import reward_identity, texts
 from raft_core.types import Prompt
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")

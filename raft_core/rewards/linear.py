@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from raft_core.config.base import Step
-from raft_core.config.scoring import LinearRewardConfig
+from raft_core.config.scoring import LinearRewardConfig, ScoredText
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
-from raft_core.records.artifacts import folder_digest, write_bytes, write_json
-from raft_core.rewards.base import ScoredText, reward_identity, texts
+from raft_core.records.artifacts import write_bytes, write_json
+from raft_core.rewards.base import digest_of_named, reward_identity, texts
 from raft_core.types import Prompt
 
 _SETTINGS = ("ngram_range", "lowercase", "token_pattern", "sublinear_tf")
@@ -75,7 +75,7 @@ def load(config: LinearRewardConfig) -> LinearReward:
     model = _read_config(folder / "config.json")
     vocabulary = _read_vocabulary(folder / "vocabulary.json")
     idf_V, coef_V = _read_weights(folder / "model.safetensors", len(vocabulary))
-    identity = reward_identity(config, folder_digest(folder))
+    identity = reward_identity(config, digest_of_named(folder, "model"))
     return LinearReward(identity, _vectorizer(model, vocabulary, idf_V), coef_V, model.intercept, config.text)
 
 
@@ -110,11 +110,13 @@ def _vectorizer(model: LinearModel, vocabulary: dict[str, int], idf_V: NDArray[n
 def _read_config(path: Path) -> LinearModel:
     try:
         model = LinearModel.model_validate_json(path.read_bytes())
-        re.compile(model.token_pattern)
+        groups = re.compile(model.token_pattern).groups
     except (OSError, ValidationError, re.error) as error:
         raise InputError(
             f"no configuration of a linear model: {path}", got=error, expected="kind: tfidf_linear"
         ) from None
+    if groups > 1:
+        raise InputError(f"token_pattern with {groups} groups in {path}", expected="one capturing group at most")
     if not 1 <= model.ngram_range[0] <= model.ngram_range[1]:
         raise InputError(f"impossible ngram_range in {path}", got=model.ngram_range, expected="1 <= least <= most")
     return model

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raft_core.config.scoring import RewardConfig, ScoringConfig, reward_name
-from raft_core.errors import IntegrityError, RaftError, RewardError
+from raft_core.errors import ConfigError, IntegrityError, RaftError, RewardError
 from raft_core.records.tables import SCORED
-from raft_core.rewards.base import RewardFn, load_reward
+from raft_core.rewards.base import REWARDS, RewardFn, load_reward, reward_module
 from raft_core.rewards.returned import Failure, as_scores, told
 from raft_core.types import Prompt
 
@@ -27,7 +27,6 @@ BATCH_SAMPLES = 256
 """Samples of one call of a reward: one guilty sample costs as many single calls."""
 
 Progress = Callable[[int], None]
-_CHEAP_FIRST = ("function", "lexicon", "linear", "classifier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +54,13 @@ class Rewards:
 def check_rewards(scoring: ScoringConfig) -> Rewards:
     """Load every reward, the cheap ones first, so that a bad one is found before a policy loads.
 
-    Raises RewardError naming every reward that cannot be loaded, each with what to do.
+    Raises ConfigError or InputError naming every reward that cannot be loaded, each with what to do.
     """
     configs = (*scoring.rewards, *scoring.gold)
     loaded: dict[str, NamedReward] = {}
     faults: list[RaftError] = []
-    for config in sorted(configs, key=lambda c: _CHEAP_FIRST.index(c.type)):
+    cheap_first = list(REWARDS.values())
+    for config in sorted(configs, key=lambda c: cheap_first.index(reward_module(c))):
         if faults and config.type == "classifier":
             break
         try:
@@ -70,7 +70,10 @@ def check_rewards(scoring: ScoringConfig) -> Rewards:
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        raise RewardError("\n".join([f"{len(faults)} rewards cannot be loaded:", *(f"- {f}" for f in faults)]))
+        raise ConfigError(
+            "\n".join([f"{len(faults)} rewards cannot be loaded:", *(f"- {f}" for f in faults)]),
+            do="correct each of them as it says",
+        )
     return Rewards(
         tuple(loaded[reward_name(c)] for c in scoring.rewards), tuple(loaded[reward_name(c)] for c in scoring.gold)
     )

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import align
+from flows import align, exits
 from flows.align import align_run
 from raft_core import embedded
-from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError, RewardError, RunMismatchError
+from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError, RunMismatchError
 from raft_core.loading import check_config, load_config
 from raft_core.records.run import hold, open_run, read_run
 from tasks.prepare import prepare
@@ -100,9 +100,31 @@ def test_a_reward_file_with_a_syntax_error(plain: dict[str, Any], tmp_path: Path
     (tmp_path / "mine.py").write_text("def reward(prompts, completions):\n    return [1 for\n")
     plain["scoring"]["rewards"] = [{"type": "function", "function": f"{tmp_path}/mine.py:reward"}]
     error = refused(plain, tmp_path)
-    assert isinstance(error, RewardError)
+    assert isinstance(error, ConfigError)
     assert "mine.py" in str(error)
     assert "2" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("mine.py:one", "parameters (prompt)"), ("mine.py:two", "no function two"), ("none.py:one", "none.py"),
+        ("mine.py:fails", "cannot be called"), ("no_such_module:f", "no module named"), ("bad.py:f", "ZeroDivision"),
+    ],
+)  # fmt: skip
+def test_a_wrong_reward_is_the_users_mistake(named: str, told: str, plain: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def one(prompt):\n    return 1\nfails = 3\n")
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    where = f"{tmp_path}/" if ".py" in named else ""
+    plain["scoring"]["rewards"] = [{"type": "function", "function": f"{where}{named}"}]
+    error = refused(plain, tmp_path)
+    assert told in str(error)
+    assert exits.exit_code(error) == exits.USERS_MISTAKE
+
+
+def test_several_wrong_rewards_are_too(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["scoring"]["rewards"] = [{"type": "function", "name": n, "function": f"{n}.py:f"} for n in ("a", "b")]
+    assert exits.exit_code(refused(plain, tmp_path)) == exits.USERS_MISTAKE
 
 
 def without_tokenizer(folder: Path) -> None:

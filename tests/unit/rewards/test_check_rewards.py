@@ -1,16 +1,17 @@
 """Rewards are loaded before a policy is, the cheap ones first, and every fault is told."""
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from raft_core.config import RaftConfig
-from raft_core.config.scoring import ScoringConfig
-from raft_core.errors import ConfigError, InputError, RewardError
+from raft_core.config.scoring import AnyRewardConfig, RewardConfig, ScoringConfig
+from raft_core.errors import ConfigError, InputError
 from raft_core.loading import check_config
-from raft_core.rewards.base import REWARDS
-from raft_core.rewards.score import _CHEAP_FIRST, check_rewards
+from raft_core.rewards.base import REWARDS, load_reward
+from raft_core.rewards.score import check_rewards
 
 
 def test_order_and_weights_of_the_configuration(tmp_path: Path) -> None:
@@ -28,8 +29,23 @@ def test_order_and_weights_of_the_configuration(tmp_path: Path) -> None:
     assert rewards.identities["lexicon"] == rewards.identities["watch"] != rewards.identities["function"]
 
 
-def test_every_type_has_its_place() -> None:
-    assert set(_CHEAP_FIRST) == set(REWARDS)
+def test_the_table_has_every_type_that_a_configuration_can_name() -> None:
+    union, _ = get_args(AnyRewardConfig)
+    assert {kind.model_fields["type"].default for kind in get_args(union)} == set(REWARDS)
+
+
+class MagicRewardConfig(RewardConfig):
+    """A type whose author forgot the line in the table."""
+
+    type: Literal["magic"] = "magic"
+
+
+def test_a_type_that_the_table_lacks_is_named() -> None:
+    scoring = ScoringConfig.model_validate({"rewards": [{"type": "lexicon"}]})
+    with pytest.raises(ConfigError, match="no rewards of type magic"):
+        check_rewards(scoring.model_copy(update={"rewards": (*scoring.rewards, MagicRewardConfig())}))
+    with pytest.raises(ConfigError, match="no rewards of type magic"):
+        load_reward(MagicRewardConfig())
 
 
 def test_one_fault_is_told_as_it_is(tmp_path: Path) -> None:
@@ -43,7 +59,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         "rewards": [{"type": "function", "function": f"{tmp_path}/bad.py:f"}],
         "gold": [{"type": "lexicon", "file": f"{tmp_path}/none"}, {"type": "linear", "model": f"{tmp_path}/none"}],
     }
-    with pytest.raises(RewardError) as told:
+    with pytest.raises(ConfigError) as told:
         check_rewards(ScoringConfig.model_validate(scoring))
     assert "3 rewards cannot be loaded" in str(told.value)
     for part in ("syntax error", "lexicon cannot be read", "no such folder"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raft_core.config.scoring import FunctionRewardConfig
-from raft_core.errors import RewardError
+from raft_core.errors import ConfigError, InputError
 from raft_core.rewards.function import load
 from raft_core.types import Prompt
 
@@ -128,7 +128,7 @@ def test_identity_covers_local_imports_and_named_files() -> None:
 
 
 def refused(config: FunctionRewardConfig) -> str:
-    with pytest.raises(RewardError) as told:
+    with pytest.raises((ConfigError, InputError)) as told:
         load(config)
     return str(told.value)
 
@@ -206,3 +206,18 @@ def test_wrong_parameters_of_a_function_of_one_sample() -> None:
 
 def test_missing_named_file() -> None:
     assert "list.txt" in refused(function(LENGTH, files=("list.txt",)))
+
+
+@pytest.mark.parametrize("what", ["function", "files"])
+def test_a_pipe_is_refused_instead_of_waited_for(what: str) -> None:
+    os.mkfifo("pipe.py")
+    if what == "function":
+        assert "not a file" in refused(FunctionRewardConfig(function="pipe.py:f"))
+    else:
+        assert "neither a file nor a folder" in refused(function(LENGTH, files=("pipe.py",)))
+
+
+def test_a_link_inside_a_named_folder_is_the_users_mistake() -> None:
+    Path("lists").mkdir()
+    Path("lists/words.txt").symlink_to("/nowhere")
+    assert "symbolic link" in refused(function(LENGTH, files=("lists",)))

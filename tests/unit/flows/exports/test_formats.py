@@ -12,11 +12,13 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker
 
+from flows.exports import sources
 from flows.exports.bom import bom
 from flows.exports.dossier import Dossier, open_dossier
 from flows.exports.lineage_events import events
 from flows.exports.model_card import model_card, plain
 from flows.exports.signature import sign, verify_signature
+from raft_core.config.scoring import LexiconRewardConfig, RewardConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.records.artifacts import file_digest
 from raft_core.records.erasure import Erased, write_tombstone
@@ -144,6 +146,15 @@ def test_every_event_fits_the_published_schema(dossier: Dossier) -> None:
         assert len(names) == len(set(names))
         assert "a" * 64 in names
     assert dossier.link.policy.digest in [dataset["name"] for dataset in read[-1]["inputs"]]
+
+
+def test_a_reward_of_an_unknown_type_is_not_passed_off_as_vader() -> None:
+    class MagicRewardConfig(RewardConfig):
+        type: str = "magic"
+
+    told = sources.Named("reward", sources._reward_reference(MagicRewardConfig()))
+    assert (told.reference, told.licence) == ("a reward of type magic", sources.UNKNOWN)
+    assert sources._reward_reference(LexiconRewardConfig()) == sources.VADER
 
 
 def test_a_missing_package_names_the_extra(dossier: Dossier, monkeypatch: pytest.MonkeyPatch) -> None:
