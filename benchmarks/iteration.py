@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.page import table
 from benchmarks.plain_loop import Settings
+from raft_core.children import python_module
 from raft_core.config import RaftConfig
 from raft_core.config.scoring import ClassifierRewardConfig, LexiconRewardConfig
 from raft_core.embedded import prepare, resolve, worlds_of
@@ -113,7 +114,7 @@ def run_plain(config: RaftConfig, folder: Path) -> dict[str, Any]:
     settings = plain_settings(config, prompts, [p.text for p in splits.held_out], texts, folder)
     told, out = folder / "settings.json", folder / "out.json"
     told.write_text(json.dumps(asdict(settings)))
-    command = [sys.executable, "-m", "benchmarks.plain_loop", str(told), str(out)]
+    command = python_module("benchmarks.plain_loop", str(told), str(out))
     peak_mb = _run_child(command, cwd=Path(__file__).parents[1], environment={})
     rows = json.loads(out.read_text())
     for row in rows[1:]:

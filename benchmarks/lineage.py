@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.page import table
+from raft_core.children import python_module
 from raft_core.config import RaftConfig
 from raft_core.loading import check_config, config_digest
 from raft_core.records.artifacts import copy_shared, digest_of, write_bytes, write_json
@@ -209,7 +209,7 @@ def _some_commit(workspace: Path) -> str:
 
 def _command(workspace: Path, arguments: Sequence[str]) -> float:
     """Seconds of a ``raft`` command, the best of three."""
-    program = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    program = python_module("flows.cli:main", *arguments)
     environment = {**os.environ, "RAFT_WORKSPACE": str(workspace)}
     seconds = []
     for _ in range(3):

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from benchmarks.page import table
+from raft_core.children import python_module
 from raft_core.promotion import Evidence, decide
 from raft_core.promotion_policy import PromotionGates, PromotionPolicy
 from raft_core.records.ledger import FileLedger
@@ -69,7 +70,9 @@ def measure(folder: Path, config: Path, entries: int) -> dict[str, Any]:
     }
     imports = "import mlflow, prefect, raft_core.policies.text.backend"
     return {
-        "imports": seconds(lambda: subprocess.run([sys.executable, "-c", imports], check=True, capture_output=True)),
+        "imports": seconds(
+            lambda: subprocess.run([sys.executable, "-P", "-c", imports], check=True, capture_output=True)
+        ),
         "rows": [{"name": name, "seconds": took} for name, took in rows.items()],
     }
 
@@ -93,7 +96,7 @@ def _raft(workspace: Path) -> Callable[..., float]:
     dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAFT_LEDGER"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
     environment |= {"RAFT_WORKSPACE": str(workspace)}
-    command = [sys.executable, "-c", "from flows.cli import main; main()"]
+    command = python_module("flows.cli:main")
 
     def run(*arguments: str) -> float:
         return seconds(lambda: subprocess.run(

@@ -3,7 +3,6 @@
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.page import replace_section
+from raft_core.children import python_module
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ("iteration", "sampling", "tables", "lineage", "promotion")
@@ -38,5 +38,5 @@ def measure(name: str, arguments: Sequence[str] = ()) -> Any:
     """What ``python -m benchmarks.NAME`` finds."""
     with tempfile.TemporaryDirectory(prefix="raft-bench-") as folder:
         out = Path(folder) / "result.json"
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", str(out), *arguments], cwd=ROOT, check=True)
+        subprocess.run(python_module(f"benchmarks.{name}", str(out), *arguments), cwd=ROOT, check=True)
         return json.loads(out.read_text())

@@ -16,8 +16,10 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONSAFEPATH": "1",
 }
-"""Set unless the user set them: no library calls home, and none talks over the progress bars."""
+"""Set unless the user set them: no library calls home, none talks over the progress bars, and no process that a library
+starts (Prefect's engine, torchrun's ranks, multiprocessing's) looks for modules in the current folder."""
 
 
 def set_defaults() -> None:

@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
+
+from raft_core.children import python_module
 
 CHECK_EVERY_S = 0.5
 NOT_STARTED = 3
@@ -35,18 +36,16 @@ def tie() -> None:
 def _start(server: Any, *, again: bool = False) -> subprocess.Popen[Any]:
     from prefect.settings import get_current_settings
 
-    root, inherited = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")
     with _bound(server.port, again=again) as port:
         server.port = port.getsockname()[1]
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.prefect_server", str(os.getpid()), str(port.fileno())],
+            python_module("flows.prefect_server", str(os.getpid()), str(port.fileno())),
             env={
                 **os.environ,
                 **get_current_settings().to_environment_variables(exclude_unset=True),
                 "PREFECT_UI_ENABLED": "0",
                 "PREFECT__SERVER_EPHEMERAL": "1",
                 "PREFECT__SERVER_FINAL": "1",
-                "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
             },
             start_new_session=True,
             pass_fds=[port.fileno()],

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from typing import Any
 
 from flows.views.run import RunView, find_run, view_run
 from flows.views.text import harmless, number
+from raft_core.children import python_module
 from raft_core.embedded import Receipt
 from raft_core.errors import ConfigError, InputError, RaftError, StepError
 from raft_core.records.artifacts import write_bytes, write_json
@@ -86,8 +86,7 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
 
 def _run_dvc(arguments: Sequence[str], workspace: Path) -> int:
     """Run dvc in a group of its own, so that an interrupt reaches its stage once and is waited for."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    with subprocess.Popen(command, cwd=workspace, start_new_session=True) as dvc:
+    with subprocess.Popen(python_module("dvc", *arguments), cwd=workspace, start_new_session=True) as dvc:
         try:
             return dvc.wait()
         except KeyboardInterrupt:

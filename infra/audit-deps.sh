@@ -4,8 +4,8 @@
 set -u
 audit=$(mktemp -d) || exit 1
 trap 'rm -rf "$audit"' EXIT
-if ! sh infra/env.sh run python -m venv "$audit/venv" ||
-    ! "$audit/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input pip-audit 2>"$audit/log"; then
+if ! sh infra/env.sh run python -I -m venv "$audit/venv" ||
+    ! "$audit/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input pip-audit 2>"$audit/log"; then
     echo "audit-deps: pip-audit could not be installed, so NOTHING WAS CHECKED: $(tail -n 1 "$audit/log")"
     exit 0
 fi

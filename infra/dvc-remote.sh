@@ -6,7 +6,7 @@
 set -eu
 mkdir -p "$RAFT_WORKSPACE"
 cd "$RAFT_WORKSPACE"
-python -c 'import pathlib, tasks.version; tasks.version.ensure_repository(pathlib.Path())'
+python -P -c 'import pathlib, tasks.version; tasks.version.ensure_repository(pathlib.Path())'
 [ "$(dvc config core.remote)" = local ] || exit 0
 dvc remote add --quiet --force store "$1"
 dvc remote modify --quiet store verify true

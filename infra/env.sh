@@ -30,7 +30,7 @@ place() {
 }
 
 suits() {
-    "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+    "$1" -I -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
 find_python() {
@@ -63,7 +63,7 @@ install() {
     quiet=-qq
     if [ -t 1 ]; then quiet=; fi
     # shellcheck disable=SC2086  # PIP_ARGS holds several words
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input $quiet ${PIP_ARGS:-} -c constraints.txt "$@"
+    "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input $quiet ${PIP_ARGS:-} -c constraints.txt "$@"
 }
 
 create() {
@@ -77,7 +77,7 @@ create() {
         if is_current; then return; fi
     fi
     echo "raft: installing into $venv (once; a few minutes)"
-    if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then "$python" -m venv --clear "$venv"; fi
+    if ! "$venv/bin/python" -I -c 'import pip' >/dev/null 2>&1; then "$python" -I -m venv --clear "$venv"; fi
     rm -f "$venv/.raft"
     install "$(grep '^torch==' constraints.txt)"
     install -e ".${extra:+[$extra]}"

@@ -1,6 +1,6 @@
 """The fork server's side of ``raft_core.launch``: imports the heavy libraries once, forks a child a request.
 
-Run as ``python -m raft_core.forkserver CONNECTION OWNER MODULE…``: a socket's file descriptor, the
+Run as ``raft_core.forkserver CONNECTION OWNER MODULE…`` (``raft_core.children``): a socket's file descriptor, the
 owner's process id, and the modules to import ("!MODULE": to keep from being imported). Nothing
 here touches a tensor before a fork, so a child starts in milliseconds and may still use any device.
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core import errors
+from raft_core.children import python_module
 from raft_core.errors import RaftError, StepError
 from raft_core.forkserver import DISK_FULL, ForkRequest
 
@@ -73,18 +74,15 @@ def start(modules: Sequence[str] = PRELOAD) -> None:
         if _server is not None and _server.owner == os.getpid() and _server.process.poll() is None:
             return
         ours, theirs = Pipe(duplex=True)
-        root = str(Path(__file__).parents[1])
-        inherited = os.environ.get("PYTHONPATH")
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not initialise it before a fork
             "TOKENIZERS_PARALLELISM": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
         named = [*modules, *(f"!{name}" for name in KEPT_OUT)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *named],
+            python_module("raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *named),
             pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from dvc.exceptions import DvcException
 
+from raft_core.children import python_module
 from raft_core.errors import StepError
 from raft_core.forkserver import die_with_parent
 from raft_core.records.run import Run, read_events, record_event
@@ -57,13 +58,13 @@ def transfer(repo: Any, way: Literal["push", "pull"], pointers: Sequence[Path], 
 
 
 def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float, stdin: str = "") -> str:
-    """What ``python -m module OUR_PID arguments…`` prints, run in ``folder``; it dies with us, or after ``limit_s``.
+    """What ``module OUR_PID arguments…`` prints, run in ``folder``; it dies with us, or after ``limit_s``.
 
     Raises StepError if it fails, with the first line that it said, or does not finish.
     """
-    command = [sys.executable, "-m", module, str(os.getpid()), *arguments]
     child = subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        python_module(module, str(os.getpid()), *arguments), cwd=folder,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
     )  # fmt: skip
     try:

@@ -164,6 +164,21 @@ def test_nothing_is_loaded_that_can_carry_code() -> None:
     assert offences(foreign_code, *FLOORS, but=LAUNCH) == []
 
 
+def starts_in_the_current_folder(module: ast.Module) -> Iterator[Offence]:
+    """Commands that start Python without -P or -I: its modules would be looked for in the current folder first."""
+    for node in ast.walk(module):
+        if not isinstance(node, ast.List | ast.Tuple):
+            continue
+        for word, after in zip(node.elts, [*node.elts[1:], None], strict=False):
+            safe = isinstance(after, ast.Constant) and after.value in ("-P", "-I")
+            if dotted(word) == "sys.executable" and not safe:
+                yield word.lineno, "sys.executable without -P or -I: see raft_core.children"
+
+
+def test_no_child_looks_for_modules_in_the_current_folder() -> None:
+    assert offences(starts_in_the_current_folder, *FLOORS, "benchmarks") == []
+
+
 def swallowed(module: ast.Module) -> Iterator[Offence]:
     everything = {"Exception", "BaseException"}
     for node in ast.walk(module):
@@ -248,6 +263,8 @@ def test_names_say_what_a_thing_is() -> None:
         (global_randomness, "import numpy as np\nnp.random.seed(0)"),
         (global_randomness, "import random\nrandom.shuffle([])"),
         (foreign_code, "import pickle"),
+        (starts_in_the_current_folder, "run([sys.executable, '-m', 'dvc'])"),
+        (starts_in_the_current_folder, "run((sys.executable,))"),
         (foreign_code, "from joblib import load"),
         (foreign_code, "import torch\ntorch.load('x')"),
         (foreign_code, "f(trust_remote_code=True)"),
@@ -270,6 +287,7 @@ def test_a_check_finds(check: Check, code: str) -> None:
     [
         (environment, "import os\nos.replace('a', 'b')\nenviron = 1"),
         (global_randomness, "import numpy as np\nrandom = np.random.default_rng(0)\nrandom.normal()"),
+        (starts_in_the_current_folder, "run([sys.executable, '-P', '-m', 'dvc'])\nPath(sys.executable)"),
         (foreign_code, "f(trust_remote_code=False)\nsafetensors.load('x')"),
         (swallowed, "try:\n    f()\nexcept OSError:\n    pass\nwith suppress(OSError):\n    f()"),
         (undocumented, '"""m"""\nclass _A: ...\ndef f():\n    """f"""\n    def inner(): ...'),

