@@ -3,7 +3,6 @@
 import os
 import shutil
 import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pydantic import SecretStr
 from flows import prefect_view, steps
 from flows.progress import Reporter
 from flows.session import Session
+from flows.source_tree import git
 from raft_core import launch
 from raft_core.config import RaftConfig
 from raft_core.errors import RaftError
@@ -153,17 +153,8 @@ def _prepare(run: Run, *, begins: bool) -> Material:
 
 def _surroundings() -> dict[str, object]:
     """Who runs this, where, from which code: an event, never a part of hashed bytes."""
-    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
     return {
         "host": socket.gethostname(), "process": os.getpid(), "git_commit": commit or None,
         "git_changes": bool(changes),
     }  # fmt: skip
-
-
-def _git(*arguments: str) -> str:
-    """What git says of the code that runs; "" where it knows nothing of it."""
-    command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:  # git is not installed
-        return ""

@@ -4,6 +4,7 @@ Heavy libraries are imported inside the commands that need them.
 """
 
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ from flows.environment import set_defaults
 
 app = typer.Typer(
     help="RAFT: sample, score, validate, select, fine-tune, evaluate, repeat.",
-    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="rich",
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
 )  # fmt: skip
 app.add_typer(alignment.app)
 app.add_typer(runs.app)
@@ -41,8 +42,17 @@ app.add_typer(deployment.app)
 app.add_typer(cleaning.app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"raft {metadata.version('raft-mlops')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
     """RAFT: sample, score, validate, select, fine-tune, evaluate, repeat."""

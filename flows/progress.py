@@ -136,6 +136,8 @@ def _age(task: Task) -> float:
 
 
 def _so_far(done: int, total: int | None, unit: str, seconds: float) -> str:
+    if not done:
+        return f"{duration(seconds)} so far"
     pace = done / seconds if seconds > 0 else 0.0
     if not total:
         return f"{done:,} {unit}, {pace:,.0f} {unit}/s"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import exits
-from flows.commands.shell import AsJson, ConfigFile, Overrides, Quiet, show_end
+from flows.commands.shell import AsJson, ConfigFile, Overrides, Quiet, run_names, show_end
 from flows.environment import tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def align(
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its name: raft runs lists them.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Its name: raft runs lists them.", autocompletion=run_names)
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of tracking and versioning alone.")
     ] = None,
@@ -87,25 +89,25 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Prepare the parts of an embedded world: fetch, convert, train."""
+    from flows.preparing import prepare_world
     from flows.progress import reporter
     from flows.stages import write_parts_receipt
-    from raft_core.embedded import prepare as prepare_world
 
-    receipts = prepare_world(world, stages=stage or None, progress=reporter(quiet=quiet).say)
+    receipts = prepare_world(world, reporter(quiet=quiet), stage)
     if receipt is not None:
         write_parts_receipt(receipt, {name: receipts[name] for name in (stage or receipts)})
 
 
 def _work_on(workspace: Path, name: str, config: "RaftConfig", *, quiet: bool) -> "AlignResult":
     """Prepare the worlds that ``config`` names, then start the run or go on with it."""
+    from flows.preparing import prepare_world
     from flows.progress import reporter
-    from raft_core.embedded import prepare as prepare_world
     from raft_core.embedded import worlds_of
 
     watching = reporter(quiet=quiet)
     with exits.resumable(workspace / "runs" / name):
         for world in worlds_of(config):
-            prepare_world(world, progress=watching.say)
+            prepare_world(world, watching)
 
         from flows.align import align_run
 

@@ -9,12 +9,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from flows.environment import ledger_uri, tracking_uri
+from flows.environment import ledger_uri, tracking_uri, workspace_folder
 from raft_core.errors import RaftError
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="sampling.top_p=0.9")]
-RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Its name; none: the latest.")]
+
+
+def run_names(incomplete: str) -> list[str]:
+    """The runs of this workspace, for the shell's completion."""
+    from flows.views.run import run_paths
+
+    return [path.name for path in run_paths(workspace_folder()) if path.name.startswith(incomplete)]
+
+
+RunName = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="Its name; none: the latest.", autocompletion=run_names)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 By = Annotated[str | None, typer.Option(help="Who acts; none: RAFT_USER, else the login name.")]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from raft_core.children import ROOT, python_module
+from flows.source_tree import ROOT, git
+from raft_core.children import python_module
 from raft_core.errors import RaftError, StepError
 from raft_core.records.comparison import Comparison, compare
 from raft_core.records.erasure import TOMBSTONE
@@ -43,18 +44,19 @@ def reproduce(
     chain = read_chain(run)
     if not chain:
         raise StepError(f"run {run.name} has no commit: there is nothing to reproduce", do="raft align goes on with it")
-    here = ROOT
     wanted, notes = _recorded_commit(run)
     if erased := [commit for commit in chain if (run.folder(commit.iteration) / TOMBSTONE).exists()]:
         notes.append(f"rows of {len(erased)} iterations were erased since: this makes them anew, in {scratch}")
         say(f"warning: {notes[-1]}")
     say(f"run {run.name} is aligned again in {scratch}; that takes as long as the run itself did")
-    current = _git(here, "rev-parse", "HEAD")
-    code = here
-    if clone or (wanted is not None and wanted != current):
-        code = _cloned(here, wanted or current, scratch / "code")
+    current = git("rev-parse", "HEAD")
+    code = ROOT
+    if clone or (wanted is not None and current is not None and wanted != current):
+        code = _cloned(wanted or current, scratch / "code")
         say(f"code of {wanted or current} in {code}")
-    elif _git(here, "status", "--porcelain", "--untracked-files=no"):
+    elif wanted is not None and current is None:
+        notes.append(f"the records name commit {wanted}; the code here is an installed package whose commit is unknown")
+    elif git("status", "--porcelain", "--untracked-files=no"):
         notes.append("the code here has changes that git has not got")
     if (record := run.path / RECORD).exists():
         left_out = json.loads(record.read_bytes())["prompts"]
@@ -77,17 +79,22 @@ def _recorded_commit(run: Run) -> tuple[str | None, list[str]]:
     return (known[0] if known else None), notes
 
 
-def _cloned(repository: Path, commit: str | None, target: Path) -> Path:
-    """A clone at ``commit``. Raises StepError if the repository has not got it."""
+def _cloned(commit: str | None, target: Path) -> Path:
+    """A clone of the code at ``commit``. Raises StepError if there is no repository, or it lacks that commit."""
+    if git("rev-parse", "HEAD") is None:
+        raise StepError(
+            f"no clone of the code at {commit or 'its commit'}", got=f"{ROOT} is not a git repository of the code",
+            do=f"run this command from a clone of the repository (pip install -e .) that has {commit or 'it'}",
+        )  # fmt: skip
     for command in (
-        ["git", "clone", "--quiet", "--no-checkout", str(repository), str(target)],
+        ["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(target)],
         ["git", "-C", str(target), "checkout", "--quiet", "--detach", str(commit)],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StepError(
                 f"no clone of the code at {commit}", got=done.stderr.strip()[-500:],
-                do=f"bring that commit into {repository} (git fetch), then try again",
+                do=f"bring that commit into {ROOT} (git fetch), then try again",
             )  # fmt: skip
     return target
 
@@ -118,9 +125,3 @@ def _align(
         raise StepError(
             f"run {run.name} could not be run again", got=f"exit code {done.returncode}", do=f"see {scratch} and above"
         )
-
-
-def _git(repository: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(repository), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -237,11 +237,12 @@ def _align_when_free(config: RaftConfig, name: str, workspace: Path, *, begun: b
 
 def _align(config: RaftConfig, name: str, workspace: Path) -> State[str]:
     from flows.align import align_run
-    from raft_core.embedded import prepare, worlds_of
+    from flows.preparing import prepare_world
+    from raft_core.embedded import worlds_of
 
     log = LogReporter()
     for world in worlds_of(config):
-        prepare(world, progress=log.say)
+        prepare_world(world, log)
     facts = {"run": name, "model": model_name(config)}
     try:
         ended = align_run(config, name=name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=log)

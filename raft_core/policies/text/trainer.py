@@ -22,7 +22,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-import raft_core
 from raft_core.config import FinetuningConfig
 from raft_core.errors import DivergedError, InputError, StepError
 from raft_core.launch import join_ranks
@@ -152,8 +151,8 @@ def training_arguments(job: FinetuneJob) -> TrainingArguments:
 
 
 def deepspeed_config(stage: int) -> dict[str, Any]:
-    """``infra/deepspeed/zeroN.json``; Trainer fills what says "auto"."""
-    path = Path(raft_core.__file__).parents[1] / "infra" / "deepspeed" / f"zero{stage}.json"
+    """``deepspeed/zeroN.json`` beside this module (``infra/deepspeed`` links there); Trainer fills what says "auto"."""
+    path = Path(__file__).parent / "deepspeed" / f"zero{stage}.json"
     try:
         config: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
