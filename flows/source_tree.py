@@ -7,8 +7,7 @@ repository's commit says nothing of it.
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-"""The folder that flows/, tasks/ and raft_core/ lie in."""
+from raft_core.children import ROOT
 
 
 def git(*arguments: str) -> str | None:

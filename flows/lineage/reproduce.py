@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.source_tree import ROOT, git
-from raft_core.children import python_module
+from flows.source_tree import git
+from raft_core.children import ROOT, python_module
 from raft_core.errors import RaftError, StepError
 from raft_core.records.comparison import Comparison, compare
 from raft_core.records.erasure import TOMBSTONE
