@@ -54,6 +54,8 @@ def align_run(
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
         record_event(run, "started", **_surroundings())
         material = _prepare(run, begins=begins)
+        for warning in material.warnings:
+            session.warn(warning)
         if differing := other_numerics(run):
             session.warn(
                 f"run {name} goes on in another numerics class ({differing}): what is finished stays, what follows can "

@@ -42,8 +42,9 @@ class Sample:
 
     ``logprobs`` are the raw model's (λ = 1), ``sampling_logprobs`` those of the distribution that
     was sampled (after λ, top-k and top-p); both hold one natural-log value a completion token.
-    ``completion_token_ids`` include the end-of-sequence token where one was sampled; ``completion``
-    does not. ``finish_reason`` "stop" means that the response ended (EOS or a stop string).
+    ``completion_token_ids`` include the token that ended the response where one was sampled (EOS or one of
+    ``sampling.stop_token_ids``); ``completion`` does not. ``finish_reason`` "stop" means that the response ended
+    (by such a token or by a stop string).
     """
 
     sample_id: str

@@ -27,6 +27,8 @@ class Material:
     train: Sequence[Prompt]
     held_out: Sequence[Prompt]
     base: Policy
+    warnings: Sequence[str] = ()
+    """What works, but a person should know before anything is sampled."""
 
     def next_iteration(self) -> Iteration:
         """The first iteration without a commit, from the policy that the last commit made."""
@@ -44,7 +46,7 @@ def prepare(run: Run) -> Material:
     config = run.config
     splits = _allowed_splits(run)
     modality = backend(config.policy.type)
-    modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
+    warnings = modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
     check_rewards(config.scoring)
     draw(splits.train, config.sampling.prompts_per_iteration, seed=config.seed, iteration=0)
     held_out = draw(
@@ -52,7 +54,7 @@ def prepare(run: Run) -> Material:
     )
     if read_commit(run, BASE) is None:  # a prompt may have been excluded since
         write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
-    return Material(run, splits.train, held_out, modality.base_policy(config.policy))
+    return Material(run, splits.train, held_out, modality.base_policy(config.policy), warnings)
 
 
 def _allowed_splits(run: Run) -> Splits:

@@ -45,11 +45,14 @@ def _tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def make_checkpoint() -> Callable[..., Path]:
-    """``make(folder, eos=…, tie=…, context=…, seed=…, chat_template=…)`` writes a random checkpoint, pad = eos."""
+    """``make(folder, eos=…, tie=…, context=…, seed=…, chat_template=…)`` writes a random checkpoint, pad = eos.
+
+    ``special``: special tokens that the tokenizer has besides; ``padding``: rows of logits beyond the tokenizer.
+    """
 
     def make(
         folder: Path, *, eos: int | list[int] = 1, tie: bool = True, context: int = 64, seed: int = 0,
-        chat_template: str | None = None,
+        chat_template: str | None = None, special: tuple[str, ...] = (), padding: int = 0,
     ) -> Path:  # fmt: skip
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -58,10 +61,11 @@ def make_checkpoint() -> Callable[..., Path]:
 
         tokenizer = _tokenizer()
         tokenizer.chat_template = chat_template
+        tokenizer.add_tokens(list(special), special_tokens=True)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             config = LlamaConfig(
-                vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                vocab_size=len(tokenizer) + padding, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
                 num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
                 tie_word_embeddings=tie, bos_token_id=None, eos_token_id=eos, pad_token_id=1, initializer_range=0.08,
             )  # fmt: skip

@@ -61,7 +61,13 @@ class SamplingConfig(Step):
     top_k: int = Field(0, ge=0, description="0: no limit")
     max_new_tokens: int = Field(128, ge=1, description="a completion that reaches it is cut: finish reason length")
     min_new_tokens: int = Field(0, ge=0, description="no end of sequence before so many")
-    stop: tuple[str, ...] = Field((), description="a completion ends after the first of these strings")
+    stop: tuple[str, ...] = Field((), description="a completion ends after the first of these strings and keeps it")
+    stop_token_ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="more tokens that end a completion, like the end of sequence; its text leaves the end out"
+    )
+    skip_special_tokens: bool = Field(
+        False, description="true: rewards see completions without special tokens; stop strings match them either way"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the weights that are sampled from")
     shard_prompts: int = Field(16, ge=1, description="prompts of one shard: its composition never changes")
     batch_prompts: int | Literal["auto"] = Field("auto", description="prompts of a shard decoded together; auto: all")

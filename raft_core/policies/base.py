@@ -71,10 +71,10 @@ class FinetuneResult:
 class PolicyBackend(Protocol):
     """The functions of a modality."""
 
-    def check(self, config: PolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> None:
+    def check(self, config: PolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
         """Find what cannot work before weights load: folder, tokenizer, template, context length.
 
-        Raises InputError.
+        Returns what works, but a person should know before anything is sampled. Raises InputError or ConfigError.
         """
 
     def base_policy(self, config: PolicyConfig) -> Policy:

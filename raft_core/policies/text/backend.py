@@ -40,6 +40,7 @@ class LoadedTextPolicy:
         with memory_errors():
             self.model = models.load_policy(policy, config).to(models.device(), getattr(torch, dtype)).eval()
         self.eos = models.eos_token_ids(self.model, self.tokenizer)
+        self.known = models.known_token_ids(self.tokenizer)
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, samples_per_prompt: int, seed: int,
@@ -51,7 +52,7 @@ class LoadedTextPolicy:
             return []
         seeds = [sample_seed(seed, prompt.prompt_id, k) for prompt, k in keys]
         ids = models.encode_prompts(self.tokenizer, prompts, self.config)
-        rules = Rules(sampling, self.tokenizer, self.eos)
+        rules = Rules(sampling, self.tokenizer, self.eos.union(sampling.stop_token_ids), self.known)
         with memory_errors():
             drafts = complete(self.model, rules, ids, seeds, progress)
         about = [self.policy.identity, self._settings(sampling)]
@@ -76,7 +77,10 @@ class LoadedTextPolicy:
 
     def _settings(self, sampling: SamplingConfig) -> dict[str, Any]:
         """What of the configuration can change a sample, as it goes into its identity."""
-        drawn = {"temperature", "top_p", "top_k", "max_new_tokens", "min_new_tokens", "stop"}
+        drawn = {
+            "temperature", "top_p", "top_k", "max_new_tokens", "min_new_tokens", "stop", "stop_token_ids",
+            "skip_special_tokens",
+        }  # fmt: skip
         rendered = {"chat_template", "system_prompt"}
         return {
             **sampling.model_dump(mode="json", include=drawn),

@@ -8,16 +8,20 @@ from typing import Any
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import InputError
 from raft_core.policies.text.checkpoint import check_weights
+from raft_core.policies.text.ends import check_ends
 from raft_core.policies.text.model import Tokenizer, context_length, encode_prompts, load_tokenizer, resolved, turns
-from raft_core.policies.text.template import render_in_child
+from raft_core.policies.text.template import TemplateFault, render_in_child
 from raft_core.types import Prompt
 
 SHOWN = 3
 """Prompts that an error names."""
 
 
-def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> None:
-    """Raise InputError or IntegrityError for a model or a prompt that cannot be used; load no weights."""
+def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> list[str]:
+    """Raise InputError or IntegrityError for a model or a prompt that cannot be used; load no weights.
+
+    Returns what works, but a person should know before anything is sampled.
+    """
     folder = model_folder_of(config)
     model_config = _model_config(folder, config)
     check_weights(folder)
@@ -30,6 +34,7 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
     if config.chat_template:
         _check_template(tokenizer, prompts, config.system_prompt, folder)
     _check_prompts(prompts, tokenizer, config, sampling, context_length(model_config))
+    return check_ends(folder, model_config, tokenizer, config, sampling)
 
 
 def model_folder_of(config: TextPolicyConfig) -> Path:
@@ -70,13 +75,15 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
 
 def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], system_prompt: str | None, folder: Path) -> None:
     """Render all prompts in a child with limits, before this process renders any."""
-    rendered = [turns(prompt.text, system_prompt) for prompt in prompts]
-    if fault := render_in_child(tokenizer.get_chat_template(), rendered, dict(tokenizer.special_tokens_map)):
+    conversations = [turns(prompt.text, system_prompt) for prompt in prompts]
+    try:
+        render_in_child(tokenizer.get_chat_template(), conversations, dict(tokenizer.special_tokens_map))
+    except TemplateFault as fault:
         raise InputError(
             f"the chat template of {folder} cannot be used", got=fault, expected="a template that renders every prompt",
             do="read the template before you trust it; remove policy.system_prompt if it refuses that, "
             "or set policy.chat_template: false",
-        )  # fmt: skip
+        ) from None  # fmt: skip
 
 
 def _check_prompts(

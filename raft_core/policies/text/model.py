@@ -89,12 +89,22 @@ def load_policy(policy: Policy, config: TextPolicyConfig) -> Model:
 
 
 def eos_token_ids(model: Model, tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that end a response, of a model in memory."""
+    return end_token_ids(getattr(model, "generation_config", None), model.config, tokenizer)
+
+
+def end_token_ids(generation_config: Any, config: Any, tokenizer: Tokenizer) -> frozenset[int]:
     """The tokens that end a response: of the generation config, else of the config, else of the tokenizer."""
-    for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
+    for owner in (generation_config, config, tokenizer):
         ids = getattr(owner, "eos_token_id", None)
         if ids is not None:
             return frozenset([ids] if isinstance(ids, int) else ids)
     return frozenset()
+
+
+def known_token_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids that the tokenizer can turn into text; a model's vocabulary may be padded beyond them."""
+    return frozenset(int(token) for token in tokenizer.get_vocab().values())
 
 
 def context_length(config: Any) -> int | None:

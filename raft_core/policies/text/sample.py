@@ -1,5 +1,9 @@
 """Sampling: K completions of each prompt, one random stream a sample.
 
+What is sampled is the policy restricted to the tokens that the tokenizer knows: a model may have more rows of
+logits (padding), and such ids are no text. They are banned in the draw alone. The loss fits the model itself:
+its log p is that of the restricted policy plus log P(known tokens), so training takes their rest of mass away.
+
 Each prompt is prefilled once, its cache repeated K times, only the last position's logits are
 computed, and finished rows leave the batch (``generate`` does none of these). A sample's tokens
 are the inverse CDF of its own uniform numbers, so neither K, nor the order of work, nor the other
@@ -16,7 +20,7 @@ from torch import Tensor
 
 from raft_core.config import SamplingConfig
 from raft_core.policies.base import Progress
-from raft_core.policies.text.decode import decode_completion, may_have_stopped, stop_position
+from raft_core.policies.text.decode import decode_completion, decode_for_stop, may_have_stopped, stop_position
 from raft_core.policies.text.distribution import Draw, draw
 from raft_core.policies.text.model import Model, Tokenizer, accepted_arguments
 from raft_core.types import FinishReason, content_id
@@ -36,17 +40,26 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What decides when a completion ends, and how its tokens are drawn."""
+    """What decides when a completion ends, and how its tokens are drawn.
+
+    ``ends``: tokens that end it. ``known``: tokens that the tokenizer can turn into text; others are never drawn.
+    """
 
     sampling: SamplingConfig
     tokenizer: Tokenizer
-    eos: frozenset[int]
+    ends: frozenset[int]
+    known: frozenset[int]
 
-    def draw(self, logits_NV: Tensor, uniforms_N: Tensor, step: int) -> Draw:
-        """The tokens of one step; the end is banned while a completion is too short."""
+    def banned(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids that must not be drawn: while a completion is too short, and afterwards."""
+        device, size = logits_NV.device, logits_NV.shape[1]
+        unknown = {token for token in range(size) if token not in self.known and token not in self.ends}
+        early = unknown | {token for token in self.ends if token < size}
+        return torch.tensor(sorted(early), device=device), torch.tensor(sorted(unknown), device=device)
+
+    def draw(self, logits_NV: Tensor, uniforms_N: Tensor, banned: Tensor) -> Draw:
+        """The tokens of one step."""
         settings = self.sampling
-        too_short = step < settings.min_new_tokens
-        banned = torch.tensor(sorted(self.eos), dtype=torch.long, device=logits_NV.device) if too_short else None
         return draw(
             logits_NV, uniforms_N, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p,
             banned=banned,
@@ -54,21 +67,34 @@ class Rules:
 
     def end(self, draft: Draft) -> None:
         """Set the text of a draft that ended by a token, by its length, or by an error."""
-        tokens = draft.token_ids[:-1] if draft.token_ids and draft.token_ids[-1] in self.eos else draft.token_ids
-        draft.text = decode_completion(self.tokenizer, draft.prompt_token_ids, tokens)
+        tokens = draft.token_ids[:-1] if draft.token_ids and draft.token_ids[-1] in self.ends else draft.token_ids
+        draft.text = self._told(draft, tokens)
 
     def stop(self, drafts: Sequence[Draft]) -> None:
         """End each draft whose last token completed a stop string, and cut its text behind it."""
         settings = self.sampling
         if not settings.stop or not drafts or len(drafts[0].token_ids) < settings.min_new_tokens:
             return
-        maybe = may_have_stopped(self.tokenizer, [draft.token_ids for draft in drafts], settings.stop)
+        sequences = [(draft.prompt_token_ids, draft.token_ids) for draft in drafts]
+        maybe = may_have_stopped(self.tokenizer, sequences, settings.stop)
         for draft in (draft for draft, near in zip(drafts, maybe, strict=True) if near):
-            text = decode_completion(self.tokenizer, draft.prompt_token_ids, draft.token_ids)
+            text = decode_for_stop(self.tokenizer, draft.prompt_token_ids, draft.token_ids)
             too_short = draft.token_ids[: max(settings.min_new_tokens - 1, 0)]
-            start = len(decode_completion(self.tokenizer, draft.prompt_token_ids, too_short))
+            start = len(decode_for_stop(self.tokenizer, draft.prompt_token_ids, too_short))
             if (position := stop_position(text, settings.stop, start)) is not None:
-                draft.text, draft.finish_reason = text[:position], "stop"
+                told = self._told(draft, draft.token_ids)
+                behind = len(text) - position if self._tells(draft.token_ids[-1]) else 0
+                draft.text, draft.finish_reason = told[: len(told) - behind], "stop"
+
+    def _told(self, draft: Draft, tokens: Sequence[int]) -> str:
+        return decode_completion(
+            self.tokenizer, draft.prompt_token_ids, tokens, skip_special_tokens=self.sampling.skip_special_tokens
+        )
+
+    def _tells(self, token: int) -> bool:
+        """Whether a token is a part of the text: with ``skip_special_tokens`` a special one is not."""
+        hidden, shown = (self.tokenizer.decode([token], skip_special_tokens=skip) for skip in (True, False))
+        return not self.sampling.skip_special_tokens or hidden == shown
 
 
 def sample_seed(seed: int, prompt_id: str, k: int) -> int:
@@ -92,10 +118,13 @@ def complete(
     length = rules.sampling.max_new_tokens
     drafts = [Draft(tuple(ids)) for ids in prompt_ids for _ in range(samples_per_prompt)]
     logits_NV, cache, mask_NT = _prefill(model, prompt_ids, samples_per_prompt)
+    early, unknown = rules.banned(logits_NV)
     uniforms_NS = uniforms(seeds, length)
     live = list(range(len(drafts)))
     for step in range(length):
-        drawn = rules.draw(logits_NV, uniforms_NS[live, step], step)
+        drawn = rules.draw(
+            logits_NV, uniforms_NS[live, step], early if step < rules.sampling.min_new_tokens else unknown
+        )
         _append([drafts[i] for i in live], drawn, rules)
         if progress is not None:
             progress(len(live))
@@ -126,7 +155,7 @@ def _append(drafts: Sequence[Draft], drawn: Draw, rules: Rules) -> None:
         draft.token_ids.append(token)
         draft.logprobs.append(logprob)
         draft.sampling_logprobs.append(sampling_logprob)
-        if token in rules.eos:
+        if token in rules.ends:
             draft.finish_reason = "stop"
             rules.end(draft)
     rules.stop([draft for draft in drafts if draft.finish_reason is None])

@@ -21,18 +21,33 @@ MAX_CHARS = 1 << 20
 """Characters of one rendered prompt."""
 
 
-def render_in_child(template: str, turns: Sequence[Sequence[dict[str, str]]], special: dict[str, Any]) -> str | None:
-    """Render every one of ``turns`` within the limits above. Returns why it cannot be used; None: it can."""
-    asked = json.dumps({"template": template, "turns": turns, "special": special}).encode()
+class TemplateFault(Exception):
+    """Why a template cannot be used."""
+
+
+def render_in_child(
+    template: str, turns: Sequence[Sequence[dict[str, str]]], special: dict[str, Any], *, open_reply: bool = True,
+    wanted: bool = False,
+) -> list[str]:  # fmt: skip
+    """Render every one of ``turns`` within the limits above. Raises TemplateFault.
+
+    ``open_reply``: with the opening of the reply that is to follow. Returns the texts only where they are ``wanted``.
+    """
+    asked = {"template": template, "turns": turns, "special": special, "open_reply": open_reply, "wanted": wanted}
     command = [sys.executable, "-P", str(Path(__file__).resolve())]
     try:
-        done = subprocess.run(command, input=asked, capture_output=True, check=False, timeout=WALL_S)
+        done = subprocess.run(
+            command, input=json.dumps(asked).encode(), capture_output=True, check=False, timeout=WALL_S
+        )
     except subprocess.TimeoutExpired:
-        return f"it did not end within {WALL_S} s"
-    if done.returncode == 0:
-        return None
+        raise TemplateFault(f"it did not end within {WALL_S} s") from None
     last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
-    return last or f"it took more than {CPU_S} s or {MEMORY_BYTES >> 30} GiB (ended with {done.returncode})"
+    if done.returncode:
+        raise TemplateFault(
+            last or f"it took more than {CPU_S} s or {MEMORY_BYTES >> 30} GiB (ended with {done.returncode})"
+        )
+    texts: list[str] = json.loads(last)
+    return texts
 
 
 def _limit() -> None:
@@ -45,24 +60,32 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _render(asked: dict[str, Any]) -> str | None:
+def _render(asked: dict[str, Any]) -> list[str]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     _limit()
+    texts = []
     for turns in asked["turns"]:
         try:
             (rendered,), _ = render_jinja_template(
-                conversations=[turns], chat_template=asked["template"], add_generation_prompt=True, **asked["special"]
-            )
+                conversations=[turns], chat_template=asked["template"], add_generation_prompt=asked["open_reply"],
+                **asked["special"],
+            )  # fmt: skip
         except Exception as error:  # whatever a template raises is its own fault
-            return f"{type(error).__name__}: {str(error)[:500]}"
+            raise TemplateFault(f"{type(error).__name__}: {str(error)[:500]}") from None
         if len(rendered) > MAX_CHARS:
-            return f"it makes {len(rendered):,} characters of {sum(len(turn['content']) for turn in turns):,}"
-    return None
+            raise TemplateFault(
+                f"it makes {len(rendered):,} characters of {sum(len(turn['content']) for turn in turns):,}"
+            )
+        if asked["wanted"]:
+            texts.append(rendered)
+    return texts
 
 
 if __name__ == "__main__":
-    fault = _render(json.loads(sys.stdin.buffer.read()))
-    if fault is not None:
-        sys.stdout.write(f"\n{' '.join(fault.split())}\n")
+    try:
+        answer = json.dumps(_render(json.loads(sys.stdin.buffer.read())))
+    except TemplateFault as fault:
+        sys.stdout.write(f"\n{' '.join(str(fault).split())}\n")
         sys.exit(1)
+    sys.stdout.write(f"\n{answer}\n")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
-from raft_core.errors import InputError, IntegrityError, RaftError
+from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
 from raft_core.policies.text import backend, template
 from raft_core.types import Prompt
 
@@ -26,9 +26,12 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
 
 
-def check(folder: Path, prompts: list[Prompt] = PROMPTS, *, new_tokens: int = 8, **policy: Any) -> None:
+def check(
+    folder: Path, prompts: list[Prompt] = PROMPTS, *, new_tokens: int = 8, sampling: dict[str, Any] | None = None,
+    **policy: Any,
+) -> list[str]:  # fmt: skip
     config = TextPolicyConfig(model=str(folder), **policy)
-    backend.check(config, prompts, SamplingConfig(max_new_tokens=new_tokens))
+    return backend.check(config, prompts, SamplingConfig(max_new_tokens=new_tokens, **(sampling or {})))
 
 
 def refused(folder: Path, *arguments: Any, kind: type[RaftError] = InputError, **named: Any) -> str:
@@ -105,6 +108,46 @@ def test_a_chat_template_that_refuses_the_system_turn(make_checkpoint: Callable[
     folder = make_checkpoint(tmp_path / "chat", chat_template=refusing)
     check(folder, chat_template=True)
     assert "no system turn" in refused(folder, chat_template=True, system_prompt=" w5")
+
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
+)
+MARKS = ("<|im_start|>", "<|im_end|>")
+
+
+def test_an_end_of_turn_that_ends_no_completion_is_warned_of(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "chat", chat_template=CHAT, special=MARKS)
+    (warning,) = check(folder, chat_template=True)
+    assert "<|im_end|> (124)" in warning
+    assert "<eos> (1)" in warning
+    assert "sampling.stop_token_ids: [124]" in warning
+    assert check(folder, chat_template=True, sampling={"stop_token_ids": (124,)}) == []
+    assert check(folder, chat_template=True, sampling={"stop": ("<|im_end|>",)}) == []
+    assert check(folder) == []
+    assert (
+        "sampling.stop_token_ids: [5, 124]" in check(folder, chat_template=True, sampling={"stop_token_ids": (5,)})[0]
+    )
+
+
+def test_an_end_of_turn_that_is_among_the_ends(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    assert (
+        check(make_checkpoint(tmp_path / "a", chat_template=CHAT, special=MARKS, eos=[1, 124]), chat_template=True)
+        == []
+    )
+    written = make_checkpoint(tmp_path / "b", chat_template=CHAT, special=MARKS)
+    (written / "generation_config.json").write_text(json.dumps({"eos_token_id": 124}))
+    assert check(written, chat_template=True) == []
+    assert check(make_checkpoint(tmp_path / "c", chat_template=TEMPLATE), chat_template=True) == []
+
+
+def test_a_stop_token_that_the_model_does_not_have(folder: Path) -> None:
+    message = refused(folder, kind=ConfigError, sampling={"stop_token_ids": (3, 123)})
+    assert "sampling.stop_token_ids" in message
+    assert "[123]" in message
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.999])
@@ -229,7 +272,8 @@ def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     child = Path(tempfile.mkdtemp()) / "template.py"
     child.write_text(source)
     monkeypatch.setattr(template, "__file__", str(child))
-    fault = template.render_in_child(loop, [[{"role": "user", "content": "a"}]], {})
-    assert fault is not None
-    assert fault.startswith("it took more than")
-    assert template.render_in_child("{{ messages[0]['content'] }}", [[{"role": "user", "content": "a"}]], {}) is None
+    turns = [[{"role": "user", "content": "a"}]]
+    with pytest.raises(template.TemplateFault, match=r"^it took more than"):
+        template.render_in_child(loop, turns, {})
+    assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}) == []
+    assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}, wanted=True) == ["a"]

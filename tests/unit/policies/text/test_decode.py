@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from raft_core.policies.text.decode import decode_completion, may_have_stopped, stop_position
+from raft_core.policies.text.decode import decode_completion, decode_for_stop, may_have_stopped, stop_position
 
 
 @pytest.fixture
@@ -19,18 +19,28 @@ def spaced() -> PreTrainedTokenizerFast:
 
 def test_the_space_before_the_first_word_is_kept(spaced: PreTrainedTokenizerFast) -> None:
     assert spaced.decode([3, 4]) == "good film"
-    assert decode_completion(spaced, [2], [3, 4]) == " good film"
-    assert decode_completion(spaced, [2, 4], [5]) == "s"
+    for skip in (True, False):
+        assert decode_completion(spaced, [2], [3, 4], skip_special_tokens=skip) == " good film"
+        assert decode_completion(spaced, [2, 4], [5], skip_special_tokens=skip) == "s"
+        assert decode_completion(spaced, [1], [4], skip_special_tokens=skip) == "film"
+        assert decode_completion(spaced, [2], [], skip_special_tokens=skip) == ""
 
 
-def test_special_tokens_are_not_told(spaced: PreTrainedTokenizerFast) -> None:
-    assert decode_completion(spaced, [2], [4, 1, 5]) == " films"
-    assert decode_completion(spaced, [1], [4]) == "film"
-    assert decode_completion(spaced, [2], []) == ""
+def test_special_tokens_are_told_unless_they_are_skipped(spaced: PreTrainedTokenizerFast) -> None:
+    assert decode_completion(spaced, [2], [4, 1, 5], skip_special_tokens=False) == " film</s>s"
+    assert decode_completion(spaced, [2], [4, 1, 5], skip_special_tokens=True) == " films"
+
+
+def test_stop_strings_see_special_tokens_and_the_space_before_the_first_word(spaced: PreTrainedTokenizerFast) -> None:
+    assert decode_for_stop(spaced, [2], [4, 1, 5]) == " film</s>s"
+    assert decode_for_stop(spaced, [1], [4]) == " film"
 
 
 def test_whether_a_stop_string_is_near(spaced: PreTrainedTokenizerFast) -> None:
-    assert may_have_stopped(spaced, [[3, 4], [4, 3], [5] * 50], ["lm", "zz"]) == [True, True, False]
+    near = [([2], [3, 4]), ([2], [4, 3]), ([2], [5] * 50)]
+    assert may_have_stopped(spaced, near, ["lm", "zz"]) == [True, True, False]
+    assert may_have_stopped(spaced, [([2], [4]), ([1], [4]), ([4], [5])], [" film"]) == [True, True, False]
+    assert may_have_stopped(spaced, [([2], [4] * 30 + [1])], ["</s>"]) == [True]
 
 
 @pytest.mark.parametrize(

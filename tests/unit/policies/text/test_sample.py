@@ -102,7 +102,8 @@ def test_identities_follow_what_can_change_a_sample(
     same = ids()
     assert len(same) == 2
     assert ids(shard_prompts=3, batch_prompts=1, prompts_per_iteration=7) == same
-    for other in (ids(seed=2), ids(temperature=0.5), ids(top_k=3), ids(max_new_tokens=4), ids(stop=("x",))):
+    for other in (ids(seed=2), ids(temperature=0.5), ids(top_k=3), ids(max_new_tokens=4), ids(stop=("x",)),
+                  ids(stop_token_ids=(5,)), ids(skip_special_tokens=True)):  # fmt: skip
         assert not other & same
 
 
@@ -135,7 +136,7 @@ def test_a_response_ends_with_any_end_token_which_is_kept_and_not_told(
         assert not policy.eos & set(body)
         assert (last in policy.eos) == (sample.finish_reason == "stop")
         told = body if sample.finish_reason == "stop" else [*body, last]
-        assert sample.completion == policy.tokenizer.decode(told, skip_special_tokens=True)
+        assert sample.completion == policy.tokenizer.decode(told)
         assert len(sample.logprobs) == len(sample.sampling_logprobs) == len(sample.completion_token_ids) <= 10
 
 

@@ -1,0 +1,59 @@
+"""Before weights load: which tokens end a completion, and whether those are the ones that the model writes."""
+
+from pathlib import Path
+from typing import Any
+
+from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.errors import ConfigError
+from raft_core.policies.text.model import Tokenizer, end_token_ids, known_token_ids, turns
+from raft_core.policies.text.template import TemplateFault, render_in_child
+
+_REPLY = "RAFTREPLY"
+
+
+def check_ends(
+    folder: Path, model_config: Any, tokenizer: Tokenizer, config: TextPolicyConfig, sampling: SamplingConfig
+) -> list[str]:
+    """Warn of a chat model whose end of turn ends no completion. Raises ConfigError for an unknown stop token."""
+    if unknown := sorted(set(sampling.stop_token_ids) - known_token_ids(tokenizer)):
+        raise ConfigError(
+            "sampling.stop_token_ids names tokens that the model does not have", got=unknown,
+            expected=f"ids of the tokenizer in {folder}", do="look them up there (tokenizer.json, added_tokens)",
+        )  # fmt: skip
+    ends = end_token_ids(_generation_config(folder, model_config), model_config, tokenizer)
+    turn = end_of_turn(tokenizer, config) if config.chat_template else None
+    if turn is None or turn in ends.union(sampling.stop_token_ids):
+        return []
+    name = tokenizer.convert_ids_to_tokens(turn)
+    if name in sampling.stop:
+        return []
+    shown = ", ".join(f"{tokenizer.convert_ids_to_tokens(token)} ({token})" for token in sorted(ends)) or "none"
+    return [
+        f"the chat template ends a reply with {name} ({turn}), which does not end a completion here (these tokens do: "
+        f"{shown}), so most completions may run to their full length; set sampling.stop_token_ids: "
+        f"{[*sampling.stop_token_ids, turn]}"
+    ]
+
+
+def end_of_turn(tokenizer: Tokenizer, config: TextPolicyConfig) -> int | None:
+    """The token of its own (special or added) that the chat template writes right behind a reply; None without one."""
+    conversation = [*turns("Hello", config.system_prompt), {"role": "assistant", "content": _REPLY}]
+    special = dict(tokenizer.special_tokens_map)
+    try:
+        (text,) = render_in_child(tokenizer.get_chat_template(), [conversation], special, open_reply=False, wanted=True)
+    except TemplateFault:  # it renders every prompt, and that is what it is needed for
+        return None
+    _, found, behind = text.rpartition(_REPLY)
+    ids = tokenizer(behind.lstrip(), add_special_tokens=False).input_ids if found and behind.strip() else []
+    own = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return int(ids[0]) if ids and ids[0] in own else None
+
+
+def _generation_config(folder: Path, model_config: Any) -> Any:
+    """What ``from_pretrained`` gives a model for generation: the file, or else what its configuration says."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return GenerationConfig.from_model_config(model_config)
