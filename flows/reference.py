@@ -17,7 +17,8 @@ HEAD = """\
 Generated from `raft_core/config/` by `raft config reference`; do not edit.
 
 A configuration is a YAML file. `extends: other.yaml` starts from another one, and dotted overrides come on
-top: `raft align configs/reviews.yaml sampling.samples_per_prompt=16`. Unknown keys, wrong types and
+top: `raft align configs/reviews.yaml sampling.samples_per_prompt=16`. The end of a path is enough where it names one
+key alone (`samples_per_prompt=16`); raft says which key it took. Unknown keys, wrong types and
 impossible combinations are refused before a model loads, all at once. `raft config show FILE` prints the
 resolved file, `raft config validate FILE` checks it. Paths are relative to the current directory.
 

@@ -1,12 +1,12 @@
 """Read a configuration: YAML composed by OmegaConf, checked by pydantic, all faults told at once."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,7 @@ from yaml import YAMLError, safe_dump
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError
+from raft_core.overrides import Say, full_overrides, nearest_key
 from raft_core.plain_yaml import checked_text
 from raft_core.records.artifacts import json_digest
 from raft_core.redaction import holds_secret
@@ -21,19 +22,21 @@ from raft_core.redaction import holds_secret
 MAX_INTERPOLATIONS = 16
 """References such as ${seed}: each can double what it stands for."""
 
+REFERENCE = re.compile(r"\$\{[A-Za-z_][\w.\[\]]*\}")
+"""The one kind of interpolation that is allowed: another key of the same document, such as ${sampling.top_p}."""
+
 Document = TypeVar("Document", bound=BaseModel)
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RaftConfig:
-    """The configuration in ``path`` with dotted ``overrides`` ("sampling.top_p=0.9") on top.
+def load_config(path: Path, overrides: Sequence[str] = (), say: Say = lambda line: None) -> RaftConfig:
+    """The configuration in ``path`` with ``overrides`` ("sampling.top_p=0.9", or "top_p=0.9") on top.
 
-    A file may begin from another one: ``extends: other.yaml`` (relative to itself).
+    A file may begin from another one: ``extends: other.yaml`` (relative to itself). ``say`` hears which key was
+    meant by an override that does not give its full path.
 
     Raises ConfigError with every fault at once, each with its key's path and what to write.
     """
-    if wrong := [text for text in overrides if not re.match(r"[^=\s]+=", text)]:
-        raise ConfigError("an override that is no key=value", got=" ".join(wrong), do="write sampling.top_p=0.9")
-    plain = _composed(path, overrides)
+    plain = _composed(path, full_overrides(overrides, RaftConfig, say))
     _refuse_secrets(plain, path)
     return check_config(plain, where=str(path))
 
@@ -46,12 +49,16 @@ def check_config(plain: Any, *, where: str) -> RaftConfig:
     return _checked(RaftConfig, plain, f"{where} is no configuration that can run", "docs/configuration.md")
 
 
-def load_document(model: type[Document], path: Path, *, what: str, see: str) -> Document:
+def load_document(
+    model: type[Document], path: Path | None, overrides: Sequence[str] = (), *, what: str, see: str
+) -> Document:
     """A YAML file of another kind, such as a promotion policy, read and checked like a configuration.
 
-    ``what`` it should be, and which page to ``see``, are told with the faults.
+    Without a file ``overrides`` are all there is. ``what`` it should be, and which page to ``see``, are told with
+    the faults.
     """
-    return _checked(model, _composed(path, ()), f"{path} is no {what}", see)
+    plain = _composed(path, full_overrides(overrides, model, lambda line: None))
+    return _checked(model, plain, f"{path or ' '.join(overrides)} is no {what}", see)
 
 
 def _checked(model: type[Document], plain: Any, wrong: str, see: str) -> Document:
@@ -62,13 +69,15 @@ def _checked(model: type[Document], plain: Any, wrong: str, see: str) -> Documen
         raise ConfigError(f"{wrong}:\n{faults}", do=f"see {see}") from None
 
 
-def _composed(path: Path, overrides: Sequence[str]) -> Any:
-    document = _read(path, seen=())
+def _composed(path: Path | None, overrides: Sequence[str]) -> Any:
+    document = OmegaConf.create({}) if path is None else _read(path, seen=())
+    for text in overrides:
+        _refuse_resolvers(_parsed(text.partition("=")[2]), f"the override {text}")
     try:
         document.merge_with_dotlist(list(overrides))
         return OmegaConf.to_container(document, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} and its overrides do not compose", got=error) from error
+        raise ConfigError(f"{path or 'the defaults'} and the overrides do not compose", got=error) from error
 
 
 def dump_config(config: RaftConfig) -> str:
@@ -111,13 +120,15 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
         circle = " -> ".join(map(str, (*seen, path.resolve())))
         raise ConfigError("configurations extend each other in a circle", got=circle, do="remove one extends")
     try:
-        document = OmegaConf.load(StringIO(_read_text(path)))
+        text = checked_text(path)
+        _refuse_resolvers(_parsed(text), str(path))
+        document = OmegaConf.load(StringIO(text))
     except FileNotFoundError:
         raise ConfigError("no such configuration", got=path, do="name a YAML file; configs/ holds some") from None
     except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} is no YAML", got=error) from error
     if not isinstance(document, DictConfig) or not document:
-        raise ConfigError(f"{path} holds no keys", expected="a YAML mapping", do="start from configs/tiny.yaml")
+        raise ConfigError(f"{path} holds no keys", expected="a YAML mapping of keys", do="write at least one key")
     base = document.pop("extends", None)
     if base is None:
         return document
@@ -129,19 +140,45 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
     return below
 
 
-def _read_text(path: Path) -> str:
-    """The file, without interpolations that read the environment or that grow."""
-    text = checked_text(path)
-    if "oc.env" in text:
+def _parsed(text: str) -> Any:
+    """``text`` as YAML reads it; what is not YAML is left to OmegaConf, which says so."""
+    try:
+        return yaml.load(text, Loader=yaml.SafeLoader)
+    except YAMLError:
+        return text
+
+
+def _refuse_resolvers(plain: Any, where: str) -> None:
+    """Raise ConfigError for an interpolation that calls something or that grows, before OmegaConf resolves any.
+
+    Looked at is what YAML made of the text: escapes such as "$\\x7b" have become what they stand for.
+    """
+    count = 0
+    for text in _texts(plain):
+        count += text.count("${")
+        if "${" in REFERENCE.sub("", text):
+            raise ConfigError(
+                f"{where} asks for more than another key of it: nothing reads the environment or calls a function",
+                got=text[:200], expected="plain references such as ${seed}",
+                do="write the value, or give it as an override: KEY=VALUE",
+            )  # fmt: skip
+    if count > MAX_INTERPOLATIONS:
         raise ConfigError(
-            f"{path} reads the environment", got="oc.env", expected="what a run is made with, in the file itself",
-            do="write the value, or give it as an override: key=value",
-        )  # fmt: skip
-    if (count := text.count("${")) > MAX_INTERPOLATIONS:
-        raise ConfigError(
-            f"{path} refers to itself too often", got=count, expected=f"at most {MAX_INTERPOLATIONS} times"
+            f"{where} refers to itself too often", got=count, expected=f"at most {MAX_INTERPOLATIONS} times"
         )
-    return text
+
+
+def _texts(plain: Any) -> Iterator[str]:
+    """Every string in ``plain``, those of its keys as well; an alias counts as often as it stands there."""
+    if isinstance(plain, str):
+        yield plain
+    elif isinstance(plain, dict):
+        for key, value in plain.items():
+            yield from _texts(key)
+            yield from _texts(value)
+    elif isinstance(plain, list):
+        for value in plain:
+            yield from _texts(value)
 
 
 def _refuse_secrets(plain: Any, where: Path, key: str = "") -> None:
@@ -173,7 +210,8 @@ def _faults(error: ValidationError, plain: Any, model: type[BaseModel]) -> Itera
         message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
         context = fault.get("ctx", {})
         if fault["type"] == "extra_forbidden":
-            message = f"unknown key{_nearest(where, model)}"
+            near = nearest_key(".".join(map(str, where)), model)
+            message = f"unknown key; did you mean {near}?" if near else "unknown key; remove it"
         elif fault["type"] == "missing":
             message = "is required"
         elif fault["type"] == "model_type":
@@ -206,25 +244,3 @@ def _key_path(loc: Sequence[int | str], plain: Any, *, missing: bool) -> list[in
         elif missing and depth + 1 == len(loc):
             path.append(part)
     return path
-
-
-def _nearest(where: Sequence[object], model: type[BaseModel]) -> str:
-    names = sorted(_all_keys(model, set()))
-    near = difflib.get_close_matches(str(where[-1]), names, n=1) if where else []
-    return f"; did you mean {near[0]}?" if near else "; remove it"
-
-
-def _all_keys(model: type[BaseModel], seen: set[type]) -> Iterator[str]:
-    seen.add(model)
-    for name, field in model.model_fields.items():
-        yield name
-        for inner in _models(field.annotation):
-            if inner not in seen:
-                yield from _all_keys(inner, seen)
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in getattr(annotation, "__args__", ()):
-        yield from _models(inner)

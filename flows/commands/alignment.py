@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import exits
-from flows.commands.shell import AsJson, ConfigFile, Overrides, Quiet, run_names, show_end
+from flows.commands.shell import (
+    TAKES_OVERRIDES,
+    AsJson,
+    ConfigFile,
+    Overrides,
+    Quiet,
+    run_names,
+    settled_config,
+    show_end,
+)
 from flows.environment import tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(context_settings=TAKES_OVERRIDES)
 def align(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -28,10 +37,10 @@ def align(
     """Align a model: start a run, or go on with it where it was interrupted."""
     from flows.views.run import check_name
     from raft_core.errors import GateStop
-    from raft_core.loading import default_run_name, load_config
+    from raft_core.loading import default_run_name
     from raft_core.records.run import open_run
 
-    workspace, settled = workspace_folder(), load_config(config, overrides or ())
+    workspace, settled = workspace_folder(), settled_config(config, overrides)
     run_name = default_run_name(settled) if name is None else check_name(name)
     if (workspace / "runs" / run_name).exists():
         open_run(workspace / "runs", run_name, settled)
@@ -47,7 +56,7 @@ def align(
     write_align_receipt(receipt, workspace, run_name)
 
 
-@app.command()
+@app.command(context_settings=TAKES_OVERRIDES)
 def resume(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="Its name: raft runs lists them.", autocompletion=run_names)
@@ -60,12 +69,11 @@ def resume(
 ) -> None:
     """Go on with a run from its own recorded configuration, at the first step that is not finished."""
     from flows.views.run import check_name
-    from raft_core.loading import load_config
     from raft_core.records.run import open_run, read_run
 
     workspace = workspace_folder()
     recorded = read_run(workspace / "runs" / check_name(run))
-    settled = load_config(recorded.path / "config.yaml", overrides) if overrides else recorded.config
+    settled = settled_config(recorded.path / "config.yaml", overrides) if overrides else recorded.config
     open_run(recorded.path.parent, run, settled)
     _show(workspace, run, _work_on(workspace, run, settled, quiet=quiet or as_json), as_json=as_json)
 

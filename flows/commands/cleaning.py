@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.shell import AsJson, print_json, standard_output
+from flows.commands.shell import TAKES_OVERRIDES, AsJson, print_json, standard_output
 from flows.environment import ledger_uri, tracking_uri, workspace_folder
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(context_settings=TAKES_OVERRIDES)
 def gc(
     rules: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="keep_runs=5 keep_days=30")

@@ -2,28 +2,28 @@
 
 import typer
 
-from flows.commands.shell import ConfigFile, Overrides
+from flows.commands.shell import TAKES_OVERRIDES, ConfigFile, Overrides, settled_config
 
 app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 
 
-@app.command("show")
+@app.command("show", context_settings=TAKES_OVERRIDES)
 def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration, every default written out."""
-    from raft_core.loading import dump_config, load_config
+    from raft_core.loading import dump_config
 
-    typer.echo(dump_config(load_config(config, overrides or ())), nl=False)
+    typer.echo(dump_config(settled_config(config, overrides)), nl=False)
 
 
-@app.command("validate")
+@app.command("validate", context_settings=TAKES_OVERRIDES)
 def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check a configuration; every fault is told at once."""
-    from raft_core.loading import default_run_name, load_config
+    from raft_core.loading import default_run_name
 
-    typer.echo(f"{config} is valid; its run is called {default_run_name(load_config(config, overrides or ()))}")
+    typer.echo(f"{config} is valid; its run is called {default_run_name(settled_config(config, overrides))}")
 
 
-@app.command("reference", hidden=True)
+@app.command("reference")
 def config_reference() -> None:
     """Print the reference of every key as Markdown (docs/configuration.md)."""
     from flows.reference import reference

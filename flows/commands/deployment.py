@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.shell import ConfigFile, Overrides
+from flows.commands.shell import TAKES_OVERRIDES, ConfigFile, Overrides
 from flows.environment import DEFAULTS, workspace_folder
 
 app = typer.Typer()
@@ -13,7 +13,7 @@ app = typer.Typer()
 Schedule = Annotated[str | None, typer.Option(metavar="CRON", help="None: no such deployment.")]
 
 
-@app.command()
+@app.command(context_settings=TAKES_OVERRIDES)
 def deploy(
     config: ConfigFile,
     overrides: Overrides = None,

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,8 +12,44 @@ from rich.console import Console
 from flows.environment import ledger_uri, tracking_uri, workspace_folder
 from raft_core.errors import RaftError
 
+if TYPE_CHECKING:
+    from raft_core.config import RaftConfig
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="sampling.top_p=0.9")]
+
+
+def override_keys(incomplete: str) -> list[str]:
+    """The keys of a configuration that begin, or whose last part begins, with what was typed."""
+    from raft_core.config import RaftConfig
+    from raft_core.overrides import key_paths
+
+    starts = (incomplete, f".{incomplete}")
+    return [f"{path}=" for path in key_paths(RaftConfig) if path.startswith(starts[0]) or starts[1] in path]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="sampling.top_p=0.9, or top_p=0.9 where one key alone is called so.",
+        autocompletion=override_keys,
+    ),
+]  # fmt: skip
+TAKES_OVERRIDES = {"ignore_unknown_options": True}
+"""Context settings: ``--sampling.top_p=0.9`` then arrives as an override, and is told how it is written."""
+
+
+def settled_config(path: Path, overrides: list[str] | None) -> "RaftConfig":
+    """The configuration in ``path`` with ``overrides``; a key that was found by its end is told on standard error."""
+    from flows.exits import tell
+    from raft_core.errors import ConfigError
+    from raft_core.loading import load_config
+
+    if str(path).startswith("-"):
+        raise ConfigError(
+            f"{path} is not an option of this command", expected="CONFIG [KEY=VALUE]...",
+            do="write the configuration first, then overrides without dashes; --help lists the options",
+        )  # fmt: skip
+    return load_config(path, overrides or (), say=tell)
 
 
 def run_names(incomplete: str) -> list[str]:

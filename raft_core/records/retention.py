@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from yaml import YAMLError
+from pydantic import BaseModel, ConfigDict, Field
 
-from raft_core.errors import ConfigError
+from raft_core.loading import load_document
 
 DAY_S = 86400.0
 
@@ -77,10 +74,4 @@ def _reason(
 
 def load_retention(path: Path | None, overrides: Sequence[str] = ()) -> Retention:
     """The rules in ``path`` (None: the defaults) with ``overrides`` ("keep_runs=5"). Raises ConfigError."""
-    try:
-        document = OmegaConf.load(path) if path else OmegaConf.create()
-        document.merge_with_dotlist(list(overrides))
-        return Retention.model_validate(OmegaConf.to_container(document))
-    except (OSError, OmegaConfBaseException, YAMLError, ValidationError, AttributeError) as error:
-        known = ", ".join(Retention.model_fields)
-        raise ConfigError("no rules of retention", got=error, expected=f"the keys {known}", do="mend them") from None
+    return load_document(Retention, path, overrides, what="file of rules of retention", see="configs/retention.yaml")

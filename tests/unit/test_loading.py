@@ -61,10 +61,11 @@ def test_overrides(path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("sampling.top_p", "an override that is no key=value\n  got: sampling.top_p"),
-        ("=3", "an override that is no key=value"),
+        ("sampling.top_p", "an override is not KEY=VALUE\n  got: sampling.top_p"),
+        ("=3", "an override is not KEY=VALUE"),
         ("sampling.samples_per_prompt=0", "sampling.samples_per_prompt: Input should be greater"),
-        ("sampling.samples_per_promt=4", "did you mean samples_per_prompt?"),
+        ("sampling.samples_per_promt=4", "did you mean sampling.samples_per_prompt?"),
+        ("sampling.learning_rate=1e-4", "sampling.learning_rate: unknown key; did you mean finetuning.learning_rate?"),
         ("sampling.temperature=[1", "do not compose"),
         ("name=${nothing}", "do not compose"),
         ("policy.model=???", "do not compose"),

@@ -63,6 +63,46 @@ def test_a_configuration_cannot_read_the_environment(tmp_path: Path) -> None:
         load_config(path)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:HOME}", "${oc\\x2eenv:HOME}", "$\\x7boc.env:HOME}", "\\u0024{oc.env:HOME}", "${${seed}:HOME}",
+        "${oc.${seed}:HOME}", "a ${oc.decode:1} b", "${oc.create:{a: 1}}", "${ oc.env:HOME}", "\\\\${oc.env:HOME}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["value", "key", "list", "override", "extends"])
+def test_no_escape_of_yaml_hides_a_resolver(
+    value: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In double quotes YAML writes characters by their code: what OmegaConf resolves is what comes out of that."""
+    from omegaconf import OmegaConf
+
+    def called(*_: object, **__: object) -> None:
+        raise AssertionError("a resolver ran")
+
+    for name in ("oc.env", "oc.decode", "oc.create"):
+        OmegaConf.register_new_resolver(name, called, replace=True)
+    try:
+        path = tmp_path / "hidden.yaml"
+        text = {"value": f'name: "{value}"', "key": f'"{value}": 1', "list": f'a: [b, "{value}"]'}
+        extending = f'extends: "{value}"'
+        path.write_text("seed: 3\n" + text.get(where, extending if where == "extends" else "") + "\n")
+        with pytest.raises(ConfigError, match="reads the environment"):
+            load_config(path, [f'name="{value}"'] if where == "override" else [])
+    finally:
+        OmegaConf.clear_resolvers()
+
+
+def test_a_plain_reference_is_resolved(tmp_path: Path) -> None:
+    path = tmp_path / "references.yaml"
+    path.write_text(
+        'name: "a-${sampling.top_k}"\npolicy: {model: m}\nprompts: {train: p.txt}\nsampling: {top_k: 3}\n'
+        'scoring: {rewards: [{type: lexicon, name: r1}, {type: lexicon, name: "${scoring.rewards[0].name}-b"}]}\n'
+    )
+    config = load_config(path)
+    assert (config.name, config.scoring.rewards[1].name) == ("a-3", "r1-b")
+
+
 def test_a_secret_in_a_configuration_is_refused_and_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "secret.yaml"
     path.write_text(

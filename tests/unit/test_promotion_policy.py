@@ -38,7 +38,7 @@ def test_without_a_file_the_defaults_hold() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("gates: {min_reward: 1}", "gates.min_reward: unknown key; did you mean min_reward_gain?"),
+        ("gates: {min_reward: 1}", "gates.min_reward: unknown key; did you mean gates.min_reward_gain?"),
         ("gates: {max_kl: -1}", "gates.max_kl: Input should be greater than 0"),
         ("approvals: 2", "approvals: Input should be less than or equal to 1"),
         ("approvals: true", "approvals: Input should be a valid integer"),

@@ -19,6 +19,7 @@ from raft_core.records.run import Run, hold, record_event
 
 ROOT = Path(__file__).parents[3]
 Raft = Callable[..., tuple[int, str, str]]
+TINY = str(Path(__file__).parents[3] / "configs" / "tiny.yaml")
 
 
 def test_show_json_is_exactly_the_documented_form(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:
@@ -315,7 +316,26 @@ def test_config_validate_tells_every_fault(raft: Raft, tmp_path: Path) -> None:
     code, _, err = raft("config", "validate", str(file))
     assert code == exits.USERS_MISTAKE
     assert "sampling.samples_per_prompt" in err
-    assert "did you mean temperature?" in err
+    assert "did you mean sampling.temperature?" in err
+
+
+@pytest.mark.parametrize(
+    "command", [("align",), ("config", "show"), ("config", "validate"), ("deploy",)], ids=lambda c: " ".join(c)
+)
+def test_an_override_with_dashes_is_told_how_it_is_written(raft: Raft, command: tuple[str, ...]) -> None:
+    code, _, err = raft(*command, TINY, "--sampling.temperature=0.9")
+    assert code == exits.USERS_MISTAKE
+    assert "do this: write sampling.temperature=0.9" in err
+    code, _, err = raft(*command, "--sampling.temperature=0.9", TINY)
+    assert code == exits.USERS_MISTAKE
+    assert "write the configuration first" in err or "write sampling.temperature=0.9" in err
+
+
+def test_a_bare_key_is_taken_and_told(raft: Raft) -> None:
+    code, out, err = raft("config", "show", TINY, "samples_per_prompt=3")
+    assert code == exits.DONE
+    assert "samples_per_prompt: 3" in out
+    assert err == "samples_per_prompt=3 is taken as sampling.samples_per_prompt=3\n"
     assert "policy: is required" in err
 
 
