@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.completeness import check_complete, without_report
 from raft_core.config.scoring import ClassifierRewardConfig, ScoredText
 from raft_core.embedded import resolve
 from raft_core.errors import ConfigError, InputError
@@ -99,29 +100,19 @@ def _load_model(folder: Path) -> Any:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-            output_loading_info=True,
-        )  # fmt: skip
+        with without_report():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                output_loading_info=True,
+            )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"classification model cannot be loaded: {folder}", got=error,
             do="fetch a file that was cut again; a model that needs Python code of its own cannot be loaded",
         ) from error  # fmt: skip
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if absent := sorted([*loading["missing_keys"], *loading["mismatched_keys"]]):
-        raise InputError(
-            f"not all weights of the classifier are in {folder}", got=f"without {', '.join(map(str, absent[:3]))}",
-            expected="a trained classification head; missing weights would be random",
-            do="train the model as a sequence classifier first, or name the right folder",
-        )  # fmt: skip
+    check_complete(folder, loading, model=type(model).__name__)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -10,6 +10,7 @@ from raft_core.errors import InputError
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.ends import check_ends
 from raft_core.policies.text.model import Tokenizer, context_length, encode_prompts, load_tokenizer, resolved, turns
+from raft_core.policies.text.structure import check_architecture, check_tensors, check_tokenizer
 from raft_core.policies.text.template import TemplateFault, render_in_child
 from raft_core.types import Prompt
 
@@ -24,8 +25,9 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
     """
     folder = model_folder_of(config)
     model_config = _model_config(folder, config)
-    check_weights(folder)
+    rows = check_tensors(folder, model_config, check_weights(folder), config)
     tokenizer = load_tokenizer(folder, config)
+    check_tokenizer(folder, tokenizer, rows)
     if config.chat_template and not tokenizer.chat_template:
         raise InputError(
             f"the tokenizer in {folder} has no chat template", expected="one, since policy.chat_template is true",
@@ -63,14 +65,21 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
             f"{folder} holds quantized weights", got="quantization_config in config.json", expected="plain weights",
             do="save the model dequantized",
         )  # fmt: skip
+    if told.get("transformers_weights"):
+        raise InputError(
+            f"{path} names weights of its own", got=f"transformers_weights: {told['transformers_weights']}",
+            expected="model.safetensors, or its index and shards", do="remove that key, and name the file so",
+        )  # fmt: skip
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(
             f"transformers cannot read {path}", got=error,
             do="set policy.trust_remote_code: true if you trust the code in that folder"
             if "auto_map" in told and not config.trust_remote_code else "see the message above",
         ) from error  # fmt: skip
+    check_architecture(folder, told, found)
+    return found
 
 
 def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], system_prompt: str | None, folder: Path) -> None:

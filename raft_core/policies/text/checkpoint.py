@@ -17,6 +17,7 @@ NOT_COPIED = (
 """Weights and what is written anew; everything else (tokenizer, templates, code) is carried over as it is."""
 CODE_CARRIERS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
 """Pickles by their usual names: opening one runs whatever it holds, so none is opened."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 """Limit of the safetensors library too."""
 _BITS = {
@@ -25,17 +26,19 @@ _BITS = {
 }  # fmt: skip
 
 
-def check_weights(folder: Path) -> None:
-    """Raise InputError without safetensors in ``folder``, IntegrityError if one is cut or lacks a tensor.
+Shapes = dict[str, tuple[int, ...]]
+"""Names of tensors and their shapes."""
 
-    Reads headers alone, whatever the size of the model.
+
+def check_weights(folder: Path) -> Shapes:
+    """The tensors of the checkpoint in ``folder``, from headers alone, whatever the size of the model.
+
+    Raises InputError without safetensors, IntegrityError if one is cut or lacks a tensor that the index names.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        _check_shards(index)
-    elif (folder / "model.safetensors").exists():
-        safetensors_names(folder / "model.safetensors")
-    else:
+    whole, index = folder / WEIGHTS, folder / INDEX
+    if whole.exists():  # in transformers' order
+        return safetensors_shapes(whole)
+    if not index.exists():
         others = (*CODE_CARRIERS, "*.gguf")
         found = sorted(file.name for file in folder.iterdir() if any(map(file.match, others)))
         raise InputError(
@@ -43,14 +46,16 @@ def check_weights(folder: Path) -> None:
             expected="model.safetensors, or its index and shards (pickles can carry code: none is opened)",
             do="convert them where you trust their origin: load the model with transformers and save_pretrained it",
         )  # fmt: skip
+    return _check_shards(index)
 
 
-def _check_shards(index: Path) -> None:
+def _check_shards(index: Path) -> Shapes:
     try:
         weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         by_shard = {shard: {name for name, s in weight_map.items() if s == shard} for shard in set(weight_map.values())}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"not a readable index of shards: {index}", got=error) from error
+    shapes: Shapes = {}
     for shard in sorted(by_shard):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise IntegrityError(
@@ -62,14 +67,17 @@ def _check_shards(index: Path) -> None:
         path = index.parent / shard
         if not path.is_file():
             raise IntegrityError(f"a shard is missing: {path}", expected=f"as {index.name} says", do="copy it again")
-        if absent := sorted(by_shard[shard] - safetensors_names(path)):
+        found = safetensors_shapes(path)
+        if absent := sorted(by_shard[shard] - found.keys()):
             raise IntegrityError(
                 f"tensors are missing in {path}", got=f"no {', '.join(absent[:3])}", do="copy it again"
             )
+        shapes |= found
+    return shapes
 
 
-def safetensors_names(path: Path) -> set[str]:
-    """Names of the tensors in a safetensors file. Raises IntegrityError if the file is cut, foreign or hostile.
+def safetensors_shapes(path: Path) -> Shapes:
+    """The tensors in a safetensors file. Raises IntegrityError if the file is cut, foreign or hostile.
 
     The header must describe the rest of the file byte for byte: no gap, no overlap, no tensor of another size.
     """
@@ -89,7 +97,7 @@ def safetensors_names(path: Path) -> set[str]:
             f"a checkpoint that is not whole: {path}", got=f"{size} bytes", expected=f"{needed} bytes by its header",
             do="copy or download it again",
         )  # fmt: skip
-    return set(header)
+    return {name: tuple(tensor["shape"]) for name, tensor in header.items()}
 
 
 def _described_bytes(header: dict[str, Any]) -> int:

@@ -1,6 +1,7 @@
 """Causal language models of transformers: load, merge, encode prompts, ask for the logits that matter."""
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from raft_core.completeness import check_complete, without_report
 from raft_core.config import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.text.adapter import apply_adapter
@@ -58,22 +60,27 @@ def load_tokenizer(folder: Path, config: TextPolicyConfig) -> Tokenizer:
 
 
 def load_weights(folder: Path, config: TextPolicyConfig) -> Model:
-    """The model in ``folder``, float32, on the CPU. Raises InputError if it is no causal language model."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    """The model in ``folder``, float32, on the CPU, every tensor of it read from there.
 
-    logging.disable_progress_bar()
+    Raises InputError if it is no causal language model, or if the checkpoint's tensors are not the model's.
+    """
+    from transformers import AutoModelForCausalLM
+
     try:
-        with torch.random.fork_rng(devices=[]):  # what a checkpoint does not hold is drawn, then overwritten
-            return AutoModelForCausalLM.from_pretrained(
+        with without_report(), torch.random.fork_rng(devices=[]):  # building a model draws numbers
+            model, loading = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, trust_remote_code=config.trust_remote_code, local_files_only=True,
-                use_safetensors=True,
+                use_safetensors=True, output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("mismatch|LOAD REPORT|above report", str(error)):
+            raise  # memory, for one
         raise InputError(
             f"no causal language model that loads in {folder}", got=f"{type(error).__name__}: {error}",
             expected="config.json and safetensors of a model that AutoModelForCausalLM knows",
         ) from error  # fmt: skip
+    check_complete(folder, loading, model=type(model).__name__)
+    return model
 
 
 def load_policy(policy: Policy, config: TextPolicyConfig) -> Model:

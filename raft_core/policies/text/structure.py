@@ -1,0 +1,112 @@
+"""Whether the parts of a model folder fit each other: architecture, names and shapes of tensors, tokenizer.
+
+The model is built without memory (torch's meta device) and takes the *names* that the headers of its safetensors
+hold, by transformers' own loader: so its renamings, tied weights and exceptions count, and no weight is read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raft_core.completeness import check_complete, without_report
+from raft_core.config import TextPolicyConfig
+from raft_core.errors import InputError
+from raft_core.policies.text.checkpoint import Shapes
+from raft_core.policies.text.model import Tokenizer
+
+OTHER_TASKS = (
+    "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForMaskedLM",
+    "ForNextSentencePrediction", "ForImageClassification", "RewardModel",
+)  # fmt: skip
+"""Ends of the names of classes that do not predict the next token."""
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+
+
+def check_architecture(folder: Path, told: Mapping[str, Any], config: Any) -> None:
+    """Raise InputError for a model that does not predict the next token of one text."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    names = told.get("architectures")
+    named = [str(name) for name in names] if isinstance(names, list) else []
+    what = ", ".join(named) or str(told.get("model_type"))
+    expected = "a causal language model (decoder only), as AutoModelForCausalLM loads it"
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"an encoder-decoder cannot be the policy: {folder}", got=what, expected=expected,
+            do="set policy.model to a decoder-only model",
+        )  # fmt: skip
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if "AutoModelForCausalLM" not in (told.get("auto_map") or {}) and not known:
+        raise InputError(
+            f"no causal language model in {folder}", got=what, expected=expected,
+            do="set policy.model to such a model",
+        )  # fmt: skip
+    built = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__ if known else ""
+    if named and built not in named and all(name.endswith(OTHER_TASKS) for name in named):
+        raise InputError(
+            f"a model of another task cannot be the policy: {folder}", got=what, expected=expected,
+            do="set policy.model to the language model that it was made from",
+        )  # fmt: skip
+
+
+def check_tensors(folder: Path, model_config: Any, shapes: Shapes, config: TextPolicyConfig) -> int | None:
+    """Raise InputError unless the checkpoint's tensors are those of the model; returns the rows of its embedding.
+
+    None where the model does not say which module embeds its tokens.
+    """
+    text_config = model_config.get_text_config() if hasattr(model_config, "get_text_config") else model_config
+    layers = max((n for name in LAYERS if isinstance(n := getattr(text_config, name, None), int)), default=0)
+    if layers > len(shapes):  # before each of them becomes a module in memory
+        raise InputError(
+            f"config.json in {folder} describes another model than its weights", got=f"{layers:,} layers",
+            expected=f"no more than the weights have tensors, {len(shapes):,}",
+            do="copy or download the whole checkpoint again, with its own config.json",
+        )  # fmt: skip
+    model, loading = _without_memory(folder, model_config, shapes, config)
+    check_complete(folder, loading, model=type(model).__name__)
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def check_tokenizer(folder: Path, tokenizer: Tokenizer, rows: int | None) -> None:
+    """Raise InputError for a tokenizer with an id that the embedding has no row for."""
+    names = {number: name for name, number in tokenizer.get_vocab().items()}
+    if rows is not None and names and max(names) >= rows:
+        beyond = sorted(number for number in names if number >= rows)
+        raise InputError(
+            f"the tokenizer in {folder} is larger than the model's embedding",
+            got=f"{len(beyond)} ids from {rows} on ({', '.join(repr(names[n]) for n in beyond[:3])})",
+            expected=f"ids below {rows}, the rows of the embedding",
+            do="take the tokenizer that the model was trained with; or call `model.resize_token_embeddings(…)`, "
+            "train the new rows, and save both again",
+        )  # fmt: skip
+
+
+def _without_memory(folder: Path, model_config: Any, shapes: Shapes, config: TextPolicyConfig) -> tuple[Any, Any]:
+    """The model on the meta device, and transformers' loading info for the checkpoint's names and shapes."""
+    from transformers import AutoModelForCausalLM
+
+    meta = torch.device("meta")
+    state = {name: torch.empty(shape, device=meta) for name, shape in shapes.items()}
+    try:
+        with without_report(), torch.random.fork_rng(devices=[]):
+            with meta:
+                built = AutoModelForCausalLM.from_config(model_config, trust_remote_code=config.trust_remote_code)
+            return type(built).from_pretrained(  # type: ignore[no-any-return]
+                None, config=model_config, state_dict=state, device_map="meta", dtype=torch.float32,
+                output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
+    except (
+        OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, ArithmeticError,
+        AssertionError,
+    ) as error:  # fmt: skip
+        raise InputError(
+            f"transformers cannot build the model that config.json in {folder} describes",
+            got=f"{type(error).__name__}: {str(error)[:300]}",
+            expected="a configuration that fits the weights beside it",
+            do="copy or download the whole checkpoint again, with its own config.json",
+        ) from error

@@ -1,0 +1,201 @@
+"""A checkpoint holds exactly its model's tensors, or is refused before a weight is read; what is legitimate loads."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from raft_core.completeness import without_report
+from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.errors import InputError
+from raft_core.policies.text import backend
+from raft_core.policies.text.checkpoint import check_weights
+from raft_core.policies.text.model import load_weights
+from raft_core.policies.text.structure import check_tensors
+from raft_core.types import Prompt
+
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 512,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "bloom": {}, "falcon": {}, "gemma": {"head_dim": 8}, "gemma2": {"head_dim": 8}, "gpt2": {}, "gpt_neox": {},
+    "gptj": {"rotary_dim": 4}, "llama": {}, "mistral": {}, "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},
+    "olmo2": {}, "opt": OPT, "phi": {}, "phi3": {}, "qwen2": {}, "qwen3": {"head_dim": 8}, "smollm3": {},
+    "starcoder2": {}, "stablelm": {},
+}  # fmt: skip
+TIED = {"bloom", "gemma", "gpt2", "opt", "starcoder2"}
+"""Of these the trunk alone is the whole model: the head is the embedding."""
+
+
+def build(family: str, **changes: Any) -> Any:
+    config = transformers.CONFIG_MAPPING[family](**SMALL, **FAMILIES.get(family, {}), **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.fixture
+def save(tiny_checkpoint: Path, tmp_path: Path) -> Callable[[Any], Path]:
+    """``save(model)``: a folder with that model and the tiny tokenizer."""
+
+    def write(model: Any) -> Path:
+        folder = tmp_path / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        with without_report():
+            model.save_pretrained(folder)
+        for file in tiny_checkpoint.glob("tokenizer*"):
+            shutil.copy(file, folder)
+        return folder
+
+    return write
+
+
+def check(folder: Path) -> None:
+    backend.check(TextPolicyConfig(model=str(folder)), [Prompt.of(" w1 w2")], SamplingConfig(max_new_tokens=8))
+
+
+def check_weights_alone(folder: Path) -> None:
+    """Without the tokenizer: transformers gives some families a class of their own for it."""
+    config = TextPolicyConfig(model=str(folder))
+    check_tensors(folder, transformers.AutoConfig.from_pretrained(folder), check_weights(folder), config)
+
+
+def refused(folder: Path) -> str:
+    """The message of the check; loading the weights themselves is refused as well."""
+    with pytest.raises(InputError) as caught:
+        check(folder)
+    with pytest.raises(InputError):
+        load_weights(folder, TextPolicyConfig(model=str(folder)))
+    return str(caught.value)
+
+
+def change(folder: Path, changed: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    save_file({n: t.contiguous() for n, t in changed(load_file(path)).items()}, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_whole_checkpoint_of_many_families_loads(family: str, save: Callable[[Any], Path]) -> None:
+    model = build(family)
+    folder = save(model)
+    check_weights_alone(folder)
+    loaded = load_weights(folder, TextPolicyConfig(model=str(folder))).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trunk_alone_is_whole_only_where_the_head_is_tied(family: str, save: Callable[[Any], Path]) -> None:
+    model = build(family)
+    folder = save(model.base_model)
+    if model.config.tie_word_embeddings and model.get_output_embeddings().bias is None:
+        check_weights_alone(folder)
+        loaded = load_weights(folder, TextPolicyConfig(model=str(folder)))
+        assert torch.equal(loaded.get_output_embeddings().weight, model.get_output_embeddings().weight)
+    else:
+        assert "no trained head" in refused(folder)
+    assert family not in TIED or model.config.tie_word_embeddings
+
+
+def test_what_older_versions_saved_beside_the_weights_is_ignored(save: Callable[[Any], Path]) -> None:
+    folder = save(build("gptj"))
+    mask = torch.ones(1, 1, 64, 64)
+    change(
+        folder, lambda state: {**state, "transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": mask + 1}
+    )
+    check(folder)
+
+
+def test_a_layer_that_is_missing(save: Callable[[Any], Path]) -> None:
+    folder = save(build("llama"))
+    change(folder, lambda state: {n: t for n, t in state.items() if ".layers.1." not in n})
+    message = refused(folder)
+    assert "9 tensors missing (model.layers.1.input_layernorm.weight" in message
+    assert "LlamaForCausalLM" in message
+
+
+def test_tensors_of_another_shape_and_too_many(save: Callable[[Any], Path]) -> None:
+    folder = save(build("llama", tie_word_embeddings=False))
+    change(folder, lambda state: {**state, "lm_head.weight": torch.zeros(513, 32)})
+    assert "1 tensors of another shape (lm_head.weight: [513, 32], not [512, 32])" in refused(folder)
+    folder = save(build("llama"))
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "num_hidden_layers": 1}))
+    assert "9 tensors unexpected (model.layers.1." in refused(folder)
+
+
+def test_names_of_peft(save: Callable[[Any], Path]) -> None:
+    folder = save(build("llama"))
+    change(folder, lambda state: {f"base_model.model.{n}": t for n, t in state.items()})
+    assert "names of PEFT" in refused(folder)
+
+
+def test_a_classifier_as_policy(save: Callable[[Any], Path]) -> None:
+    config = transformers.LlamaConfig(**SMALL, num_labels=1)
+    folder = save(transformers.AutoModelForSequenceClassification.from_config(config))
+    assert "another task" in refused(folder)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "architectures": ["LlamaForCausalLM"]}))
+    assert "score.weight" in refused(folder)
+
+
+def test_a_masked_language_model_as_policy(save: Callable[[Any], Path]) -> None:
+    model = transformers.AutoModelForMaskedLM.from_config(transformers.BertConfig(**SMALL))
+    with pytest.raises(InputError, match="another task"):
+        check(save(model))
+
+
+def test_an_encoder_decoder_as_policy(save: Callable[[Any], Path]) -> None:
+    config = transformers.BartConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=512, max_position_embeddings=64,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="encoder-decoder"):
+        check(save(transformers.AutoModelForSeq2SeqLM.from_config(config)))
+    t5 = transformers.T5Config(d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=2, vocab_size=512)
+    with pytest.raises(InputError, match="encoder-decoder"):
+        check(save(transformers.AutoModelForSeq2SeqLM.from_config(t5)))
+
+
+def test_no_language_model_at_all(save: Callable[[Any], Path]) -> None:
+    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    with pytest.raises(InputError, match="no causal language model"):
+        check(save(transformers.ViTModel(config)))
+
+
+def test_a_tokenizer_larger_than_the_embedding(tiny_checkpoint: Path, save: Callable[[Any], Path]) -> None:
+    size = len(transformers.AutoTokenizer.from_pretrained(tiny_checkpoint))
+    check(save(_sized(size)))
+    with pytest.raises(InputError, match="larger than the model's embedding") as caught:
+        check(save(_sized(size - 2)))
+    assert f"2 ids from {size - 2} on" in str(caught.value)
+
+
+def _sized(vocab_size: int) -> Any:
+    return transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(**{**SMALL, "vocab_size": vocab_size})
+    )
+
+
+@pytest.mark.parametrize("change_of", [{"num_hidden_layers": 2_000_000}, {"hidden_size": 10**30}, {"vocab_size": -1}])
+def test_a_hostile_configuration_ends_in_one_error(change_of: dict[str, int], save: Callable[[Any], Path]) -> None:
+    folder = save(build("llama"))
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, **change_of}))
+    with pytest.raises(InputError, match=r"config\.json"):
+        check(folder)
+
+
+def test_a_file_of_weights_that_the_configuration_names(save: Callable[[Any], Path]) -> None:
+    folder = save(build("llama"))
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "transformers_weights": "other.safetensors"}))
+    with pytest.raises(InputError, match="transformers_weights"):
+        check(folder)
