@@ -73,24 +73,24 @@ def align_run(
 @flow(name="align", validate_parameters=False)
 def align(session: Session, material: Material) -> Decision:
     """Sample, score, validate, select, fine-tune, evaluate, commit, project; until a gate says stop."""
-    run, train, held_out = session.run, material.train, material.held_out
+    run = session.run
     prefect_view.heal(session)
     if (decision := decide(run)) is None:
         base = Iteration(run, BASE, material.base, material.base)
-        records = {"evaluate": steps.evaluate(base, material.base, held_out, session)}
+        records = {"evaluate": steps.evaluate(base, material.base, material, session)}
         steps.commit(base, records, session)
         decision = conclude(session, material)
     while decision.go_on:
         it = material.next_iteration()
-        records = {"sample": steps.sample(it, train, session)}
-        steps.validate(it, "samples", held_out, session)
+        records = {"sample": steps.sample(it, material, session)}
+        steps.validate(it, "samples", material, session)
         records["score"] = steps.score(it, session)
-        steps.validate(it, "scored", held_out, session)
+        steps.validate(it, "scored", material, session)
         steps.select(it, session)
-        steps.validate(it, "selected", held_out, session)
+        steps.validate(it, "selected", material, session)
         records["finetune"] = steps.finetune(it, session)
         policy = next_policy(it, records["finetune"].outputs["policy"])
-        records["evaluate"] = steps.evaluate(it, policy, held_out, session)
+        records["evaluate"] = steps.evaluate(it, policy, material, session)
         steps.commit(it, records, session)
         decision = conclude(session, material)
     finish(session, material, decision)

@@ -2,10 +2,10 @@
 
 Each shard is durable once it is made (``tasks.shards``), and has its own random streams: which worker makes
 it, how often one dies, and in which order they end changes no byte. A worker that dies costs the shard that
-it was making: Ray gives it to another.
+it was making: Ray gives it to another. Flows and tasks are handed references, never prompts or samples: a worker reads
+its part from the iteration's tables.
 """
 
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,9 +19,9 @@ from raft_core.config import PolicyConfig
 from raft_core.config.execution import ExecutionConfig
 from raft_core.errors import ConfigError
 from raft_core.policies.base import LoadedPolicy, Progress, backend
-from raft_core.types import Policy, Prompt
-from tasks.score_shards import ScoreFanOut, ScoreJob, ScoreShard, make_score_shard
-from tasks.shards import FanOut, ShardJob, check_numerics, make_shard, take_threads
+from raft_core.types import Policy
+from tasks.score_shards import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
+from tasks.shards import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
 
 
 def fan_out(execution: ExecutionConfig) -> FanOut | None:
@@ -30,9 +30,9 @@ def fan_out(execution: ExecutionConfig) -> FanOut | None:
         return None
     runner = _ray(execution)
 
-    def on_ray(job: ShardJob, missing: Mapping[int, Sequence[Prompt]], progress: Progress) -> None:
-        if missing:
-            shards.with_options(task_runner=runner)(job, missing, progress)
+    def on_ray(job: ShardJob, progress: Progress) -> None:
+        if missing_shards(job):
+            shards.with_options(task_runner=runner)(job, progress)
 
     return on_ray
 
@@ -43,17 +43,17 @@ def score_fan_out(execution: ExecutionConfig) -> ScoreFanOut | None:
         return None
     runner = _ray(execution)
 
-    def on_ray(job: ScoreJob, missing: Mapping[int, ScoreShard], progress: Progress) -> None:
-        if missing:
-            score_shards.with_options(task_runner=runner)(job, missing, progress)
+    def on_ray(job: ScoreJob, progress: Progress) -> None:
+        if missing_score_shards(job):
+            score_shards.with_options(task_runner=runner)(job, progress)
 
     return on_ray
 
 
 @flow(name="score shards", validate_parameters=False)
-def score_shards(job: ScoreJob, missing: Mapping[int, ScoreShard], progress: Progress) -> None:
+def score_shards(job: ScoreJob, progress: Progress) -> None:
     """Score every missing shard; ends when all are there."""
-    futures = [score_shard.submit(job, index, part) for index, part in missing.items()]
+    futures = [score_shard.submit(job, index) for index in missing_score_shards(job)]
     for future in futures:
         progress(future.result())
 
@@ -62,21 +62,21 @@ def score_shards(job: ScoreJob, missing: Mapping[int, ScoreShard], progress: Pro
     name="score shard", task_run_name="score shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1,
     retry_condition_fn=may_pass,
 )  # fmt: skip
-def score_shard(job: ScoreJob, index: int, part: ScoreShard) -> int:
+def score_shard(job: ScoreJob, index: int) -> int:
     """Score one shard where this runs; returns its rows."""
-    return make_score_shard(job, index, part)
+    return make_score_shard(job, index)
 
 
 @flow(name="shards", validate_parameters=False)
-def shards(job: ShardJob, missing: Mapping[int, Sequence[Prompt]], progress: Progress) -> None:
+def shards(job: ShardJob, progress: Progress) -> None:
     """Make every missing shard; ends when all are there."""
-    futures = {index: shard.submit(job, index, list(prompts)) for index, prompts in missing.items()}
-    for future in futures.values():
+    futures = [shard.submit(job, index) for index in missing_shards(job)]
+    for future in futures:
         progress(future.result())
 
 
 @task(name="shard", task_run_name="shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1)
-def shard(job: ShardJob, index: int, prompts: Sequence[Prompt]) -> int:
+def shard(job: ShardJob, index: int) -> int:
     """Make one shard where this runs; returns its tokens. Raises StepError on a machine of other numerics."""
     take_threads(job.numerics)
     check_numerics(job, backend(job.config.type).numerics(job.sampling.dtype))
@@ -86,7 +86,7 @@ def shard(job: ShardJob, index: int, prompts: Sequence[Prompt]) -> int:
         nonlocal tokens
         tokens += done
 
-    make_shard(job, _loaded(job.policy, job.config, job.sampling.dtype), index, prompts, count)
+    make_shard(job, _loaded(job.policy, job.config, job.sampling.dtype), index, count)
     return tokens
 
 

@@ -33,6 +33,14 @@ def tie() -> None:
     SubprocessASGIServer._run_uvicorn_command = _start  # type: ignore[method-assign,assignment]
 
 
+def address() -> str:
+    """Where the temporary server of this process listens, or would."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    return server.api_url if server.port is not None else "127.0.0.1 (it did not start)"
+
+
 def _start(server: Any, *, again: bool = False) -> subprocess.Popen[Any]:
     from prefect.settings import get_current_settings
 

@@ -30,7 +30,7 @@ LIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 def seen_through(session: Session, flow: Callable[[], Decision]) -> Decision:
     """Run ``flow`` in Prefect; a server that could not be told the end costs a warning, not the run.
 
-    Raises StepError if Prefect's server is away from the start.
+    Raises StepError, naming the server's address, if it cannot be reached from the start or refuses a request.
     """
     if not PREFECT_API_URL.value():
         prefect_server.tie()
@@ -40,16 +40,13 @@ def seen_through(session: Session, flow: Callable[[], Decision]) -> Decision:
             _record_ended(session.run, identity, "Completed")
         return decision
     except (httpx.HTTPError, RuntimeError) as error:
-        if not _is_away(error):
+        if not _is_servers(error):
             raise
         ended = decide(session.run)
         if ended is not None and not ended.go_on:
             session.outage("Prefect", f"{UNTOLD}: {error}", step="flow")
             return ended
-        raise StepError(
-            f"Prefect's server at {PREFECT_API_URL.value()} is away", got=error,
-            do="start it, or unset PREFECT_API_URL: a temporary one then serves",
-        ) from error  # fmt: skip
+        raise _server_fault(error) from error
 
 
 def heal(session: Session) -> None:
@@ -76,7 +73,7 @@ def tell_end(session: Session, decision: Decision) -> None:
         for identity in untold:
             _record_ended(session.run, identity, _mark(identity, Completed(message=decision.reason)))
     except (httpx.HTTPError, RuntimeError) as error:
-        if not _is_away(error):
+        if not _is_servers(error):
             raise
         session.outage("Prefect", f"{UNTOLD}: {error}", step="flow")
     else:
@@ -94,8 +91,31 @@ def _record_ended(run: Run, identity: str, state: str | None) -> None:
     record_event(run, "flow_run_ended", flow_run=identity, state=state)
 
 
-def _is_away(error: Exception) -> bool:
-    return isinstance(error, httpx.HTTPError) or "Failed to reach API" in str(error)
+def _is_servers(error: Exception) -> bool:
+    """Whether ``error`` is Prefect's server's, and no step's."""
+    told = str(error)
+    return isinstance(error, httpx.HTTPError) or "Failed to reach API" in told or "ephemeral Prefect API" in told
+
+
+def _server_fault(error: Exception) -> StepError:
+    """What went wrong with which server, and what helps: an answer of refusal is no absence."""
+    chosen = PREFECT_API_URL.value()
+    server = f"Prefect's server at {chosen}" if chosen else f"Prefect's temporary server at {prefect_server.address()}"
+    if isinstance(error, httpx.HTTPStatusError):
+        asked = f"{error.request.method} {error.request.url.path}"
+        return StepError(
+            f"{server} refused {asked}", got=f"status {error.response.status_code}: {error.response.text[:500]}",
+            do="see the server's log; if PREFECT_API_URL names one of another version of Prefect, unset it",
+        )  # fmt: skip
+    if chosen:
+        return StepError(
+            f"{server} cannot be reached", got=f"{type(error).__name__}: {error}",
+            do="start it, or unset PREFECT_API_URL: the run then starts a temporary one",
+        )  # fmt: skip
+    return StepError(
+        f"{server} does not answer", got=f"{type(error).__name__}: {error}",
+        do="check memory and disk space, and the folder PREFECT_HOME (default ~/.prefect); then resume",
+    )  # fmt: skip
 
 
 def _mark(identity: str, ended: State) -> str | None:
@@ -115,7 +135,8 @@ def publish(session: Session, decision: Decision) -> None:
     try:
         _publish(session.run, decision)
     except httpx.HTTPError as error:
-        session.outage("Prefect", f"Prefect's server is away: {type(error).__name__}", step="publish")
+        fault = _server_fault(error)
+        session.outage("Prefect", f"its pages of the run are not updated: {fault.what} ({fault.got})", step="publish")
     else:
         session.answered("Prefect")
 

@@ -21,9 +21,10 @@ from flows.retries import may_pass
 from flows.session import Session
 from raft_core.gates import Decision
 from raft_core.records.steps import StepRecord
-from raft_core.types import Policy, Prompt
+from raft_core.types import Policy
 from tasks.check import Stage
 from tasks.iteration import Iteration
+from tasks.prepare import Material
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,12 +41,12 @@ def step(name: str, *, retries: int = 2) -> Callable[[F], F]:
 
 
 @step("sample")
-def sample(it: Iteration, train: Sequence[Prompt], session: Session) -> StepRecord:
+def sample(it: Iteration, material: Material, session: Session) -> StepRecord:
     """Draw the prompts and sample K completions of each."""
     sampling = it.config.sampling
     most = sampling.prompts_per_iteration * sampling.samples_per_prompt * sampling.max_new_tokens
     with session.step(it, "sample", total=most) as running:
-        tasks.sample.draw_prompts(it, train)
+        tasks.sample.draw_prompts(it, material.train)
         record = tasks.sample.sample(it, running.progress, fan_out(it.config.execution))
         running.reused = record.reused
     return record
@@ -62,10 +63,10 @@ def score(it: Iteration, session: Session) -> StepRecord:
 
 
 @step("validate")
-def validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt], session: Session) -> None:
+def validate(it: Iteration, stage: Stage, material: Material, session: Session) -> None:
     """Hold one table against its Great Expectations suite; stops the run or quarantines rows."""
     with session.step(it, "validate"):
-        tasks.check.check(it, stage, held_out)
+        tasks.check.check(it, stage, material.held_out)
 
 
 @step("select")
@@ -86,8 +87,9 @@ def finetune(it: Iteration, session: Session) -> StepRecord:
 
 
 @step("evaluate")
-def evaluate(it: Iteration, policy: Policy, held_out: Sequence[Prompt], session: Session) -> StepRecord:
+def evaluate(it: Iteration, policy: Policy, material: Material, session: Session) -> StepRecord:
     """Sample and score the held-out prompts with the policy that the iteration made; write the scorecard."""
+    held_out = material.held_out
     with session.step(it, "evaluate", total=len(held_out) * it.config.sampling.max_new_tokens) as running:
         record = tasks.evaluate.evaluate(it, policy, held_out, running.progress, session.warn)
         tasks.evaluate.report(it)

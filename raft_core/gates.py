@@ -27,24 +27,28 @@ BASE = -1
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The allowed range of a metric; None is open."""
+    """The allowed range of a metric; None is open. ``origin``: the configuration key, and the figures that it follows
+    from."""
 
     metric: str
     low: float | None = None
     high: float | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A metric outside its limit."""
+    """A metric outside its limit; ``origin`` as in ``Limit``."""
 
     metric: str
     got: float
     limit: float
+    origin: str = ""
 
     def __str__(self) -> str:
         side = "below" if self.got < self.limit else "above"
-        return f"{self.metric} {self.got:.4g} is {side} {self.limit:.4g}"
+        origin = f" ({self.origin})" if self.origin else ""
+        return f"{self.metric} {self.got:.4g} is {side} {self.limit:.4g}{origin}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +68,28 @@ def decide(base: Report, reports: Sequence[Report], gates: GatesConfig, iteratio
     Stopped: the last iteration is outside the budget. Converged: its paired gain against
     ``convergence_window`` iterations ago is not above 0 with confidence. Completed: all are done.
     Every decision names the best iteration inside the budget: the highest held-out reward of the
-    base and of all iterations within, the earlier one if equal.
+    base and of all iterations within, the earlier one if equal. A run that ends quotes *its* figures.
     """
     best = best_iteration(base, reports, gates)
     if not reports:
         return Decision(True, "advance", f"the base is evaluated: reward {_figure(base.get('reward'))}", BASE)
     last, number = reports[-1], len(reports) - 1
-    kept = "the base is kept" if best == BASE else f"iteration {best} is the best inside the budget"
-    facts = f"{_change(base, last)}{_unmeasured(base, reports, gates)}"
+    kept = _kept(base, reports, best, gates)
     if breaches := within_budget(last, base, reports[0], gates):
         told = ", ".join(map(str, breaches))
-        return Decision(False, "stopped", f"iteration {number}: {told}; {kept} ({facts})", best, tuple(breaches))
+        reason = f"iteration {number}: {told}; {kept}; {_remedies(breaches)}"
+        return Decision(False, "stopped", reason, best, tuple(breaches))
     if gates.convergence_window is not None and _no_gain(last):
         gain, low, high = (_figure(last[name]) for name in ("paired_gain", "paired_gain_low", "paired_gain_high"))
         return Decision(
             False, "converged",
             f"iteration {number}: no gain against {gates.convergence_window} iterations ago "
-            f"({gain}, between {low} and {high}); {kept} ({facts})",
+            f"({gain}, between {low} and {high}; gates.convergence_window); {kept}",
             best,
         )  # fmt: skip
     if len(reports) >= iterations:
-        return Decision(False, "completed", f"all {iterations} iterations are done; {kept} ({facts})", best)
+        return Decision(False, "completed", f"all {iterations} iterations are done; {kept}", best)
+    facts = f"{_change(base, last)}{_unmeasured(base, reports, gates)}"
     return Decision(True, "advance", f"iteration {number} is inside the budget ({facts})", best)
 
 
@@ -107,27 +112,24 @@ def within_budget(report: Report, base: Report, first: Report, gates: GatesConfi
         if got is None:
             continue
         if limit.high is not None and not got <= limit.high:
-            breaches.append(Breach(limit.metric, got, limit.high))
+            breaches.append(Breach(limit.metric, got, limit.high, limit.origin))
         elif limit.low is not None and not got >= limit.low:
-            breaches.append(Breach(limit.metric, got, limit.low))
+            breaches.append(Breach(limit.metric, got, limit.low, limit.origin))
     return breaches
 
 
 def limits(base: Report, first: Report, gates: GatesConfig) -> list[Limit]:
     """The limits that can be told from the base's report and the first iteration's, in order of warning."""
-    return [
-        limit
-        for limit in (
-            Limit("kl", high=gates.max_kl),
-            Limit("perplexity", high=_times(base.get("perplexity"), gates.max_perplexity_rise, plus=1)),
-            Limit("distinct_1", low=_times(base.get("distinct_1"), gates.min_distinct_1)),
-            Limit("truncation", high=_plus(base.get("truncation"), gates.max_truncation_rise)),
-            _length(base.get("mean_length"), gates.max_length_factor),
-            Limit("distinct_2", low=_times(base.get("distinct_2"), gates.min_distinct_2)),
-            Limit("headroom", low=_times(first.get("headroom"), gates.min_headroom)),
-        )
-        if limit.low is not None or limit.high is not None
-    ]
+    every = (
+        Limit("kl", high=gates.max_kl, origin="gates.max_kl"),
+        _relative("perplexity", base, gates.max_perplexity_rise, above=True),
+        _relative("distinct_1", base, gates.min_distinct_1),
+        _truncation(base.get("truncation"), gates.max_truncation_rise),
+        _length(base.get("mean_length"), gates.max_length_factor),
+        _relative("distinct_2", base, gates.min_distinct_2),
+        _relative("headroom", first, gates.min_headroom, of="iteration 0's"),
+    )
+    return [limit for limit in every if limit.low is not None or limit.high is not None]
 
 
 _SWITCHES = {
@@ -137,25 +139,62 @@ _SWITCHES = {
 }  # fmt: skip
 """Metric → the key that switches its gate on."""
 
+_SLOWER = "lower finetuning.learning_rate or iterations"
+_LIVELIER = f"raise sampling.temperature, or {_SLOWER}"
+_REMEDIES = {
+    "kl": _SLOWER, "perplexity": _SLOWER,
+    "distinct_1": _LIVELIER, "distinct_2": _LIVELIER,
+    "truncation": "raise sampling.max_new_tokens, or choose a reward that does not pay for length",
+    "mean_length": "choose a reward that does not pay for length",
+    "headroom": "raise sampling.temperature or sampling.samples_per_prompt, or give harder prompts",
+}  # fmt: skip
+"""Metric → what helps a run that left its range, beside a wider range."""
 
-def _times(value: float | None, factor: float | None, *, plus: float = 0.0) -> float | None:
-    return None if value is None or factor is None else value * (plus + factor)
+
+def _remedies(breaches: Sequence[Breach]) -> str:
+    """What to try, each advice once."""
+    advice = "; ".join(dict.fromkeys(_REMEDIES[breach.metric] for breach in breaches))
+    keys = ", ".join(dict.fromkeys(f"gates.{_SWITCHES[breach.metric]}" for breach in breaches))
+    return f"to go further, {advice}; or widen {keys}"
 
 
-def _plus(value: float | None, rise: float | None) -> float | None:
-    return None if value is None or rise is None else value + rise
+def _relative(metric: str, than: Report, factor: float | None, *, above: bool = False, of: str = "the base's") -> Limit:
+    """``factor`` times the value in ``than`` is the least, or one more than it times the value the most (``above``)."""
+    value, key = than.get(metric), f"gates.{_SWITCHES[metric]}"
+    if value is None or factor is None:
+        return Limit(metric)
+    times = 1 + factor if above else factor
+    origin = f"{of} {value:.4g} × {times:.4g}, {key}: {factor:.4g}"
+    return Limit(metric, None if above else value * times, value * times if above else None, origin)
+
+
+def _truncation(value: float | None, rise: float | None) -> Limit:
+    if value is None or rise is None:
+        return Limit("truncation")
+    origin = f"the base's {value:.4g} + {rise:.4g}, gates.max_truncation_rise: {rise:.4g}"
+    return Limit("truncation", high=value + rise, origin=origin)
 
 
 def _length(value: float | None, factor: float | None) -> Limit:
     """Empty completions have no length that a factor could be held against."""
     if not value or factor is None:
         return Limit("mean_length")
-    return Limit("mean_length", low=value / factor, high=value * factor)
+    origin = f"the base's {value:.4g} × or / {factor:.4g}, gates.max_length_factor: {factor:.4g}"
+    return Limit("mean_length", low=value / factor, high=value * factor, origin=origin)
 
 
 def _no_gain(report: Report) -> bool:
     low = report.get("paired_gain_low")
     return low is not None and not low > 0
+
+
+def _kept(base: Report, reports: Sequence[Report], best: int, gates: GatesConfig) -> str:
+    """Which iteration is kept, with its own figures; where it is the base, those of the last one say why."""
+    if best != BASE:
+        facts = f"{_change(base, reports[best])}{_unmeasured(base, reports[: best + 1], gates)}"
+        return f"iteration {best} is the best inside the budget ({facts})"
+    facts = f"{_change(base, reports[-1])}{_unmeasured(base, reports, gates)}"
+    return f"the base is kept (iteration {len(reports) - 1}: {facts})"
 
 
 def _change(base: Report, last: Report) -> str:

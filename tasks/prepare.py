@@ -1,7 +1,6 @@
 """Before the loop: load what a run is made of, and find every bad input before a model loads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from raft_core import embedded
@@ -19,16 +18,20 @@ from raft_core.types import Artifact, Policy, Prompt
 from tasks.iteration import Iteration
 
 
-@dataclass(frozen=True, slots=True)
 class Material:
-    """What a run is made of: its prompts and its initial policy p_0."""
+    """What a run is made of: its prompts and its initial policy p_0.
 
-    run: Run
-    train: Sequence[Prompt]
-    held_out: Sequence[Prompt]
-    base: Policy
-    warnings: Sequence[str] = ()
-    """What works, but a person should know before anything is sampled."""
+    Not a dataclass on purpose: Prefect keeps the fields of a dataclass that a flow is handed in its database, up to a
+    limit, and walks through them before every task. It sees nothing in this, so prompts stay in this process.
+    ``warnings``: what works, but a person should know before anything is sampled.
+    """
+
+    __slots__ = ("base", "held_out", "run", "train", "warnings")
+
+    def __init__(
+        self, run: Run, train: Sequence[Prompt], held_out: Sequence[Prompt], base: Policy, warnings: Sequence[str] = ()
+    ) -> None:
+        self.run, self.train, self.held_out, self.base, self.warnings = run, train, held_out, base, warnings
 
     def next_iteration(self) -> Iteration:
         """The first iteration without a commit, from the policy that the last commit made."""

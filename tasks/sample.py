@@ -7,9 +7,9 @@ from raft_core.prompts import draw
 from raft_core.records.artifacts import file_digest
 from raft_core.records.steps import StepKey, StepRecord, once
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table, write_tables
-from raft_core.types import Prompt
+from raft_core.types import Artifact, Prompt
 from tasks.iteration import Iteration, derived_seed
-from tasks.shards import FanOut, ShardJob, missing_shards, sample_shards
+from tasks.shards import FanOut, ShardJob, sample_shards
 
 
 def draw_prompts(it: Iteration, train: Sequence[Prompt]) -> None:
@@ -38,10 +38,11 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
         prompts = to_prompts(read_table(it.table("prompts"), PROMPTS))
         folder = it.work / f"sample-{key.digest[:16]}"
         if fan_out is not None:
+            table = Artifact(it.table("prompts"), str(key.inputs["prompts"]))
             job = ShardJob(
-                it.policy, policy, sampling, sampling.samples_per_prompt, key.seed, folder, key.numerics
+                table, it.policy, policy, sampling, sampling.samples_per_prompt, key.seed, folder, key.numerics
             )  # fmt: skip
-            fan_out(job, missing_shards(job, prompts), progress)
+            fan_out(job, progress)
         shards = sample_shards(
             lambda: it.backend.load(it.policy, policy, dtype=sampling.dtype), prompts, sampling,
             samples_per_prompt=sampling.samples_per_prompt, seed=key.seed, folder=folder, progress=progress,

@@ -9,9 +9,10 @@ from raft_core.records.artifacts import file_digest
 from raft_core.records.steps import StepKey, StepRecord, code_digest, once
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards import score as scoring
+from raft_core.types import Artifact
 from tasks.check import read_quarantine
 from tasks.iteration import Iteration
-from tasks.score_shards import ScoreFanOut, ScoreJob, score_in_shards
+from tasks.score_shards import ScoreFanOut, ScoreJob, keep_samples, score_in_shards
 from tasks.validate import apply_quarantine
 
 
@@ -40,17 +41,19 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
     def compute() -> None:
         read = read_table(it.table("samples"), SAMPLES, scoring.SCORING_COLUMNS)
         samples = apply_quarantine(read, read_quarantine(it))
-        prompts = {p.prompt_id: p for p in to_prompts(read_table(it.table("prompts"), PROMPTS))}
         most = it.config.scoring.max_failed_share
         if fan_out is None:
+            prompts = {p.prompt_id: p for p in to_prompts(read_table(it.table("prompts"), PROMPTS))}
             table = scoring.score(samples, prompts, rewards.rewards, max_failed_share=most, progress=progress)
         else:
+            folder = it.work / f"score-{key.digest[:16]}"
             job = ScoreJob(
+                keep_samples(folder, samples), Artifact(it.table("prompts"), str(key.inputs["prompts"])),
                 it.config.scoring.rewards, tuple(rewards.identities.items()), key.numerics,
                 pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0, most,
-                it.work / f"score-{key.digest[:16]}", Path.cwd(),
+                folder, Path.cwd(),
             )  # fmt: skip
-            table = score_in_shards(samples, prompts, job, fan_out, progress)
+            table = score_in_shards(job, fan_out, progress)
         write_table(it.table("scored"), table, SCORED)
 
     return once(it.runs, key, {"scored": it.table("scored")}, compute)

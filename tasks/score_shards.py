@@ -5,7 +5,7 @@ sees the very same lists, and one that compares the samples of its batch gives t
 what it scored before does not: ``execution.scoring: local`` is for it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raft_core.config.scoring import RewardConfig
 from raft_core.errors import RewardError
 from raft_core.policies.base import Progress
-from raft_core.records.tables import SCORED
-from raft_core.rewards.score import BATCH_SAMPLES, NamedReward, check_failures, named, score
-from raft_core.types import Prompt
+from raft_core.records.artifacts import file_digest, verify
+from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
+from raft_core.rewards.score import BATCH_SAMPLES, SCORING_COLUMNS, NamedReward, check_failures, named, score
+from raft_core.types import Artifact, Prompt
 from tasks.shards import finished_shard, keep_shard, take_threads
 
 MOST_SHARDS = 256
@@ -32,9 +32,12 @@ class ScoreJob:
     begin, are seen by all workers under the same path.
 
     ``identities``: name and identity of each reward, as the step's key has them: a worker must load the same.
+    ``samples`` (SCORING_COLUMNS of every row, quarantined ones marked) and ``prompts`` are tables that they see too.
     ``num_open``: samples of the whole table that are to be scored.
     """
 
+    samples: Artifact
+    prompts: Artifact
     rewards: tuple[RewardConfig, ...]
     identities: tuple[tuple[str, str], ...]
     numerics: Mapping[str, Any]
@@ -44,46 +47,48 @@ class ScoreJob:
     directory: Path
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreShard:
-    """Rows of the samples as an Arrow stream, and their prompts."""
-
-    samples: bytes
-    prompts: tuple[Prompt, ...]
-
-
-ScoreFanOut = Callable[[ScoreJob, Mapping[int, ScoreShard], Progress], None]
+ScoreFanOut = Callable[[ScoreJob, Progress], None]
 """Makes the shards that are missing wherever it likes."""
 
 
-def score_in_shards(
-    samples: pa.Table, prompts: Mapping[str, Prompt], job: ScoreJob, fan_out: ScoreFanOut, progress: Progress
-) -> pa.Table:
+def keep_samples(folder: Path, samples: pa.Table) -> Artifact:
+    """Write what a job scores where its workers find it: ``samples`` in the state that the quarantine left them in."""
+    path = folder / "samples.parquet"
+    write_table(path, samples, samples.schema)
+    return Artifact(path, file_digest(path))
+
+
+def missing_score_shards(job: ScoreJob) -> list[int]:
+    """The index of every shard that is not finished yet."""
+    return [index for index in _shards(job) if finished_shard(job.folder, index, SCORED) is None]
+
+
+def score_in_shards(job: ScoreJob, fan_out: ScoreFanOut, progress: Progress) -> pa.Table:
     """``score``, the shards made by ``fan_out``; those that ``job.folder`` has are not made again.
 
     Raises RewardError as ``score`` does, and if a worker has other rewards.
     """
-    parts = list(enumerate(_parts(samples)))
-    missing = {i: _shard(part, prompts) for i, part in parts if finished_shard(job.folder, i, SCORED) is None}
-    fan_out(job, missing, progress)
-    made = [finished_shard(job.folder, index, SCORED) for index, _ in parts]
+    fan_out(job, progress)
+    made = [finished_shard(job.folder, index, SCORED) for index in _shards(job)]
     if any(table is None for table in made):
         raise RewardError(
             "a shard that was scored is not there", got=job.folder, expected="a folder that workers share"
         )
     scored = pa.concat_tables(made).combine_chunks() if made else pa.table([], schema=SCORED)
-    check_failures(samples, scored, job.max_failed_share)
+    check_failures(_asked(job.samples, job.prompts)[0], scored, job.max_failed_share)
     return scored
 
 
-def make_score_shard(job: ScoreJob, index: int, shard: ScoreShard) -> int:
+def make_score_shard(job: ScoreJob, index: int) -> int:
     """Score one shard and keep it, unless somebody did so already; returns its rows."""
-    samples = pa.ipc.open_stream(shard.samples).read_all()
+    every, prompts = _asked(job.samples, job.prompts)
+    size = _rows_of_shard(len(every))
+    samples = every.slice(index * size, size)
     if finished_shard(job.folder, index, SCORED) is None:
         take_threads(job.numerics)
         with chdir(job.directory):
             table = score(
-                samples, {prompt.prompt_id: prompt for prompt in shard.prompts}, _loaded(job.rewards, job.identities),
+                samples, prompts, _loaded(job.rewards, job.identities),
                 max_failed_share=job.max_failed_share, num_open=job.num_open,
             )  # fmt: skip
         keep_shard(job.folder, index, table, SCORED)
@@ -103,15 +108,20 @@ def _loaded(configs: Sequence[RewardConfig], identities: tuple[tuple[str, str], 
     return rewards
 
 
-def _parts(samples: pa.Table) -> Iterator[pa.Table]:
-    batches = -(-len(samples) // BATCH_SAMPLES)
-    size = BATCH_SAMPLES * max(1, -(-batches // MOST_SHARDS))
-    return (samples.slice(start, size) for start in range(0, len(samples), size))
+@lru_cache(maxsize=1)
+def _asked(samples: Artifact, prompts: Artifact) -> tuple[pa.Table, Mapping[str, Prompt]]:
+    """The rows to score and their prompts, read once for all shards that a process makes of them."""
+    for table in (samples, prompts):
+        verify(table)
+    known = {prompt.prompt_id: prompt for prompt in to_prompts(read_table(prompts.path, PROMPTS))}
+    return read_table(samples.path, SAMPLES, SCORING_COLUMNS), known
 
 
-def _shard(part: pa.Table, prompts: Mapping[str, Prompt]) -> ScoreShard:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, part.schema) as stream:
-        stream.write_table(part)
-    wanted = pc.unique(part["prompt_id"]).to_pylist()
-    return ScoreShard(sink.getvalue().to_pybytes(), tuple(prompts[i] for i in wanted if i in prompts))
+def _shards(job: ScoreJob) -> range:
+    samples, _ = _asked(job.samples, job.prompts)
+    return range(-(-len(samples) // _rows_of_shard(len(samples))))
+
+
+def _rows_of_shard(num_samples: int) -> int:
+    batches = -(-num_samples // BATCH_SAMPLES)
+    return BATCH_SAMPLES * max(1, -(-batches // MOST_SHARDS))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pyarrow as pa
 from raft_core.config import PolicyConfig, SamplingConfig
 from raft_core.errors import StepError
 from raft_core.policies.base import LoadedPolicy, Progress
-from raft_core.records.artifacts import file_digest, write_json
-from raft_core.records.tables import SAMPLES, read_table, to_table, write_table
-from raft_core.types import Policy, Prompt
+from raft_core.records.artifacts import file_digest, verify, write_json
+from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table
+from raft_core.types import Artifact, Policy, Prompt
 
 Load = Callable[[], LoadedPolicy]
 
@@ -22,9 +23,11 @@ Load = Callable[[], LoadedPolicy]
 class ShardJob:
     """What the shards of one step share; picklable, so that a shard can be made on another machine.
 
-    ``folder`` is seen by all of them under the same path. ``numerics`` is the class that the step's key names.
+    ``prompts`` (the iteration's table) and ``folder`` are seen by all of them under the same path. ``numerics`` is the
+    class that the step's key names.
     """
 
+    prompts: Artifact
     policy: Policy
     config: PolicyConfig
     sampling: SamplingConfig
@@ -34,14 +37,27 @@ class ShardJob:
     numerics: Mapping[str, Any]
 
 
-FanOut = Callable[[ShardJob, Mapping[int, Sequence[Prompt]], Progress], None]
-"""Makes the shards that are missing (index → prompts) wherever it likes."""
+FanOut = Callable[[ShardJob, Progress], None]
+"""Makes the shards that are missing wherever it likes."""
 
 
-def missing_shards(job: ShardJob, prompts: Sequence[Prompt]) -> dict[int, Sequence[Prompt]]:
-    """Index → prompts of every shard that is not finished yet."""
-    shards = _batched(prompts, _prompts_of_shard(job.sampling, job.samples_per_prompt))
-    return {index: shard for index, shard in enumerate(shards) if finished_shard(job.folder, index, SAMPLES) is None}
+def missing_shards(job: ShardJob) -> list[int]:
+    """The index of every shard that is not finished yet."""
+    num_shards = -(-len(_prompts_of(job.prompts)) // _prompts_of_shard(job.sampling, job.samples_per_prompt))
+    return [index for index in range(num_shards) if finished_shard(job.folder, index, SAMPLES) is None]
+
+
+def prompts_of_shard(job: ShardJob, index: int) -> Sequence[Prompt]:
+    """The prompts of one shard, read where it is made. Raises IntegrityError where the table is another one there."""
+    size = _prompts_of_shard(job.sampling, job.samples_per_prompt)
+    return _prompts_of(job.prompts)[index * size : (index + 1) * size]
+
+
+@lru_cache(maxsize=1)
+def _prompts_of(table: Artifact) -> Sequence[Prompt]:
+    """Read once for all shards that a process makes of it."""
+    verify(table)
+    return tuple(to_prompts(read_table(table.path, PROMPTS)))
 
 
 def take_threads(numerics: Mapping[str, Any]) -> None:
@@ -63,9 +79,10 @@ def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def make_shard(job: ShardJob, model: LoadedPolicy, index: int, prompts: Sequence[Prompt], progress: Progress) -> None:
+def make_shard(job: ShardJob, model: LoadedPolicy, index: int, progress: Progress) -> None:
     """Sample one shard and keep it durably, unless somebody did so already."""
     if finished_shard(job.folder, index, SAMPLES) is None:
+        prompts = prompts_of_shard(job, index)
         table = _sample_shard(model, prompts, job.sampling, job.samples_per_prompt, job.seed, job.folder, progress)
         keep_shard(job.folder, index, table, SAMPLES)
 

@@ -62,5 +62,7 @@ def _answers(reporter: Reporter) -> bool:
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
     if error:
-        reporter.warn(f"Prefect's server at {PREFECT_API_URL.value()} is away, and will not show this: {error}")
+        reporter.warn(
+            f"Prefect's server at {PREFECT_API_URL.value()} cannot be reached, and will not show this: {error}"
+        )
     return not error

@@ -43,13 +43,19 @@ class RunView:
             "iterations": [dict(row) for row in self.rows],
         }  # fmt: skip
 
+    @property
+    def reward(self) -> float | None:
+        """The held-out reward of the best iteration; of the last one where none is known as the best."""
+        best = [row for row in self.rows if row["iteration"] == self.best] or self.rows[-1:]
+        reward: float | None = best[0].get("reward") if best else None
+        return reward
+
     def summary(self) -> dict[str, Any]:
         """One entry of ``raft runs --json``."""
-        rewards = [row.get("reward") for row in self.rows]
         return {
             "name": self.name, "status": self.status, "best": self.best, "reason": self.reason,
             "iterations_done": max(len(self.rows) - 1, 0), "iterations_planned": self.planned,
-            "reward_base": rewards[0] if rewards else None, "reward": rewards[-1] if rewards else None,
+            "reward_base": self.rows[0].get("reward") if self.rows else None, "reward": self.reward,
         }  # fmt: skip
 
 

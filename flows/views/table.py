@@ -123,7 +123,7 @@ def show_runs(views: Sequence[tuple[RunView, float]]) -> Table:
         table.add_column(title, no_wrap=title == "run")
     for view, touched in views:
         rewards = [row.get("reward") for row in view.rows]
-        change = f"{number(rewards[0])} → {number(rewards[-1])} {sparkline(rewards)}" if rewards else "–"
+        change = f"{number(rewards[0])} → {number(view.reward)} {sparkline(rewards)}" if rewards else "–"
         best = "–" if view.best is None else "base" if view.best == -1 else str(view.best)
         done = f"{max(len(view.rows) - 1, 0)} of {view.planned}" if view.planned else "–"
         when = datetime.fromtimestamp(touched).strftime("%Y-%m-%d %H:%M")

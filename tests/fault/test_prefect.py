@@ -112,7 +112,7 @@ def test_a_server_that_is_away(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace(PREFECT_API_URL="http://127.0.0.1:9/api")
     ended = workspace.run()
     assert ended.code == 1
-    assert "Prefect's server at http://127.0.0.1:9/api is away" in ended.said
+    assert "Prefect's server at http://127.0.0.1:9/api cannot be reached" in ended.said
     tried("Prefect's server away at the start", "refused with what to do")
 
 

@@ -66,7 +66,10 @@ def test_none_switches_a_gate_off(switch: str, metric: str, value: float) -> Non
 
 def test_several_breaches_are_all_told() -> None:
     breaches = within_budget(report(kl=3.0, distinct_2=0.1), BASE, report(), GATES)
-    assert [str(b) for b in breaches] == ["kl 3 is above 2", "distinct_2 0.1 is below 0.72"]
+    assert [str(b) for b in breaches] == [
+        "kl 3 is above 2 (gates.max_kl)",
+        "distinct_2 0.1 is below 0.72 (the base's 0.8 × 0.9, gates.min_distinct_2: 0.9)",
+    ]
 
 
 def test_a_value_that_is_no_number_is_outside() -> None:
@@ -95,14 +98,48 @@ def test_a_breach_stops_and_returns_the_best_iteration_inside() -> None:
     decision = decide(BASE, [report(0), report(1), report(2, kl=2.5, reward=9.0)], GATES, 5)
     assert not decision.go_on
     assert (decision.kind, decision.best) == ("stopped", 1)
-    assert decision.breaches == (Breach("kl", 2.5, 2.0),)
-    assert decision.reason.startswith("iteration 2: kl 2.5 is above 2; iteration 1 is the best inside the budget (")
+    assert decision.breaches == (Breach("kl", 2.5, 2.0, "gates.max_kl"),)
+    assert decision.reason.startswith(
+        "iteration 2: kl 2.5 is above 2 (gates.max_kl); iteration 1 is the best inside the budget (reward 0 -> 0.2, "
+    )
+
+
+@pytest.mark.parametrize(
+    "over", [{"kl": 2.5}, {"paired_gain": 0.0, "paired_gain_low": -1.0, "paired_gain_high": 1.0}, {}]
+)
+def test_a_run_that_ends_quotes_the_figures_of_the_best(over: dict[str, Any]) -> None:
+    decision = decide(BASE, [report(0), report(1, reward=0.9, kl=1.25), report(2, reward=0.3, **over)], GATES, 3)
+    assert (decision.go_on, decision.best) == (False, 1)
+    assert "iteration 1 is the best inside the budget (reward 0 -> 0.9, gold_reward 0.1 -> 0.1, kl 0 -> 1.25" in (
+        decision.reason
+    )
+    assert "0.3" not in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "told"),
+    [
+        ("kl", 2.5, "kl 2.5 is above 2 (gates.max_kl)"),
+        ("perplexity", 70.0, "perplexity 70 is above 63.96 (the base's 60 × 1.066, gates.max_perplexity_rise: 0.066)"),
+        ("distinct_1", 0.2, "distinct_1 0.2 is below 0.34 (the base's 0.4 × 0.85, gates.min_distinct_1: 0.85)"),
+        ("truncation", 0.5, "truncation 0.5 is above 0.35 (the base's 0.2 + 0.15, gates.max_truncation_rise: 0.15)"),
+        ("mean_length", 3, "mean_length 3 is below 5 (the base's 10 × or / 2, gates.max_length_factor: 2)"),
+        ("headroom", 0.4, "headroom 0.4 is below 0.5 (iteration 0's 1 × 0.5, gates.min_headroom: 0.5)"),
+    ],
+)
+def test_a_gate_that_stops_names_key_base_factor_and_what_to_try(metric: str, value: float, told: str) -> None:
+    decision = decide(BASE, [report(0), report(1, **{metric: value})], GATES, 5)
+    assert decision.kind == "stopped"
+    assert f"iteration 1: {told}; " in decision.reason
+    key = decision.breaches[0].origin.rpartition("gates.")[2].partition(":")[0]
+    assert decision.reason.endswith(f"; or widen gates.{key}")
+    assert "; to go further, " in decision.reason
 
 
 def test_the_base_is_kept_if_nothing_else_is_inside() -> None:
     decision = decide(BASE, [report(0, perplexity=99.0)], GATES, 5)
     assert (decision.kind, decision.best) == ("stopped", -1)
-    assert "the base is kept" in decision.reason
+    assert "the base is kept (iteration 0: reward 0 -> 0.1, " in decision.reason
 
 
 def test_the_base_is_kept_if_nothing_is_better() -> None:
@@ -132,7 +169,9 @@ def test_converged_without_a_sure_gain() -> None:
     last = report(3, paired_gain=0.01, paired_gain_low=-0.02, paired_gain_high=0.04)
     decision = decide(BASE, [report(0), report(1), report(2), last], GATES, 9)
     assert (decision.go_on, decision.kind) == (False, "converged")
-    assert "no gain against 3 iterations ago (0.01, between -0.02 and 0.04)" in decision.reason
+    assert (
+        "no gain against 3 iterations ago (0.01, between -0.02 and 0.04; gates.convergence_window)" in decision.reason
+    )
 
 
 @pytest.mark.parametrize(("low", "kind"), [(0.001, "advance"), (0.0, "converged"), (None, "advance")])

@@ -8,11 +8,13 @@ from uuid import UUID
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 from pydantic import SecretStr
 
-from flows import prefect_view
+from flows import prefect_server, prefect_view
 from flows.session import Session
+from raft_core.errors import StepError
 from raft_core.gates import Decision
 from raft_core.records.run import Run, read_events, record_event
 from tasks.decide import decide
@@ -67,3 +69,42 @@ def test_a_server_that_is_still_away_costs_a_warning(
     assert prefect_view.unended(session.run) == [FLOW_RUN]
     (warning,) = read_events(session.run, "warning")
     assert "or by raft resume hand" in warning["message"]
+
+
+TOO_LARGE = httpx.HTTPStatusError(
+    "Client error '422 Unprocessable Entity'", request=httpx.Request("POST", "http://127.0.0.1:8123/api/flow_runs/"),
+    response=httpx.Response(422, text="Flow run parameters must be less than 524,288 bytes"),
+)  # fmt: skip
+
+
+MINE, TEMPORARY = "http://127.0.0.1:9/api", "temporary server at http://127.0.0.1:8123/api"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "error", "told"),
+    [
+        (None, TOO_LARGE, (f"{TEMPORARY} refused POST /api/flow_runs/", "524,288")),
+        (None, RuntimeError("Failed to reach API at x"), (TEMPORARY, "PREFECT_HOME")),
+        (MINE, httpx.ConnectError("no"), (f"server at {MINE} cannot be reached", "unset")),
+        (MINE, TOO_LARGE, (f"server at {MINE} refused POST", "422")),
+    ],
+)
+def test_an_error_of_the_server_says_what_failed_where(
+    write_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, chosen: str | None, error: Exception,
+    told: tuple[str, str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(prefect_server, "address", lambda: "http://127.0.0.1:8123/api")
+    monkeypatch.setattr(prefect_server, "tie", lambda: None)
+    run = write_run(iterations=1, finished=False)
+
+    def flow() -> Decision:
+        raise error
+
+    with temporary_settings({PREFECT_API_URL: chosen}), pytest.raises(StepError) as caught:
+        prefect_view.seen_through(Session(run, run.path.parent.parent, SecretStr("")), flow)
+    assert all(words in str(caught.value) for words in told), caught.value
+    assert "None" not in str(caught.value)
+
+
+def test_a_temporary_server_that_never_started_has_no_address() -> None:
+    assert "None" not in prefect_server.address()

@@ -1,6 +1,5 @@
 """Scoring in shards: the table of one process, batch for batch, whoever makes the shards and in which order."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +9,11 @@ from raft_core.config.scoring import FunctionRewardConfig
 from raft_core.errors import RewardError
 from raft_core.policies.base import Progress
 from raft_core.records.artifacts import file_digest
-from raft_core.records.tables import SAMPLES, SCORED, write_table
+from raft_core.records.tables import PROMPTS as PROMPTS_SCHEMA
+from raft_core.records.tables import SAMPLES, SCORED, to_table, write_table
 from raft_core.rewards import score as scoring
-from raft_core.types import Prompt
-from tasks.score_shards import ScoreJob, ScoreShard, make_score_shard, score_in_shards
+from raft_core.types import Artifact, Prompt
+from tasks.score_shards import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
 
 REWARD = """
 def reward(prompts, completions):
@@ -37,24 +37,31 @@ def samples() -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([SAMPLES.field(name) for name in scoring.SCORING_COLUMNS]))
 
 
-def job_of(folder: Path, *, failing: bool = False, max_failed_share: float = 0.0) -> tuple[ScoreJob, scoring.Rewards]:
+def job_of(
+    folder: Path, samples: pa.Table, *, failing: bool = False, max_failed_share: float = 0.0
+) -> tuple[ScoreJob, scoring.Rewards]:
     (folder / "mine.py").write_text(REWARD.format(failing=failing))
     config = FunctionRewardConfig(function=f"{folder / 'mine.py'}:reward")
     rewards = scoring.Rewards((scoring.named(config),), ())
-    job = ScoreJob((config,), tuple(rewards.identities.items()), {}, 818, max_failed_share, folder / "work", folder)
+    table = folder / "prompts.parquet"
+    write_table(table, to_table(PROMPTS_SCHEMA, list(PROMPTS.values())), PROMPTS_SCHEMA)
+    job = ScoreJob(
+        keep_samples(folder / "work", samples), Artifact(table, file_digest(table)), (config,),
+        tuple(rewards.identities.items()), {}, 818, max_failed_share, folder / "work", folder,
+    )  # fmt: skip
     return job, rewards
 
 
-def backwards(job: ScoreJob, missing: Mapping[int, ScoreShard], progress: Progress) -> None:
-    for index in sorted(missing, reverse=True):
-        progress(make_score_shard(job, index, missing[index]))
+def backwards(job: ScoreJob, progress: Progress) -> None:
+    for index in sorted(missing_score_shards(job), reverse=True):
+        progress(make_score_shard(job, index))
 
 
 def test_the_bytes_of_one_process(samples: pa.Table, tmp_path: Path) -> None:
-    job, rewards = job_of(tmp_path)
+    job, rewards = job_of(tmp_path, samples)
     whole = scoring.score(samples, PROMPTS, rewards.rewards, max_failed_share=0.0)
     done: list[int] = []
-    sharded = score_in_shards(samples, PROMPTS, job, backwards, done.append)
+    sharded = score_in_shards(job, backwards, done.append)
     assert done == [900 - 3 * 256, 256, 256, 256]
     assert sharded.equals(whole)
     for name, table in (("one", whole), ("many", sharded)):
@@ -63,16 +70,16 @@ def test_the_bytes_of_one_process(samples: pa.Table, tmp_path: Path) -> None:
 
 
 def test_a_shard_that_is_there_is_not_scored_again(samples: pa.Table, tmp_path: Path) -> None:
-    job, _ = job_of(tmp_path)
-    first = score_in_shards(samples, PROMPTS, job, backwards, lambda n: None)
+    job, _ = job_of(tmp_path, samples)
+    first = score_in_shards(job, backwards, lambda n: None)
     next((tmp_path / "work").glob("shard-000001-*")).unlink()
     asked: list[int] = []
 
-    def only(job: ScoreJob, missing: Mapping[int, ScoreShard], progress: Progress) -> None:
-        asked.extend(missing)
-        backwards(job, missing, progress)
+    def only(job: ScoreJob, progress: Progress) -> None:
+        asked.extend(missing_score_shards(job))
+        backwards(job, progress)
 
-    assert score_in_shards(samples, PROMPTS, job, only, lambda n: None).equals(first)
+    assert score_in_shards(job, only, lambda n: None).equals(first)
     assert asked == [1]
 
 
@@ -80,16 +87,16 @@ def test_failures_are_counted_over_all_shards(samples: pa.Table, tmp_path: Path)
     position = samples.column_names.index("completion")
     texts = [("y" * 5 if i in (5, 300, 600) else text) for i, text in enumerate(samples["completion"].to_pylist())]
     samples = samples.set_column(position, "completion", pa.array(texts))
-    job, rewards = job_of(tmp_path, failing=True, max_failed_share=0.01)
+    job, rewards = job_of(tmp_path, samples, failing=True, max_failed_share=0.01)
     whole = scoring.score(samples, PROMPTS, rewards.rewards, max_failed_share=0.01)
-    assert score_in_shards(samples, PROMPTS, job, backwards, lambda n: None).equals(whole)
-    strict, _ = job_of(tmp_path, failing=True, max_failed_share=0.002)  # 1.6 samples; each shard has but one
+    assert score_in_shards(job, backwards, lambda n: None).equals(whole)
+    strict, _ = job_of(tmp_path, samples, failing=True, max_failed_share=0.002)  # 1.6 samples; each shard has but one
     with pytest.raises(RewardError, match="too many samples cannot be scored: 3 of 818"):
-        score_in_shards(samples, PROMPTS, strict, backwards, lambda n: None)
+        score_in_shards(strict, backwards, lambda n: None)
 
 
 def test_a_worker_with_another_reward_is_refused(samples: pa.Table, tmp_path: Path) -> None:
-    job, _ = job_of(tmp_path)
+    job, _ = job_of(tmp_path, samples)
     (tmp_path / "mine.py").write_text(REWARD.format(failing=False) + "# edited")
     with pytest.raises(RewardError, match="is another one on this worker"):
-        score_in_shards(samples, PROMPTS, job, backwards, lambda n: None)
+        score_in_shards(job, backwards, lambda n: None)

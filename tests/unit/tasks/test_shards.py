@@ -11,7 +11,7 @@ from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import StepError
 from raft_core.policies.base import Progress
 from raft_core.policies.text.model import numerics
-from raft_core.types import Policy, Prompt, Sample, content_id
+from raft_core.types import Artifact, Policy, Prompt, Sample, content_id
 from tasks.shards import ShardJob, batch_plan, check_numerics, sample_shards
 
 PROMPTS = [Prompt.of(f"prompt {i}") for i in range(10)]
@@ -112,11 +112,12 @@ def test_the_batch_size_is_a_number_in_the_configuration(tmp_path: Path) -> None
 def test_a_worker_of_other_numerics_makes_no_shard(tmp_path: Path) -> None:
     def job(**other: str) -> ShardJob:
         named = {**numerics(SAMPLING.dtype), **other}
-        return ShardJob(Policy(tmp_path, "p"), TextPolicyConfig(model="m"), SAMPLING, 3, 1, tmp_path, named)
+        table = Artifact(tmp_path / "prompts.parquet", "never read")
+        return ShardJob(table, Policy(tmp_path, "p"), TextPolicyConfig(model="m"), SAMPLING, 3, 1, tmp_path, named)
 
     check_numerics(job(), numerics(SAMPLING.dtype))
     with pytest.raises(StepError, match="would sample other bytes") as error:
-        shard.fn(job(torch="1.0", gpu="H100"), 0, PROMPTS)
+        shard.fn(job(torch="1.0", gpu="H100"), 0)
     assert (error.value.got, error.value.expected) == (
         f"gpu None, torch {numerics(SAMPLING.dtype)['torch']}", "gpu H100, torch 1.0",
     )  # fmt: skip

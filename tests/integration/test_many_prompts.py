@@ -1,0 +1,84 @@
+"""200,000 prompts: nothing of them is handed to Prefect, and what is done before the first sample is linear in them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from flows.align import align_run
+from raft_core import embedded
+from raft_core.config import PromptsConfig
+from raft_core.embedded.tiny_grammar import NOUNS, OPENERS, VERBS
+from raft_core.loading import load_config
+from raft_core.prompts import draw, split_prompts
+from raft_core.records.run import read_chain, read_run
+
+TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+MANY = 200_000
+SHORT = [
+    "iterations=1", "sampling.prompts_per_iteration=8", "sampling.samples_per_prompt=2", "prompts.max_held_out=8",
+    "prompts.held_out=null", "prompts.promotion=null", "evaluation.bootstrap_resamples=100",
+    "evaluation.max_perplexity_texts=8", "versioning.enabled=false",
+]  # fmt: skip
+
+
+def write_prompts(path: Path, count: int) -> Path:
+    """Different short prompts of the tiny grammar's words."""
+    words = [noun for nouns in NOUNS.values() for noun in nouns]
+    openings = [f"{opener} {one} and the {other}" for opener in OPENERS for one in words for other in words]
+    pairs = [f"{verb} {opener} {word}" for verb in VERBS for opener in OPENERS for word in words]
+    texts = (f"Review: {opening} {pair}" for pair in pairs for opening in openings)
+    path.write_text("".join(f"{next(texts)}\n" for _ in range(count)))
+    return path
+
+
+def stored_parameters() -> list[str]:
+    """What Prefect's server keeps of every flow run."""
+    with get_client(sync_client=True) as client:
+        return [json.dumps(run.parameters) for run in client.read_flow_runs()]
+
+
+@pytest.mark.full
+def test_two_hundred_thousand_prompts_are_aligned(tmp_path: Path) -> None:
+    path = write_prompts(tmp_path / "prompts.txt", MANY)
+    config = load_config(TINY, [*SHORT, f"prompts.train={path}"])
+    for world in embedded.worlds_of(config):
+        embedded.prepare(world)
+    ended = align_run(config, name="many", workspace=tmp_path, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert [commit.iteration for commit in read_chain(read_run(ended.run))] == [-1, 0]  # a gate may close on so few
+    stored = stored_parameters()
+    assert stored
+    assert max(map(len, stored)) < 16_384
+    assert not any("Review:" in parameters for parameters in stored)
+
+
+def fastest(call: Callable[[], Any], times: int = 3) -> float:
+    """Processor seconds of the fastest of ``times`` calls: other processes count little in it."""
+    taken = []
+    for _ in range(times):
+        start = time.process_time()
+        call()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def test_splitting_and_drawing_take_linear_time(tmp_path: Path) -> None:
+    """Eight times the prompts take about eight times as long; anything quadratic takes 64 times."""
+
+    def seconds(count: int) -> float:
+        path = write_prompts(tmp_path / f"{count}.txt", count)
+        config = PromptsConfig(train=str(path), promotion_share=0.1)
+
+        def work() -> None:
+            splits = split_prompts(config, 0, Path)
+            for iteration in range(2):
+                draw(splits.train, 100, seed=0, iteration=iteration)
+
+        return fastest(work)
+
+    few, many = seconds(5_000), seconds(40_000)
+    assert many < 24 * few, f"{few:.3f} s for 5,000, {many:.3f} s for 40,000"
