@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +19,14 @@ from raft_core import launch
 from raft_core.config import RaftConfig
 from raft_core.errors import RaftError
 from raft_core.gates import Decision
+from raft_core.policies.base import backend
 from raft_core.records.run import BASE, Run, hold, open_run, read_chain, record_event, verify_outputs
-from tasks.decide import decide, is_finished, other_numerics, pending
+from raft_core.redaction import redacted_text
+from tasks.decide import decide, is_finished, other_numerics, own_threads, pending
 from tasks.finetune import next_policy
 from tasks.iteration import Iteration
 from tasks.prepare import Material, prepare
+from tasks.shards import own_threads_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ def align_run(
     begins = not (workspace / "runs" / name / "config.yaml").exists()
     run = open_run(workspace / "runs", name, config)
     session = Session(run, workspace, SecretStr(tracking_uri), reporter or Reporter())
-    with hold(run):
+    with hold(run), _end_recorded(run):
         for commit in read_chain(run):
             verify_outputs(run, commit)
             shutil.rmtree(run.folder(commit.iteration) / "work", ignore_errors=True)
@@ -56,17 +61,13 @@ def align_run(
         material = _prepare(run, begins=begins)
         for warning in material.warnings:
             session.warn(warning)
-        if differing := other_numerics(run):
-            session.warn(
-                f"run {name} goes on in another numerics class ({differing}): what is finished stays, what follows can "
-                "differ in its last bits from an uninterrupted run"
-            )
-        launch.start()
-        try:
-            flow_run = align.with_options(flow_run_name=name)
-            decision = prefect_view.seen_through(session, lambda: flow_run(session, material))
-        finally:
-            launch.stop()
+        with _in_its_numerics(session):
+            launch.start()
+            try:
+                flow_run = align.with_options(flow_run_name=name)
+                decision = prefect_view.seen_through(session, lambda: flow_run(session, material))
+            finally:
+                launch.stop()
     return AlignResult(decision.kind, decision.best, run.path, decision.reason)
 
 
@@ -150,6 +151,38 @@ def _prepare(run: Run, *, begins: bool) -> Material:
     except RaftError:
         if begins:
             (run.path / "config.yaml").unlink()
+        raise
+
+
+@contextmanager
+def _in_its_numerics(session: Session) -> Iterator[None]:
+    """Compute with as many threads as the run did before, so that what is finished is reused; say what differs yet."""
+    run, threads = session.run, own_threads(session.run)
+    with own_threads_of(threads) as before:
+        if threads is not None and threads != before:
+            session.reporter.say(
+                f"run {run.name} computes with {threads} threads, as it did before, instead of {before}: their number "
+                "decides the last bits, and what is finished is reused"
+            )
+        if differing := other_numerics(run):
+            session.warn(
+                f"run {run.name} goes on in another numerics class ({differing}): committed iterations stay; steps of "
+                "an iteration that is not committed yet are done again, and what follows can differ in its last bits "
+                "from an uninterrupted run"
+            )
+        record_event(run, "numerics", **backend(run.config.policy.type).numerics(run.config.sampling.dtype))
+        yield
+
+
+@contextmanager
+def _end_recorded(run: Run) -> Iterator[None]:
+    """Write down what ended the block before its time, so that ``raft runs`` can say it. A kill leaves no word."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError, RaftError):  # a full disk may be what ended it
+            told = redacted_text(str(error)) or type(error).__name__
+            record_event(run, "failed", error=type(error).__name__, message=told)
         raise
 
 

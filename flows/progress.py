@@ -14,8 +14,16 @@ from rich.text import Text
 
 from flows.views.text import harmless
 
-Advance = Callable[[int], None]
-"""Called with the number of units (tokens) just done."""
+
+class Advance:
+    """Called with the number of units (tokens) just done. ``note`` is said of the step when it ends: state."""
+
+    def __init__(self, count: Callable[[int], None] = lambda done: None) -> None:
+        self._count, self.note = count, ""
+
+    def __call__(self, done: int) -> None:
+        self._count(done)
+
 
 LINE_EVERY_S = 15.0
 
@@ -26,7 +34,7 @@ class Reporter:
     @contextmanager
     def step(self, label: str, total: int | None = None, unit: str = "tokens") -> Iterator[Advance]:
         """Frame a long step; yields the callback that counts ``unit`` up to ``total`` (None: unknown)."""
-        yield lambda done: None
+        yield Advance()
 
     def say(self, text: str) -> None:
         """One line that is good to know."""
@@ -50,7 +58,7 @@ class LineReporter(Reporter):
         start = self._clock()
         done, told = 0, start
 
-        def advance(count: int) -> None:
+        def count_up(count: int) -> None:
             nonlocal done, told
             done += count
             now = self._clock()
@@ -58,12 +66,13 @@ class LineReporter(Reporter):
                 told = now
                 self._line(f"{label}: {_so_far(done, total, unit, now - start)}")
 
+        advance = Advance(count_up)
         try:
             yield advance
         except BaseException:
             self._line(f"{label}: did not finish, {_summary(done, unit, self._clock() - start)}")
             raise
-        self._line(f"{label}: {_summary(done, unit, self._clock() - start)}")
+        self._line(f"{label}: {_summary(done, unit, self._clock() - start, advance.note)}")
 
     def say(self, text: str) -> None:
         """See ``Reporter.say``."""
@@ -99,15 +108,17 @@ class BarReporter(Reporter):
         self._depth += 1
         self._bars.start()
 
-        def advance(count: int) -> None:
+        def count_up(count: int) -> None:
             self._bars.update(bar, advance=count, pace=_so_far(int(task.completed) + count, total, unit, _age(task)))
 
+        advance = Advance(count_up)
         mark, style = "✗", "red"
         try:
             yield advance
             mark, style = "✓", "green"
         finally:
-            line = Text.assemble((mark, style), f" {label}  ", (_summary(int(task.completed), unit, _age(task)), "dim"))
+            told = _summary(int(task.completed), unit, _age(task), advance.note)
+            line = Text.assemble((mark, style), f" {label}  ", (told, "dim"))
             self._bars.remove_task(bar)
             self._depth -= 1
             if self._depth == 0:
@@ -146,9 +157,9 @@ def _so_far(done: int, total: int | None, unit: str, seconds: float) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _summary(done: int, unit: str, seconds: float) -> str:
-    if not done:
-        return duration(seconds)
+def _summary(done: int, unit: str, seconds: float, note: str = "") -> str:
+    if note or not done:
+        return ", ".join(filter(None, (note, duration(seconds))))
     pace = f" ({done / seconds:,.0f} {unit}/s)" if seconds > 0 else ""
     return f"{duration(seconds)}, {done:,} {unit}{pace}"
 

@@ -36,6 +36,7 @@ class Session:
         with self.reporter.step(f"{it.label} · {step}", total, unit) as advance:
             running.advance = advance
             yield running
+            advance.note = "reused" if running.reused else ""
         record_event(
             self.run, "step", iteration=it.number, step=step, seconds=round(time.monotonic() - start, 3),
             tokens=running.done, unit=unit, reused=running.reused,

@@ -1,6 +1,7 @@
 """What the records say about going on: pure reading, no clock."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from raft_core import gates
@@ -40,6 +41,14 @@ def is_finished(run: Run) -> bool:
 def ended_at(run: Run) -> str:
     """When a run that is over did its last work, as text that sorts; MLflow may have been away then. "": unknown."""
     return max((str(e["time"]) for e in read_events(run, "step") if e["step"] == "evaluate"), default="")
+
+
+def own_threads(run: Run) -> int | None:
+    """How many threads the run computes with: as its last commit says, before the first one as its start says."""
+    chain = read_chain(run)
+    told = [commit.content.get("numerics") for commit in chain[-1:]] or read_events(run, "numerics")[:1]
+    threads = told[0].get("threads") if told and isinstance(told[0], Mapping) else None
+    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def other_numerics(run: Run) -> str | None:

@@ -166,7 +166,7 @@ def erase_messages(run: Run, texts: Iterable[str]) -> None:
 
 def _quotes(line: bytes, texts: list[str]) -> bool:
     if len(texts) > MOST_TEXTS:
-        return b'"warning"' in line
+        return b'"warning"' in line or b'"failed"' in line
     return any(json.dumps(text)[1:-1].encode() in line for text in texts)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +67,19 @@ def take_threads(numerics: Mapping[str, Any]) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def own_threads_of(threads: int | None) -> Iterator[int]:
+    """Compute with so many threads (None: as many as now) while the block runs; yields how many it were before."""
+    import torch
+
+    before = torch.get_num_threads()
+    take_threads({"threads": threads})
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:

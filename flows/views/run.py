@@ -24,7 +24,8 @@ Row = Mapping[str, Any]
 class RunView:
     """A run as it can be shown. ``rows``: the flat report of each iteration and its seconds, base first.
 
-    ``status``: running, completed, converged, stopped or interrupted.
+    ``status``: running, completed, converged, stopped (by a gate or a validation), failed (by an error) or
+    interrupted (by a person or a kill).
     """
 
     name: str
@@ -136,19 +137,21 @@ def is_running(run: Run) -> bool:
 def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | None, str]:
     """Status, best iteration and reason. The gates are pure, so a clone without events says the same."""
     done, planned, running = len(reports) - 1, run.config.iterations, is_running(run)
+    ended = None if running else _last_end(run)
     if done < 0:
+        if ended is not None:
+            return ended[0], None, f"{ended[1]}; nothing is finished yet"
         return _alive(running), None, "the base is being evaluated" if running else "nothing is finished yet"
     decision = gates.decide(reports[0], reports[1:], run.config.gates, planned)
     recorded = (run.path / "events.jsonl").exists()
     if not decision.go_on and not running and (read_events(run, "finished") or not recorded):
         return decision.kind, decision.best, decision.reason
     if not decision.go_on:
-        return (
-            _alive(running),
-            decision.best,
-            f"{decision.reason}; its records are still to be completed: raft sync {run.name}",
-        )
-    if not running and (stopped_by := sorted(run.folder(done).glob("validation_*.md"))):
+        told = f"{decision.reason}; its records are still to be completed: raft sync {run.name}"
+        if ended is not None:
+            return ended[0], decision.best, f"{told}; {ended[1]}"
+        return _alive(running), decision.best, told
+    if ended is None and not running and (stopped_by := sorted(run.folder(done).glob("validation_*.md"))):
         return (
             "stopped",
             decision.best,
@@ -156,7 +159,23 @@ def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | N
         )
     if running:
         return "running", decision.best, f"iteration {done} of 0–{planned - 1} is being worked on"
-    return "interrupted", decision.best, f"{done} of {planned} iterations are done; raft resume {run.name} goes on"
+    so_far = f"{done} of {planned} iterations are done"
+    if ended is not None:
+        return ended[0], decision.best, f"{ended[1]}; {so_far}"
+    return "interrupted", decision.best, f"{so_far}; raft resume {run.name} goes on"
+
+
+def _last_end(run: Run) -> tuple[str, str] | None:
+    """Status and reason where the last process that worked on the run could say why it ended; None: it was killed."""
+    last = next((e for e in reversed(read_events(run)) if e.get("kind") in ("started", "failed")), None)
+    if last is None or last["kind"] == "started":
+        return None
+    kind, told = str(last.get("error", "")), "; ".join(str(last.get("message", "")).split("\n  "))
+    if kind in ("KeyboardInterrupt", "SystemExit"):
+        return "interrupted", f"stopped by Ctrl-C or SIGTERM, raft resume {run.name} goes on"
+    if kind == "GateStop":
+        return "stopped", told
+    return "failed", f"{told}; fix that first, then raft resume {run.name} goes on"
 
 
 def _alive(running: bool) -> str:

@@ -16,7 +16,7 @@ from raft_core.redaction import redacted_text
 
 STYLES = {
     "running": "cyan", "completed": "green", "converged": "green", "stopped": "yellow", "interrupted": "magenta",
-    "broken": "red",
+    "broken": "red", "failed": "red",
 }  # fmt: skip
 
 
@@ -116,8 +116,8 @@ def _status(view: RunView) -> Text:
     )  # fmt: skip
 
 
-def show_runs(views: Sequence[tuple[RunView, float]]) -> Table:
-    """One row a run; each view with the time it was last worked on."""
+def show_runs(views: Sequence[tuple[RunView, float]]) -> RenderableType:
+    """One row a run, then why those ended that did not end well; each view with the time it was last worked on."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("run", "status", "iterations", "best", "reward", "last worked on"):
         table.add_column(title, no_wrap=title == "run")
@@ -128,7 +128,18 @@ def show_runs(views: Sequence[tuple[RunView, float]]) -> Table:
         done = f"{max(len(view.rows) - 1, 0)} of {view.planned}" if view.planned else "–"
         when = datetime.fromtimestamp(touched).strftime("%Y-%m-%d %H:%M")
         table.add_row(view.name, Text(view.status, style=STYLES.get(view.status, "")), done, best, change, when)
-    return table
+    ended = [view for view, _ in views if view.status in ("failed", "stopped", "broken")]
+    why = [
+        Text.assemble(
+            (harmless(view.name), "bold"), " ", (view.status, STYLES[view.status]), f": {_short(view.reason)}"
+        )
+        for view in ended
+    ]
+    return Group(table, *why)
+
+
+def _short(reason: str) -> str:
+    return harmless(reason, 300)
 
 
 def what_next(name: str, tracking_uri: str) -> str:

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from flows.align import AlignResult, align_run
 from flows.environment import DEFAULTS
+from flows.views.run import view_run
 from raft_core import embedded
 from raft_core.loading import load_config
 from raft_core.records.run import read_chain, read_events, read_run
@@ -65,6 +66,38 @@ def test_the_same_configuration_gives_the_same_bytes(workspace: Path, tmp_path: 
     here = [commit.digest for commit in read_chain(read_run(workspace / "runs" / "first"))]
     there = [commit.digest for commit in read_chain(read_run(tmp_path / "runs" / "elsewhere"))]
     assert here == there
+
+
+def test_a_run_that_failed_says_why_and_goes_on_with_its_own_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    import tasks.select
+
+    real, before = tasks.select.select, torch.get_num_threads()
+
+    def fails(_: Any) -> None:
+        raise ValueError("no selection today")
+
+    monkeypatch.setattr(tasks.select, "select", fails)
+    one = ("iterations=1", "sampling.prompts_per_iteration=8", "prompts.max_held_out=8")
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(ValueError, match="no selection today"):
+            short_run(tmp_path, "cut", *one)
+        run = read_run(tmp_path / "runs" / "cut")
+        view = view_run(run)
+        assert (view.status, view.reason.split(";")[0]) == ("failed", "no selection today")
+        monkeypatch.setattr(tasks.select, "select", real)
+        torch.set_num_threads(1)
+        assert short_run(tmp_path, "cut", *one).best is not None
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert [commit.content["numerics"]["threads"] for commit in read_chain(run)] == [2, 2]
+    done = [(e["step"], e["reused"]) for e in read_events(run, "step") if e["step"] in ("sample", "score")]
+    assert done == [("sample", False), ("score", False), ("sample", True), ("score", True)]
 
 
 def test_mlflow_knows_every_iteration_once(workspace: Path) -> None:

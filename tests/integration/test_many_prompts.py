@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.align import align_run
 from raft_core import embedded
@@ -39,7 +40,9 @@ def write_prompts(path: Path, count: int) -> Path:
 def stored_parameters() -> list[str]:
     """What Prefect's server keeps of every flow run."""
     with get_client(sync_client=True) as client:
-        return [json.dumps(run.parameters) for run in client.read_flow_runs()]
+        return [
+            json.dumps(run.parameters) for run in client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
+        ]
 
 
 @pytest.mark.full

@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from flows import cli, environment, exits
+from flows.align import _end_recorded
 from flows.reference import reference
 from raft_core import errors
 from raft_core.config import RaftConfig
+from raft_core.errors import GateStop, StepError
 from raft_core.records.run import Run, hold, record_event
 
 ROOT = Path(__file__).parents[3]
@@ -92,6 +94,43 @@ def test_a_run_that_validation_stopped_says_where_to_read_why(
     document = raft_json("show")
     assert (document["status"], document["best"]) == ("stopped", 0)
     assert document["reason"] == f"validation stopped iteration 1: read {report.relative_to(run.path.parents[1])}"
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "status"),
+    [
+        (StepError("the reward needs a key", got="none", do="set KEY"), "the reward needs a key; got: none", "failed"),
+        (ZeroDivisionError("division by zero"), "division by zero", "failed"),
+        (GateStop("validation of the scored table stopped the run"), "validation of the scored table", "stopped"),
+        (KeyboardInterrupt(), "stopped by Ctrl-C or SIGTERM, raft resume hand goes on", "interrupted"),
+    ],
+)
+def test_a_run_shows_why_it_ended(
+    write_run: Callable[..., Run], raft: Raft, raft_json: Callable[..., Any], error: BaseException, told: str,
+    status: str,
+) -> None:  # fmt: skip
+    for iterations in (1, -1):  # while an iteration was made, and while the base was
+        run = write_run("hand" if iterations == 1 else "early", iterations, False)
+        record_event(run, "started")
+        with pytest.raises(type(error)), _end_recorded(run):
+            raise error
+        document = raft_json("show", run.name)
+        assert document["status"] == status
+        assert document["reason"].startswith(told.replace("hand", run.name))
+    if status == "failed":
+        assert "; fix that first, then raft resume early goes on" in document["reason"]
+        assert told[:20] in raft("runs")[1]
+    record_event(run, "started")  # and was killed then
+    assert raft_json("show", run.name)["status"] == "interrupted"
+
+
+def test_the_list_of_runs_shows_the_reward_of_the_best(
+    write_run: Callable[..., Run], raft_json: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(write_run.__globals__["REWARDS"], 1, 0.2)  # worse than iteration 0
+    write_run()
+    (entry,) = raft_json("runs")
+    assert (entry["best"], entry["reward_base"], entry["reward"]) == (0, 0.07, 0.3)
 
 
 def test_a_held_run_is_running(write_run: Callable[..., Run], raft_json: Callable[..., Any]) -> None:

@@ -1,12 +1,18 @@
 """Progress: lines in a log, bars on a terminal, silence in another process."""
 
 import pickle
+from collections.abc import Callable
 from io import StringIO
 
 import pytest
+from pydantic import SecretStr
 from rich.console import Console
 
 from flows.progress import BarReporter, LineReporter, Reporter, duration, reporter
+from flows.session import Session
+from raft_core.records.run import Run
+from raft_core.types import Policy
+from tasks.iteration import Iteration
 
 
 class Clock:
@@ -33,6 +39,28 @@ def test_lines_of_a_step_by_hand() -> None:
         "iteration 3 · sample: 400 of 1,000 tokens, 20 tokens/s, 30 s left",
         "iteration 3 · sample: 25 s, 1,000 tokens (40 tokens/s)",
     ]
+
+
+def test_a_step_that_is_reused_says_so() -> None:
+    out, clock = StringIO(), Clock()
+    console = Console(file=out, force_terminal=True, color_system=None, width=100)
+    for watching in (LineReporter(Console(file=out), clock), BarReporter(console)):
+        with watching.step("iteration 3 · sample", total=1000) as advance:
+            advance.note = "reused"
+    assert "iteration 3 · sample: reused, 0.0 s\n" in out.getvalue()
+    assert "✓ iteration 3 · sample  reused, 0.0 s" in out.getvalue()
+
+
+def test_a_session_says_what_is_reused(write_run: Callable[..., Run]) -> None:
+    out, run = StringIO(), write_run(iterations=1, finished=False)
+    session = Session(run, run.path.parents[1], SecretStr(""), LineReporter(Console(file=out)))
+    it = Iteration(run, 1, Policy(run.path, "p"), Policy(run.path, "p"))
+    for reused in (True, False):
+        with session.step(it, "score") as running:
+            running.reused = reused
+    first, second = out.getvalue().splitlines()
+    assert first.startswith("iteration 1 · score: reused, ")
+    assert "reused" not in second
 
 
 def test_a_step_that_breaks_says_so() -> None:
