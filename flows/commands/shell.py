@@ -10,12 +10,26 @@ import typer
 from rich.console import Console
 
 from flows.environment import ledger_uri, tracking_uri, workspace_folder
-from raft_core.errors import RaftError
+from raft_core.errors import ConfigError, RaftError
 
 if TYPE_CHECKING:
     from raft_core.config import RaftConfig
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")]
+
+def _not_an_option(path: Path) -> Path:
+    """With TAKES_OVERRIDES an unknown option in front of the configuration would be taken for it."""
+    if str(path).startswith("-"):
+        raise ConfigError(
+            f"{path} is not an option of this command", expected="CONFIG [KEY=VALUE]...",
+            do="write the configuration first, then overrides without dashes; --help lists the options",
+        )  # fmt: skip
+    return path
+
+
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.", callback=_not_an_option),
+]
 
 
 def override_keys(incomplete: str) -> list[str]:
@@ -41,14 +55,8 @@ TAKES_OVERRIDES = {"ignore_unknown_options": True}
 def settled_config(path: Path, overrides: list[str] | None) -> "RaftConfig":
     """The configuration in ``path`` with ``overrides``; a key that was found by its end is told on standard error."""
     from flows.exits import tell
-    from raft_core.errors import ConfigError
     from raft_core.loading import load_config
 
-    if str(path).startswith("-"):
-        raise ConfigError(
-            f"{path} is not an option of this command", expected="CONFIG [KEY=VALUE]...",
-            do="write the configuration first, then overrides without dashes; --help lists the options",
-        )  # fmt: skip
     return load_config(path, overrides or (), say=tell)
 
 

@@ -356,6 +356,7 @@ def test_config_validate_tells_every_fault(raft: Raft, tmp_path: Path) -> None:
     assert code == exits.USERS_MISTAKE
     assert "sampling.samples_per_prompt" in err
     assert "did you mean sampling.temperature?" in err
+    assert "policy: is required" in err
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_an_override_with_dashes_is_told_how_it_is_written(raft: Raft, command: 
     assert "do this: write sampling.temperature=0.9" in err
     code, _, err = raft(*command, "--sampling.temperature=0.9", TINY)
     assert code == exits.USERS_MISTAKE
-    assert "write the configuration first" in err or "write sampling.temperature=0.9" in err
+    assert "write the configuration first" in err
 
 
 def test_a_bare_key_is_taken_and_told(raft: Raft) -> None:
@@ -375,7 +376,6 @@ def test_a_bare_key_is_taken_and_told(raft: Raft) -> None:
     assert code == exits.DONE
     assert "samples_per_prompt: 3" in out
     assert err == "samples_per_prompt=3 is taken as sampling.samples_per_prompt=3\n"
-    assert "policy: is required" in err
 
 
 @pytest.fixture
