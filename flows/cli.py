@@ -23,7 +23,7 @@ from flows.commands import (
     runs,
     synchronisation,
 )
-from flows.environment import set_defaults
+from flows.environment import guard_secrets, set_defaults
 
 app = typer.Typer(
     help="RAFT: sample, score, validate, select, fine-tune, evaluate, repeat.",
@@ -61,5 +61,6 @@ def _options(
 def main() -> None:
     """Entry point of the ``raft`` command."""
     set_defaults()
+    guard_secrets()
     exits.end_on_sigterm()
     sys.exit(exits.run_command(app, sys.argv[1:]))

@@ -28,6 +28,13 @@ def set_defaults() -> None:
         os.environ.setdefault(key, value)
 
 
+def guard_secrets() -> None:
+    """Keep what is secret in the environment, or looks secret, out of what libraries log and print (``secrecy``)."""
+    from flows.secrecy import guard
+
+    guard(os.environ)
+
+
 def workspace_folder() -> Path:
     """Where runs/, mlflow.db and .dvc lie: RAFT_WORKSPACE, else the current directory."""
     return Path(os.environ.get("RAFT_WORKSPACE") or ".").expanduser().absolute()

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from flows.secrecy import without_secrets
 from flows.views.text import harmless
 from raft_core.errors import ConfigError, GateStop, InputError, RaftError, RunBusyError, RunMismatchError
 from raft_core.redaction import redacted_text
@@ -97,7 +98,7 @@ def _left(leave: SystemExit, arguments: Sequence[str]) -> int:
 
 
 def _keep_traceback() -> str:
-    text = redacted_text(traceback.format_exc())
+    text = without_secrets(traceback.format_exc())
     try:
         with tempfile.NamedTemporaryFile("w", prefix="raft-traceback-", suffix=".txt", delete=False) as file:
             file.write(text)

@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from flows.progress import Reporter
+from flows.secrecy import without_secrets
 from raft_core import launch
 from raft_core.records.run import Run, record_event
-from raft_core.redaction import redacted_text
 from tasks.iteration import Iteration
 
 
@@ -45,8 +45,9 @@ class Session:
 
     def warn(self, message: str, **facts: object) -> None:
         """Tell a person, and keep it with the run."""
+        message = without_secrets(message)
         record_event(self.run, "warning", message=message, **facts)
-        self.reporter.warn(redacted_text(message))
+        self.reporter.warn(message)
 
     def outage(self, who: str, message: str, **facts: object) -> None:
         """``who`` is away: warn, unless that was told already. Nothing is lost by it."""

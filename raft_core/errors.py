@@ -16,13 +16,18 @@
 Each is picklable (Prefect and the training child send them between processes).
 """
 
+from raft_core.redaction import redacted_text
+
 
 class RaftError(Exception):
-    """Root of the tree. ``str(error)`` is one clear message for the person who runs the pipeline."""
+    """Root of the tree. ``str(error)`` is one clear message for the person who runs the pipeline.
+
+    It holds no secret: it is shown, logged, and kept in events and in Prefect's states.
+    """
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, do: str | None = None) -> None:
-        self.what, self.got, self.expected, self.do = what, got, expected, do
-        super().__init__(what)
+        self.what, self.got, self.expected, self.do = redacted_text(what), got, expected, do
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         parts = [self.what]
@@ -32,7 +37,7 @@ class RaftError(Exception):
             parts.append(f"expected: {self.expected}")
         if self.do is not None:
             parts.append(f"do this: {self.do}")
-        return "\n  ".join(parts)
+        return redacted_text("\n  ".join(parts))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.got, self.expected, self.do)

@@ -44,6 +44,7 @@ unless what stands there is a port."""
 
 _LIKELY = (
     (re.compile(r"(://)[^\s/?#'\"<>\[]{1,500}(?=@)"), rf"\1{REDACTED}"),
+    (re.compile(r"(://)(?!\[)[^\s/?#@'\"<>:]{0,200}:(?!\d{1,5}[/?#])\S{1,500}(?=@)"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)(\bauthorization[\"']?\s*[=:]\s*[\"']?)(?!\[)(?:\w+\s+)?[^\s,\"'}]+"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)\b(bearer)\s+(?=\S*\d|\S{20})[a-z0-9._~+/\-]{8,}=*"), rf"\1 {REDACTED}"),
     (

@@ -22,15 +22,15 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed
 from pydantic import Field
 
 from flows.announce import AUDIT_FAILED, ENDED, FAILED, FINISHED, STOPPED, announce, send
-from flows.environment import ledger_uri, tracking_uri
+from flows.environment import guard_secrets, ledger_uri, tracking_uri
 from flows.progress import Reporter
 from flows.schedules.automations import SILENT
 from flows.schedules.overlap import Overlap, Superseded, is_superseded, model_slot
+from flows.secrecy import without_secrets
 from flows.views.run import check_name
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, GateStop, RunBusyError, StepError
 from raft_core.loading import load_config
-from raft_core.redaction import redacted_text
 from raft_core.types import content_id
 
 MAX_STARTS = 10
@@ -204,10 +204,11 @@ def model_name(config: RaftConfig) -> str:
 @contextmanager
 def _told(this: FlowRun) -> Iterator[None]:
     """Say that the flow run ended, and if so that it failed. A kill says nothing: then heartbeats are missed."""
+    guard_secrets()
     try:
         yield
     except Exception as error:
-        announce(FAILED, "flow-run", this.name, flow=runtime.flow_run.flow_name, reason=redacted_text(str(error)))
+        announce(FAILED, "flow-run", this.name, flow=runtime.flow_run.flow_name, reason=without_secrets(str(error)))
         raise
     finally:
         for pause in ENDED_AFTER_S:

@@ -23,6 +23,8 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"
         ("cannot reach http://tok3n@host/path", "tok3n"),
         ("postgresql://raft:hun/ter2@db/mlflow", "hun/ter2"),
         ("postgresql://raft:hun@ter2@db/mlflow", "ter2"),
+        ("postgresql://raft:hun'ter2@db/mlflow", "ter2"),
+        ("postgresql://raft:hun<ter2>@db/mlflow", "ter2"),
         ("postgresql://raft:hun@t/e?r#2@db/mlflow", "2"),
         ("cannot reach http://to@ken@host/path", "ken"),
         ("http://u:p@[::1]:4200/api", "u:p"),
