@@ -16,8 +16,10 @@ LAUNCH = ("raft_core/launch.py", "raft_core/forkserver.py")
 """Both ends of the pipe to the training child: they set its environment, and pickle only over that pipe."""
 SERVER = "flows/prefect_server.py"
 """Sets the environment of Prefect's temporary server."""
+REWARDS = "raft_core/rewards/surroundings.py"
+"""Puts the environment back as it was before somebody else's code ran."""
 READS_ENVIRONMENT = (
-    "flows/environment.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", SERVER, *LAUNCH,
+    "flows/environment.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", SERVER, REWARDS, *LAUNCH,
 )  # fmt: skip
 HEAVY = {
     "accelerate", "datasets", "deepspeed", "diffusers", "dvc", "great_expectations", "mlflow", "pandas", "peft",

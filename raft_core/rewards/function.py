@@ -4,30 +4,50 @@ Batched: ``f(prompts, completions)`` returns one number a sample; one by one: ``
 completion)`` returns one number. A parameter called ``references`` (one by one: ``reference``)
 receives each prompt's reference, None where it has none.
 
-A file is read anew each time it is loaded, and what is run is what was hashed. Its identity covers
-the file, the local modules that it imports, and ``files``.
+A file is read and run anew each time it is loaded, its local modules when one of them changed, and what is run is
+what was hashed (``rewards.modules``). The identity covers the file, these modules, and ``files``. What the code does to
+the process does not outlast it (``rewards.surroundings``).
 """
 
 import difflib
 import importlib
 import inspect
-import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from raft_core.config.scoring import FunctionRewardConfig
-from raft_core.errors import ConfigError, InputError
+from raft_core.errors import ConfigError, InputError, RewardError
+from raft_core.records.artifacts import file_digest, json_digest
 from raft_core.rewards.base import digest_of_named, reward_identity
+from raft_core.rewards.children import served
+from raft_core.rewards.modules import LocalModules, Source
 from raft_core.rewards.returned import told
-from raft_core.rewards.source import importable, module_digest, source_digest
+from raft_core.rewards.source import complete
+from raft_core.rewards.surroundings import Surroundings
 from raft_core.types import Prompt
 
 _TRACEBACK_LINES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a user's code runs: among its own modules, in its own surroundings."""
+
+    modules: LocalModules
+    surroundings: Surroundings
+
+    @contextmanager
+    def entered(self, *, keep: bool = False) -> Iterator[None]:
+        """Run the block there; ``keep``: what it sets up is found there again."""
+        with self.surroundings.entered(keep=keep), self.modules.imported(), served(self.modules):
+            yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +55,35 @@ class FunctionReward:
     """A user's function. ``wants_references``: it has a parameter of that name."""
 
     identity: str
+    sources: Mapping[str, str]
     function: Callable[..., Any]
     batched: bool
     wants_references: bool
-    folder: Path
+    place: Place
+    data: Mapping[Path, tuple[int, int, int]]
+    """What ``files`` names, as it lay there when it was hashed."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Any:
         """Whatever the function returns; ``score`` checks it. Lists are the function's own to change."""
         texts, references = [p.text for p in prompts], [p.reference for p in prompts]
-        with importable(self.folder):
+        with self.place.entered():
             if self.batched:
-                return self.function(texts, list(completions), **self._named(references))
+                returned = self.function(texts, list(completions), **self._named(references))
+                # a generator runs here too, and an endless one ends
+                return list(islice(returned, len(completions) + 1)) if isinstance(returned, Iterator) else returned
             return [
                 self.function(text, completion, **self._named(reference))
                 for text, completion, reference in zip(texts, completions, references, strict=True)
             ]
+
+    def verify(self) -> None:
+        """Raise RewardError if a file that ``files`` names changed since the reward was loaded."""
+        for path, stamp in self.data.items():
+            if _stamp(path) != stamp:
+                raise RewardError(
+                    f"a file of the reward changed while it was used: {path}", expected="one content during a step",
+                    do="bring its content back, then resume the run",
+                )  # fmt: skip
 
     def _named(self, given: Any) -> Mapping[str, Any]:
         if not self.wants_references:
@@ -57,49 +91,82 @@ class FunctionReward:
         return {"references" if self.batched else "reference": given}
 
 
+_LAST: dict[tuple[Path, str], Place] = {}
+"""Folder and module → where it was last loaded: modules whose bytes are still the same keep what they hold in memory
+(a model, a registration that can be made only once), as imported modules do."""
+
+
 def load(config: FunctionRewardConfig) -> FunctionReward:
     """The function that ``config`` names. Raises InputError or ConfigError saying why it cannot be used."""
     where, _, name = config.function.rpartition(":")
     folder = Path.cwd()
     importlib.invalidate_caches()
-    with importable(folder):
-        module, digest = _load_file(folder / where) if where.endswith(".py") else _load_module(where)
-    function = _function(module, name, where)
-    wants_references = _check_signature(function, config)
-    others = sorted(digest_of_named(folder / file, "files") for file in config.files)
+    files = {file: digest_of_named(folder / file, "files") for file in config.files}
+    data = {path: _stamp(path) for file in config.files for path in _below(folder / file)}
+    place = _place(folder, where, {str(path.resolve()): file_digest(path) for path in data if path.suffix == ".py"})
+    with place.entered(keep=True):
+        load_code = _load_file if where.endswith(".py") else _load_module
+        module, main, others = load_code(where, place.modules)
+        function = _function(module, name, where)
+        wants_references = _check_signature(function, config)
+    _LAST[folder, where] = place
     return FunctionReward(
-        identity=reward_identity(config, "-".join([digest, name, *others])),
-        function=function, batched=config.batched, wants_references=wants_references, folder=folder,
+        identity=reward_identity(config, "-".join([json_digest([main, others]), name, *sorted(files.values())])),
+        sources={**others, **files, where: main}, function=function, batched=config.batched,
+        wants_references=wants_references, place=place, data=data,
     )  # fmt: skip
 
 
-def _load_file(path: Path) -> tuple[ModuleType, str]:
+def _place(folder: Path, where: str, named: Mapping[str, str]) -> Place:
+    """A new place, with the modules of the last one if nothing of them changed."""
+    place = Place(LocalModules(named), Surroundings(str(folder)))
+    if (last := _LAST.get((folder, where))) is not None:
+        with last.surroundings.entered():
+            if last.modules.is_current():
+                place.modules.keep(last.modules)
+    return place
+
+
+def _load_file(where: str, modules: LocalModules) -> tuple[ModuleType, str, dict[str, str]]:
+    """The module, its digest, and those of all other local modules."""
+    path = Path(where).absolute()
     try:
         if path.exists() and not path.is_file():  # a FIFO would be waited for
             raise OSError(None, "not a file")
-        source = path.read_bytes()
+        source = Source(str(path), path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f"reward file cannot be read: {path}", got=getattr(error, "strerror", error), expected="a Python file",
             do="correct the path before the colon in `function`; it is relative to the current folder",
         ) from None  # fmt: skip
-    name = f"raft_reward_{sha256(str(path).encode() + source).hexdigest()[:16]}"
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # dataclasses and pickle look a class's module up by name
+    name = f"raft_reward_{sha256(str(path).encode() + source.code).hexdigest()[:16]}"
+    with _explained(str(path)):
+        module = modules.add(name, source)
+    others = complete(modules, source.code)
+    return module, others.pop(name), others
+
+
+def _load_module(where: str, modules: LocalModules) -> tuple[ModuleType, str, dict[str, str]]:
+    """As ``_load_file``; of an installed module, its own file counts alone."""
+    with _explained(where):
+        module = importlib.import_module(where)
+    others = complete(modules, also=where)
+    installed = module.__spec__.origin if module.__spec__ is not None else None
+    if where in others:
+        return module, others[where], others
+    return module, file_digest(Path(installed)) if installed and installed.endswith(".py") else where, others
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
     try:
-        with _explained(str(path)):
-            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module, source_digest(source)
+        stat = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _load_module(name: str) -> tuple[ModuleType, str]:
-    with _explained(name):
-        module = importlib.import_module(name)
-    return module, module_digest(name)
+def _below(path: Path) -> list[Path]:
+    return [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
 
 
 class _explained:
@@ -132,7 +199,7 @@ def _why(where: str, error: BaseException) -> ConfigError:
     frames = [
         f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen importlib")
+        if not frame.filename.startswith((str(Path(__file__).parent), "<frozen importlib"))
     ]
     do = "let it run without an error: python " + where if where.endswith(".py") else f'try: python -c "import {where}"'
     if isinstance(error, ModuleNotFoundError):

@@ -99,10 +99,13 @@ def score(
     the number of samples just done. ``num_open``: of the whole table, where ``samples`` is a part of it
     that begins at a multiple of BATCH_SAMPLES: its rewards then see the batches that they would see in the whole.
 
-    Raises RewardError as soon as more than ``max_failed_share`` of the samples cannot be scored,
+    Raises RewardError as soon as more than ``max_failed_share`` of the samples cannot be scored, and for a reward that
+    calls ``sys.exit``, or whose files changed meanwhile;
     IntegrityError for a sample whose prompt is not among ``prompts`` (prompt_id → prompt).
     """
-    return _fill(samples, prompts, rewards, max_failed_share, progress, num_open).table()
+    table = _fill(samples, prompts, rewards, max_failed_share, progress, num_open).table()
+    _verify(rewards)
+    return table
 
 
 def check_failures(samples: pa.Table, scored: pa.Table, max_failed_share: float) -> None:
@@ -124,10 +127,18 @@ def score_gold(
 ) -> pa.Table:
     """As ``score``, for rewards that only watch: a failure gives null and one warning, and never stops."""
     scores = _fill(samples, prompts, gold, 1.0, progress)
+    _verify(gold)
     if scores.reasons:
         first = next(iter(scores.reasons.values()))
         warn(f"no gold reward for {len(scores.reasons)} of {scores.num_open} samples: {first}")
     return scores.table()
+
+
+def _verify(rewards: Sequence[NamedReward]) -> None:
+    """What a reward reads must be, at the end, what its identity says. Raises RewardError."""
+    for each in rewards:
+        if (verify := getattr(each.reward, "verify", None)) is not None:
+            verify()
 
 
 def _fill(
@@ -228,6 +239,11 @@ def _call(
         return []
     try:
         return as_scores(reward.reward(list(prompts), list(completions)), len(completions), reward.name)
+    except SystemExit as leave:
+        raise RewardError(
+            f"reward '{reward.name}' ends the process", got=told(leave), expected="a function that returns or raises",
+            do="remove sys.exit() from it: to give a sample up, raise any other exception",
+        ) from leave  # fmt: skip
     except Exception as error:
         return Failure.of(f"reward '{reward.name}' raised {told(error)}")
 

@@ -1,86 +1,35 @@
-"""What a user's code consists of: the file itself, and every local module that it imports.
-
-Local is what lies neither in the standard library nor in site-packages. Only ``import`` statements
-are followed (inside functions too), by reading files: nothing is imported to find out.
+"""What a reward's code consists of: its file, every local module that loading it imported, and every local module
+that an ``import`` statement of these names (inside functions too), found by reading files.
 """
 
 import ast
-import importlib.util
-import sys
-import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
-from hashlib import sha256
-from importlib.machinery import ModuleSpec
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
-from raft_core.records.artifacts import file_digest, json_digest
+from raft_core.rewards.modules import LocalModules
 
 
-@contextmanager
-def importable(folder: Path) -> Iterator[None]:
-    """Let ``import`` look into ``folder`` too, after everything installed, while the block runs."""
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        last = len(sys.path) - 1 - sys.path[::-1].index(str(folder))
-        del sys.path[last]
+def complete(modules: LocalModules, *begun: bytes, also: str = "") -> dict[str, str]:
+    """Make all of it part of ``modules``, which then takes no more; module → sha256.
 
-
-def source_digest(source: bytes) -> str:
-    """Digest of a lone file's ``source`` and of the local modules that it imports."""
-    return json_digest([sha256(source).hexdigest(), _local_digests(list(_imports(source, "")))])
-
-
-def module_digest(module: str) -> str:
-    """Digest of ``module``, of its packages, and of the local modules that they import.
-
-    Of an installed module, its own file counts alone.
+    ``begun``: the sources to begin from, beside the modules that are there already and the module ``also``.
     """
-    path = module_file(module)
-    return json_digest([file_digest(path) if path else module, _local_digests(_with_packages(module))])
-
-
-def _local_digests(waiting: list[str]) -> dict[str, str]:
-    digests: dict[str, str] = {}
+    waiting = [name for source in begun for name in _imports(source, "")]
+    waiting += [*modules.sources, *with_packages(also)]
+    seen: set[str] = set()
     while waiting:
-        name = waiting.pop()
-        if name in digests or (path := module_file(name)) is None or not _is_local(path):
+        if (name := waiting.pop()) in seen:
             continue
-        source = path.read_bytes()
-        digests[name] = sha256(source).hexdigest()
-        waiting += _imports(source, f"{name}.__init__" if path.name == "__init__.py" else name)
-    return digests
+        seen.add(name)
+        if (source := modules.admit(name)) is not None:
+            waiting += _imports(source.code, f"{name}.__init__" if source.path.endswith("__init__.py") else name)
+    modules.complete = True
+    return {**{name: source.digest for name, source in modules.sources.items()}, **modules.compiled}
 
 
-def module_file(module: str) -> Path | None:
-    """The ``.py`` file of a module (a package: its ``__init__.py``), found without importing it."""
-    top, *rest = module.split(".")
-    spec = _spec(top)
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-    for folder in spec.submodule_search_locations or ():
-        stem = Path(folder, *rest)
-        for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
-
-
-def _spec(top: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-
-
-def _is_local(path: Path) -> bool:
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return False
-    return not any(path.is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib"))
+def with_packages(module: str) -> list[str]:
+    """``a.b.c`` → a, a.b, a.b.c: importing it runs the code of all three."""
+    parts = [part for part in module.split(".") if part]
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
 def _imports(source: bytes, module: str) -> Iterator[str]:
@@ -89,6 +38,7 @@ def _imports(source: bytes, module: str) -> Iterator[str]:
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
+        names: Iterable[str]
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -98,10 +48,4 @@ def _imports(source: bytes, module: str) -> Iterator[str]:
         else:
             continue
         for name in names:
-            yield from _with_packages(name)
-
-
-def _with_packages(module: str) -> list[str]:
-    """``a.b.c`` → a, a.b, a.b.c: importing it runs the code of all three."""
-    parts = [part for part in module.split(".") if part]
-    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+            yield from with_packages(name)

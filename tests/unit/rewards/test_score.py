@@ -294,11 +294,18 @@ def test_the_reason_can_always_be_stored(samples_of: SamplesOf, error: Exception
     assert rows(scored)[1] == (None, "quarantined", reason)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_a_stop_passes_through(samples_of: SamplesOf, error: BaseException) -> None:
+def test_a_stop_passes_through(samples_of: SamplesOf) -> None:
     samples, prompts = samples_of(["a", "bad"])
-    with pytest.raises(type(error)):
-        score(samples, prompts, [named(raises_on("bad", error))], max_failed_share=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        score(samples, prompts, [named(raises_on("bad", KeyboardInterrupt()))], max_failed_share=1.0)
+
+
+@pytest.mark.parametrize("code", [None, 0, 3])
+def test_a_reward_that_exits_stops_the_run_in_words(samples_of: SamplesOf, code: int | None) -> None:
+    """As an exit it would end the command, with the code that the reward gave: 0, perhaps."""
+    samples, prompts = samples_of(["a", "bad"])
+    with pytest.raises(RewardError, match="reward 'length' ends the process"):
+        score(samples, prompts, [named(raises_on("bad", SystemExit(code)))], max_failed_share=1.0)
 
 
 # -- too many --------------------------------------------------------------------------------------
