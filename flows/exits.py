@@ -6,13 +6,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
 
+from flows.document import one_document, print_failure
 from flows.secrecy import without_secrets
 from flows.views.text import harmless
 from raft_core.errors import ConfigError, GateStop, InputError, RaftError, RunBusyError, RunMismatchError
@@ -30,24 +31,48 @@ def exit_code(error: RaftError) -> int:
 
 
 def run_command(app: Callable[..., Any], arguments: Sequence[str]) -> int:
-    """Run one command line of ``app``; an error is told in one clear message. Returns the exit code."""
+    """Run one command line of ``app``; an error is told in one clear message. Returns the exit code.
+
+    With --json, standard output gets one document, of an error too.
+    """
+    with one_document() if "--json" in arguments and "--help" not in arguments else nullcontext():
+        code, error = _run(app, arguments)
+        if code != DONE:
+            print_failure(_document(code, error))
+        return code
+
+
+def _run(app: Callable[..., Any], arguments: Sequence[str]) -> tuple[int, BaseException | None]:
+    """The exit code, and what led to it."""
     debug = "--debug" in arguments
     try:
         app([a for a in arguments if a != "--debug"], prog_name="raft")
     except SystemExit as leave:
-        return _left(leave, arguments)
+        return _left(leave, arguments), None
     except RaftError as error:
         if debug:
             sys.stderr.write(redacted_text(traceback.format_exc()))
         tell("\n  ".join([f"error: {error}", *_notes(error)]))
-        return exit_code(error)
-    except Exception as error:
+        return exit_code(error), error
+    except BaseException as error:  # a reward may raise anything at all
         if debug:
             sys.stderr.write(redacted_text(traceback.format_exc()))
         told = f"error: {type(error).__name__}: {error}"
         tell("\n  ".join([told, f"traceback: {_keep_traceback()}", *_notes(error)]))
-        return FAILED_STEP
-    return DONE
+        return FAILED_STEP, error
+    return DONE, None
+
+
+def _document(code: int, error: BaseException | None) -> dict[str, Any]:
+    """What --json says of a command that failed."""
+    if isinstance(error, RaftError):
+        parts = {"what": error.what, "got": error.got, "expected": error.expected, "do": error.do}
+    elif error is not None:
+        parts = {"what": f"{type(error).__name__}: {error}"}
+    else:
+        parts = {"what": "interrupted" if code == INTERRUPTED else "see standard error"}
+    told = {key: without_secrets(str(value)) for key, value in parts.items() if value is not None}
+    return {"error": {"kind": type(error).__name__ if error else None, **told}, "exit_code": code}
 
 
 @contextmanager

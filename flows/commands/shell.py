@@ -1,14 +1,13 @@
 """What the commands share: arguments, and how they print."""
 
-import json
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from flows.document import print_json as print_json
 from flows.environment import ledger_uri, tracking_uri, workspace_folder
 from raft_core.errors import ConfigError, RaftError
 
@@ -79,11 +78,6 @@ def standard_output() -> Console:
     """Standard output: as wide as the terminal; 120 characters in a log."""
     console = Console(highlight=False)
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=120)
-
-
-def print_json(document: Any) -> None:
-    """ASCII only, so that no character of a model's output can steer the terminal."""
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def _withdrawn(workspace: Path, name: str, best: int | None) -> str | None:

@@ -111,9 +111,7 @@ def test_what_loading_sets_up_holds_while_the_reward_runs(tmp_path: Path) -> Non
 
 def test_a_generator_runs_in_the_same_place(tmp_path: Path) -> None:
     Path("words.txt").write_text("abc")
-    reward = loaded(
-        "import os\ndef f(prompts, completions):\n    while True:\n        yield os.path.getsize('words.txt')\n"
-    )
+    reward = loaded("import os\ndef f(prompts, completions):\n  while True:\n    yield os.path.getsize('words.txt')\n")
     os.chdir("/")
     assert reward(PROMPTS, ["a", "b"])[:2] == [3, 3]
     assert Path.cwd() == Path("/")

@@ -1,0 +1,80 @@
+"""``--json``: one document on standard output and nothing else, whatever a reward, a library or a child process prints.
+
+Everything that is printed on the way goes to standard error: the file descriptor itself leads there meanwhile.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+
+@dataclass(slots=True)
+class _Output:
+    """Where the document goes; mutable, since it is written once."""
+
+    stream: TextIO
+    written: bool = False
+
+
+_output: ContextVar[_Output | None] = ContextVar("output", default=None)
+
+
+@contextmanager
+def one_document() -> Iterator[None]:
+    """While the block runs, ``print_json`` alone reaches standard output."""
+    with ExitStack() as after:
+        output = _Output(_kept_stream(after))
+        token = _output.set(output)
+        after.callback(_output.reset, token)
+        yield
+
+
+def print_json(document: Any) -> None:
+    """ASCII only, so that no character of a model's output can steer the terminal."""
+    output = _output.get()
+    stream = output.stream if output else sys.stdout
+    stream.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    stream.flush()
+    if output:
+        output.written = True
+
+
+def print_failure(failure: dict[str, Any]) -> None:
+    """The document of a command that failed, unless it has printed one, or was not asked for any."""
+    output = _output.get()
+    if output and not output.written:
+        print_json(failure)
+
+
+def _kept_stream(after: ExitStack) -> TextIO:
+    """Standard output as it was; ``after`` puts it back."""
+    ours = sys.stdout
+    try:
+        ours.flush()
+        on_descriptor = ours.fileno() == 1
+    except (OSError, ValueError, AttributeError):  # closed, or somebody else's object
+        on_descriptor = False
+    if not on_descriptor:
+        after.enter_context(redirect_stdout(sys.stderr))
+        return ours
+    kept = os.dup(1)
+    after.callback(os.close, kept)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # no standard error
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+    after.callback(_put_back, kept, ours)
+    after.enter_context(redirect_stdout(sys.stderr))  # which keeps secrets to itself
+    return after.enter_context(open(os.dup(kept), "w", encoding="utf-8"))
+
+
+def _put_back(kept: int, ours: TextIO) -> None:
+    with suppress(OSError, ValueError):
+        ours.flush()
+    os.dup2(kept, 1)
