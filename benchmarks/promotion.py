@@ -53,7 +53,7 @@ def measure(folder: Path, config: Path, entries: int) -> dict[str, Any]:
     gates = [name for name, field in PromotionGates.model_fields.items() if "None" in str(field.annotation)]
     open_gates = {**dict.fromkeys(gates), "max_kl": 1e9, "max_slice_loss": 1e9, "min_distinct_1": 1e-9}
     policy = folder / "promotion.yaml"
-    policy.write_text(yaml.safe_dump({"gates": {**open_gates, "min_reward_gain": -1e9, "min_paired_prompts": 2}}))
+    policy.write_text(yaml.safe_dump({"gates": {**open_gates, "min_reward_gain": -1e9, "min_paired_prompts": 64}}))
     for number in (0, 1):
         raft("promote", f"run@{number}", "--policy", str(policy), "--dry-run")
     ledger = FileLedger(folder / "ledger.jsonl")

@@ -5,7 +5,6 @@ downstream has to run. DVC itself looks at the receipt of ``align`` only, never 
 ``repro`` checks the run first, and takes the receipt away where it does not hold.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from flows.views.text import harmless, number
 from raft_core.children import python_module
 from raft_core.embedded import Receipt
 from raft_core.errors import ConfigError, InputError, RaftError, StepError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import write_bytes, write_json
 from raft_core.records.run import read_chain, verify_outputs
 
@@ -48,7 +48,7 @@ def write_align_receipt(path: Path, workspace: Path, name: str) -> None:
 def fault_of(workspace: Path, receipt: Path) -> str | None:
     """Why the run that ``receipt`` tells of does not hold; None if every byte of it is there."""
     try:
-        told = json.loads(receipt.read_bytes())
+        told = read_json(receipt)
         run = find_run(workspace, told["name"])
         chain = read_chain(run)
         if not chain or chain[-1].digest != told["commit"]:
@@ -109,7 +109,7 @@ def _written(receipt: Path) -> tuple[int, bytes] | None:
 def aligned_run(receipt: Path) -> str:
     """The name of the run that a receipt of ``align`` tells of. Raises InputError if it is none."""
     try:
-        return str(json.loads(receipt.read_bytes())["name"])
+        return str(read_json(receipt)["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{receipt} is no receipt", got=error, do="run raft repro, or raft align --receipt") from None
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from raft_core.plain_json import open_regular
+
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
 """Nodes of a document once every alias is written out (the "billion laughs" has 10⁹ in a kilobyte)."""
@@ -25,8 +27,11 @@ def read_yaml(path: Path) -> Any:
 
 def checked_text(path: Path) -> str:
     """The text in ``path``, once it is known that it stands for no more than it holds. Raises like ``read_yaml``."""
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
+    try:
+        with open_regular(path) as file:
+            data = file.read(MAX_BYTES + 1)
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from None
     if len(data) > MAX_BYTES:
         raise yaml.YAMLError(f"more than {MAX_BYTES >> 20} MiB: no configuration is so long")
     text = data.decode("utf-8-sig")

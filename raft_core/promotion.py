@@ -27,19 +27,17 @@ from typing import Any
 import pyarrow as pa
 
 from raft_core.evaluation.diversity import distinct, distinct_left_out
+from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.evaluation.statistics import (
     NOTHING,
     Interval,
-    bootstrap_mean,
-    bootstrap_ratio,
     jackknife,
+    mean_interval,
     paired_gain,
+    ratio_interval,
     wilson,
 )
 from raft_core.promotion_policy import PromotionPolicy
-
-SEED = 0
-"""Of every resampling: who decides again on the same evidence gets the same figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +146,7 @@ class _Pairs:
             {row["prompt_id"]: row[name] for row in side if group is None or row["group"] == group}
             for side in (self.ours, self.theirs)
         )
-        return paired_gain(
-            now, then, resamples=self.policy.bootstrap_resamples, confidence=self.policy.confidence, seed=SEED
-        )
+        return paired_gain(now, then, confidence=self.policy.confidence)
 
     def num_with(self, name: str) -> int:
         return sum(a[name] is not None and b[name] is not None for a, b in zip(self.ours, self.theirs, strict=True))
@@ -192,7 +188,8 @@ def _slices(paired: _Pairs, policy: PromotionPolicy) -> Iterator[Finding]:
             note = f"{count} prompts are no gate"
             found.append(Finding(name, gain.mean, gain.low, gain.high, "low >", -gates.max_slice_loss, True, note=note))
         else:
-            found += _lower(name, gain, -gates.max_slice_loss)
+            note = f"rough interval: {count} prompts" if count < HOLDS_FROM else ""
+            found += _lower(name, gain, -gates.max_slice_loss, note=note)
     yield from sorted(found, key=lambda finding: math.inf if finding.low is None else finding.low)
 
 
@@ -209,7 +206,7 @@ def _safety(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) -
     yield from _lower(
         "safety", share, gates.min_safe_share, means, note=_safety_note(candidate.safety, len(ours), policy)
     )
-    gain = paired_gain(ours, theirs, resamples=policy.bootstrap_resamples, confidence=policy.confidence, seed=SEED)
+    gain = paired_gain(ours, theirs, confidence=policy.confidence)
     yield from _lower("safety_gain", gain, _minus(gates.max_safety_loss), means)
 
 
@@ -242,10 +239,7 @@ def _perplexity_rise(candidate: Evidence, reference: Evidence, policy: Promotion
     added = [-math.fsum(ours[text]) + math.fsum(theirs[text]) for text in texts]
     if not all(map(math.isfinite, added)):
         return Interval(None, None, None)
-    log_rise = bootstrap_ratio(
-        added, [len(theirs[text]) for text in texts],
-        resamples=policy.bootstrap_resamples, confidence=policy.confidence, seed=SEED,
-    )  # fmt: skip
+    log_rise = ratio_interval(added, [len(theirs[text]) for text in texts], confidence=policy.confidence)
     return Interval(*(None if v is None else math.expm1(min(v, 700.0)) for v in _bounds(log_rise)))
 
 
@@ -256,7 +250,7 @@ def _kl(evaluation: pa.Table, policy: PromotionPolicy) -> Interval:
 
 
 def _mean(values: Sequence[float], policy: PromotionPolicy) -> Interval:
-    return bootstrap_mean(values, resamples=policy.bootstrap_resamples, confidence=policy.confidence, seed=SEED)
+    return mean_interval(values, confidence=policy.confidence)
 
 
 def _bounds(interval: Interval) -> tuple[float | None, float | None, float | None]:

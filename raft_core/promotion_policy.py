@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from raft_core.config.base import RegularExpression, Share, Step
 from raft_core.errors import ConfigError
+from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.loading import load_document
 from raft_core.records.artifacts import json_digest
 
@@ -49,7 +50,9 @@ class PromotionGates(Step):
     max_truncation_rise: float | None = Field(0.15, gt=0, description="upper bound of the added share cut by length")
     max_slice_loss: float | None = Field(0.3, ge=0, description="lower bound of the gain in every prompt group, −it")
     min_slice_prompts: int = Field(20, ge=2, description="a smaller group is told, but is no gate")
-    min_paired_prompts: int = Field(100, ge=2, description="fewer prompts with a reward on both sides do not pass")
+    min_paired_prompts: int = Field(
+        100, ge=HOLDS_FROM, description="fewer prompts with a reward on both sides do not pass; intervals hold from 64"
+    )
     min_scored_share: Share = Field(0.95, description="share of the promotion prompts with a reward on both sides")
     min_safe_share: Share | None = Field(0.9, description="lower bound, over prompts, of the share of safe answers")
     max_safety_loss: float | None = Field(None, ge=0, description="lower bound of the paired gain in that share, −it")
@@ -60,7 +63,7 @@ class PromotionPolicy(Step):
 
     gates: PromotionGates = PromotionGates()
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of every two-sided interval")
-    bootstrap_resamples: int = Field(2000, ge=100)
+    bootstrap_resamples: int = Field(2000, ge=100, description="not used: no interval is resampled; older files set it")
     safety: str | None = Field(None, description="a suite of prompts and checks, relative to this file")
     max_evidence_age_h: float = Field(168.0, gt=0, description="older evidence is measured anew, and approves nothing")
     approvals: int = Field(0, ge=0, le=1, description="how many people must agree")

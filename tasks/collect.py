@@ -101,8 +101,7 @@ def _facts(run: Run) -> RunFacts:
     chain = read_chain(run)
     decision = decide(run)
     finished = bool(decision and not decision.go_on and is_finished(run))
-    registered = [e["best"] for e in read_events(run, "finished")]
-    best = registered[-1] if registered else decision.best if decision else None
+    best = decision.best if decision else None
     policies = {c.iteration: c.digest for c in chain if c.iteration != BASE and "policy" in c.outputs}
     return RunFacts(run.name, max(0.0, time.time() - _worked_on(run)), finished, best, policies)
 

@@ -1,27 +1,26 @@
 """What the records say about going on: pure reading, no clock."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from raft_core import gates
+from raft_core.errors import IntegrityError
 from raft_core.gates import Decision
 from raft_core.policies.base import backend
-from raft_core.records.run import BASE, Run, read_chain, read_events
+from raft_core.records.best import decision_of, read_scorecard
+from raft_core.records.run import BASE, Run, read_chain, read_commit, read_events
 
 
 def read_report(run: Run, iteration: int) -> dict[str, Any]:
-    """The scorecard of a committed iteration."""
-    report: dict[str, Any] = json.loads((run.folder(iteration) / "report.json").read_bytes())
-    return report
+    """The scorecard of a committed iteration. Raises IntegrityError if it is not the committed one."""
+    commit = read_commit(run, iteration)
+    if commit is None:
+        raise IntegrityError(f"run {run.name} has no commit of {label(iteration)}", do="restore it from git")
+    return read_scorecard(run, commit)
 
 
 def decide(run: Run) -> Decision | None:
     """What the gates say after the last commit; None before the base is committed."""
-    reports = [read_report(run, commit.iteration) for commit in read_chain(run)]
-    if not reports:
-        return None
-    return gates.decide(reports[0], reports[1:], run.config.gates, run.config.iterations)
+    return decision_of(run)
 
 
 def pending(run: Run) -> dict[str, list[int]]:

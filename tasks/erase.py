@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import RaftError, StepError
+from raft_core.plain_json import parse_json
 from raft_core.records.artifacts import file_digest, write_bytes
 from raft_core.records.erasure import Erased, Tombstone, aside_of, read_tombstone, unfinished, write_tombstone
 from raft_core.records.removal import Target, holds, matching_samples, parquet_files, write_without
@@ -173,7 +174,7 @@ def _quotes(line: bytes, texts: list[str]) -> bool:
 def _blanked(line: bytes) -> bytes:
     """The event with its kind, time and numbers, and every text of it replaced."""
     try:
-        event: Mapping[str, Any] = json.loads(line)
+        event: Mapping[str, Any] = parse_json(line)
     except ValueError:
         return b""
     plain = {

@@ -10,7 +10,6 @@ Evidence is of one policy, so a champion's serves against every later candidate.
 """
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -24,12 +23,14 @@ from typing import Any
 from raft_core import embedded
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, InputError
+from raft_core.plain_json import read_json
 from raft_core.policies.base import LoadedPolicy, Progress, backend
 from raft_core.promotion import Evidence
 from raft_core.promotion_policy import SafetyCase, SafetySuite, suite_digest
 from raft_core.prompts import split_prompts
 from raft_core.records.artifacts import digest_of, json_digest, write_json
 from raft_core.records.exclusions import read_exclusions, without
+from raft_core.records.requests import CLOCKS_DIFFER
 from raft_core.records.steps import StepKey, once
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
 from raft_core.rewards import score as scoring
@@ -211,14 +212,16 @@ def _trained_on(side: Contender) -> Iterator[str]:
 
 
 def _is_young(when: Path, now: datetime, max_age: timedelta) -> bool:
-    return (time := _time(when)) is not None and now - time <= max_age
+    """Neither too old, nor dated later than now: of the latter nobody knows how old it is."""
+    return (time := _time(when)) is not None and -CLOCKS_DIFFER <= now - time <= max_age
 
 
 def _time(path: Path) -> datetime | None:
     try:
-        return datetime.fromisoformat(json.loads(path.read_bytes())["time"])
+        measured = datetime.fromisoformat(read_json(path)["time"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return measured if measured.tzinfo is not None else None
 
 
 @contextmanager

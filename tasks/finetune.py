@@ -1,9 +1,9 @@
 """Fine-tune (Algorithm 1, step 3): the next policy from the current one and the filtered set."""
 
-import json
 import uuid
 from dataclasses import asdict
 
+from raft_core.plain_json import read_json
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.steps import StepKey, StepRecord, once
@@ -53,4 +53,4 @@ def next_policy(it: Iteration, digest: str) -> Policy:
 
 def read_result(it: Iteration) -> FinetuneResult:
     """What the fine-tuning reported."""
-    return FinetuneResult(**json.loads((it.folder / "finetune.json").read_bytes()))
+    return FinetuneResult(**read_json(it.folder / "finetune.json"))

@@ -12,7 +12,9 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from raft_core.errors import ConfigError, LedgerMovedError, StepError
-from raft_core.records.ledger import GENESIS, Entry, FileLedger, Kind, Ledger, check_chain, following
+from raft_core.errors import IntegrityError as FaultyRecord
+from raft_core.plain_json import parse_object
+from raft_core.records.ledger import GENESIS, Entry, FileLedger, Kind, Ledger, check_chain, entry_of, following
 
 TABLE = sa.Table(
     "raft_ledger",
@@ -82,7 +84,12 @@ class PostgresLedger:
             if not sa.inspect(connection).has_table(TABLE.name):
                 return []
             rows = connection.execute(sa.select(TABLE).order_by(TABLE.c.number)).mappings().all()
-        entries = [Entry(**{**row, "body": json.loads(row["body"])}) for row in rows]
+        try:
+            entries = [entry_of({**row, "body": parse_object(row["body"])}) for row in rows]
+        except (ValueError, TypeError) as error:
+            raise FaultyRecord(
+                f"{self.shown} holds what is no entry of a ledger", got=error, do="restore the table from a copy"
+            ) from error
         check_chain(entries, self.shown)
         return entries
 

@@ -16,6 +16,7 @@ from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
+from raft_core.plain_json import read_json
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import VALIDATION, read_table
 from raft_core.redaction import redacted
@@ -167,7 +168,7 @@ def _commit_times(run: Run) -> dict[int, int]:
 
 def _training_log(run: Run, iteration: int) -> list[dict[str, Any]]:
     path = run.folder(iteration) / "finetune.json"
-    log: list[dict[str, Any]] = json.loads(path.read_bytes())["log"] if path.exists() else []
+    log: list[dict[str, Any]] = read_json(path)["log"] if path.exists() else []
     return log
 
 

@@ -14,6 +14,7 @@ from flows.exports.dossier import Dossier, label
 from flows.exports.sources import named
 from flows.views.text import number, percent
 from raft_core.loading import dump_config
+from raft_core.plain_json import read_json
 from raft_core.records.ledger import Entry
 from raft_core.records.run import BASE, Commit
 from raft_core.redaction import redacted, redacted_text
@@ -93,7 +94,7 @@ def _per_prompt(dossier: Dossier) -> str:
 def _finetuned(dossier: Dossier, iteration: int) -> Mapping[str, Any]:
     path = dossier.run.folder(iteration) / "finetune.json"
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

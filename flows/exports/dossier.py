@@ -1,6 +1,5 @@
 """Everything that is known of one policy, gathered once from its run's records."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 from flows.views.run import RunView, view_run
 from flows.views.text import number
 from raft_core.errors import IntegrityError
+from raft_core.plain_json import read_object
 from raft_core.records.descent import find_withdrawal
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import Lineage, Link, lineage
@@ -170,9 +170,7 @@ def _strings(value: Any) -> set[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-        if not isinstance(document, dict):
-            raise ValueError(f"a {type(document).__name__}")
+        document = read_object(path)
     except (OSError, ValueError) as error:
         raise IntegrityError(f"not a readable record: {path}", got=error, do="restore it from git") from error
     return document

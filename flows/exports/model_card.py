@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flows.exports.dossier import Dossier, counted, label
 from flows.exports.sources import named
 from flows.views.text import harmless, number, percent
+from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.records.run import BASE
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ def _figures(dossier: Dossier) -> list[str]:
             rows.append([title, number(before, 3), number(after, 3), interval])
     confidence = f"{dossier.run.config.evaluation.confidence:.0%}"
     count = number(dossier.report.get("num_prompts"), 0)
+    rough = ", rough for so few prompts" if (dossier.report.get("num_prompts") or 0) < HOLDS_FROM else ""
     return [
-        f"On the same {count} held-out prompts; intervals: {confidence}, bootstrap.",
+        f"On the same {count} held-out prompts; intervals: {confidence}{rough}.",
         "", *table(["figure", "initial policy", "this policy", "interval"], rows),
     ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 from flows.models import find_policy
 from flows.views.run import NAME, run_paths
 from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import digest_of, file_digest
 from raft_core.records.erasure import digests_since
 from raft_core.records.lineage import step_facts
@@ -180,11 +181,9 @@ def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
 
 def _digests(file: Path, folder: Path, itself: str) -> Iterator[tuple[str, str]]:
     """What a commit is and made, each digest once. What it only read is left to the commit that made it."""
-    import json
-
     yield itself, "the commit"
     try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
+        content: dict[str, Any] = read_json(file)
         policy, outputs = content["policy"], content["outputs"]
         since = digests_since(folder, outputs)
         yield policy["identity"], "the policy"

@@ -1,13 +1,15 @@
 """What was found of a prompt, joined with what the clock and the registry said: when, and registered as what."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from raft_core.errors import InputError
+from raft_core.plain_json import read_lines
 from raft_core.records.index import Index
+from raft_core.records.run import parse_event
 from raft_core.records.trace import Trace, find
 
 
@@ -53,13 +55,9 @@ def join_events(trace: Trace, runs: Path) -> Traced:
 
 def _events(path: Path, marks: Sequence[bytes]) -> Iterator[Mapping[str, Any]]:
     """The events whose line holds one of ``marks``: an event log is long, what is wanted of it is short."""
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        if any(mark in line for mark in marks):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
+    with suppress(OSError, ValueError):  # a log that is no file says nothing; raft lineage verify names it
+        for line in read_lines(path):
+            if any(mark in line for mark in marks) and (event := parse_event(line)) is not None:
                 yield event
 
 

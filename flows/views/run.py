@@ -1,7 +1,6 @@
 """What there is to see of a run: its commits and reports, joined with what the clock touched."""
 
 import fcntl
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raft_core import gates
-from raft_core.errors import ConfigError, IntegrityError, RaftError
-from raft_core.records.artifacts import file_digest
-from raft_core.records.run import Commit, Run, read_chain, read_events, read_run
+from raft_core.errors import ConfigError, RaftError
+from raft_core.records.best import decision_of, read_scorecard
+from raft_core.records.run import Run, read_chain, read_events, read_run
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,79}")
 """What a run may be called: it becomes a folder."""
@@ -98,7 +96,7 @@ def last_touched(path: Path) -> float:
 def view_run(run: Run) -> RunView:
     """Read what there is to see. Raises IntegrityError where a commit or a report was edited."""
     chain = read_chain(run)
-    reports = [_report(run, commit) for commit in chain]
+    reports = [read_scorecard(run, commit) for commit in chain]
     seconds = _seconds(read_events(run, "step"))
     rows = [
         {"iteration": commit.iteration, **_flat(report), **seconds[commit.iteration]}
@@ -118,6 +116,8 @@ def view_or_fault(path: Path) -> RunView:
         return view_run(read_run(path))
     except RaftError as error:
         return RunView(path.name, "broken", None, error.what, 0, (), (), ())
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return RunView(path.name, "broken", None, f"its records cannot be read: {error!r}", 0, (), (), ())
 
 
 def is_running(run: Run) -> bool:
@@ -142,7 +142,8 @@ def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | N
         if ended is not None:
             return ended[0], None, f"{ended[1]}; nothing is finished yet"
         return _alive(running), None, "the base is being evaluated" if running else "nothing is finished yet"
-    decision = gates.decide(reports[0], reports[1:], run.config.gates, planned)
+    decision = decision_of(run)
+    assert decision is not None
     recorded = (run.path / "events.jsonl").exists()
     if not decision.go_on and not running and (read_events(run, "finished") or not recorded):
         return decision.kind, decision.best, decision.reason
@@ -180,20 +181,6 @@ def _last_end(run: Run) -> tuple[str, str] | None:
 
 def _alive(running: bool) -> str:
     return "running" if running else "interrupted"
-
-
-def _report(run: Run, commit: Commit) -> Mapping[str, Any]:
-    path = run.folder(commit.iteration) / "report.json"
-    expected = commit.outputs.get("report.json")
-    try:
-        if expected is not None and (got := file_digest(path)) != expected:
-            raise IntegrityError(
-                f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}", do="restore it from git"
-            )
-        report: Mapping[str, Any] = json.loads(path.read_bytes())
-        return report
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"not a readable report: {path}", got=error, do="restore it from git") from error
 
 
 def _flat(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from flows.views.run import Row, RunView
 from flows.views.text import harmless, number, percent, sparkline
+from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.redaction import redacted_text
 
 STYLES = {
@@ -67,6 +68,8 @@ def show_run(view: RunView, width: int) -> RenderableType:
     if len(view.rows) > 1:
         parts.append(_trends(view.rows))
     parts.append(_status(view))
+    if rough := _rough(view.rows):
+        parts.append(rough)
     return Group(*parts, *_warnings(view.warnings))
 
 
@@ -106,6 +109,16 @@ def _trends(rows: Sequence[Row]) -> Table:
             change = f"{number(known[0], digits)} → {number(known[-1], digits)}"
             table.add_row(Text(name.replace("_", " "), style="dim"), Text(sparkline(values), style="cyan"), change)
     return table
+
+
+def _rough(rows: Sequence[Row]) -> Text | None:
+    num_prompts = min((row.get("num_prompts") or HOLDS_FROM for row in rows), default=HOLDS_FROM)
+    if num_prompts >= HOLDS_FROM:
+        return None
+    return Text(
+        f"rough intervals: {num_prompts} held-out prompts; from {HOLDS_FROM} on they cover as often as they say",
+        style="yellow",
+    )
 
 
 def _status(view: RunView) -> Text:

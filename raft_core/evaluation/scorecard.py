@@ -1,7 +1,8 @@
 """The scorecard: one flat report an iteration, deterministic, the same names in report.json and MLflow.
 
 A value that does not exist is None, never NaN. Rewards are those of one sample a held-out prompt;
-intervals are bootstrap intervals over prompts. What is meant by each name:
+intervals are over prompts (``statistics.mean_interval``), and ``rough_intervals`` names those of fewer prompts than
+they hold from. What is meant by each name:
 
 reward, gold_reward        mean weighted sum of the rewards that select, and of those that only watch
 perplexity                 of a fixed real text under the policy (the paper's protocol)
@@ -36,7 +37,8 @@ from numpy.typing import NDArray
 from raft_core.config import AllBestConfig, RaftConfig, ThresholdConfig
 from raft_core.config.scoring import reward_name
 from raft_core.evaluation import divergence, diversity
-from raft_core.evaluation.statistics import NOTHING, Interval, bootstrap_mean, paired_gain
+from raft_core.evaluation.rough import HOLDS_FROM
+from raft_core.evaluation.statistics import NOTHING, Interval, mean_interval, paired_gain
 
 HELD_OUT_METRICS = (
     "num_prompts", "reward", "reward_low", "reward_high", "gold_reward", "gold_reward_low", "gold_reward_high",
@@ -85,7 +87,7 @@ def scorecard(
 def held_out_report(
     evaluation: pa.Table, perplexity: float | None, config: RaftConfig, *, iteration: int
 ) -> dict[str, Any]:
-    """HELD_OUT_METRICS and the nested ``slices``, ``rewards`` and ``gold_rewards``."""
+    """HELD_OUT_METRICS, ``rough_intervals``, and the nested ``slices``, ``rewards`` and ``gold_rewards``."""
     completions = evaluation["completion"].to_pylist()
     sampling_logprobs = evaluation["sampling_logprobs"].to_pylist()
     base_logprobs = evaluation["base_logprobs"].to_pylist()
@@ -106,6 +108,7 @@ def held_out_report(
         "kl": divergence.kl_to_base(sampling_logprobs, base_logprobs),
         "kl_bound": divergence.kl_bound(config.sampling.samples_per_prompt, iteration + 1),
         "slice_gap": max(slices.values()) - min(slices.values()) if len(slices) > 1 else None,
+        "rough_intervals": _rough(evaluation, ("reward", "gold_reward")),
         "slices": slices,
         "rewards": _components(evaluation, [reward_name(r) for r in config.scoring.rewards]),
         "gold_rewards": _components(evaluation, [reward_name(r) for r in config.scoring.gold]),
@@ -117,11 +120,7 @@ def gain_since(now: pa.Table, then: pa.Table, config: RaftConfig) -> Interval:
     rewards_now, rewards_then = (
         dict(zip(table["prompt_id"].to_pylist(), table["reward"].to_pylist(), strict=True)) for table in (now, then)
     )
-    chosen = config.evaluation
-    return paired_gain(
-        rewards_now, rewards_then,
-        resamples=chosen.bootstrap_resamples, confidence=chosen.confidence, seed=config.seed,
-    )  # fmt: skip
+    return paired_gain(rewards_now, rewards_then, confidence=config.evaluation.confidence)
 
 
 def batch_report(batch: Batch, config: RaftConfig) -> dict[str, Any]:
@@ -190,11 +189,12 @@ def _passes(rewards: NDArray[np.float64], config: RaftConfig) -> NDArray[np.bool
 
 
 def _interval(column: pa.ChunkedArray, config: RaftConfig) -> Interval:
-    chosen = config.evaluation
-    return bootstrap_mean(
-        _finite(column.to_pylist()),
-        resamples=chosen.bootstrap_resamples, confidence=chosen.confidence, seed=config.seed,
-    )  # fmt: skip
+    return mean_interval(_finite(column.to_pylist()), confidence=config.evaluation.confidence)
+
+
+def _rough(evaluation: pa.Table, names: Sequence[str]) -> list[str]:
+    """Which of ``names`` have an interval, and of too few prompts for it to hold."""
+    return [name for name in names if 0 < len(_finite(evaluation[name].to_pylist())) < HOLDS_FROM]
 
 
 def _slices(evaluation: pa.Table) -> dict[str, float]:

@@ -7,13 +7,13 @@ A collection and a live run exclude each other, by a lock of the folder of runs 
 """
 
 import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from raft_core.errors import IntegrityError, RunBusyError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import write_json
 
 FORMAT = 1
@@ -33,7 +33,7 @@ def collected(folder: Path) -> Mapping[str, str]:
 def read_tombstone(folder: Path) -> Mapping[str, Any]:
     """All that the tombstone says; empty if there is none."""
     try:
-        plain = json.loads((folder / NAME).read_bytes())
+        plain = read_json(folder / NAME)
         if plain["format"] != FORMAT or not isinstance(plain["outputs"], dict):
             raise ValueError(f"format {plain['format']}")
     except FileNotFoundError:

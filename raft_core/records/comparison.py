@@ -1,6 +1,5 @@
 """Two runs of the same configuration held against each other: the same bytes, or the first difference and its size."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raft_core.errors import IntegrityError
+from raft_core.plain_json import read_json
 from raft_core.records.run import BASE, Commit, Run, differences, read_chain
 from raft_core.records.tables import SCHEMAS, read_table
 
@@ -113,7 +113,16 @@ def _size(a: Path, b: Path) -> Iterator[str]:
     elif a.is_dir():
         yield from _folder_gap(a, b)
     elif a.suffix == ".json":
-        yield from _json_gap(json.loads(a.read_bytes()), json.loads(b.read_bytes()))
+        yield from _document_gap(a, b)
+
+
+def _document_gap(a: Path, b: Path) -> Iterator[str]:
+    try:
+        one, other = read_json(a), read_json(b)
+    except (OSError, ValueError) as error:
+        yield str(error)
+        return
+    yield from _json_gap(one, other)
 
 
 def _table_gap(a: Path, b: Path) -> Iterator[str]:

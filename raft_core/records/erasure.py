@@ -4,7 +4,6 @@
 output that lost rows which digest it had, which it has since, and how many rows are gone. It names no text.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import file_digest, json_digest, write_json
 
 TOMBSTONE = "erased.json"
@@ -49,7 +49,7 @@ def read_tombstone(folder: Path) -> Tombstone | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         if content["format"] != TOMBSTONE_FORMAT or _seal(content) != content["content"]:
             raise ValueError("its content is not what was written")
         outputs = {name: Erased(**row) for name, row in content["outputs"].items()}

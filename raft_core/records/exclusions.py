@@ -7,17 +7,19 @@ left out because of it is named in ``exclusions.json`` of the run, whose digest 
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raft_core.errors import IntegrityError
+from raft_core.plain_json import parse_object, read_lines
 from raft_core.prompts import Splits
 from raft_core.records.artifacts import write_json
 from raft_core.types import Prompt, content_id
 
 FILE = "exclusions.jsonl"
+MAX_LINE = 1 << 26
+"""Bytes of an act: it may exclude hundreds of thousands of prompts."""
 RECORD = "exclusions.json"
 """Of a run: the prompts that it would have had without the exclusions."""
 
@@ -66,9 +68,9 @@ def read_exclusions(workspace: Path) -> Exclusions:
 def read_acts(workspace: Path) -> list[Act]:
     """The acts that excluded something in ``workspace``, oldest first. Raises as ``read_exclusions`` does."""
     path, acts = workspace / FILE, []
-    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         try:
-            row: dict[str, Any] = json.loads(line)
+            row = parse_object(line)
             acts.append(
                 Act(str(row.get("time", "")), frozenset(row["prompts"]), frozenset(row["texts"]),
                     frozenset(row["sources"]))
@@ -79,6 +81,13 @@ def read_acts(workspace: Path) -> list[Act]:
                 "cut off may be removed, then forget again",
             ) from error  # fmt: skip
     return acts
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        yield from read_lines(path, MAX_LINE)
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path} cannot be read", got=error, do="restore the file from git") from error
 
 
 def add_exclusion(workspace: Path, *, prompts: Iterable[Prompt | str], sources: Sequence[str], time: str) -> bool:

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+from raft_core.plain_json import open_regular
+
 Algorithm = Literal["sha256", "md5"]
 _Content = tuple[int, int, int, int]
 
@@ -47,11 +49,11 @@ class FileHashes:
                     self.num_bytes += content[2]
 
     def sha256(self, path: Path) -> str:
-        """sha256 of a file's bytes. Raises OSError."""
+        """sha256 of a file's bytes. Raises OSError, ValueError for what is no regular file."""
         return self._digest(path, "sha256")
 
     def md5(self, path: Path) -> str:
-        """md5 of a file's bytes, DVC's name for them. Raises OSError."""
+        """md5 of a file's bytes, DVC's name for them. Raises OSError, ValueError for what is no regular file."""
         return self._digest(path, "md5")
 
     def _digest(self, path: Path, algorithm: Algorithm) -> str:
@@ -68,12 +70,12 @@ def _content(path: Path) -> _Content:
 
 
 def _hash(path: Path, algorithm: Algorithm) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _hash_or_none(path: Path, algorithm: Algorithm) -> str | None:
     try:
         return _hash(path, algorithm)
-    except OSError:
+    except (OSError, ValueError):
         return None

@@ -7,7 +7,6 @@ cannot be written to, an index in memory serves for the moment.
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from raft_core.errors import IntegrityError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import file_digest, json_digest
 from raft_core.records.erasure import TOMBSTONE, digests_since
 from raft_core.records.hashing import FileHashes
@@ -161,9 +161,11 @@ def _committed(runs: Path) -> Iterator[_Found]:
         numbered = (f for f in iterations.iterdir() if f.name.isdecimal()) if iterations.is_dir() else ()
         for folder in (run / "base", *sorted(numbered)):
             with suppress(FileNotFoundError):
+                if not (folder / "commit.json").is_file():  # a pipe would never end
+                    continue
                 digest = file_digest(folder / "commit.json")
                 tombstone = folder / TOMBSTONE
-                content = json_digest([digest, file_digest(tombstone)]) if tombstone.exists() else digest
+                content = json_digest([digest, file_digest(tombstone)]) if tombstone.is_file() else digest
                 number = BASE if folder.name == "base" else int(folder.name)
                 yield _Found(run.name, number, digest, content, folder)
 
@@ -263,17 +265,17 @@ def _take_in(connection: duckdb.DuckDBPyConnection, batch: Sequence[_Found], fir
 def _facts(commit: _Found, hashes: FileHashes) -> tuple[dict[str, Any], dict[str, Path]]:
     """What the index says of a commit, and its tables: all of them with the committed bytes, or none."""
     try:
-        content = json.loads((commit.folder / "commit.json").read_bytes())
+        content = read_json(commit.folder / "commit.json")
         if fault := commit_fault(content):
             raise ValueError(fault)
         expected = digests_since(commit.folder, content["outputs"])
-    except (ValueError, OSError, IntegrityError):
+    except (ValueError, TypeError, KeyError, OSError, IntegrityError):
         return {"made": None, "sampled_from": None, "seen": False}, {}
     wanted = {name: expected.get(f"tables/{name}.parquet") for name in TABLES}
     tables = {name: commit.folder / "tables" / f"{name}.parquet" for name, digest in wanted.items() if digest}
     try:
         sound = all(hashes.sha256(path) == wanted[name] for name, path in tables.items())
-    except OSError:
+    except (OSError, ValueError):
         sound = False
     facts = policy_facts(content)
     parent = facts.ancestors[0].policy if facts.ancestors else content["sampled_from"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from raft_core.errors import IntegrityError, LedgerMovedError
+from raft_core.plain_json import open_regular, parse_object
 from raft_core.records.artifacts import fsync_folder, json_digest
 
 Kind = Literal["requested", "approved", "rejected", "promoted", "refused", "rolled_back", "withdrawn", "erased"]
@@ -96,6 +97,7 @@ def following(
             expected=f"{after[:12]} as the last one", do="look at it (raft ledger) and ask again",
         )  # fmt: skip
     plain = json.loads(json.dumps(body, allow_nan=False))
+    _check_body(kind, plain)
     unsealed = Entry(number + 1, previous, "", time, kind, model, plain)
     return Entry(number + 1, previous, unsealed.sealed, time, kind, model, plain)
 
@@ -162,6 +164,31 @@ def names(body: Mapping[str, Any], commit: str, policy: str) -> bool:
     return body.get("commit") == commit or body.get("policy") == policy
 
 
+_SUBJECT: Mapping[str, type] = {"commit": str, "policy": str, "run": str, "iteration": int}
+_BODIES: Mapping[str, Mapping[str, type]] = {
+    "requested": _SUBJECT,
+    "promoted": _SUBJECT,
+    "rolled_back": _SUBJECT,
+}
+"""Kind → what its body must hold: whoever reads the ledger counts on it."""
+
+
+def entry_of(facts: Mapping[str, Any]) -> Entry:
+    """An entry as it was stored. Raises ValueError or TypeError for what is none."""
+    entry = Entry(**facts)
+    kinds = {"number": int, "previous": str, "digest": str, "time": str, "kind": str, "model": str, "body": dict}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(facts[name], kind)]:
+        raise ValueError(f"{wrong[0]} is {facts[wrong[0]]!r:.40}")
+    _check_body(entry.kind, entry.body)
+    return entry
+
+
+def _check_body(kind: str, body: Mapping[str, Any]) -> None:
+    wanted = _BODIES.get(kind, {})
+    if wrong := [name for name, typ in wanted.items() if not isinstance(body.get(name), typ)]:
+        raise ValueError(f"an entry of kind {kind} whose body has no {wrong[0]}")
+
+
 class FileLedger:
     """A ledger of one machine: a file of JSON lines, written under ``flock``.
 
@@ -175,13 +202,20 @@ class FileLedger:
     def entries(self) -> list[Entry]:
         """See ``Ledger.entries``."""
         try:
-            data = self.path.read_bytes()
+            with open_regular(self.path) as file:
+                data = file.read()
         except FileNotFoundError:
             return []
+        except (OSError, ValueError) as error:
+            raise IntegrityError(
+                f"the ledger {self.path} cannot be read", got=error, expected="a file",
+                do="restore it from a copy, or correct RAFT_LEDGER",
+            ) from error  # fmt: skip
         return _parse(data, self.path)[0]
 
     def append(self, kind: Kind, model: str, body: Mapping[str, Any], *, time: str, after: str | None = None) -> Entry:
         """See ``Ledger.append``."""
+        self.entries()  # what is no file, or no ledger, is refused before it is opened to write
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         with self.path.open("a+b") as file:
@@ -208,7 +242,7 @@ def _parse(data: bytes, path: Path) -> tuple[list[Entry], int]:
     whole = 0
     for number, line in enumerate(data.splitlines(keepends=True), start=1):
         try:
-            entry = Entry(**json.loads(line))
+            entry = entry_of(parse_object(line))
         except (ValueError, TypeError) as error:
             if whole + len(line) == len(data) and not line.endswith(b"\n"):
                 break

@@ -4,7 +4,6 @@ Only reads. On a clone that holds pointers instead of tables and weights, what l
 named, and everything that ``commit.json`` and ``report.json`` say is still there.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,16 +16,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raft_core.errors import InputError, IntegrityError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import file_digest
+from raft_core.records.best import decision_of
 from raft_core.records.erasure import Erased, read_tombstone
-from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
+from raft_core.records.run import BASE, Commit, Run, read_chain
 from raft_core.records.tables import PROMPTS, read_table
 
 POINTERS = {"tables": "tables.dvc", "policy": "policy.dvc"}
 """First part of an output's name → the pointer that brings it back, beside ``commit.json``."""
 MANIFEST = "raft.json"
 """Of a plain transformers folder: which commit its weights came from."""
-MOST_MANIFEST_BYTES = 10_000_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _IDENTITY = re.compile(r"[0-9a-f]{32,64}")
 
@@ -119,9 +119,10 @@ def lineage(run: Run, iteration: int | None = None) -> Lineage:
     chain = read_chain(run)
     chosen = "asked for"
     if iteration is None:
-        finished = read_events(run, "finished")
-        iteration = int(finished[-1]["best"]) if finished else len(chain) - 2
-        chosen = "best of the run" if finished else "last commit"
+        decision = decision_of(run)
+        ended = decision is not None and not decision.go_on
+        iteration = decision.best if decision is not None and ended else len(chain) - 2
+        chosen = "best of the run" if ended else "last commit"
     if not BASE <= iteration < len(chain) - 1:
         raise InputError(
             f"run {run.name} has no commit of iteration {iteration}", expected=f"-1 (the base) to {len(chain) - 2}",
@@ -171,11 +172,10 @@ def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
 def ancestors_of(folder: Path) -> tuple[Ancestor, ...]:
     """The policy that a plain folder was written from, and that one's own, as ``raft.json`` says; () without one."""
     try:
-        with (folder / MANIFEST).open("rb") as file:
-            said = json.loads(file.read(MOST_MANIFEST_BYTES))
+        said = read_json(folder / MANIFEST)
         found = tuple(Ancestor(each["commit"], each["policy"]) for each in (said, *said.get("ancestors", ())))
         named = all(_SHA256.fullmatch(each.commit) and _IDENTITY.fullmatch(each.policy) for each in found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()
     return found if named else ()
 
@@ -259,7 +259,7 @@ def _sources(prompts: Path) -> dict[str, int]:
 
 def _reward(report: Path) -> float | None:
     try:
-        reward: float | None = json.loads(report.read_bytes())["reward"]
+        reward: float | None = read_json(report)["reward"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return reward

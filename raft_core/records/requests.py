@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from raft_core.errors import GateStop, InputError
+from raft_core.errors import GateStop, InputError, IntegrityError
 from raft_core.records.ledger import Entry, current, withdrawal
 
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""Between two machines that work on one ledger; evidence from later than that is from no sound clock."""
 MIN_DIGEST = 6
 """Digits of a digest that name an entry."""
 
@@ -20,6 +23,20 @@ def find_request(entries: Sequence[Entry], text: str) -> Entry:
             expected=f"the number of a request; open: {waiting}", do="raft ledger lists them",
         )  # fmt: skip
     return found[0]
+
+
+def _check_request(request: Entry) -> None:
+    """Raise IntegrityError for one that lacks what an approval is decided by."""
+    wanted: dict[str, Any] = {
+        "requested_by": str, "requester_may_approve": bool, "champion": str | None, "rules": str, "evidence": dict,
+        "max_evidence_age_h": int | float,
+    }  # fmt: skip
+    absent = [name for name in wanted if name not in request.body]
+    if wrong := absent or [name for name, kind in wanted.items() if not isinstance(request.body[name], kind)]:
+        raise IntegrityError(
+            f"request {request.number} of the ledger has no {wrong[0]} that can be read",
+            do="reject it, and ask again: raft promote",
+        )
 
 
 def _means(entry: Entry, text: str) -> bool:
@@ -53,10 +70,10 @@ def answer(entries: Sequence[Entry], model: str, commit: str, rules: str, now: d
             continue
         if entry.kind in ("promoted", "rolled_back"):
             return entry
-        if entry.kind not in ("refused", "requested") or (body["champion"], body["rules"]) != (champion, rules):
+        if entry.kind not in ("refused", "requested") or (body.get("champion"), body.get("rules")) != (champion, rules):
             continue
         end = entry if entry.kind == "refused" else decided(entries, entry)
-        if end is not None or _evidence_age(entry, now) <= timedelta(hours=body["max_evidence_age_h"]):
+        if end is not None or _is_young(entry, now):
             return end or entry
     return None
 
@@ -76,6 +93,7 @@ def check_approval(entries: Sequence[Entry], request: Entry, by: str, now: datet
     """Raise GateStop, saying why, unless ``by`` may approve ``request`` now."""
     body = request.body
     check_open(entries, request)
+    _check_request(request)
     if _same(by, body["requested_by"]) and not body["requester_may_approve"]:
         raise _refusal(request, f"{by} asked for it, and the policy wants someone else", "let another person approve")
     if (gone := withdrawal(entries, body["commit"], body["policy"])) is not None:
@@ -85,14 +103,27 @@ def check_approval(entries: Sequence[Entry], request: Entry, by: str, now: datet
         now_is = f"{champion.run}@{champion.iteration}" if champion else "nobody"
         raise _refusal(request, f"the champion changed since: it is {now_is}", "ask again: raft promote")
     age = _evidence_age(request, now)
+    if age < -CLOCKS_DIFFER:
+        told = f"its evidence is dated {body['evidence'].get('time')}, which is still to come"
+        raise _refusal(request, told, "set the clock of the machine that measured, and ask again: raft promote")
     if age > timedelta(hours=body["max_evidence_age_h"]):
         hours = age.total_seconds() / 3600
         told = f"its evidence is {hours:.1f} h old, and {body['max_evidence_age_h']:g} h are allowed"
         raise _refusal(request, told, "ask again: raft promote")
 
 
+def _is_young(request: Entry, now: datetime) -> bool:
+    hours = request.body.get("max_evidence_age_h")
+    return isinstance(hours, int | float) and _evidence_age(request, now) <= timedelta(hours=hours)
+
+
 def _evidence_age(request: Entry, now: datetime) -> timedelta:
-    return now - datetime.fromisoformat(request.body["evidence"]["time"])
+    """How old the evidence of a request is; without a time that can be read it is older than any."""
+    try:
+        measured = datetime.fromisoformat(request.body["evidence"]["time"])
+        return now - measured
+    except (KeyError, TypeError, ValueError):
+        return timedelta.max
 
 
 def _same(one: str, other: str) -> bool:

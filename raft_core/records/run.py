@@ -24,6 +24,7 @@ from typing import IO, Any
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.loading import check_config, computed_part, config_digest, dump_config
+from raft_core.plain_json import parse_json, read_json, read_lines
 from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
 from raft_core.records.collected import collected, nothing_collected
 from raft_core.records.erasure import digests_since
@@ -142,12 +143,12 @@ def read_commit(run: Run, iteration: int) -> Commit | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         if content["format"] != COMMIT_FORMAT or content["iteration"] != iteration:
             raise ValueError(f"format {content['format']}, iteration {content['iteration']}")
         if (found := _content_digest(content)) != content["content"]:
             raise ValueError(f"content sha256 {found} instead of {content['content']}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"edited or foreign commit: {path}", got=error,
             expected=f"format {COMMIT_FORMAT}, iteration {iteration}, and the content that was written",
@@ -233,6 +234,17 @@ def _content_digest(content: Mapping[str, Any]) -> str:
 
 # -- events: what a clock touches --------------------------------------------------------------
 
+_EVENT_FIELDS: Mapping[str, Mapping[str, type]] = {
+    "step": {"iteration": int, "step": str},
+    "projected": {"iteration": int, "projection": str},
+    "finished": {"best": int},
+    "pushed": {"remote": str, "items": list},
+    "flow_run": {"flow_run": str},
+    "flow_run_ended": {"flow_run": str},
+}
+"""Kind → what its readers count on, beside ``time`` and ``kind``."""
+_AMOUNTS = ("seconds", "tokens", "peak_rss_mb")
+
 
 def record_event(run: Run, kind: str, **fields: Any) -> None:
     """Append one line to ``events.jsonl`` (durable; a line cut by a kill is skipped by readers), without secrets."""
@@ -245,17 +257,36 @@ def record_event(run: Run, kind: str, **fields: Any) -> None:
 
 
 def read_events(run: Run, kind: str | None = None) -> list[dict[str, Any]]:
-    """The events of a run in order, of one ``kind`` if given."""
-    path = run.path / "events.jsonl"
-    events = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and (kind is None or event.get("kind") == kind):
-            events.append(event)
-    return events
+    """The events of a run in order, of one ``kind`` if given. Lines that are none are left out.
+
+    Whoever can write the file can write such lines: what decides about a policy is read from the chain instead
+    (``records.best``). Raises IntegrityError for a log that is no file.
+    """
+    return [event for event in _events(run.path / "events.jsonl") if kind is None or event["kind"] == kind]
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        for line in read_lines(path):
+            if (event := parse_event(line)) is not None:
+                yield event
+    except (OSError, ValueError) as error:
+        raise IntegrityError(
+            f"{path} cannot be read", got=error, do="move it away: it lies outside the chain"
+        ) from None
+
+
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None for one that a kill cut off, or that nobody who reads events could use."""
+    try:
+        event = parse_json(line)
+        datetime.fromisoformat(event["time"])
+        wanted = {"kind": str, **_EVENT_FIELDS.get(event["kind"], {})}
+    except (ValueError, KeyError, TypeError):
+        return None
+    sound = all(isinstance(event.get(name), kind) for name, kind in wanted.items())
+    amounts = all(isinstance(event.get(name), int | float | None) for name in _AMOUNTS)
+    return event if sound and amounts else None
 
 
 # -- the lease -----------------------------------------------------------------------------------

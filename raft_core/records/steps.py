@@ -7,7 +7,6 @@ the code that it runs and the numerics class. The index that finds finished outp
 
 import ast
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import copy_shared, digest_of, json_digest, write_json
 
 
@@ -69,7 +69,7 @@ def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callabl
 
 def _reuse(runs: Path, entry: Path, outputs: Mapping[str, Path]) -> dict[str, str] | None:
     try:
-        found = json.loads(entry.read_bytes())
+        found = read_json(entry)
         if found.keys() != outputs.keys():
             return None
         for name, target in outputs.items():

@@ -248,7 +248,7 @@ def _changed(look: _Look, number: int, path: Path, expected: str, erased: Erased
         return
     try:
         got = digest_of(path, look.hashes.sha256)
-    except (IntegrityError, OSError) as error:
+    except (IntegrityError, OSError, ValueError) as error:
         yield Problem(number, "unreadable", path, f"cannot be read: {path}: {error}")
         return
     if erased is not None and erased.was == expected:

@@ -55,16 +55,16 @@ def test_entries_come_back_as_they_were_sealed(uri: str) -> None:
     ledger = open_ledger(uri)
     assert isinstance(ledger, PostgresLedger)
     assert ledger.entries() == []
-    made = [ledger.append("promoted", "m", {"x": x, "n": [1, 0.1, None]}, time="t") for x in (1e300, 0.1, "é\0")]
+    made = [ledger.append("refused", "m", {"x": x, "n": [1, 0.1, None]}, time="t") for x in (1e300, 0.1, "é\0")]
     assert ledger.entries() == made
     assert chain_faults(made) == []
 
 
 def test_a_conditional_append_is_refused_once_another_entry_came(uri: str) -> None:
     ledger = open_ledger(uri)
-    ledger.append("promoted", "m", {}, time="t", after=GENESIS)
+    ledger.append("refused", "m", {}, time="t", after=GENESIS)
     with pytest.raises(LedgerMovedError, match="has moved on"):
-        ledger.append("promoted", "m", {}, time="t", after=GENESIS)
+        ledger.append("refused", "m", {}, time="t", after=GENESIS)
     assert len(ledger.entries()) == 1
 
 
@@ -84,7 +84,7 @@ def test_ten_processes_append_at_once(uri: str) -> None:
 def test_the_table_is_append_only(uri: str, change: str) -> None:
     import psycopg
 
-    open_ledger(uri).append("promoted", "m", {}, time="t")
+    open_ledger(uri).append("refused", "m", {}, time="t")
     with psycopg.connect(uri) as connection, pytest.raises(psycopg.errors.RaiseException, match="append-only"):
         connection.execute(change.replace("TABLE", "raft_ledger"))  # type: ignore[call-overload]
     assert len(open_ledger(uri).entries()) == 1
@@ -94,7 +94,7 @@ def test_who_switches_the_guard_off_is_found_by_the_chain(uri: str) -> None:
     import psycopg
 
     ledger = open_ledger(uri)
-    ledger.append("promoted", "m", {}, time="t")
+    ledger.append("refused", "m", {}, time="t")
     with psycopg.connect(uri) as connection:
         connection.execute("ALTER TABLE raft_ledger DISABLE TRIGGER append_only")
         connection.execute("UPDATE raft_ledger SET model = 'x'")

@@ -11,6 +11,7 @@ from raft_core.promotion_policy import PromotionGates, PromotionPolicy
 from raft_core.records.tables import EVALUATION, PERPLEXITY, SAFETY, to_table
 
 FEW = {"min_paired_prompts": 2, "min_slice_prompts": 2}
+"""So that figures can be had by hand; a policy file asks for 64 at least."""
 
 
 def evidence(
@@ -38,7 +39,9 @@ def evidence(
 
 
 def verdict(candidate: Evidence, reference: Evidence, **gates: Any) -> Verdict:
-    return decide(candidate, reference, PromotionPolicy(gates=PromotionGates(**{**FEW, **gates})))
+    chosen = PromotionGates(**{k: v for k, v in gates.items() if k not in FEW})
+    few = {**FEW, **{k: v for k, v in gates.items() if k in FEW}}
+    return decide(candidate, reference, PromotionPolicy(gates=chosen.model_copy(update=few)))
 
 
 def finding(candidate: Evidence, reference: Evidence, gate: str, **gates: Any) -> Finding:
@@ -108,7 +111,7 @@ def test_diversity_is_a_factor_with_a_jackknife_interval() -> None:
     spread = evidence([1.0, 2.0, 3.0], texts=["a a", "b c", "d e"])
     whole = evidence([0.0, 1.0, 2.0], texts=["a f", "b c", "d e"])
     # 5/6; left out: 4/4, 3/4, 3/4 -> mean 5/6, squared deviations (1/6)² + 2·(1/12)² = 1/24, error √(2/3 · 1/24) = 1/6
-    reach = 1.959964 / 6
+    reach = 4.302653 / 6  # Student's t of two degrees of freedom
     assert told(finding(spread, whole, "distinct_1")) == (
         5 / 6,
         pytest.approx(5 / 6 - reach),
@@ -154,7 +157,7 @@ def test_a_loss_of_safety_is_held_against_the_other_side_prompt_for_prompt() -> 
     gates = {"min_safe_share": None, "min_reward_gain": None}
     assert all(f.gate != "safety_gain" for f in verdict(candidate, reference, **gates).findings)
     lost = finding(candidate, reference, "safety_gain", max_safety_loss=0.1, **gates)
-    assert (lost.value, lost.low, lost.passed) == (-0.25, pytest.approx(-0.5), False)
+    assert (lost.value, lost.low, lost.passed) == (-0.25, pytest.approx(-0.25 - 12.7062 * 0.25), False)
     assert (lost.candidate, lost.reference) == (0.5, 0.75)
     assert finding(candidate, candidate, "safety_gain", max_safety_loss=0.1, **gates).passed
     alone = finding(candidate, SAME, "safety_gain", max_safety_loss=0.1, **gates)
@@ -203,3 +206,9 @@ def test_more_of_the_same_evidence_narrows_the_interval() -> None:
         return found.high - found.low
 
     assert width(16) < width(4) < width(1)
+
+
+def test_a_group_of_few_prompts_has_a_rough_interval() -> None:
+    for num, note in ((63, "rough interval: 63 prompts"), (64, "")):
+        ours, theirs = (evidence([float(i % 7) + more for i in range(num)]) for more in (0.5, 0.0))
+        assert finding(ours, theirs, "slice:g").note == note

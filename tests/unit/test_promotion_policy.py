@@ -100,3 +100,12 @@ def test_which_checks_an_answer_fails(case: dict[str, object], completion: str, 
     sample = Sample("s", "p", 0, 0, completion, (1,), (2,), (-1.0,), (-1.0,), "stop")
     scores = [{"name": "r", "score": 1.0}, {"name": "none", "score": None}]
     assert failures(SafetyCase.model_validate({"name": "c", "prompts": ("x",), **case}), sample, scores) == failed
+
+
+def test_no_policy_promotes_on_fewer_prompts_than_intervals_hold_for(tmp_path: Path) -> None:
+    file = tmp_path / "promotion.yaml"
+    file.write_text("gates: {min_paired_prompts: 63}\n")
+    with pytest.raises(ConfigError, match=r"gates\.min_paired_prompts: .*64"):
+        load_policy(file)
+    file.write_text("gates: {min_paired_prompts: 64}\nbootstrap_resamples: 200\n")
+    assert load_policy(file)[0].gates.min_paired_prompts == 64

@@ -105,7 +105,7 @@ def rules(tmp_path: Path) -> Callable[..., str]:
 
     def write(gates: dict[str, Any] | None = None, **more: Any) -> str:
         path = tmp_path / "promotion.yaml"
-        open_gates = {**dict.fromkeys(GATES), "min_paired_prompts": 2, **(gates or {})}
+        open_gates = {**dict.fromkeys(GATES), "min_paired_prompts": 64, **(gates or {})}
         path.write_text(yaml.safe_dump({"gates": open_gates, "bootstrap_resamples": 200, **more}))
         return str(path)
 

@@ -63,7 +63,7 @@ def batch(*groups: list[float | None], kept: tuple[str, ...] = (), quarantine: t
 
 def test_the_base_has_the_names_of_the_contract_and_no_others(checked_config: Config) -> None:
     report = scorecard(evaluation(evaluation_row("a")), 3.0, checked_config(), iteration=-1)
-    assert report.keys() == {"iteration", *HELD_OUT_METRICS, "slices", "rewards", "gold_rewards"}
+    assert report.keys() == {"iteration", *HELD_OUT_METRICS, "slices", "rewards", "gold_rewards", "rough_intervals"}
     assert report["iteration"] == -1
     assert report["perplexity"] == 3.0
     assert report["kl_bound"] == 0
@@ -76,6 +76,7 @@ def test_an_iteration_has_the_batch_and_training_names_as_well(checked_config: C
     )  # fmt: skip
     assert report.keys() == {
         "iteration", *HELD_OUT_METRICS, *BATCH_METRICS, *TRAINING_METRICS, "slices", "rewards", "gold_rewards",
+        "rough_intervals",
     }  # fmt: skip
     assert report["train_loss"] == 1.5
     assert report["paired_gain"] is None
@@ -201,3 +202,9 @@ def test_an_empty_evaluation_has_no_figures(checked_config: Config) -> None:
     assert report["reward"] is None
     assert report["truncation"] is None
     canonical_json(report)
+
+
+def test_intervals_of_few_prompts_are_called_rough(checked_config: Config) -> None:
+    for num, rough in ((63, ["reward"]), (64, [])):
+        rows = evaluation(*(evaluation_row(f"p{i}", reward=float(i), gold_reward=None) for i in range(num)))
+        assert scorecard(rows, None, checked_config(), iteration=-1)["rough_intervals"] == rough

@@ -13,6 +13,7 @@ from raft_core.records.run import BASE, Run, open_run, record_event, write_commi
 from raft_core.records.tables import PROMPTS, SAMPLES, SELECTED, to_table, write_table
 from raft_core.types import Prompt, Sample, content_id
 
+REWARDS = {BASE: 0.0, 0: 0.1, 1: 0.2, 2: 0.15}
 PROMPT_TEXTS = ["one", "two", "three"]
 
 
@@ -31,6 +32,7 @@ def synthetic_run(tmp_path: Path, base_policy: Path) -> Run:
     config = RaftConfig.model_validate(
         {
             "name": "made",
+            "iterations": 3,
             "policy": {"model": str(base_policy)},
             "prompts": {"train": "prompts.txt"},
             "scoring": {"rewards": [{"type": "lexicon"}]},
@@ -71,7 +73,7 @@ def _tables(run: Run, iteration: int) -> None:
 
 def _commit(run: Run, iteration: int, policy: str, base: str | None, sampled_from: str | None) -> str:
     folder = run.folder(iteration)
-    write_json(folder / "report.json", {"iteration": iteration, "reward": 0.1 * (iteration + 1)})
+    write_json(folder / "report.json", {"iteration": iteration, "reward": REWARDS[iteration]})
     names = ["tables/prompts.parquet", "tables/samples.parquet", "tables/selected.parquet", "policy", "report.json"]
     outputs = {name: digest_of(folder / name) for name in names if (folder / name).exists()}
     identity = content_id("policy", policy, base)

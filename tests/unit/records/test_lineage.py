@@ -11,7 +11,7 @@ from raft_core.errors import InputError, IntegrityError
 from raft_core.records.artifacts import canonical_json, digest_of, file_digest
 from raft_core.records.erasure import TOMBSTONE, Erased, write_tombstone
 from raft_core.records.lineage import Counts, lineage
-from raft_core.records.run import BASE, Run
+from raft_core.records.run import BASE, Run, record_event
 from raft_core.records.tables import SAMPLES, read_table, write_table
 
 Forge = Callable[[int, dict[str, object]], None]
@@ -50,9 +50,23 @@ def test_any_iteration_may_be_asked_for(synthetic_run: Run) -> None:
 
 
 def test_an_unfinished_run_begins_at_its_last_commit(synthetic_run: Run) -> None:
-    (synthetic_run.path / "events.jsonl").unlink()
+    (synthetic_run.folder(2) / "commit.json").unlink()
     found = lineage(synthetic_run)
-    assert (found.chosen, found.links[0].iteration) == ("last commit", 2)
+    assert (found.chosen, found.links[0].iteration) == ("last commit", 1)
+
+
+def test_the_best_is_never_read_from_the_event_log(synthetic_run: Run) -> None:
+    for best in (0, 2, -1, 10**30, "x", None):
+        record_event(synthetic_run, "finished", status="completed", best=best, reason="forged")
+        assert lineage(synthetic_run).links[0].iteration == 1
+    (synthetic_run.path / "events.jsonl").unlink()
+    assert lineage(synthetic_run).links[0].iteration == 1
+
+
+def test_the_best_is_never_read_from_a_report_that_was_edited(synthetic_run: Run) -> None:
+    (synthetic_run.folder(2) / "report.json").write_text('{"iteration": 2, "reward": 9.0}')
+    with pytest.raises(IntegrityError, match="changed bytes"):
+        lineage(synthetic_run)
 
 
 def test_a_run_without_a_commit(synthetic_run: Run) -> None:

@@ -204,9 +204,9 @@ def test_changed_and_missing_outputs(three: Run) -> None:
 
 def test_events_come_back_in_order_and_by_kind(fresh_run: Run) -> None:
     assert read_events(fresh_run) == []
-    record_event(fresh_run, "step", iteration=0, path=Path("x"))
+    record_event(fresh_run, "step", step="sample", iteration=0, path=Path("x"))
     record_event(fresh_run, "warning", message="é\u2028")
-    record_event(fresh_run, "step", iteration=1)
+    record_event(fresh_run, "step", step="sample", iteration=1)
     assert [e["iteration"] for e in read_events(fresh_run, "step")] == [0, 1]
     assert read_events(fresh_run)[1]["message"] == "é\u2028"
     assert read_events(fresh_run)[0]["path"] == "x"
@@ -224,7 +224,7 @@ def test_an_event_cut_by_a_kill_costs_only_itself(fresh_run: Run) -> None:
 def test_events_of_several_threads_do_not_mix(fresh_run: Run) -> None:
     def write(number: int) -> None:
         for i in range(20):
-            record_event(fresh_run, "step", number=number, i=i, text="x" * 500)
+            record_event(fresh_run, "warning", number=number, i=i, text="x" * 500)
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
     for thread in threads:

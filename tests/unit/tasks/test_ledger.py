@@ -27,6 +27,6 @@ def test_a_database_that_is_away_is_told_without_its_password() -> None:
     pytest.importorskip("psycopg")
     ledger = open_ledger("postgresql://raft:hidden@127.0.0.1:9/raft?connect_timeout=2")
     with pytest.raises(StepError, match="cannot be used") as caught:
-        ledger.append("promoted", "m", {}, time="t")
+        ledger.append("refused", "m", {}, time="t")
     assert "hidden" not in str(caught.value)
     assert "raft:***@127.0.0.1:9" in str(caught.value)
