@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow
@@ -22,6 +23,7 @@ from raft_core.gates import Decision
 from raft_core.policies.base import backend
 from raft_core.records.run import BASE, Run, hold, open_run, read_chain, record_event, verify_outputs
 from raft_core.redaction import redacted_text
+from tasks.date import dated, refuse_undated
 from tasks.decide import decide, is_finished, other_numerics, own_threads, pending
 from tasks.finetune import next_policy
 from tasks.iteration import Iteration
@@ -48,6 +50,7 @@ def align_run(
     Holds the run's lease throughout. Raises a RaftError; everything finished stays.
     """
     begins = not (workspace / "runs" / name / "config.yaml").exists()
+    config = dated(config, workspace / "runs" / name, datetime.now(UTC).date().isoformat())
     run = open_run(workspace / "runs", name, config)
     session = Session(run, workspace, SecretStr(tracking_uri), reporter or Reporter())
     with hold(run), _end_recorded(run):
@@ -58,6 +61,7 @@ def align_run(
             prefect_view.tell_end(session, decision)
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
         record_event(run, "started", **_surroundings())
+        refuse_undated(run)
         material = _prepare(run, begins=begins)
         for warning in material.warnings:
             session.warn(warning)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config.base import Fraction, RegularExpression, Share, Step
+from raft_core.config.base import Day, Fraction, RegularExpression, Share, Step
 from raft_core.config.execution import ExecutionConfig
 from raft_core.config.scoring import ScoringConfig
 
@@ -19,6 +19,10 @@ class TextPolicyConfig(Step):
     model: str = Field(description="a folder in transformers format, or embedded:WORLD/policy")
     chat_template: bool = Field(False, description="render each prompt as a user turn; false: plain text")
     system_prompt: str | None = Field(None, description="a system turn before it; needs chat_template")
+    template_date: Day | None = Field(
+        None,
+        description="what the template takes for today if it prints the date; none: the day on which the run began",
+    )
     max_prompt_tokens: int = Field(256, ge=1, description="a longer prompt is refused before sampling")
     trust_remote_code: bool = Field(False, description="run Python code that the model folder brings; recorded")
 

@@ -1,6 +1,7 @@
 """What every part of the configuration is made of."""
 
 import re
+from datetime import date
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,6 +18,14 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+def _is_a_day(text: str) -> str:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        raise ValueError(f"{text!r} is not a date; write it as 2026-01-31")
+    return date.fromisoformat(text).isoformat()
+
+
+Day = Annotated[str, AfterValidator(_is_a_day)]
+"""A date as text, since YAML, JSON and digests must hold the same: 2026-01-31."""
 RegularExpression = Annotated[str, AfterValidator(_compiles)]
 
 

@@ -77,6 +77,9 @@ class PolicyBackend(Protocol):
         Returns what works, but a person should know before anything is sampled. Raises InputError or ConfigError.
         """
 
+    def asks_for_date(self, config: PolicyConfig) -> bool:
+        """Whether prompts are rendered with today's date, and the configuration fixes none. Raises InputError."""
+
     def base_policy(self, config: PolicyConfig) -> Policy:
         """The initial policy p_0 that ``config.model`` names, hashed."""
 

@@ -8,7 +8,7 @@ import torch
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.policies.base import Progress
 from raft_core.policies.text import model as models
-from raft_core.policies.text.check import check, model_folder_of
+from raft_core.policies.text.check import asks_for_date, check, model_folder_of
 from raft_core.policies.text.finetune import finetune
 from raft_core.policies.text.likelihood import completion_logprobs, windows
 from raft_core.policies.text.merge import merge
@@ -17,7 +17,7 @@ from raft_core.policies.text.sample import Draft, Rules, complete, sample_seed
 from raft_core.records.artifacts import artifact
 from raft_core.types import Policy, Prompt, Sample, content_id
 
-__all__ = ["LoadedTextPolicy", "base_policy", "check", "finetune", "load", "merge", "numerics"]
+__all__ = ["LoadedTextPolicy", "asks_for_date", "base_policy", "check", "finetune", "load", "merge", "numerics"]
 
 
 def base_policy(config: TextPolicyConfig) -> Policy:
@@ -81,7 +81,7 @@ class LoadedTextPolicy:
             "temperature", "top_p", "top_k", "max_new_tokens", "min_new_tokens", "stop", "stop_token_ids",
             "skip_special_tokens",
         }  # fmt: skip
-        rendered = {"chat_template", "system_prompt"}
+        rendered = {"chat_template", "system_prompt", "template_date"}
         return {
             **sampling.model_dump(mode="json", include=drawn),
             **self.config.model_dump(mode="json", include=rendered),

@@ -9,13 +9,23 @@ from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import InputError
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.ends import check_ends
-from raft_core.policies.text.model import Tokenizer, context_length, encode_prompts, load_tokenizer, resolved, turns
+from raft_core.policies.text.model import (
+    Tokenizer,
+    chat_template,
+    context_length,
+    encode_prompts,
+    load_tokenizer,
+    resolved,
+    turns,
+)
 from raft_core.policies.text.structure import check_architecture, check_tensors, check_tokenizer
-from raft_core.policies.text.template import TemplateFault, render_in_child
+from raft_core.policies.text.template import TemplateFault, reads_clock, render_in_child
 from raft_core.types import Prompt
 
 SHOWN = 3
 """Prompts that an error names."""
+ANY_DAY = "2000-01-01"
+"""Stands for the day on which a run will begin."""
 
 
 def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> list[str]:
@@ -24,6 +34,7 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
     Returns what works, but a person should know before anything is sampled.
     """
     folder = model_folder_of(config)
+    config = config.model_copy(update={"template_date": config.template_date or ANY_DAY})
     model_config = _model_config(folder, config)
     rows = check_tensors(folder, model_config, check_weights(folder), config)
     tokenizer = load_tokenizer(folder, config)
@@ -34,9 +45,24 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
             do="set policy.chat_template: false, or put a chat_template.jinja into the folder",
         )  # fmt: skip
     if config.chat_template:
-        _check_template(tokenizer, prompts, config.system_prompt, folder)
+        _check_template(tokenizer, prompts, config, folder)
     _check_prompts(prompts, tokenizer, config, sampling, context_length(model_config))
-    return check_ends(folder, model_config, tokenizer, config, sampling)
+    return [*_date_notes(tokenizer, config), *check_ends(folder, model_config, tokenizer, config, sampling)]
+
+
+def asks_for_date(config: TextPolicyConfig) -> bool:
+    """Whether prompts are rendered by a template that prints the date, and none is fixed."""
+    if not config.chat_template or config.template_date is not None:
+        return False
+    tokenizer = load_tokenizer(model_folder_of(config), config)
+    return bool(tokenizer.chat_template) and reads_clock(chat_template(tokenizer, ANY_DAY))
+
+
+def _date_notes(tokenizer: Tokenizer, config: TextPolicyConfig) -> list[str]:
+    if not config.chat_template or not reads_clock(chat_template(tokenizer, config.template_date)):
+        return []
+    fixed = "the day on which the run begins" if config.template_date == ANY_DAY else config.template_date
+    return [f"the chat template prints the date: it is {fixed} for the whole run (policy.template_date)"]
 
 
 def model_folder_of(config: TextPolicyConfig) -> Path:
@@ -82,11 +108,15 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
     return found
 
 
-def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], system_prompt: str | None, folder: Path) -> None:
+def _check_template(
+    tokenizer: Tokenizer, prompts: Sequence[Prompt], config: TextPolicyConfig, folder: Path
+) -> None:  # fmt: skip
     """Render all prompts in a child with limits, before this process renders any."""
-    conversations = [turns(prompt.text, system_prompt) for prompt in prompts]
+    conversations = [turns(prompt.text, config.system_prompt) for prompt in prompts]
     try:
-        render_in_child(tokenizer.get_chat_template(), conversations, dict(tokenizer.special_tokens_map))
+        render_in_child(
+            chat_template(tokenizer, config.template_date), conversations, dict(tokenizer.special_tokens_map)
+        )
     except TemplateFault as fault:
         raise InputError(
             f"the chat template of {folder} cannot be used", got=fault, expected="a template that renders every prompt",

@@ -5,7 +5,7 @@ from typing import Any
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import ConfigError
-from raft_core.policies.text.model import Tokenizer, end_token_ids, known_token_ids, turns
+from raft_core.policies.text.model import Tokenizer, chat_template, end_token_ids, known_token_ids, turns
 from raft_core.policies.text.template import TemplateFault, render_in_child
 
 _REPLY = "RAFTREPLY"
@@ -40,7 +40,9 @@ def end_of_turn(tokenizer: Tokenizer, config: TextPolicyConfig) -> int | None:
     conversation = [*turns("Hello", config.system_prompt), {"role": "assistant", "content": _REPLY}]
     special = dict(tokenizer.special_tokens_map)
     try:
-        (text,) = render_in_child(tokenizer.get_chat_template(), [conversation], special, open_reply=False, wanted=True)
+        (text,) = render_in_child(
+            chat_template(tokenizer, config.template_date), [conversation], special, open_reply=False, wanted=True
+        )
     except TemplateFault:  # it renders every prompt, and that is what it is needed for
         return None
     _, found, behind = text.rpartition(_REPLY)

@@ -15,6 +15,7 @@ from raft_core.completeness import check_complete, without_report
 from raft_core.config import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.text.adapter import apply_adapter
+from raft_core.policies.text.template import dated, reads_clock
 from raft_core.types import Policy, Prompt
 
 Model = Any
@@ -127,7 +128,8 @@ def context_length(config: Any) -> int | None:
 def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt], config: TextPolicyConfig) -> list[list[int]]:
     """Token ids of each prompt: plain text, or a user turn of the chat template with the reply opened."""
     if config.chat_template:
-        return [_encode_turns(tokenizer, prompt.text, config.system_prompt) for prompt in prompts]
+        template = chat_template(tokenizer, config.template_date)
+        return [_encode_turns(tokenizer, template, prompt.text, config.system_prompt) for prompt in prompts]
     return [encode_text(tokenizer, prompt.text) for prompt in prompts]
 
 
@@ -140,18 +142,41 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
+def chat_template(tokenizer: Tokenizer, day: str | None) -> str:
+    """The tokenizer's chat template, with ``day`` for today where it asks for the date.
+
+    Raises InputError where there is none to use, or no day for one that prints it.
+    """
+    try:
+        template = str(tokenizer.get_chat_template())
+    except ValueError as error:
+        raise InputError(
+            "the tokenizer has no chat template to use", got=str(error).splitlines()[0],
+            expected="one, or one called default", do="put a chat_template.jinja into the folder, or do without",
+        ) from error  # fmt: skip
+    if day is None and reads_clock(template):
+        raise InputError(
+            "the chat template prints the date, and no date is fixed", got="template_date: none",
+            expected="a date: prompts would differ by the day, also when a run is resumed",
+            do="set template_date: YYYY-MM-DD beside chat_template; a new run fixes the day on which it begins",
+        )  # fmt: skip
+    return template if day is None else dated(template, day)
+
+
 def turns(text: str, system_prompt: str | None) -> list[dict[str, str]]:
     """A prompt as the turns of a chat."""
     opening = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     return [*opening, {"role": "user", "content": text}]
 
 
-def _encode_turns(tokenizer: Tokenizer, text: str, system_prompt: str | None) -> list[int]:
+def _encode_turns(tokenizer: Tokenizer, template: str, text: str, system_prompt: str | None) -> list[int]:
     from jinja2 import TemplateError
 
     spoken = turns(text, system_prompt)
     try:
-        ids = tokenizer.apply_chat_template(spoken, add_generation_prompt=True, tokenize=True, return_dict=False)
+        ids = tokenizer.apply_chat_template(
+            spoken, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
     except TemplateError as error:
         raise InputError(
             "the model's chat template refuses these turns", got=error, expected=", ".join(t["role"] for t in spoken),

@@ -3,6 +3,9 @@
 transformers runs templates in jinja's sandbox, so none reaches Python's objects. The sandbox bounds neither time
 nor memory: before anything else, a child process of its own with limits renders all prompts. What passed
 there renders the same way later. (This file is that child's program, too.)
+
+A template may ask for the date (transformers' ``strftime_now``): it is given a fixed one, at midnight, or a run's
+prompts would differ by the day. One that draws random text is refused.
 """
 
 import json
@@ -10,6 +13,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,32 @@ MEMORY_BYTES = 2 << 30
 """Memory that rendering may take on top of what transformers takes."""
 MAX_CHARS = 1 << 20
 """Characters of one rendered prompt."""
+REPEATED, TIMES = 8, 32
+"""Prompts that are rendered again, and how often, to find a template that draws random text."""
+CLOCK = "strftime_now"
+"""The only clock that transformers gives to a template."""
+
+
+def reads_clock(template: str) -> bool:
+    """Whether a template may print the date: no other name leads to a clock, and none can be made up in jinja."""
+    return CLOCK in template
+
+
+def dated(template: str, day: str) -> str:
+    """``template`` with ``day`` (2026-01-31) for today, wherever and whenever it is rendered.
+
+    A macro takes the place of the clock and replaces every directive of the format. It ends with its line, so that
+    jinja still trims what follows as the beginning of a template.
+    """
+    if not reads_clock(template):
+        return template
+    moment = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    values = {f"%{letter}": moment.strftime(f"%{letter}") for letter in "aAbBcdDeFfgGhHIjmMpPrRsSTuUVwWxXyY"}
+    values |= {f"%-{letter}": moment.strftime(f"%-{letter}") for letter in "dHIjmMSUVWy"}
+    values |= {"%z": "", "%Z": ""}  # as the clock of transformers, which knows no time zone
+    replaced = "".join(f"|replace('{directive}', '{value}')" for directive, value in values.items())
+    body = f"format|replace('%%', '\\x00'){replaced}|replace('\\x00', '%')"
+    return f"{{% macro {CLOCK}(format) %}}{{{{ {body} }}}}{{% endmacro %}}\n{template}"
 
 
 class TemplateFault(Exception):
@@ -63,16 +93,22 @@ def _limit() -> None:
 def _render(asked: dict[str, Any]) -> list[str]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    _limit()
-    texts = []
-    for turns in asked["turns"]:
+    def render(turns: Sequence[dict[str, str]]) -> str:
         try:
-            (rendered,), _ = render_jinja_template(
+            (text,), _ = render_jinja_template(
                 conversations=[turns], chat_template=asked["template"], add_generation_prompt=asked["open_reply"],
                 **asked["special"],
             )  # fmt: skip
         except Exception as error:  # whatever a template raises is its own fault
             raise TemplateFault(f"{type(error).__name__}: {str(error)[:500]}") from None
+        return str(text)
+
+    _limit()
+    texts = []
+    for number, turns in enumerate(asked["turns"]):
+        rendered = render(turns)
+        if number < REPEATED and any(render(turns) != rendered for _ in range(TIMES)):
+            raise TemplateFault("it renders the same prompt differently each time")
         if len(rendered) > MAX_CHARS:
             raise TemplateFault(
                 f"it makes {len(rendered):,} characters of {sum(len(turn['content']) for turn in turns):,}"
