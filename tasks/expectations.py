@@ -99,6 +99,9 @@ def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
                    low=limits.min_valid_per_prompt),
             _share("tie_share", "best_shared_by", f"1 in all but {limits.max_tie_share:.4g}",
                    1 - limits.max_tie_share, "max_tie_share", high=1),
+            _share("signal_share", "signal", f"rewards that tell the candidates apart in at least "
+                   f"{limits.min_signal_share:.4g} of the prompts", limits.min_signal_share, "min_signal_share",
+                   values=[True]),
         ],
     }  # fmt: skip
 

@@ -18,6 +18,14 @@ MADE_BY = {"samples": "sampling", "scored": "scoring"}
 """Suite → the step whose own failures its table holds; their check is called after the step."""
 
 
+REMEDIES = {
+    "signal_share": "what is selected would be chosen by lot, so nothing was trained. Try the reward on a few samples: "
+    "does it return the same number for all of them, or miss references that the prompts lack? Else raise "
+    "sampling.samples_per_prompt or sampling.temperature, or give prompts that the policy solves now and then",
+}
+"""Check → why it stops the run and what to try, where the limit alone does not say it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a suite on one table: VALIDATION and QUARANTINE rows, and the findings that stop the run.
@@ -38,11 +46,18 @@ class Outcome:
             return
         write_bytes(report, render(self.suite, self.checks, self.quarantine, self.stop).encode())
         keys = sorted({finding.key for finding in self.stop if finding.key})
+        advice = [REMEDIES[finding.check] for finding in self.stop if finding.check in REMEDIES]
         raise GateStop(
             f"validation of the {self.suite} table stopped the run",
             got="; ".join(f"{finding.check}: {finding.observed}" for finding in self.stop),
             expected="; ".join(f"{finding.check}: {finding.expected}" for finding in self.stop),
-            do=f"read {report}, it names the rows" + (f"; the limits are {', '.join(keys)}" if keys else ""),
+            do="; ".join(
+                [
+                    *advice,
+                    f"read {report}, it names the rows",
+                    *([f"the limits are {', '.join(keys)}"] if keys else []),
+                ]
+            ),
         )
 
 

@@ -16,6 +16,7 @@ from raft_core.records.tables import PROMPTS, to_table, write_table
 from raft_core.rewards.score import check_rewards
 from raft_core.types import Artifact, Policy, Prompt
 from tasks.iteration import Iteration
+from tasks.signal import check_signal
 
 
 class Material:
@@ -50,7 +51,7 @@ def prepare(run: Run) -> Material:
     splits = _allowed_splits(run)
     modality = backend(config.policy.type)
     warnings = modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
-    check_rewards(config.scoring)
+    warnings = [*warnings, *check_signal(config, check_rewards(config.scoring), splits.train)]
     draw(splits.train, config.sampling.prompts_per_iteration, seed=config.seed, iteration=0)
     held_out = draw(
         splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0

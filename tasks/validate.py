@@ -65,7 +65,7 @@ def validate_scored(scored: pa.Table, samples: pa.Table, config: RaftConfig) -> 
         expectations.scored_set_suite(config, samples.num_rows),
         {
             "rows": Frame(rows, scored["sample_id"]),
-            "prompts": Frame(frames.scored_prompts(rows), pc.unique(scored["prompt_id"])),
+            "prompts": Frame(frames.scored_prompts(rows, config.selection), pc.unique(scored["prompt_id"])),
         },
     )
     mean = rows.loc[~rows["quarantined"], "reward"].mean()

@@ -103,6 +103,10 @@ class ValidationConfig(Step):
     max_length_drift: float = Field(3.0, gt=1, description="mean length against the previous iteration, as a factor")
     max_duplicate_share: Share = Field(0.9, description="share of samples equal to another of their prompt")
     max_tie_share: Share = Field(1.0, description="share of prompts whose best reward is shared")
+    min_signal_share: Share = Field(
+        0.01,
+        description="minimum share of prompts whose candidates the reward tells apart; 0 lets a run without any go on",
+    )
     forbidden_pattern: RegularExpression | None = Field(
         None, description="regular expression; none: nothing is forbidden"
     )

@@ -11,8 +11,9 @@ import yaml
 
 from flows import align, exits
 from flows.align import align_run
+from flows.views.run import view_run
 from raft_core import embedded
-from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError, RunMismatchError
+from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError, RaftError, RunMismatchError
 from raft_core.loading import check_config, load_config
 from raft_core.records.run import hold, open_run, read_run
 from tasks.prepare import prepare
@@ -125,6 +126,31 @@ def test_a_wrong_reward_is_the_users_mistake(named: str, told: str, plain: dict[
 def test_several_wrong_rewards_are_too(plain: dict[str, Any], tmp_path: Path) -> None:
     plain["scoring"]["rewards"] = [{"type": "function", "name": n, "function": f"{n}.py:f"} for n in ("a", "b")]
     assert exits.exit_code(refused(plain, tmp_path)) == exits.USERS_MISTAKE
+
+
+CONSTANT = "def reward(prompts, completions):\n    return [1.0] * len(completions)\n"
+
+
+def test_a_constant_reward_stops_before_anything_is_trained(plain: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(CONSTANT)
+    plain["scoring"]["rewards"] = [{"type": "function", "function": f"{tmp_path}/mine.py:reward"}]
+    plain["sampling"] |= {"prompts_per_iteration": 8}
+    plain["prompts"] |= {"max_held_out": 8}
+    with pytest.raises(GateStop, match="validation of the scored table stopped the run") as stop:
+        align_plain(plain, tmp_path)
+    assert exits.exit_code(stop.value) == exits.STOPPED_BY_GATE
+    assert "the limits are validation.min_signal_share" in str(stop.value)
+    assert not list(tmp_path.glob("runs/bad/iterations/*/policy"))
+    view = view_run(read_run(tmp_path / "runs" / "bad"))
+    assert view.status == "stopped"
+    assert "signal_share: 8 of 8 rows fail" in view.reason
+
+
+def test_one_candidate_a_prompt_is_refused_before_sampling(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["sampling"] |= {"samples_per_prompt": 1}
+    error = refused(plain, tmp_path)
+    assert "validation.min_signal_share: 0" in str(error)
+    assert exits.exit_code(error) == exits.USERS_MISTAKE
 
 
 def without_tokenizer(folder: Path) -> None:

@@ -275,6 +275,47 @@ class TestScored:
         assert stopped(outcome) == {"tie_share"}
         assert outcome.stop[0].names == [scored[0]["prompt_id"]]
 
+    @pytest.mark.parametrize(
+        ("selection", "rewards", "signal"),
+        [
+            ({"type": "best_of_k"}, [0.5] * 12, 0.0),
+            ({"type": "best_of_k"}, [0.1] * 3 + [0.2] * 3 + [0.3] * 3 + [0.4] * 3, 0.0),
+            ({"type": "best_of_k"}, [0.0] * 11 + [1.0], 0.25),
+            ({"type": "top_fraction", "fraction": 0.5}, [0.5] * 12, 0.0),
+            ({"type": "top_fraction", "fraction": 0.5}, [0.1] * 6 + [0.2] * 6, 0.5),
+            ({"type": "all_best"}, [1.0] * 9 + [0.0] * 3, 0.25),
+            ({"type": "threshold", "threshold": 0.5}, [0.6, 0.7, 0.8] * 4, 0.0),
+            ({"type": "threshold", "threshold": 0.5}, [0.6, 0.7, 0.4] * 4, 1.0),
+        ],
+    )
+    def test_prompts_without_signal(
+        self, make_table: MakeTable, make_config: MakeConfig, samples: Rows, scored: Rows, selection: dict[str, Any],
+        rewards: list[float], signal: float,
+    ) -> None:  # fmt: skip
+        for row, reward in zip(scored, rewards, strict=True):
+            row["reward"] = reward
+        tables_of = make_table("scored", scored), make_table("samples", samples)
+
+        def check(least: float) -> Any:
+            return validate_scored(*tables_of, make_config(selection=selection, validation={"min_signal_share": least}))
+
+        assert stopped(check(signal)) == set()
+        if signal < 1:
+            assert stopped(check(signal + 0.01)) == {"signal_share"}
+
+    def test_a_constant_reward_stops_by_default_and_says_what_to_try(
+        self, check_scored: Callable[..., Any], scored: Rows, tmp_path: Path
+    ) -> None:
+        for row in scored:
+            row["reward"] = 0.5
+        with pytest.raises(GateStop) as stop:
+            check_scored(scored).raise_if_stopped(tmp_path / "report.md")
+        told = str(stop.value)
+        assert "signal_share: 4 of 4 rows fail" in told
+        assert "chosen by lot" in told
+        assert "the limits are validation.min_signal_share" in told
+        assert "signal_share" in (tmp_path / "report.md").read_text()
+
     def test_usable_prompts(self, check_scored: Callable[..., Any], scored: Rows) -> None:
         for row in scored[:2] + scored[3:5]:
             row["reward"] = None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft_core.config import RaftConfig
+from raft_core.config import BestOfKConfig, RaftConfig
 from raft_core.records import tables
 from raft_core.types import Prompt
 from tasks import frames
@@ -74,12 +74,14 @@ def test_valid_samples_and_ties_of_each_prompt(drawn: list[tuple[str, float | No
             "quarantined": [bad or reward is None for _, reward, bad in drawn],
         }
     )
-    found = frames.scored_prompts(rows)
+    found = frames.scored_prompts(rows, BestOfKConfig())
     for code, prompt in enumerate(dict.fromkeys(prompt for prompt, _, _ in drawn)):
         valid = [reward for p, reward, bad in drawn if p == prompt and reward is not None and not bad]
         assert found.loc[code, "num_valid"] == len(valid)
         shared = found.loc[code, "best_shared_by"]
         assert np.isnan(shared) if not valid else shared == valid.count(max(valid))
+        signal = found.loc[code, "signal"]
+        assert pd.isna(signal) if not valid else signal == (len(set(valid)) > 1)
 
 
 def test_prompts_without_samples_count_as_zero() -> None:

@@ -1,0 +1,92 @@
+"""What can be known to be without signal before the first sample."""
+
+from typing import Any
+
+import pytest
+
+from raft_core.config import RaftConfig
+from raft_core.errors import ConfigError
+from raft_core.loading import check_config
+from raft_core.rewards.score import NamedReward, Rewards
+from raft_core.types import Prompt
+from tasks.signal import check_signal
+
+
+class Reward:
+    """A reward that is never called."""
+
+    def __init__(self, identity: str = "a", wants_references: bool = False) -> None:
+        self.identity, self.wants_references = identity, wants_references
+
+    def __call__(self, prompts: Any, completions: Any) -> list[float]:
+        raise AssertionError("not scored")
+
+
+def rewards(*found: Reward, weight: float = 1.0, gold: tuple[Reward, ...] = ()) -> Rewards:
+    return Rewards(
+        tuple(NamedReward(f"r{i}", weight, reward) for i, reward in enumerate(found)),
+        tuple(NamedReward(f"g{i}", 1.0, reward) for i, reward in enumerate(gold)),
+    )
+
+
+def config_of(least: float = 0.01, per_prompt: int = 4, top_k: int = 0, **selection: Any) -> RaftConfig:
+    return check_config(
+        {
+            "name": "x", "policy": {"model": "m"}, "prompts": {"train": "p"},
+            "scoring": {"rewards": [{"type": "lexicon"}]},
+            "sampling": {"samples_per_prompt": per_prompt, "top_k": top_k},
+            "validation": {"min_signal_share": least}, "selection": selection or {"type": "best_of_k"},
+        },
+        where="a test",
+    )  # fmt: skip
+
+
+PLAIN = [Prompt.of("one"), Prompt.of("two")]
+ANSWERED = [Prompt.of("one", reference="1"), Prompt.of("two")]
+
+HOPELESS = [
+    (config_of(per_prompt=1), rewards(Reward()), PLAIN, "best_of_k with sampling.samples_per_prompt 1"),
+    (config_of(per_prompt=1, type="top_fraction"), rewards(Reward()), PLAIN, "keeps every sample"),
+    (config_of(type="top_fraction", fraction=1), rewards(Reward()), PLAIN, "keeps every sample"),
+    (config_of(per_prompt=1, type="best_then_top", fraction=1), rewards(Reward()), PLAIN, "keeps every sample"),
+    (config_of(top_k=1), rewards(Reward()), PLAIN, "sampling.top_k 1 gives 4 equal samples"),
+    (config_of(), rewards(Reward(), Reward("b"), weight=0.0), PLAIN, "the weight of every reward is 0"),
+    (config_of(), rewards(Reward(wants_references=True)), PLAIN, "no training prompt has one"),
+]
+
+
+@pytest.mark.parametrize(("config", "found", "train", "told"), HOPELESS)
+def test_what_cannot_learn_is_refused_with_the_key_that_lets_it_go_on(
+    config: RaftConfig, found: Rewards, train: list[Prompt], told: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_signal(config, found, train)
+    assert told in str(refused.value)
+    assert "validation.min_signal_share: 0" in str(refused.value)
+    anyway = config.model_copy(update={"validation": config.validation.model_copy(update={"min_signal_share": 0.0})})
+    (warning,) = check_signal(anyway, found, train)
+    assert told in warning
+
+
+@pytest.mark.parametrize(
+    ("config", "found", "train"),
+    [
+        (config_of(), rewards(Reward()), PLAIN),
+        (config_of(per_prompt=1, type="threshold", threshold=0.5), rewards(Reward()), PLAIN),
+        (config_of(per_prompt=1, type="all_best"), rewards(Reward()), PLAIN),
+        (config_of(per_prompt=1, type="best_then_top"), rewards(Reward()), PLAIN),
+        (config_of(per_prompt=1, type="top_fraction", fraction=0.2), rewards(Reward()), PLAIN),
+        (config_of(), rewards(Reward(wants_references=True)), ANSWERED),
+    ],
+)
+def test_what_may_learn_is_let_alone(config: RaftConfig, found: Rewards, train: list[Prompt]) -> None:
+    assert check_signal(config, found, train) == []
+
+
+def test_what_is_odd_is_a_warning() -> None:
+    both = rewards(Reward("a"), Reward("b", wants_references=True), gold=(Reward("a"), Reward("c")))
+    told = check_signal(config_of(), both, PLAIN)
+    assert told == [
+        "reward r1 compares with references, and no training prompt has one",
+        "gold reward g0 is the reward r0: it cannot show that the reward is gamed",
+    ]
