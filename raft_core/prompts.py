@@ -5,19 +5,15 @@ with every library version, and does not depend on the order of the file.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raft_core.config import PromptsConfig
 from raft_core.errors import InputError
-from raft_core.parquet_trial import fault_of
+from raft_core.prompt_files import excerpt, read_rows, refuse_conversation
 from raft_core.types import Prompt
-
-MAX_LINE_BYTES = 1 << 24
-"""A longer line is no prompt; it is refused before it fills the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +30,19 @@ class Splits:
 
 
 def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
-    """The prompts of a file, by its suffix: ``.txt`` one a line, ``.jsonl``/``.ndjson``, ``.parquet``.
+    """The prompts of a file, as ``prompt_files`` reads it by its suffix. The file is streamed; only the prompts stay.
 
-    JSON lines and Parquet hold the text in ``text_column`` and may hold ``group``, ``source`` and
-    ``reference`` (text or null). Lines are counted from 1, as in an editor; Parquet rows as well.
-    The file is streamed; only the prompts stay in memory.
-
-    Raises InputError naming file and line: a missing or empty file, another suffix, no UTF-8, JSON that
-    does not parse, no text column, a value that is no text, an empty text, or the same text twice.
+    Raises InputError naming file and line: a missing or empty file, another suffix, no UTF-8, what does not parse,
+    no text column, a value that is not a text, an empty text, or the same text twice.
     """
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
-        raise InputError(
-            f"cannot read prompts from {path}", got=f"suffix {path.suffix!r}", expected=" ".join(_READERS),
-            do="rename it, or convert it to JSON lines",
-        )  # fmt: skip
-    if not path.is_file():
-        raise InputError(
-            f"{path} is no file" if path.exists() else f"missing prompts file: {path}",
-            do="correct prompts.train, prompts.held_out or prompts.promotion",
-        )
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
     try:
-        for line, row in read(path, text_column):
+        for line, row in read_rows(path, text_column):
             prompt = _prompt(row, text_column, f"{path}, line {line}")
             if (first := lines.setdefault(prompt.text, line)) != line:
                 raise InputError(
-                    f"{path}: lines {first} and {line} hold the same prompt", got=_excerpt(prompt.text),
+                    f"{path}: lines {first} and {line} hold the same prompt", got=excerpt(prompt.text),
                     do="remove one; a prompt's candidates are ranked as one group",
                 )  # fmt: skip
             prompts.append(prompt)
@@ -150,13 +131,10 @@ def _refuse_overlap(
     if shared := [p.text for p in new[1] if p.text in texts]:
         raise InputError(
             f"{len(shared)} of {len(new[1])} {new[0]} prompts of {new_file} are {old[0]} prompts",
-            got=", ".join(_excerpt(text) for text in shared[:3]) + (", …" if len(shared) > 3 else ""),
+            got=", ".join(excerpt(text) for text in shared[:3]) + (", …" if len(shared) > 3 else ""),
             expected="prompts that are in one split alone",
             do=f"remove them from {old_file}, or leave the file of {new[0]} prompts out to set a share apart",
         )
-
-
-# -- reading -----------------------------------------------------------------------------------
 
 
 def _prompt(row: dict[str, Any], text_column: str, where: str) -> Prompt:
@@ -164,98 +142,14 @@ def _prompt(row: dict[str, Any], text_column: str, where: str) -> Prompt:
     optional: dict[str, Any] = {
         name: row[name] for name in ("group", "source", "reference") if row.get(name) is not None
     }
+    refuse_conversation(text, text_column, where)
     for name, value in ((text_column, text), *optional.items()):
         if not isinstance(value, str):
-            raise InputError(f"{where}: {name} is no text", got=_excerpt(value), do="write it as a string")
+            raise InputError(f"{where}: {name} is no text", got=excerpt(value), do="write it as a string")
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{where}: {name} is no UTF-8 text", got=error, do="remove the lone surrogate") from None
     if not text.strip():
-        raise InputError(f"{where}: the prompt is empty", got=_excerpt(text), do="remove the line, or write a prompt")
+        raise InputError(f"{where}: the prompt is empty", got=excerpt(text), do="remove the line, or write a prompt")
     return Prompt.of(text, **optional)
-
-
-def _excerpt(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                raise InputError(
-                    f"{path}, line {number} is no prompt", got=f"more than {MAX_LINE_BYTES >> 20} MiB in one line",
-                    do="write one prompt a line",
-                )  # fmt: skip
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number} is no UTF-8", got=f"byte 0x{line[error.start]:02x} at {error.start}",
-                    do="save the file as UTF-8",
-                ) from None  # fmt: skip
-            yield number, text.removesuffix("\n").removesuffix("\r")
-
-
-def _read_text(path: Path, text_column: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, text in _text_lines(path):
-        yield number, {text_column: text}
-
-
-def _read_json_lines(path: Path, text_column: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, text in _text_lines(path):
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{where} is no JSON", got=error, expected="one object a line", do="correct it, or remove the line"
-            ) from None
-        if not isinstance(row, dict):
-            raise InputError(f"{where} is no JSON object", got=_excerpt(row), expected=f'{{"{text_column}": "…"}}')
-        if text_column not in row:
-            _refuse_columns(where, text_column, list(row))
-        yield number, row
-
-
-def _read_parquet(path: Path, text_column: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    names = list(dict.fromkeys((text_column, "group", "source", "reference")))
-    if fault := fault_of(path, names):
-        raise InputError(f"{path} is no Parquet file of prompts", got=fault, do="write it again")
-    try:
-        columns = pq.read_schema(path).names
-        if text_column not in columns:
-            _refuse_columns(str(path), text_column, columns)
-        wanted = [name for name in names if name in columns]
-        # As dictionaries: a text that stands in a million rows is held once, and refused at its second row.
-        with pq.ParquetFile(path, read_dictionary=wanted) as file:
-            for batch in file.iter_batches(batch_size=8192, columns=wanted):
-                for row in zip(*batch.columns, strict=True):
-                    number += 1
-                    yield number, {name: value.as_py() for name, value in zip(wanted, row, strict=True)}
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, row {number} is no UTF-8", got=error.reason, do="write the columns as UTF-8 strings"
-        ) from None
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is no Parquet file of prompts", got=error, do="write it again") from None
-
-
-def _refuse_columns(where: str, text_column: str, columns: Sequence[str]) -> None:
-    raise InputError(
-        f"{where} has no column {text_column!r}", got=f"columns {', '.join(map(str, columns)) or '(none)'}",
-        do="name the column in prompts.text_column",
-    )  # fmt: skip
-
-
-_READERS: dict[str, Callable[[Path, str], Iterator[tuple[int, dict[str, Any]]]]] = {
-    ".txt": _read_text, ".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".parquet": _read_parquet,
-}  # fmt: skip

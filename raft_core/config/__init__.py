@@ -38,7 +38,7 @@ PolicyConfig = TextPolicyConfig
 
 
 class PromptsConfig(Step):
-    """Where prompts come from: JSON lines or Parquet with a text column, or plain text, one a line."""
+    """Where prompts come from: JSON lines, CSV or Parquet with a text column, or plain text, one per line."""
 
     train: str = Field(description="a file, or embedded:WORLD/prompts.train")
     held_out: str | None = Field(None, description="a file; none: a share of train is set apart")

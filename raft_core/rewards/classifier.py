@@ -14,6 +14,7 @@ from raft_core.completeness import check_complete, without_report
 from raft_core.config.scoring import ClassifierRewardConfig, ScoredText
 from raft_core.embedded import resolve
 from raft_core.errors import ConfigError, InputError
+from raft_core.hub import refuse_hub_id
 from raft_core.records.artifacts import folder_digest
 from raft_core.rewards.base import reward_identity, texts
 from raft_core.types import Prompt
@@ -68,6 +69,7 @@ def load(config: ClassifierRewardConfig) -> ClassifierReward:
     Raises InputError for a folder that cannot be used, ConfigError for a label or length that the model lacks.
     """
     folder = resolve(config.model)
+    refuse_hub_id(config.model)
     _check_files(folder)
     identity = reward_identity(config, folder_digest(folder))
     model = _load_model(folder)

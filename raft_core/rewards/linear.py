@@ -25,6 +25,7 @@ from raft_core.config.base import Step
 from raft_core.config.scoring import LinearRewardConfig, ScoredText
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
+from raft_core.hub import refuse_hub_id
 from raft_core.records.artifacts import write_bytes, write_json
 from raft_core.rewards.base import digest_of_named, reward_identity, texts
 from raft_core.types import Prompt
@@ -67,6 +68,7 @@ class LinearReward:
 def load(config: LinearRewardConfig) -> LinearReward:
     """The model in the folder that ``config`` names. Raises InputError naming the file that cannot be used."""
     folder = resolve(config.model)
+    refuse_hub_id(config.model)
     if not folder.is_dir():
         raise InputError(
             f"no such folder: {folder}", expected="config.json, vocabulary.json and model.safetensors",

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft_core import parquet_trial
-from raft_core import prompts as module
+from raft_core import parquet_trial, prompt_files
 from raft_core.config import PromptsConfig
 from raft_core.errors import InputError
 from raft_core.prompts import Splits, draw, load_prompts, split_prompts
@@ -91,8 +90,8 @@ def test_the_same_text_with_another_reference_is_another_prompt_id() -> None:
         ("p.jsonl", b'{"text": ""}\n', "line 1: the prompt is empty"),
         ("p.jsonl", b'{"text": "\\ud800"}\n', "line 1: text is no UTF-8 text"),
         ("p.parquet", b"PAR1 but no more", "no Parquet file"),
-        ("p.csv", b"text\na\n", "cannot read prompts from"),
-        ("prompts", b"a\n", "suffix ''"),
+        ("p.csv", b"question\na\n", "no column 'text'"),
+        ("prompts", b"a\n", "suffix (none)"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, content: bytes, told: str) -> None:
@@ -105,7 +104,7 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert "missing prompts file" in refusal(lambda: load_prompts(tmp_path / "none.txt"))
     (tmp_path / "folder.txt").mkdir()
-    assert "is no file" in refusal(lambda: load_prompts(tmp_path / "folder.txt"))
+    assert "is a folder" in refusal(lambda: load_prompts(tmp_path / "folder.txt"))
 
 
 def test_parquet_without_the_column_or_with_bytes_that_are_no_text(tmp_path: Path) -> None:
@@ -119,12 +118,12 @@ def test_parquet_without_the_column_or_with_bytes_that_are_no_text(tmp_path: Pat
 
 
 def test_an_endless_line_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_LINE_BYTES", 10)
+    monkeypatch.setattr(prompt_files, "MAX_LINE_BYTES", 10)
     assert "line 2 is no prompt" in refusal(lambda: load_prompts(write(tmp_path / "p.txt", "short\n" + "x" * 11)))
     assert len(load_prompts(write(tmp_path / "q.txt", "short\n" + "x" * 9))) == 2
 
 
-@given(st.binary(max_size=80), st.sampled_from([".txt", ".jsonl", ".parquet"]))
+@given(st.binary(max_size=80), st.sampled_from([".txt", ".jsonl", ".parquet", ".csv", ".txt.gz"]))
 def test_whatever_the_bytes_it_is_prompts_or_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
 ) -> None:
