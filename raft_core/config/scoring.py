@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config.base import Share, Step
+from raft_core.config.base import Day, Share, Step
 
 ScoredText = Annotated[Literal["completion", "prompt_and_completion"], Field(description="what the reward reads")]
 
@@ -32,8 +32,19 @@ class ClassifierRewardConfig(RewardConfig):
     model: str = Field(description="a folder, or embedded:WORLD/reward")
     label: str | None = Field(None, description="which output; none: the only one")
     text: ScoredText = "prompt_and_completion"
+    chat_template: bool | None = Field(
+        None, description="true: score prompt and completion as turns of the model's chat template; false: as plain "
+        "text; must be set where the folder has a template"
+    )  # fmt: skip
+    template_date: Day | None = Field(None, description="what a template that prints the date takes for today")
     batch_size: int = Field(64, ge=1, description="texts of one forward pass")
     max_tokens: int = Field(256, ge=1, description="longer texts are cut by the tokenizer")
+
+    @model_validator(mode="after")
+    def _a_reply_has_a_prompt(self) -> Self:
+        if self.chat_template and self.text == "completion":
+            raise ValueError("chat_template renders the prompt too; set text: prompt_and_completion")
+        return self
 
 
 class LinearRewardConfig(RewardConfig):

@@ -2,7 +2,8 @@
 
 Texts are sorted by length and padded in batches of ``batch_size``; weights and arithmetic are
 float32. A text longer than ``max_tokens`` loses its beginning, so the completion is always read.
-Only safetensors are loaded, and never code from the folder.
+Only safetensors are loaded, and never code from the folder. A chat template renders every text in a
+child process with limits (``policies.text.template``): each is new, so none was tried before.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,15 @@ from typing import Any
 from raft_core.completeness import check_complete, without_report
 from raft_core.config.scoring import ClassifierRewardConfig, ScoredText
 from raft_core.embedded import resolve
-from raft_core.errors import ConfigError, InputError
+from raft_core.errors import ConfigError, InputError, RewardError
 from raft_core.hub import refuse_hub_id
+from raft_core.policies.text.chat import chat_template, turns
+from raft_core.policies.text.template import TemplateFault, render_in_child
 from raft_core.records.artifacts import folder_digest
 from raft_core.rewards.base import reward_identity, texts
 from raft_core.types import Prompt
 
+_REPLY = "RAFTREPLY"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -40,14 +44,21 @@ class ClassifierReward:
     text: ScoredText
     batch_size: int
     max_tokens: int
+    template: str | None = None
+    """What renders prompt and completion as turns; None: they are one plain concatenation."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         """One logit a sample."""
         import torch
 
-        encoded = self.tokenizer(
-            texts(self.text, prompts, completions), truncation=True, max_length=self.max_tokens, verbose=False
+        read = (
+            texts(self.text, prompts, completions)
+            if self.template is None
+            else _rendered(self.template, self.tokenizer, [p.text for p in prompts], completions)
         )
+        encoded = self.tokenizer(
+            read, truncation=True, max_length=self.max_tokens, verbose=False, add_special_tokens=self.template is None
+        )  # a template writes the special tokens itself
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         scores = [0.0] * len(order)
@@ -72,11 +83,15 @@ def load(config: ClassifierRewardConfig) -> ClassifierReward:
     refuse_hub_id(config.model)
     _check_files(folder)
     identity = reward_identity(config, folder_digest(folder))
+    tokenizer = _load_tokenizer(folder)
+    template = _template(folder, tokenizer, config)
     model = _load_model(folder)
-    tokenizer = _load_tokenizer(folder, model)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
     return ClassifierReward(
         identity=identity, model=model, tokenizer=tokenizer, output=_output(folder, model, config.label),
         text=config.text, batch_size=config.batch_size, max_tokens=_max_tokens(folder, model, tokenizer, config),
+        template=template,
     )  # fmt: skip
 
 
@@ -118,7 +133,43 @@ def _load_model(folder: Path) -> Any:
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _load_tokenizer(folder: Path, model: Any) -> Any:
+def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> str | None:
+    """The template that renders what is scored; None for plain text. Which of the two is never guessed."""
+    if config.chat_template is None and tokenizer.chat_template:
+        raise ConfigError(
+            f"the classifier in {folder} has a chat template: is it to be used?", got="no `chat_template`",
+            expected="the form of text that it was trained on", do="set chat_template of the reward: true (prompt and "
+            "completion as turns, usual for reward models of chats) or false (one plain concatenation)",
+        )  # fmt: skip
+    if not config.chat_template:
+        return None
+    template = chat_template(tokenizer, config.template_date)
+    try:
+        (text,) = _rendered(template, tokenizer, ["Hello"], [_REPLY])
+    except RewardError as fault:
+        raise InputError(str(fault), do="set chat_template: false, or mend the template") from None
+    if _REPLY not in text:
+        raise InputError(
+            f"the chat template of {folder} leaves the reply out", got=text[:200],
+            expected="the completion in the text", do="set chat_template: false, or mend the template",
+        )  # fmt: skip
+    return template
+
+
+def _rendered(template: str, tokenizer: Any, prompts: Sequence[str], completions: Sequence[str]) -> list[str]:
+    """Each prompt as a user's turn, its completion as the reply. Raises RewardError."""
+    conversations = [
+        [*turns(prompt, None), {"role": "assistant", "content": completion}]
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    special = dict(tokenizer.special_tokens_map)
+    try:
+        return render_in_child(template, conversations, special, open_reply=False, wanted=True)
+    except TemplateFault as fault:
+        raise RewardError("the classifier's chat template cannot render this", got=fault) from None
+
+
+def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -132,8 +183,6 @@ def _load_tokenizer(folder: Path, model: Any) -> Any:
         if tokenizer.eos_token_id is None:
             raise InputError(f"the tokenizer in {folder} has no token to pad with", do="set its pad_token and save it")
         tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
     return tokenizer
 
 

@@ -7,17 +7,10 @@ from typing import Any
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import InputError
+from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.ends import check_ends
-from raft_core.policies.text.model import (
-    Tokenizer,
-    chat_template,
-    context_length,
-    encode_prompts,
-    load_tokenizer,
-    resolved,
-    turns,
-)
+from raft_core.policies.text.model import context_length, encode_prompts, load_tokenizer, resolved
 from raft_core.policies.text.structure import check_architecture, check_tensors, check_tokenizer
 from raft_core.policies.text.template import TemplateFault, reads_clock, render_in_child
 from raft_core.types import Prompt

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from raft_core.policies.text.model import Tokenizer
+from raft_core.policies.text.chat import Tokenizer
 
 SLACK_TOKENS = 8
 

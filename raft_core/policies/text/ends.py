@@ -5,7 +5,8 @@ from typing import Any
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import ConfigError
-from raft_core.policies.text.model import Tokenizer, chat_template, end_token_ids, known_token_ids, turns
+from raft_core.policies.text.chat import Tokenizer, chat_template, turns
+from raft_core.policies.text.model import end_token_ids, known_token_ids
 from raft_core.policies.text.template import TemplateFault, render_in_child
 
 _REPLY = "RAFTREPLY"

@@ -15,12 +15,11 @@ from raft_core.completeness import check_complete, without_report
 from raft_core.config import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.text.adapter import apply_adapter
-from raft_core.policies.text.template import dated, reads_clock
+from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.types import Policy, Prompt
 
 Model = Any
 """A transformers causal language model (their classes are untyped here)."""
-Tokenizer = Any
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "deepspeed")
 
 
@@ -140,33 +139,6 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     if ids and ids[-1] == tokenizer.eos_token_id and (not bare or bare[-1] != tokenizer.eos_token_id) and len(ids) > 1:
         ids.pop()
     return ids
-
-
-def chat_template(tokenizer: Tokenizer, day: str | None) -> str:
-    """The tokenizer's chat template, with ``day`` for today where it asks for the date.
-
-    Raises InputError where there is none to use, or no day for one that prints it.
-    """
-    try:
-        template = str(tokenizer.get_chat_template())
-    except ValueError as error:
-        raise InputError(
-            "the tokenizer has no chat template to use", got=str(error).splitlines()[0],
-            expected="one, or one called default", do="put a chat_template.jinja into the folder, or do without",
-        ) from error  # fmt: skip
-    if day is None and reads_clock(template):
-        raise InputError(
-            "the chat template prints the date, and no date is fixed", got="template_date: none",
-            expected="a date: prompts would differ by the day, also when a run is resumed",
-            do="set template_date: YYYY-MM-DD beside chat_template; a new run fixes the day on which it begins",
-        )  # fmt: skip
-    return template if day is None else dated(template, day)
-
-
-def turns(text: str, system_prompt: str | None) -> list[dict[str, str]]:
-    """A prompt as the turns of a chat."""
-    opening = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
-    return [*opening, {"role": "user", "content": text}]
 
 
 def _encode_turns(tokenizer: Tokenizer, template: str, text: str, system_prompt: str | None) -> list[int]:

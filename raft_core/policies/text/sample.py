@@ -20,9 +20,10 @@ from torch import Tensor
 
 from raft_core.config import SamplingConfig
 from raft_core.policies.base import Progress
+from raft_core.policies.text.chat import Tokenizer
 from raft_core.policies.text.decode import decode_completion, decode_for_stop, may_have_stopped, stop_position
 from raft_core.policies.text.distribution import Draw, draw
-from raft_core.policies.text.model import Model, Tokenizer, accepted_arguments
+from raft_core.policies.text.model import Model, accepted_arguments
 from raft_core.types import FinishReason, content_id
 
 

@@ -13,8 +13,8 @@ import torch
 from raft_core.completeness import check_complete, without_report
 from raft_core.config import TextPolicyConfig
 from raft_core.errors import InputError
+from raft_core.policies.text.chat import Tokenizer
 from raft_core.policies.text.checkpoint import Shapes
-from raft_core.policies.text.model import Tokenizer
 
 OTHER_TASKS = (
     "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForMaskedLM",

@@ -31,7 +31,9 @@ def samples_of() -> Callable[[Sequence[str]], tuple[pa.Table, dict[str, Prompt]]
 def classifier_maker() -> Callable[..., Path]:
     """Write a random BERT classifier with ``labels`` outputs and a tokenizer of nine words to a folder."""
 
-    def make(folder: Path, *, labels: Sequence[str] = ("LABEL_0",), tokenizer: bool = True) -> Path:
+    def make(
+        folder: Path, *, labels: Sequence[str] = ("LABEL_0",), tokenizer: bool = True, chat_template: str | None = None
+    ) -> Path:
         import torch
         from tokenizers import Tokenizer, models, pre_tokenizers, processors
         from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -50,7 +52,12 @@ def classifier_maker() -> Callable[..., Path]:
                 single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
             )
             PreTrainedTokenizerFast(
-                tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+                tokenizer_object=words,
+                unk_token="[UNK]",
+                pad_token="[PAD]",
+                cls_token="[CLS]",
+                sep_token="[SEP]",
+                chat_template=chat_template,
             ).save_pretrained(folder)
         return folder
 
