@@ -12,8 +12,12 @@ app = typer.Typer()
 
 
 @app.command()
-def show(run: RunName = None, as_json: AsJson = False) -> None:
-    """Show a run: a row an iteration, its trends, its status and why it ended."""
+def show(
+    run: RunName = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Every column, however narrow the terminal is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run: one row per iteration, its trends, its status and why it ended."""
     from flows.views.run import find_run, view_run
 
     view = view_run(find_run(workspace_folder(), run))
@@ -22,7 +26,7 @@ def show(run: RunName = None, as_json: AsJson = False) -> None:
     else:
         from flows.views.table import print_run
 
-        print_run(standard_output(), view)
+        print_run(standard_output(), view, wide=wide)
 
 
 @app.command()
@@ -40,7 +44,8 @@ def runs(as_json: AsJson = False) -> None:
     else:
         from flows.views.table import show_runs
 
-        standard_output().print(show_runs(views))
+        console = standard_output()
+        console.print(show_runs(views, console.width))
 
 
 @app.command()

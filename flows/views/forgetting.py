@@ -26,7 +26,7 @@ def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
         lines.append(Text(f"  and {len(plan.prompts) - MOST:,} more"))
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("set", "prompts", "samples", "selected"):
-        table.add_column(title, justify="left" if title == "set" else "right")
+        table.add_column(title, justify="left" if title == "set" else "right", no_wrap=title != "set")
     for touched in plan.iterations:
         table.add_row(Text(_set(touched.run, touched.iteration)), f"{touched.prompts:,}", f"{touched.samples:,}",
                       f"{touched.selected:,}")  # fmt: skip

@@ -20,7 +20,8 @@ def show_verdict(verdict: Verdict) -> Table:
     """A row a gate: what was measured, and what it is held against."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("gate", "", "figure", "interval", "passes if", "candidate", "reference", ""):
-        table.add_column(title, justify="left" if title in ("gate", "", "passes if") else "right")
+        words = title in ("gate", "", "passes if")
+        table.add_column(title, justify="left" if words else "right", no_wrap=not words)
     for f in verdict.findings:
         mark = Text("✓", style="green") if f.passed else Text("✗", style="bold red")
         interval = f"{_figure(f.low)} … {_figure(f.high)}" if f.low is not None else ""

@@ -2,16 +2,16 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flows.views.figures import figures, natural_width, table_width
 from flows.views.run import Row, RunView
-from flows.views.text import harmless, number, percent, sparkline
+from flows.views.text import harmless, number, sparkline
 from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.redaction import redacted_text
 
@@ -21,52 +21,15 @@ STYLES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column; those of low ``rank`` survive on a narrow terminal."""
-
-    title: str
-    rank: int
-    cell: Callable[[Row], str]
-
-
-def _interval(row: Row, name: str) -> str:
-    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if value is None:
-        return "–"
-    return f"{number(value)} [{number(low)}, {number(high)}]" if low is not None else number(value)
-
-
-def _took(row: Row) -> str:
-    """Minutes and seconds, as a clock shows them."""
-    seconds = round(row.get("seconds") or 0)
-    return f"{seconds // 60}:{seconds % 60:02d}" if seconds else "–"
-
-
-COLUMNS = (
-    Column("reward", 0, lambda row: _interval(row, "reward")),
-    Column("gold", 1, lambda row: number(row.get("gold_reward"))),
-    Column("perplexity", 1, lambda row: number(row.get("perplexity"))),
-    Column("distinct-1", 2, lambda row: number(row.get("distinct_1"), 3)),
-    Column("distinct-2", 1, lambda row: number(row.get("distinct_2"), 3)),
-    Column("KL", 1, lambda row: number(row.get("kl"))),
-    Column("headroom", 2, lambda row: number(row.get("headroom"))),
-    Column("truncated", 2, lambda row: percent(row.get("truncation"))),
-    Column("accepted", 2, lambda row: percent(row.get("acceptance"))),
-    Column("time", 1, _took),
-)
-WIDE, MIDDLE = 116, 84
-"""Characters that all columns need, and those of rank 0 and 1."""
-
 MOST_WARNINGS = 5
 TRENDS = (("reward", 2), ("gold_reward", 2), ("perplexity", 2), ("distinct_2", 3), ("kl", 2))
 
 
 def show_run(view: RunView, width: int) -> RenderableType:
-    """The table of a run, its trends, its status and what it warned of."""
-    parts: list[RenderableType] = [_table(view, width)]
+    """The table of a run in ``width`` characters, its trends, its status and what it warned of."""
+    parts: list[RenderableType] = [figures(view, width)]
     if len(view.rows) > 1:
-        parts.append(_trends(view.rows))
+        parts.append(_trends(view.rows, width))
     parts.append(_status(view))
     if rough := _rough(view.rows):
         parts.append(rough)
@@ -85,30 +48,24 @@ def _warnings(messages: Sequence[str]) -> list[Text]:
     return lines
 
 
-def _table(view: RunView, width: int) -> Table:
-    most = 2 if width >= WIDE else 1 if width >= MIDDLE else 0
-    columns = [column for column in COLUMNS if column.rank <= most]
-    table = Table(box=None, header_style="bold", padding=(0, 1))
-    table.add_column("iteration", no_wrap=True)
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    for row in view.rows:
-        label = "base" if row["iteration"] == -1 else str(row["iteration"])
-        best = row["iteration"] == view.best
-        cells = [column.cell(row) for column in columns]
-        table.add_row(f"{label} ★" if best else label, *cells, style="bold" if best else "")
-    return table
-
-
-def _trends(rows: Sequence[Row]) -> Table:
+def _trends(rows: Sequence[Row], width: int) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
+    most_bars = max(8, width - 50)
     for name, digits in TRENDS:
         values = [row.get(name) for row in rows]
         known = [value for value in values if value is not None]
         if known:
             change = f"{number(known[0], digits)} → {number(known[-1], digits)}"
-            table.add_row(Text(name.replace("_", " "), style="dim"), Text(sparkline(values), style="cyan"), change)
+            bars = Text(sparkline(_thinned(values, most_bars)), style="cyan", no_wrap=True)
+            table.add_row(Text(name.replace("_", " "), style="dim"), bars, Text(change, no_wrap=True))
     return table
+
+
+def _thinned(values: Sequence[float | None], most: int) -> list[float | None]:
+    """At most ``most`` of ``values``, evenly taken, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def _rough(rows: Sequence[Row]) -> Text | None:
@@ -129,18 +86,25 @@ def _status(view: RunView) -> Text:
     )  # fmt: skip
 
 
-def show_runs(views: Sequence[tuple[RunView, float]]) -> RenderableType:
-    """One row a run, then why those ended that did not end well; each view with the time it was last worked on."""
-    table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("run", "status", "iterations", "best", "reward", "last worked on"):
-        table.add_column(title, no_wrap=title == "run")
-    for view, touched in views:
-        rewards = [row.get("reward") for row in view.rows]
-        change = f"{number(rewards[0])} → {number(view.reward)} {sparkline(rewards)}" if rewards else "–"
-        best = "–" if view.best is None else "base" if view.best == -1 else str(view.best)
-        done = f"{max(len(view.rows) - 1, 0)} of {view.planned}" if view.planned else "–"
-        when = datetime.fromtimestamp(touched).strftime("%Y-%m-%d %H:%M")
-        table.add_row(view.name, Text(view.status, style=STYLES.get(view.status, "")), done, best, change, when)
+RUNS_GAP = 2
+RUNS_LAYOUTS = ((True, "%Y-%m-%d %H:%M", 6), (False, "%Y-%m-%d %H:%M", 6), (False, "%Y-%m-%d", 6), (False, "", 5))
+"""(whether with bars, how the time is written, number of columns) of the list of runs, the widest first."""
+
+
+def show_runs(views: Sequence[tuple[RunView, float]], width: int) -> RenderableType:
+    """One row per run in ``width`` characters, then why those ended that did not end well; each view with the time
+    it was last worked on. A long name breaks, a number never."""
+    titles = ["run", "status", "iterations", "best", "reward", "last worked on"]
+    for bars, when, last in RUNS_LAYOUTS:
+        cells = [titles[:last], *(_run_cells(view, touched, bars=bars, when=when)[:last] for view, touched in views)]
+        if table_width(cells, RUNS_GAP) <= width:
+            break
+    table = Table(box=None, header_style="bold", padding=(0, RUNS_GAP, 0, 0), pad_edge=False)
+    for title in cells[0]:
+        table.add_column(title, no_wrap=title != "run", overflow="fold" if title == "run" else "ellipsis")
+    for (view, _), texts in zip(views, cells[1:], strict=True):
+        name, status, *others = texts
+        table.add_row(name, Text(status, style=STYLES.get(view.status, "")), *others)
     ended = [view for view, _ in views if view.status in ("failed", "stopped", "broken")]
     why = [
         Text.assemble(
@@ -148,7 +112,19 @@ def show_runs(views: Sequence[tuple[RunView, float]]) -> RenderableType:
         )
         for view in ended
     ]
-    return Group(table, *why)
+    missing = titles[len(cells[0]) :]
+    note = Text(f"left out here: {', '.join(missing)} (a wider terminal shows it)", style="dim")
+    return Group(table, *([note] if missing else []), *why)
+
+
+def _run_cells(view: RunView, touched: float, *, bars: bool, when: str) -> list[str]:
+    rewards = [row.get("reward") for row in view.rows]
+    change = f"{number(rewards[0])} → {number(view.reward)}" if rewards else "–"
+    if bars and rewards:
+        change += f" {sparkline(_thinned(rewards, 40))}"
+    best = "–" if view.best is None else "base" if view.best == -1 else str(view.best)
+    done = f"{max(len(view.rows) - 1, 0)} of {view.planned}" if view.planned else "–"
+    return [view.name, view.status, done, best, change, datetime.fromtimestamp(touched).strftime(when)]
 
 
 def _short(reason: str) -> str:
@@ -164,6 +140,8 @@ def what_next(name: str, tracking_uri: str) -> str:
     return f"raft show {name}\nraft lineage show {name}\n{ui}"
 
 
-def print_run(console: Console, view: RunView) -> None:
-    """Print the table of a run."""
+def print_run(console: Console, view: RunView, *, wide: bool = False) -> None:
+    """Print the table of a run, as wide as the console; with ``wide`` every column, however wide that gets."""
+    if wide:
+        console.width = max(console.width, natural_width(view))
     console.print(show_run(view, console.width))

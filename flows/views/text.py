@@ -64,7 +64,7 @@ def number(value: object, digits: int = 2) -> str:
     """A value of a report; "–" where there is none."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
-    return f"{value:,.{digits}f}"
+    return f"{value:z,.{digits}f}"
 
 
 def percent(value: object) -> str:

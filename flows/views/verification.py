@@ -17,7 +17,7 @@ def show_checked(checked: Checked, scope: Scope) -> RenderableType:
     """A row a run, then every problem, then what could not be seen."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("run", "commits", "outputs", ""):
-        table.add_column(title, justify="left" if title in ("run", "") else "right", no_wrap=title == "run")
+        table.add_column(title, justify="left" if title in ("run", "") else "right", no_wrap=title != "")
     for name, found in checked.runs.items():
         table.add_row(harmless(name), f"{found.num_commits:,}", f"{found.num_outputs:,}", _verdict(found, scope))
     parts: list[RenderableType] = [table] if checked.runs else []

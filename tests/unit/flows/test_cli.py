@@ -71,8 +71,13 @@ def test_show_drops_columns_on_a_narrow_terminal_but_never_the_reward(
     write_run()
     monkeypatch.setenv("COLUMNS", "40")
     _, out, _ = raft("show")
+    assert "0.68 ±0.05" in out
+    assert "0.310" not in out
+    assert "left out here: distinct-1" in " ".join(out.split())
+    _, out, _ = raft("show", "--wide")
     assert "0.68 [0.63, 0.73]" in out
-    assert "distinct-1" not in out
+    assert "distinct-1" in out
+    assert "left out" not in out
 
 
 def test_a_run_without_its_last_iteration_is_interrupted(
