@@ -77,7 +77,7 @@ def answer(
 ) -> Answers:  # fmt: skip
     """Sample each prompt once and take every likelihood. ``folder``: scratch of finished shards."""
     samples = sample_all(model, prompts, subject.config.sampling, 1, subject.seed, folder, progress)
-    return Answers(samples, _tempered(subject.config.sampling, model, samples), model.text_logprobs(texts))
+    return Answers(samples, _teacher_forced(subject, model, samples), model.text_logprobs(texts))
 
 
 def sample_all(
@@ -94,16 +94,16 @@ def sample_all(
 
 def base_logprobs(subject: Subject, samples: Sequence[Sample]) -> list[list[float]]:
     """log p of the completions under the initial policy, at the same λ."""
-    return subject.load(subject.base).logprobs(samples, temperature=subject.config.sampling.temperature or 1.0)
+    return _teacher_forced(subject, subject.load(subject.base), samples)
 
 
-def _tempered(sampling: SamplingConfig, model: LoadedPolicy, samples: Sequence[Sample]) -> list[list[float]]:
-    """log p of the completions at λ without top-k and top-p, so that the KL compares whole distributions."""
-    if sampling.temperature == 0:
-        return [list(sample.logprobs) for sample in samples]
-    if sampling.top_p == 1 and sampling.top_k == 0 and sampling.min_new_tokens == 0:
-        return [list(sample.sampling_logprobs) for sample in samples]
-    return model.logprobs(samples, temperature=sampling.temperature)
+def _teacher_forced(subject: Subject, model: LoadedPolicy, samples: Sequence[Sample]) -> list[list[float]]:
+    """log p of the completions at λ without top-k and top-p, so that the KL compares whole distributions.
+
+    Both sides of the KL come from here. What decoding recorded differs by its rounding: in bfloat16 the base would
+    be some hundredths of a nat away from itself.
+    """
+    return model.logprobs(samples, temperature=subject.config.sampling.temperature or 1.0)
 
 
 def evaluation_table(

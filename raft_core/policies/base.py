@@ -84,7 +84,7 @@ class PolicyBackend(Protocol):
         """The initial policy p_0 that ``config.model`` names, hashed."""
 
     def load(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> LoadedPolicy:
-        """Load for sampling; an adapter is merged into a copy of its base (in memory only)."""
+        """Load for sampling in ``dtype``, without rounding a trained update away."""
 
     def numerics(self, dtype: str) -> dict[str, Any]:
         """The numerics class: device, threads, dtype and library versions that decide the last bits."""

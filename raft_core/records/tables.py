@@ -70,7 +70,7 @@ EVALUATION = _schema(
     ("sampling_logprobs", _LOGPROBS), ("base_logprobs", _LOGPROBS), ("reward", pa.float64()),
     ("gold_reward", pa.float64()), ("components", _COMPONENTS), nullable=["reward", "gold_reward"],
 )  # fmt: skip
-"""One row a held-out prompt. ``base_logprobs``: the same tokens under the initial policy at the same λ."""
+"""One row a held-out prompt. ``sampling_logprobs`` (under the policy) and ``base_logprobs``: of its tokens, at λ."""
 PERPLEXITY = _schema(("text", pa.string()), ("logprobs", _LOGPROBS))
 """One row a held-out text: log p (λ = 1) of every token but the first under this iteration's policy."""
 

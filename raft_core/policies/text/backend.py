@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.policies.base import Progress
 from raft_core.policies.text import model as models
@@ -38,7 +36,7 @@ class LoadedTextPolicy:
         self.policy, self.config, self.dtype = policy, config, dtype
         self.tokenizer = models.load_tokenizer(models.model_folder(policy), config)
         with memory_errors():
-            self.model = models.load_policy(policy, config).to(models.device(), getattr(torch, dtype)).eval()
+            self.model = models.load_sampled(policy, config, dtype)
         self.eos = models.eos_token_ids(self.model, self.tokenizer)
         self.known = models.known_token_ids(self.tokenizer)
 

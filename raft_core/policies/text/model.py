@@ -16,6 +16,7 @@ from raft_core.config import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.text.adapter import apply_adapter
 from raft_core.policies.text.chat import Tokenizer, chat_template, turns
+from raft_core.policies.text.rounding import to_bfloat16
 from raft_core.types import Policy, Prompt
 
 Model = Any
@@ -93,6 +94,12 @@ def load_policy(policy: Policy, config: TextPolicyConfig) -> Model:
     if policy.base is not None:
         model = apply_adapter(model, policy.path, policy.base.digest, trainable=False).merge_and_unload()
     return model.requires_grad_(True)
+
+
+def load_sampled(policy: Policy, config: TextPolicyConfig, dtype: str) -> Model:
+    """The policy as it is sampled and scored, on its device: what ``load_policy`` gives, in ``dtype``."""
+    model, where = load_policy(policy, config), device()
+    return (to_bfloat16(model, where) if dtype == "bfloat16" else model.to(where)).eval()
 
 
 def eos_token_ids(model: Model, tokenizer: Tokenizer) -> frozenset[int]:
