@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dvc.exceptions import DvcException
+from dvc.ui import ui
+from rich.console import Console
 
 from raft_core.children import python_module
 from raft_core.errors import StepError
@@ -23,6 +25,12 @@ from raft_core.records.run import Run, read_events, record_event
 from raft_core.types import content_id
 
 PULL_LIMIT_S = 3600
+
+# DVC as a library draws nothing on the terminal: it is in the middle of our own progress.
+ui.error_console = Console(stderr=True, quiet=True)
+logging.getLogger("dvc").setLevel(logging.WARNING)
+for _bars in ("dvc.progress", "dvc_data.callbacks"):  # DVC draws its bars unless these say that they are quiet
+    logging.getLogger(_bars).setLevel(logging.CRITICAL)
 
 
 def push_to_remote(repo: Any, run: Run, pointers: Mapping[tuple[str, str], Path], *, look: bool) -> str | None:

@@ -7,7 +7,6 @@ on. ``dvc add`` would instead remove each file and link it back, and a kill in b
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -45,8 +44,6 @@ CONFIG = """[core]
 
 IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/promotions/\n/runs/.steps/\n/runs/.index/\n/runs/**/work/\n"
 """``.dvcignore`` of such a workspace: folders of many files in which DVC would look for pointers."""
-
-logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,22 @@ def test_two_pointers_an_iteration_that_git_sees_and_payloads_that_it_does_not(i
         "iterations/000/finetune.json", "iterations/000/report.json", "iterations/000/policy.dvc",
         "iterations/000/tables.dvc",
     }  # fmt: skip
+
+
+class Terminal(StringIO):
+    """Standard error as a terminal: DVC draws bars on nothing else."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_no_bar_of_dvc_reaches_the_terminal(in_git: Path, small_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    version(small_run, 0, in_git, push=True)
+    shutil.rmtree(small_run.folder(0) / "policy")
+    shutil.rmtree(in_git / ".dvc" / "cache")
+    restore(small_run.folder(0) / "policy.dvc", in_git)
+    assert terminal.getvalue() == ""
 
 
 def test_again_changes_nothing(in_git: Path, small_run: Run) -> None:
