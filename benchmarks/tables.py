@@ -167,6 +167,7 @@ class _Noise:
 
     def __init__(self) -> None:
         self.random = np.random.default_rng(1)
+        self.sources: dict[str, str] = {}
 
     def __call__(self, prompts: Any, completions: Any) -> list[float]:
         scores: list[float] = self.random.normal(size=len(completions)).tolist()

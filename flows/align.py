@@ -23,11 +23,12 @@ from raft_core.gates import Decision
 from raft_core.policies.base import backend
 from raft_core.records.run import BASE, Run, hold, open_run, read_chain, record_event, verify_outputs
 from raft_core.redaction import redacted_text
+from raft_core.rewards.score import check_rewards
 from tasks.date import dated, refuse_undated
 from tasks.decide import decide, is_finished, other_numerics, own_threads, pending
 from tasks.finetune import next_policy
 from tasks.iteration import Iteration
-from tasks.prepare import Material, prepare
+from tasks.prepare import Material, prepare, settle_rewards
 from tasks.shards import own_threads_of
 
 
@@ -43,10 +44,12 @@ class AlignResult:
 
 
 def align_run(
-    config: RaftConfig, *, name: str, workspace: Path, tracking_uri: str, reporter: Reporter | None = None
-) -> AlignResult:
+    config: RaftConfig, *, name: str, workspace: Path, tracking_uri: str, reporter: Reporter | None = None,
+    accept_reward_change: bool = False,
+) -> AlignResult:  # fmt: skip
     """Start a run, or go on with it at the first step that is not finished.
 
+    ``accept_reward_change``: go on with rewards that changed since it began; the records say so.
     Holds the run's lease throughout. Raises a RaftError; everything finished stays.
     """
     begins = not (workspace / "runs" / name / "config.yaml").exists()
@@ -58,11 +61,14 @@ def align_run(
             verify_outputs(run, commit)
             shutil.rmtree(run.folder(commit.iteration) / "work", ignore_errors=True)
         if (decision := decide(run)) and not decision.go_on and is_finished(run):
+            if accept_reward_change:
+                for told in settle_rewards(run, check_rewards(config.scoring), accept=True):
+                    session.warn(told)
             prefect_view.tell_end(session, decision)
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
         record_event(run, "started", **_surroundings())
         refuse_undated(run)
-        material = _prepare(run, begins=begins)
+        material = _prepare(run, begins=begins, accept_reward_change=accept_reward_change)
         for warning in material.warnings:
             session.warn(warning)
         with _in_its_numerics(session):
@@ -148,10 +154,10 @@ def finish(session: Session, material: Material, decision: Decision) -> None:
         session.outage("MLflow", f"the best iteration is not registered yet: {error}", step="register")
 
 
-def _prepare(run: Run, *, begins: bool) -> Material:
+def _prepare(run: Run, *, begins: bool, accept_reward_change: bool) -> Material:
     """Check everything; a run that could not even begin leaves its name free for a mended configuration."""
     try:
-        return prepare(run)
+        return prepare(run, accept_reward_change=accept_reward_change)
     except RaftError:
         if begins:
             (run.path / "config.yaml").unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of
 from raft_core.records.lineage import ancestors_of
+from raft_core.records.pinned import read_pins
 from raft_core.records.run import BASE, write_commit
 from raft_core.records.steps import StepRecord
 from raft_core.records.tables import SCHEMAS
@@ -36,12 +37,19 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
                 for name, r in sorted(records.items())
             },
             **({"remote_code": True} if it.config.policy.trust_remote_code else {}),
+            **_rewards(it),
             "numerics": it.backend.numerics(it.config.sampling.dtype),
             **left_out(it),
             "batch_plan": [plan for folder in sorted(it.work.glob("*-*")) if (plan := batch_plan(folder))],
         },
     )
     shutil.rmtree(it.work, ignore_errors=True)
+
+
+def _rewards(it: Iteration) -> dict[str, object]:
+    """What each reward consists of, as it was pinned; nothing where an older version of RAFT began the run."""
+    pins = read_pins(it.run)
+    return {"rewards": pins} if pins else {}
 
 
 def _sweep(folder: Path) -> None:

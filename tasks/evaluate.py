@@ -6,6 +6,7 @@ from raft_core.evaluation.divergence import perplexity
 from raft_core.evaluation.scorecard import Batch, scorecard
 from raft_core.policies.base import Progress
 from raft_core.records.artifacts import file_digest, write_json
+from raft_core.records.pinned import check_pins
 from raft_core.records.run import BASE
 from raft_core.records.steps import StepRecord, once
 from raft_core.records.tables import EVALUATION, PERPLEXITY, QUARANTINE, SCORED, SELECTED, read_table, write_table
@@ -33,6 +34,7 @@ def evaluate(
     """
     config = it.config
     rewards = scoring.check_rewards(config.scoring)
+    check_pins(it.run, rewards.sources)
     texts, _ = perplexity_texts(config, it.run.path.parent.parent)
     subject = Subject(policy, it.base, config, config.policy, derived_seed(config.seed, "evaluate"))
     prompts = file_digest(it.run.table(BASE, "prompts"))

@@ -30,6 +30,7 @@ from raft_core.promotion_policy import SafetyCase, SafetySuite, suite_digest
 from raft_core.prompts import split_prompts
 from raft_core.records.artifacts import digest_of, json_digest, write_json
 from raft_core.records.exclusions import read_exclusions, without
+from raft_core.records.pinned import check_pins
 from raft_core.records.requests import CLOCKS_DIFFER
 from raft_core.records.steps import StepKey, once
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
@@ -82,7 +83,8 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
 
     Prompts that either side was trained on (another run may have split them otherwise) are left out,
     and so are excluded ones.
-    Raises InputError without a promotion split, ConfigError for a suite that names an unknown reward.
+    Raises InputError without a promotion split, ConfigError for a suite that names an unknown reward,
+    and where a reward is not the one that the candidate was made with.
     """
     config = candidate.run.config
     splits = split_prompts(config.prompts, config.seed, embedded.resolve)
@@ -102,6 +104,7 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
             do="give the run a promotion split of its own (prompts.promotion), and align again",
         )  # fmt: skip
     rewards = scoring.check_rewards(config.scoring)
+    check_pins(candidate.run, rewards.sources)
     if suite is not None:
         _check_suite(suite, rewards)
     texts, _ = perplexity_texts(config, workspace)

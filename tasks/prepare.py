@@ -11,9 +11,10 @@ from raft_core.prompts import Splits, draw, load_prompts, split_prompts
 from raft_core.records.artifacts import verify
 from raft_core.records.exclusions import FILE as EXCLUSIONS
 from raft_core.records.exclusions import read_exclusions, record_left_out, without
-from raft_core.records.run import BASE, Run, read_chain, read_commit
+from raft_core.records.pinned import changes, check_pins, pin, read_pins
+from raft_core.records.run import BASE, Run, read_chain, read_commit, record_event
 from raft_core.records.tables import PROMPTS, to_table, write_table
-from raft_core.rewards.score import check_rewards
+from raft_core.rewards.score import Rewards, check_rewards
 from raft_core.types import Artifact, Policy, Prompt
 from tasks.iteration import Iteration
 from tasks.signal import check_signal
@@ -42,8 +43,8 @@ class Material:
         return Iteration(self.run, last.iteration + 1, committed_policy(self.run, last.iteration, self.base), self.base)
 
 
-def prepare(run: Run) -> Material:
-    """Read and check everything that ``run.config`` names.
+def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
+    """Read and check everything that ``run.config`` names, and pin what its rewards consist of.
 
     Raises ConfigError, InputError, RewardError or IntegrityError, all before weights load.
     """
@@ -51,14 +52,35 @@ def prepare(run: Run) -> Material:
     splits = _allowed_splits(run)
     modality = backend(config.policy.type)
     warnings = modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
-    warnings = [*warnings, *check_signal(config, check_rewards(config.scoring), splits.train)]
+    rewards = check_rewards(config.scoring)
+    warnings = [*warnings, *check_signal(config, rewards, splits.train)]
     draw(splits.train, config.sampling.prompts_per_iteration, seed=config.seed, iteration=0)
     held_out = draw(
         splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0
     )
     if read_commit(run, BASE) is None:  # a prompt may have been excluded since
         write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
-    return Material(run, splits.train, held_out, modality.base_policy(config.policy), warnings)
+    base = modality.base_policy(config.policy)
+    changed = settle_rewards(run, rewards, accept=accept_reward_change)
+    return Material(run, splits.train, held_out, base, [*warnings, *changed])
+
+
+def settle_rewards(run: Run, rewards: Rewards, *, accept: bool) -> list[str]:
+    """Hold the rewards against those that the run began with; ``accept``: a change becomes an event, and a warning.
+
+    Until the base is committed nothing was scored for good, and the rewards may still be corrected.
+    Raises ConfigError.
+    """
+    found = rewards.sources
+    changed = changes(read_pins(run) or {}, found)
+    begun = read_commit(run, BASE) is not None
+    if changed and begun and not accept:
+        check_pins(run, found)
+    pin(run, found)
+    if not changed or not begun:
+        return []
+    record_event(run, "reward_changed", changes=changed)
+    return [f"accepted, and recorded: {told}; figures before and after it are of different rewards" for told in changed]
 
 
 def _allowed_splits(run: Run) -> Splits:

@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 from raft_core.policies.base import Progress
 from raft_core.records.artifacts import file_digest
+from raft_core.records.pinned import check_pins
 from raft_core.records.steps import StepKey, StepRecord, code_digest, once
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards import score as scoring
@@ -22,9 +23,10 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
     ``fan_out`` makes the missing shards, on other machines perhaps; without it they are scored here, in turn.
     The bytes are the same.
 
-    Raises RewardError above ``scoring.max_failed_share``.
+    Raises RewardError above ``scoring.max_failed_share``, ConfigError if a reward changed since the run started.
     """
     rewards = scoring.check_rewards(it.config.scoring.model_copy(update={"gold": ()}))
+    check_pins(it.run, rewards.sources)
     key = StepKey(
         "score",
         inputs={

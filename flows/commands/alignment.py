@@ -64,6 +64,9 @@ def resume(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of tracking and versioning alone.")
     ] = None,
+    accept_reward_change: Annotated[
+        bool, typer.Option(help="Continue although a reward's code or data changed; the records name what changed.")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +78,8 @@ def resume(
     recorded = read_run(workspace / "runs" / check_name(run))
     settled = settled_config(recorded.path / "config.yaml", overrides) if overrides else recorded.config
     open_run(recorded.path.parent, run, settled)
-    _show(workspace, run, _work_on(workspace, run, settled, quiet=quiet or as_json), as_json=as_json)
+    result = _work_on(workspace, run, settled, quiet=quiet or as_json, accept_reward_change=accept_reward_change)
+    _show(workspace, run, result, as_json=as_json)
 
 
 @app.command()
@@ -106,7 +110,9 @@ def prepare(
         write_parts_receipt(receipt, {name: receipts[name] for name in (stage or receipts)})
 
 
-def _work_on(workspace: Path, name: str, config: "RaftConfig", *, quiet: bool) -> "AlignResult":
+def _work_on(
+    workspace: Path, name: str, config: "RaftConfig", *, quiet: bool, accept_reward_change: bool = False
+) -> "AlignResult":
     """Prepare the worlds that ``config`` names, then start the run or go on with it."""
     from flows.preparing import prepare_world
     from flows.progress import reporter
@@ -120,8 +126,9 @@ def _work_on(workspace: Path, name: str, config: "RaftConfig", *, quiet: bool) -
         from flows.align import align_run
 
         return align_run(
-            config, name=name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=watching
-        )
+            config, name=name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=watching,
+            accept_reward_change=accept_reward_change,
+        )  # fmt: skip
 
 
 def _show(workspace: Path, name: str, result: "AlignResult", *, as_json: bool) -> None:

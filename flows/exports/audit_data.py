@@ -16,6 +16,7 @@ from flows.views.text import number, percent
 from raft_core.loading import dump_config
 from raft_core.plain_json import read_json
 from raft_core.records.ledger import Entry
+from raft_core.records.pinned import changes_of
 from raft_core.records.run import BASE, Commit
 from raft_core.redaction import redacted, redacted_text
 
@@ -250,6 +251,7 @@ def _made(dossier: Dossier) -> list[tuple[str, str]]:
         ("selection", f"{config.selection.type}, {_per_prompt(dossier)}"),
         ("fine-tuning", _fine_tuning(dossier)),
         ("code of the model folder", CODE_RAN if config.policy.trust_remote_code else CODE_DID_NOT_RUN),
+        ("code and data of the rewards", _rewards(dossier)),
         ("version of the code", _distinct(started, "git_commit")),
         ("machine", _distinct(started, "host")),
         ("numerics", ", ".join(f"{key} {value}" for key, value in sorted(content.get("numerics", {}).items()))),
@@ -257,6 +259,16 @@ def _made(dossier: Dossier) -> list[tuple[str, str]]:
         ("time spent", _spent(dossier)),
     ]  # fmt: skip
     return [(key, text) for key, text in facts if text]
+
+
+def _rewards(dossier: Dossier) -> str:
+    """By the commits: whether the rewards were the same from the base to this policy."""
+    if not all(commit.content.get("rewards") for commit in dossier.chain):
+        return "not recorded for every iteration"
+    changed = [
+        f"{told} (before iteration {iteration} was made; accepted)" for iteration, told in changes_of(dossier.chain)
+    ]
+    return "; ".join(changed) or "the same from the first iteration to the last"
 
 
 def _distinct(events: Sequence[Mapping[str, Any]], name: str) -> str:

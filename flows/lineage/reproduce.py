@@ -13,6 +13,7 @@ from raft_core.errors import RaftError, StepError
 from raft_core.records.comparison import Comparison, compare
 from raft_core.records.erasure import TOMBSTONE
 from raft_core.records.exclusions import FILE, RECORD
+from raft_core.records.pinned import changes, changes_of, read_pins
 from raft_core.records.run import Run, read_chain, read_events, read_run
 
 Say = Callable[[str], None]
@@ -64,7 +65,11 @@ def reproduce(
         (scratch / FILE).write_text(json.dumps(row) + "\n")
     _align(run, workspace, scratch, code, environment, quiet=quiet)
     again = scratch / "runs" / run.name
-    return Reproduction(compare(run, read_run(again)), code, wanted, again, tuple(notes))
+    made = read_run(again)
+    if changed := changes(read_pins(run) or {}, read_pins(made) or {}):
+        notes.append(f"rewards are not those of the run: {'; '.join(changed)}")
+    notes += [f"the run's own rewards changed before iteration {number}: {told}" for number, told in changes_of(chain)]
+    return Reproduction(compare(run, made), code, wanted, again, tuple(notes))
 
 
 def _recorded_commit(run: Run) -> tuple[str | None, list[str]]:

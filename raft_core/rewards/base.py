@@ -1,6 +1,6 @@
 """What a reward is, and the table of rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,10 @@ class RewardFn(Protocol):
     @property
     def identity(self) -> str:
         """Digest of what decides its scores: source or weights, and settings."""
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The user's part of it: file, folder or module → sha256 of what was loaded."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float]:
         """One number a sample. May raise; may return NaN: the sample is then quarantined."""

@@ -6,7 +6,7 @@ Only safetensors are loaded, and never code from the folder. A chat template ren
 child process with limits (``policies.text.template``): each is new, so none was tried before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class ClassifierReward:
     """A model in memory. ``output`` is the index of the label that scores."""
 
     identity: str
+    sources: Mapping[str, str]
     model: Any
     tokenizer: Any
     output: int
@@ -82,14 +83,16 @@ def load(config: ClassifierRewardConfig) -> ClassifierReward:
     folder = resolve(config.model)
     refuse_hub_id(config.model)
     _check_files(folder)
-    identity = reward_identity(config, folder_digest(folder))
+    digest = folder_digest(folder)
+    identity = reward_identity(config, digest)
     tokenizer = _load_tokenizer(folder)
     template = _template(folder, tokenizer, config)
     model = _load_model(folder)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return ClassifierReward(
-        identity=identity, model=model, tokenizer=tokenizer, output=_output(folder, model, config.label),
+        identity=identity, sources={config.model: digest}, model=model, tokenizer=tokenizer,
+        output=_output(folder, model, config.label),
         text=config.text, batch_size=config.batch_size, max_tokens=_max_tokens(folder, model, tokenizer, config),
         template=template,
     )  # fmt: skip

@@ -6,7 +6,7 @@ runs of letters and digits (an apostrophe may join two), compared without case.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import isfinite
@@ -28,6 +28,7 @@ class LexiconReward:
     """Mean score of a text's words."""
 
     identity: str
+    sources: Mapping[str, str]
     scores: dict[str, float]
     text: ScoredText
 
@@ -45,6 +46,7 @@ class VaderReward:
     """VADER's compound score of a text."""
 
     identity: str
+    sources: Mapping[str, str]
     analyzer: Any
     text: ScoredText
 
@@ -65,7 +67,8 @@ def load(config: LexiconRewardConfig) -> LexiconReward | VaderReward:
             f"lexicon cannot be read: {path}", got=error, expected="UTF-8 lines of WORD<tab>SCORE",
             do="correct `file` of the reward; it is relative to the current folder",
         ) from None  # fmt: skip
-    return LexiconReward(reward_identity(config, file_digest(path)), _read(path, lines), config.text)
+    digest = file_digest(path)
+    return LexiconReward(reward_identity(config, digest), {config.file: digest}, _read(path, lines), config.text)
 
 
 def _vader(config: LexiconRewardConfig) -> VaderReward:
@@ -76,8 +79,10 @@ def _vader(config: LexiconRewardConfig) -> VaderReward:
     assert spec.origin is not None
     source = Path(spec.origin)
     files = [source, source.with_name("vader_lexicon.txt"), source.with_name("emoji_utf8_lexicon.txt")]
-    identity = reward_identity(config, json_digest([file_digest(file) for file in files]))
-    return VaderReward(identity, SentimentIntensityAnalyzer(), config.text)
+    digest = json_digest([file_digest(file) for file in files])
+    return VaderReward(
+        reward_identity(config, digest), {"vaderSentiment": digest}, SentimentIntensityAnalyzer(), config.text
+    )
 
 
 def _read(path: Path, lines: Sequence[str]) -> dict[str, float]:

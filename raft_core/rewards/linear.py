@@ -12,7 +12,7 @@ FOLDER/model.safetensors  idf [V], coef [V], float64
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,7 @@ class LinearReward:
     """A model in memory. coef_V: float64, one weight a term."""
 
     identity: str
+    sources: Mapping[str, str]
     vectorizer: Any
     coef_V: NDArray[np.float64]
     intercept: float
@@ -77,8 +78,11 @@ def load(config: LinearRewardConfig) -> LinearReward:
     model = _read_config(folder / "config.json")
     vocabulary = _read_vocabulary(folder / "vocabulary.json")
     idf_V, coef_V = _read_weights(folder / "model.safetensors", len(vocabulary))
-    identity = reward_identity(config, digest_of_named(folder, "model"))
-    return LinearReward(identity, _vectorizer(model, vocabulary, idf_V), coef_V, model.intercept, config.text)
+    digest = digest_of_named(folder, "model")
+    return LinearReward(
+        reward_identity(config, digest), {config.model: digest}, _vectorizer(model, vocabulary, idf_V), coef_V,
+        model.intercept, config.text,
+    )  # fmt: skip
 
 
 def save(folder: Path, vectorizer: Any, ridge: Any) -> None:

@@ -50,6 +50,11 @@ class Rewards:
         """Component name → identity of every reward: a part of the scoring step's key."""
         return {r.name: r.reward.identity for r in (*self.rewards, *self.gold)}
 
+    @property
+    def sources(self) -> dict[str, dict[str, str]]:
+        """Component name → what the reward was loaded from, by digest."""
+        return {r.name: dict(r.reward.sources) for r in (*self.rewards, *self.gold)}
+
 
 def check_rewards(scoring: ScoringConfig) -> Rewards:
     """Load every reward, the cheap ones first, so that a bad one is found before a policy loads.

@@ -1,8 +1,8 @@
 """Scoring: weighted sums by hand, and everything that a reward can do wrong."""
 
 import decimal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Stub:
 
     function: Callable[[list[str]], Any]
     identity: str = "stub"
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Any:
         assert len(prompts) == len(completions)

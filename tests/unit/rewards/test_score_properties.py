@@ -1,8 +1,8 @@
 """Properties of scoring, over arbitrary samples, rewards and failures."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pytest
@@ -28,6 +28,7 @@ class Scripted:
 
     script: Sequence[object]
     identity: str = "scripted"
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[object]:
         values = [self.script[int(c)] for c in completions]
