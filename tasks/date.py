@@ -21,7 +21,10 @@ def dated(config: RaftConfig, folder: Path, today: str) -> RaftConfig:
 
 
 def refuse_undated(run: Run) -> None:
-    """Raise InputError for a run that began before dates were fixed, if its prompts would differ by the day."""
+    """Raise InputError for a run that began before dates were fixed, if its prompts would differ by the day.
+
+    It cannot go on, nor be measured for a promotion; what is finished stays.
+    """
     if backend(run.config.policy.type).asks_for_date(run.config.policy):
         raise InputError(
             f"run {run.name} was begun with a chat template that prints the date, and no date was fixed then",

@@ -38,6 +38,7 @@ from raft_core.rewards import score as scoring
 from raft_core.rewards.score import Rewards
 from raft_core.types import Prompt, Sample
 from tasks.contender import Contender
+from tasks.date import refuse_undated
 from tasks.iteration import derived_seed
 from tasks.measure import (
     Subject,
@@ -118,6 +119,7 @@ def check_side(side: Contender, exam: Examination, store: Path, *, now: datetime
     """
     _, key = _measurement(side, exam)
     if not _is_young(store / f"{key.digest}.json", now, max_age):
+        refuse_undated(side.run)
         asked = [*exam.prompts, *(_suite_prompts(exam.suite) if exam.suite else ())]
         backend(side.run.config.policy.type).check(side.run.config.policy, asked, exam.config.sampling)
 

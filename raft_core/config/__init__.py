@@ -27,9 +27,11 @@ class TextPolicyConfig(Step):
     trust_remote_code: bool = Field(False, description="run Python code that the model folder brings; recorded")
 
     @model_validator(mode="after")
-    def _system_needs_template(self) -> Self:
+    def _needs_template(self) -> Self:
         if self.system_prompt is not None and not self.chat_template:
             raise ValueError("system_prompt needs chat_template: true; set it, or put the text into the prompts")
+        if self.template_date is not None and not self.chat_template:
+            raise ValueError("template_date needs chat_template: true; set it, or remove template_date")
         return self
 
 

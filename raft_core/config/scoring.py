@@ -41,9 +41,11 @@ class ClassifierRewardConfig(RewardConfig):
     max_tokens: int = Field(256, ge=1, description="longer texts are cut by the tokenizer")
 
     @model_validator(mode="after")
-    def _a_reply_has_a_prompt(self) -> Self:
+    def _possible(self) -> Self:
         if self.chat_template and self.text == "completion":
             raise ValueError("chat_template renders the prompt too; set text: prompt_and_completion")
+        if self.template_date is not None and not self.chat_template:
+            raise ValueError("template_date needs chat_template: true; set it, or remove template_date")
         return self
 
 

@@ -1,7 +1,10 @@
 """The date that a chat template prints is fixed when a run begins, and stays."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -9,6 +12,7 @@ from raft_core.config import RaftConfig
 from raft_core.errors import InputError
 from raft_core.loading import check_config
 from raft_core.records.run import Run, open_run, read_run
+from tasks import evidence
 from tasks.date import dated, refuse_undated
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -56,3 +60,15 @@ def test_a_run_that_began_without_a_date_is_refused(configured: Callable[..., Ra
     assert dated(config, run.path, "2026-01-05") == config
     with pytest.raises(InputError, match=r"run old was begun with a chat template that prints the date"):
         refuse_undated(run)
+
+
+def test_such_a_run_is_not_measured_for_a_promotion(
+    configured: Callable[..., RaftConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = SimpleNamespace(digest="0" * 64)
+    monkeypatch.setattr(evidence, "_measurement", lambda *_: (None, key))
+    monkeypatch.setattr(evidence, "backend", lambda _: pytest.fail("went on"))
+    run = Run(tmp_path / "runs" / "old", configured("{{ strftime_now('%d') }}" + TEMPLATE))
+    side, exam = cast(Any, SimpleNamespace(run=run)), cast(Any, SimpleNamespace(prompts=(), suite=None))
+    with pytest.raises(InputError, match="no date was fixed then"):
+        evidence.check_side(side, exam, tmp_path, now=datetime.now(UTC), max_age=timedelta(days=1))

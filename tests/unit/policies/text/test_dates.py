@@ -9,6 +9,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config.scoring import ClassifierRewardConfig
 from raft_core.errors import InputError
 from raft_core.policies.text import backend, model
 from raft_core.policies.text.template import TemplateFault, dated, render_in_child
@@ -100,7 +101,7 @@ def test_the_check_says_which_day_it_is_and_whether_one_must_be_fixed(
         (where.name, chat, day): backend.asks_for_date(
             TextPolicyConfig(model=str(where), chat_template=chat, template_date=day)
         )
-        for where in (folder, plain) for chat in (True, False) for day in (None, DAY)
+        for where in (folder, plain) for chat, day in ((True, None), (True, DAY), (False, None))
     }  # fmt: skip
     assert [case for case, asks in asked.items() if asks] == [("m", True, None)]
 
@@ -120,6 +121,13 @@ def test_samples_of_another_day_are_other_samples(folder: Path) -> None:
 def test_a_template_that_draws_random_text_is_refused(draws: str) -> None:
     with pytest.raises(TemplateFault, match="differently each time"):
         render_in_child(draws + PLAIN, [TURNS] * 4, {})
+
+
+def test_a_date_without_a_template_is_refused() -> None:
+    with pytest.raises(ValueError, match="template_date needs chat_template: true"):
+        TextPolicyConfig(model="m", template_date=DAY)
+    with pytest.raises(ValueError, match="template_date needs chat_template: true"):
+        ClassifierRewardConfig(model="m", template_date=DAY)
 
 
 @pytest.mark.parametrize("day", ["2026-02-30", "tomorrow", "20260105", "2026-1-5"])
