@@ -10,7 +10,7 @@ are the inverse CDF of its own uniform numbers, so neither K, nor the order of w
 samples of the batch decide them; only the last bits of the logits depend on the batch's shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class Rules:
         device, size = logits_NV.device, logits_NV.shape[1]
         unknown = {token for token in range(size) if token not in self.known and token not in self.ends}
         early = unknown | {token for token in self.ends if token < size}
-        return torch.tensor(sorted(early), device=device), torch.tensor(sorted(unknown), device=device)
+        return _ids(early, device), _ids(unknown, device)
 
     def draw(self, logits_NV: Tensor, uniforms_N: Tensor, banned: Tensor) -> Draw:
         """The tokens of one step."""
@@ -96,6 +96,10 @@ class Rules:
         """Whether a token is a part of the text: with ``skip_special_tokens`` a special one is not."""
         hidden, shown = (self.tokenizer.decode([token], skip_special_tokens=skip) for skip in (True, False))
         return not self.sampling.skip_special_tokens or hidden == shown
+
+
+def _ids(tokens: Iterable[int], device: torch.device) -> Tensor:
+    return torch.tensor(sorted(tokens), dtype=torch.long, device=device)
 
 
 def sample_seed(seed: int, prompt_id: str, k: int) -> int:
