@@ -30,13 +30,15 @@ MOST_TEXTS = 100
 class ErasedRows:
     """What was done; mutable while it is.
 
-    ``evidence``: keys in ``promotions/`` that went. ``left``: what could not be reached, and must be seen to by hand.
-    ``unfinished``: what was out of reach; the same call does it when it is there again.
+    ``flow_runs``: of Prefect, whose parameters were emptied. ``evidence``: keys in ``promotions/`` that went. ``left``:
+    what could not be reached, and must be seen to by hand. ``unfinished``: what was out of reach; the same call does it
+    when it is there again.
     """
 
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     rows: int = 0
     objects: int = 0
+    flow_runs: int = 0
     evidence: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)

@@ -13,6 +13,8 @@ from tasks.registered import numbers
 NOT_ERASED = (
     "remotes of DVC that are no folder, except its default one",
     "backups, and the versions that a bucket keeps by itself",
+    "a Prefect server's backups and logs: its API empties parameters alone",
+    "Prefect servers that PREFECT_API_URL does not name, and databases below another PREFECT_HOME",
     "folders that raft pull, raft merge or raft lineage checkout wrote",
     "other clones of this workspace, and their caches of DVC",
     "the weights: forgetting withdraws a model, it does not unlearn",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.lineage.erase_prefect import erase_in_prefect
 from flows.views.run import run_paths
 from raft_core import embedded
 from raft_core.embedded.worlds import PREFIX
@@ -133,6 +134,7 @@ def carry_out(
             _erased_in_ledger(chosen, ledger, by, now)
             _erase_evidence(chosen, workspace, ledger, by, now, done.erased)
             _erase_reports(chosen, tracking_uri, done.erased)
+            erase_in_prefect(chosen.target, _texts(chosen), done.erased)
         for missing in apply(ledger, workspace / "runs", tracking_uri):  # MLflow witnesses the entries
             say(missing)
     return done
@@ -219,7 +221,7 @@ def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
     drop_index(workspace / "runs")
     for run in chosen.runs:
         erase_run(run, chosen.target, chosen.because, workspace, done, say)
-        erase_messages(run, [*chosen.prompts.values(), *([chosen.target.text] if chosen.target.text else [])])
+        erase_messages(run, _texts(chosen))
     limit_s = max((run.config.versioning.push_limit_s for run in chosen.runs), default=ERASE_LIMIT_S)
     erase_objects(workspace, chosen.target, done, limit_s)
     erase_steps(workspace / "runs", done.tombstones.values())
@@ -227,6 +229,11 @@ def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
     done.left += [f"{path}: your prompt file still holds it" for path in chosen.files]
     done.left += [f"the tables of {name} were not seen" for name in chosen.unseen]
     return done
+
+
+def _texts(chosen: Plan) -> list[str]:
+    """What a message must not quote any more."""
+    return [*chosen.prompts.values(), *([chosen.target.text] if chosen.target.text else [])]
 
 
 def _excluded_id(workspace: Path, value: str) -> str:

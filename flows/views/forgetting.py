@@ -49,7 +49,7 @@ def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
     ]
     if erase:
         here = f"in the tables of {_some(plan.holders)}" if plan.holders else "(no table of a run here has any)"
-        told = f"ERASED for good: its rows {here}, in DVC's cache and remote; weights stay"
+        told = f"ERASED for good: its rows {here}, in DVC's cache and remote, in Prefect's database; weights stay"
         lines_after.append(Text(told, style="bold red"))
     if plan.unseen:
         lines_after.append(Text(f"! not seen: the tables of {_some(plan.unseen)}", style="yellow"))
@@ -65,7 +65,8 @@ def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableT
     if (erased := done.erased) is not None:
         lines.append(Text(
             f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects of DVC, "
-            f"evidence of {len(erased.evidence):,} measurements; raft lineage verify says where",
+            f"evidence of {len(erased.evidence):,} measurements, parameters of {erased.flow_runs:,} flow runs of "
+            "Prefect; raft lineage verify says where",
             style="green"))  # fmt: skip
         lines += [Text.assemble(("! left to you: ", "yellow"), harmless(line)) for line in erased.left]
         lines += [Text(_prepared(path)) for path in plan.prepared]
@@ -107,7 +108,7 @@ def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
         },
         "to_commit": list(after.to_commit), "not_erased": [] if erased is None else list(NOT_ERASED),
         "erased": None if erased is None else {
-            "rows": erased.rows, "objects": erased.objects, "evidence": erased.evidence,
+            "rows": erased.rows, "objects": erased.objects, "flow_runs": erased.flow_runs, "evidence": erased.evidence,
             "left": erased.left, "unfinished": erased.unfinished,
             "tombstones": {name: tombstone.digest for name, tombstone in erased.tombstones.items()},
         },

@@ -60,7 +60,7 @@ def test_the_titles_of_what_goes_and_the_way_back(first: Run, raft: Raft) -> Non
     assert "models trained on it: child@base (through first@1), child@0 (through first@1), child@1 (through" in out
     assert "first@1 (champion, candidate)" in out
     assert "no prompt is left out of later runs" in out
-    assert "ERASED for good: its rows in the tables of first, in DVC's cache and remote; weights stay" in out
+    assert "ERASED for good: its rows in the tables of first, in DVC's cache and remote, in Prefect's database;" in out
     assert f"{MODEL} has no champion now; raft rollback --model {MODEL} --reason WHY returns to first@0, or" in out
     assert "the weights: forgetting withdraws a model, it does not unlearn" in out
     assert "git add ledger.jsonl runs" in out
