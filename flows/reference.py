@@ -20,7 +20,7 @@ A configuration is a YAML file. `extends: other.yaml` starts from another one, a
 top: `raft align configs/reviews.yaml sampling.samples_per_prompt=16`. The end of a path is enough where it names one
 key alone (`samples_per_prompt=16`); raft says which key it took. Unknown keys, wrong types and
 impossible combinations are refused before a model loads, all at once. `raft config show FILE` prints the
-resolved file, `raft config validate FILE` checks it. Paths are relative to the current directory.
+resolved file, `raft config validate FILE` checks it and all that it names. Paths are relative to the current directory.
 
 A key without a default is required. A part with a `type:` key is one of several; its own keys follow below.
 """

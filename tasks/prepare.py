@@ -84,13 +84,18 @@ def settle_rewards(run: Run, rewards: Rewards, *, accept: bool) -> list[str]:
 
 
 def _allowed_splits(run: Run) -> Splits:
-    """The run's prompts without what is excluded in its workspace; what was left out is recorded with the run,
-    texts of the perplexity as well."""
-    workspace = run.path.parent.parent
-    splits = split_prompts(run.config.prompts, run.config.seed, embedded.resolve)
+    """The run's prompts as ``allowed_splits`` has them; what was left out is recorded with the run."""
+    allowed, left_out = allowed_splits(run.config, run.path.parent.parent)
+    record_left_out(run.path, left_out)
+    return allowed
+
+
+def allowed_splits(config: RaftConfig, workspace: Path) -> tuple[Splits, list[str]]:
+    """The prompts of ``config`` without what is excluded in ``workspace``, and the ids of what was left out, texts of
+    the perplexity as well. Raises InputError where nothing is left."""
+    splits = split_prompts(config.prompts, config.seed, embedded.resolve)
     allowed, left_out = without(splits, read_exclusions(workspace))
-    texts, texts_left_out = perplexity_texts(run.config, workspace)
-    record_left_out(run.path, sorted({*left_out, *texts_left_out}))
+    texts, texts_left_out = perplexity_texts(config, workspace)
     no_prompts = not allowed.train or not allowed.held_out
     if no_prompts or (texts_left_out and not texts):
         what = "prompts" if no_prompts else "texts of the perplexity"
@@ -98,7 +103,7 @@ def _allowed_splits(run: Run) -> Splits:
             f"no {what} are left without the excluded ones", got=f"{len(left_out) + len(texts_left_out)} are excluded",
             do=f"give other prompts; {workspace / EXCLUSIONS} says what is excluded",
         )  # fmt: skip
-    return allowed
+    return allowed, sorted({*left_out, *texts_left_out})
 
 
 def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:

@@ -1,8 +1,14 @@
 """``raft config …``: show and check configurations."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from flows.commands.shell import TAKES_OVERRIDES, ConfigFile, Overrides, settled_config
+from flows.environment import workspace_folder
+
+if TYPE_CHECKING:
+    from raft_core.config import RaftConfig
 
 app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 
@@ -17,10 +23,28 @@ def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command("validate", context_settings=TAKES_OVERRIDES)
 def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Check a configuration; every fault is told at once."""
-    from raft_core.loading import default_run_name
+    """Check a configuration and all that it names, as raft align does before it samples; every fault is told at once.
 
-    typer.echo(f"{config} is valid; its run is called {default_run_name(settled_config(config, overrides))}")
+    Nothing is started or written. Exit code 2 where something is wrong.
+    """
+    from flows.exits import tell
+    from raft_core.loading import default_run_name
+    from tasks.examine import examine
+
+    settled = settled_config(config, overrides)
+    found = examine(settled, workspace_folder(), [lambda: _check_execution(settled)])
+    for warning in found.warnings:
+        tell(f"warning: {warning}")
+    for part in found.unprepared:
+        tell(f"not checked: {part} (raft align prepares it first; raft prepare does so now)")
+    typer.echo(f"{config} is valid; its run is called {default_run_name(settled)}")
+
+
+def _check_execution(config: "RaftConfig") -> None:
+    if config.execution.shards == "ray":
+        from flows.fan_out import fan_out
+
+        fan_out(config.execution)
 
 
 @app.command("reference")

@@ -39,9 +39,14 @@ In the order in which rewards are loaded: the cheap ones first, so that their fa
 """
 
 
-def load_reward(config: RewardConfig) -> RewardFn:
-    """Load a reward. Raises InputError or ConfigError, saying what to do."""
-    reward: RewardFn = import_module(reward_module(config)).load(config)
+def load_reward(config: RewardConfig, *, weights: bool = True) -> RewardFn:
+    """Load a reward. Raises InputError or ConfigError, saying what to do.
+
+    Without ``weights`` a large model is only looked at, and cannot score.
+    """
+    module = import_module(reward_module(config))
+    load = module.load if weights else getattr(module, "load_without_weights", module.load)
+    reward: RewardFn = load(config)
     return reward
 
 

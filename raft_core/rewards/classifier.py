@@ -6,7 +6,8 @@ Only safetensors are loaded, and never code from the folder. A chat template ren
 child process with limits (``policies.text.template``): each is new, so none was tried before.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from raft_core.embedded import resolve
 from raft_core.errors import ConfigError, InputError, RewardError
 from raft_core.hub import refuse_hub_id
 from raft_core.policies.text.chat import chat_template, turns
+from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.template import TemplateFault, render_in_child
-from raft_core.records.artifacts import folder_digest
+from raft_core.records.artifacts import folder_digest, json_digest
 from raft_core.rewards.base import reward_identity, texts
 from raft_core.types import Prompt
 
@@ -31,6 +33,9 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
+
+
+_HEAD = re.compile(r"(score|classifier|classification_head)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +85,25 @@ def load(config: ClassifierRewardConfig) -> ClassifierReward:
 
     Raises InputError for a folder that cannot be used, ConfigError for a label or length that the model lacks.
     """
+    return _load(config, _load_model, folder_digest)
+
+
+def load_without_weights(config: ClassifierRewardConfig) -> ClassifierReward:
+    """As ``load``, by the headers of the weights alone: it finds the same faults within seconds, and cannot score."""
+    return _load(config, _outline, lambda folder: json_digest(sorted(map(str, folder.iterdir()))))
+
+
+def _load(
+    config: ClassifierRewardConfig, model_of: Callable[[Path], Any], digest_of: Callable[[Path], str]
+) -> ClassifierReward:
     folder = resolve(config.model)
     refuse_hub_id(config.model)
     _check_files(folder)
-    digest = folder_digest(folder)
+    digest = digest_of(folder)
     identity = reward_identity(config, digest)
     tokenizer = _load_tokenizer(folder)
     template = _template(folder, tokenizer, config)
-    model = _load_model(folder)
+    model = model_of(folder)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return ClassifierReward(
@@ -134,6 +150,30 @@ def _load_model(folder: Path) -> Any:
         ) from error  # fmt: skip
     check_complete(folder, loading, model=type(model).__name__)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _outline(folder: Path) -> Any:
+    """The model without memory for its weights; that its head is among them is read from the files' headers."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    shapes = check_weights(folder)
+    try:
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InputError(
+            f"classification model cannot be loaded: {folder}", got=error,
+            do="a model that needs Python code of its own cannot be loaded; see the message above",
+        ) from error  # fmt: skip
+    heads = [name for name, _ in model.named_parameters() if _HEAD.match(name)]
+    if missing := [name for name in heads if name not in shapes]:
+        raise InputError(
+            f"the weights in {folder} lack the head of a classifier", got=f"no {', '.join(missing[:3])}",
+            expected="a model that was trained to classify or to score", do="name the folder of such a model",
+        )  # fmt: skip
+    return model
 
 
 def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> str | None:

@@ -56,9 +56,10 @@ class Rewards:
         return {r.name: dict(r.reward.sources) for r in (*self.rewards, *self.gold)}
 
 
-def check_rewards(scoring: ScoringConfig) -> Rewards:
+def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
     """Load every reward, the cheap ones first, so that a bad one is found before a policy loads.
 
+    Without ``weights`` large models are only looked at; what comes back cannot score.
     Raises ConfigError or InputError naming every reward that cannot be loaded, each with what to do.
     """
     configs = (*scoring.rewards, *scoring.gold)
@@ -66,10 +67,10 @@ def check_rewards(scoring: ScoringConfig) -> Rewards:
     faults: list[RaftError] = []
     cheap_first = list(REWARDS.values())
     for config in sorted(configs, key=lambda c: cheap_first.index(reward_module(c))):
-        if faults and config.type == "classifier":
+        if faults and config.type == "classifier" and weights:
             break
         try:
-            loaded[reward_name(config)] = named(config)
+            loaded[reward_name(config)] = named(config, weights=weights)
         except RaftError as error:
             faults.append(error)
     if len(faults) == 1:
@@ -84,9 +85,9 @@ def check_rewards(scoring: ScoringConfig) -> Rewards:
     )
 
 
-def named(config: RewardConfig) -> NamedReward:
+def named(config: RewardConfig, *, weights: bool = True) -> NamedReward:
     """Load one reward under its name and weight."""
-    return NamedReward(reward_name(config), config.weight, load_reward(config))
+    return NamedReward(reward_name(config), config.weight, load_reward(config, weights=weights))
 
 
 def score(

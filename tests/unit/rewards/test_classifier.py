@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from raft_core.config.scoring import ClassifierRewardConfig
-from raft_core.errors import ConfigError, InputError
-from raft_core.rewards.classifier import load
+from raft_core.errors import ConfigError, InputError, RaftError
+from raft_core.rewards.classifier import load, load_without_weights
 from raft_core.types import Prompt
 
 Maker = Callable[..., Path]
@@ -126,6 +126,19 @@ def test_folders_that_cannot_be_used(
     breaks(folder)
     with pytest.raises(InputError, match=told):
         load(config(folder))
+
+
+@pytest.mark.parametrize(("breaks", "told"), [(_to_pickle, "no weights"), (_headless, "head"), (_cut, "safetensors")])
+def test_the_same_faults_are_found_without_loading_weights(
+    classifier_maker: Maker, tmp_path: Path, breaks: Callable[[Path], object], told: str
+) -> None:
+    folder = classifier_maker(tmp_path / "model")
+    light = load_without_weights(config(folder))
+    assert all(parameter.is_meta for parameter in light.model.parameters())
+    assert light.output == load(config(folder)).output
+    breaks(folder)
+    with pytest.raises(RaftError, match=told):
+        load_without_weights(config(folder))
 
 
 def test_missing_folder(tmp_path: Path) -> None:
