@@ -46,16 +46,15 @@ from flows.schedules.overlap import Overlap, limit_name
 from flows.schedules.scheduled import (
     RUN_NAME,
     go_on,
-    model_name,
     scheduled_align,
     scheduled_audit,
     scheduled_gc,
     scheduled_name,
     scheduled_promotion,
 )
-from flows.views.run import check_name
 from raft_core.errors import ConfigError, RunBusyError, StepError
 from raft_core.loading import load_config
+from raft_core.records.names import check_run_name, registered_name
 
 FLOWS: dict[str, Flow[..., Any]] = {
     "align": scheduled_align, "audit": scheduled_audit, "gc": scheduled_gc, "promotion": scheduled_promotion,
@@ -115,7 +114,7 @@ def plan(**asked: Any) -> Plan:
     if found.webhook and found.no_webhook:
         raise ConfigError("a webhook, and none", do="say --webhook URL, or --no-webhook")
     config = load_config(found.workspace / found.config, found.overrides)
-    check_name(scheduled_name(found.run_name, config, datetime.now(UTC)))
+    check_run_name(scheduled_name(found.run_name, config, datetime.now(UTC)))
     return found
 
 
@@ -132,7 +131,7 @@ def deployments(asked: Plan, environment: dict[str, str]) -> list[RunnerDeployme
     made += [("align", align, _schedules(asked, asked.cron, asked.every_s))]
     made += [("audit", audit, _schedules(asked, asked.audit_cron))] if asked.audit_cron else []
     made += [("gc", {"workspace": workspace}, _schedules(asked, asked.gc_cron))] if asked.gc_cron else []
-    promotion: dict[str, Any] = {"workspace": workspace, "candidate": model_name(config)}
+    promotion: dict[str, Any] = {"workspace": workspace, "candidate": registered_name(config)}
     made += [("promotion", promotion, _schedules(asked, asked.promotion_cron))] if asked.promotion_cron else []
     jobs = {"env": {**environment, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}} if asked.pool else None
     return [
@@ -164,7 +163,7 @@ def apply(asked: Plan, environment: dict[str, str], say: Callable[[str], object]
             _check_pool(client, asked.pool)
         there = _deployed(client, config.name)
         _check_workspace(there, asked.workspace)
-        client.upsert_global_concurrency_limit_by_name(limit_name(model_name(config)), 1)
+        client.upsert_global_concurrency_limit_by_name(limit_name(registered_name(config)), 1)
         keep_automations(client, healing(HEALED))
         if asked.webhook:
             keep_automations(client, notifications(webhook_block(asked.webhook)))

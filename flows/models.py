@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from flows.views.run import NAME, find_run, view_run
+from flows.views.run import find_run, view_run
 from raft_core.errors import ConfigError, InputError, IntegrityError
+from raft_core.records.names import RUN_NAME
 from raft_core.records.run import BASE, Run, read_chain, read_commit
 
 
@@ -20,7 +21,7 @@ def find_policy(workspace: Path, reference: str | None, tracking_uri: str) -> tu
     if reference is None:
         return find_run(workspace, None), None
     name, _, number = reference.partition("@")
-    if NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists():
+    if RUN_NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists():
         return find_run(workspace, name), _iteration(reference, number) if number else None
     return _registered(workspace, reference, tracking_uri)
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.progress import Reporter
-from flows.views.run import check_name, run_paths
+from flows.views.run import run_paths
 from raft_core.errors import RaftError, RunBusyError
+from raft_core.records.names import check_run_name
 from raft_core.records.run import BASE, Run, hold, read_chain, read_events, read_run
 from tasks import aliases, project
 from tasks.decide import decide, ended_at, pending
@@ -20,7 +21,7 @@ def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporte
     lack is written from the run directories. The run that ended first comes first, so that its version
     has the lower number. A run that a process works on is left to that.
     """
-    paths = [workspace / "runs" / check_name(name) for name in names] or list(run_paths(workspace))
+    paths = [workspace / "runs" / check_run_name(name) for name in names] or list(run_paths(workspace))
     whole = True
     for run in sorted(map(read_run, paths), key=ended_at):
         try:

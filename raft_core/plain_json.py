@@ -61,10 +61,10 @@ def read_object(path: Path) -> dict[str, Any]:
     return parse_object(read_bounded(path))
 
 
-def parse_json(data: bytes | str) -> Any:
-    """``data`` as dicts, lists and scalars."""
+def parse_json(data: bytes | str, *, any_number: bool = False) -> Any:
+    """``data`` as dicts, lists and scalars. ``any_number``: integers may have more than 64 bits, and 4,300 digits."""
     try:
-        value = json.loads(data, parse_int=_integer)
+        value = json.loads(data, parse_int=None if any_number else _integer)
     except RecursionError:
         raise ValueError(f"JSON of more than {MAX_DEPTH} levels") from None
     _check_depth(value)

@@ -12,7 +12,7 @@ from raft_core.promotion import figures
 from raft_core.records.ledger import Entry, Holder, Ledger, current, last_digest, names
 from raft_core.records.run import read_commit, read_run
 from tasks.register import WITHDRAWN, find_version, register_version
-from tasks.tracking import SQLITE, connected
+from tasks.tracking import connected, database
 
 CHAMPION, PREVIOUS = "champion", "previous"
 LEDGER_TAG = "raft.ledger"
@@ -49,7 +49,7 @@ def read_witnesses(uri: str) -> dict[str, str]:
 
     Read before the ledger: whatever a tag names was in the ledger before it was in the tag.
     """
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    if (path := database(uri)) is not None and not path.exists():
         return {}
     found, token = dict[str, str](), None
     with connected(uri) as client:

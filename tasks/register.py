@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from raft_core.records.names import registered_name
 from raft_core.records.run import BASE, Commit, Run, read_chain
 from tasks.decide import ended_at
 from tasks.track import track
@@ -70,7 +71,7 @@ def register_version(run: Run, iteration: int, uri: str, *, run_id: str | None =
 
 def model_name(run: Run) -> str:
     """What the registered model of a run is called."""
-    return run.config.tracking.model_name or f"raft-{run.config.name}"
+    return registered_name(run.config)
 
 
 def find_version(client: MlflowClient, name: str, commit: str) -> str | None:

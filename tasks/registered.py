@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
 from raft_core.errors import InputError
 from tasks.register import ALIAS, WITHDRAWN
-from tasks.tracking import SQLITE, connected
+from tasks.tracking import connected, database
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow answers for a model, a version and an alias that it does not have."""
@@ -36,7 +35,7 @@ class Version:
 
 def versions(uri: str) -> list[Version]:
     """Every registered version that RAFT made. Reads only; raises StepError if MLflow is away."""
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    if (path := database(uri)) is not None and not path.exists():
         return []
     found: list[Version] = []
     with connected(uri) as client:
@@ -63,7 +62,7 @@ class Numbers:
 
 def numbers(name: str, uri: str) -> Numbers | None:
     """What the registry has under ``name``; None: no such model. Reads only; raises StepError if MLflow is away."""
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    if (path := database(uri)) is not None and not path.exists():
         return None
     with connected(uri) as client:
         try:
@@ -92,7 +91,7 @@ def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origi
     Reads only: a sqlite file that does not exist is not created. Raises StepError if MLflow is away,
     InputError for a model that RAFT did not register.
     """
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    if (path := database(uri)) is not None and not path.exists():
         return None
     with connected(uri) as client:
         try:

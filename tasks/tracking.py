@@ -35,9 +35,9 @@ PATIENCE = {
 SQLITE = "sqlite:///"
 
 
-def tracking_uri(workspace: Path) -> str:
-    """Where MLflow's records go when nobody says so: a sqlite file in the workspace."""
-    return f"{SQLITE}{workspace.resolve()}/mlflow.db"
+def database(uri: str) -> Path | None:
+    """The sqlite file that ``uri`` names, which may not exist; None for a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 @contextmanager

@@ -35,13 +35,13 @@ def align(
     as_json: AsJson = False,
 ) -> None:
     """Align a model: start a run, or go on with it where it was interrupted."""
-    from flows.views.run import check_name
     from raft_core.errors import GateStop
     from raft_core.loading import default_run_name
+    from raft_core.records.names import check_run_name
     from raft_core.records.run import open_run
 
     workspace, settled = workspace_folder(), settled_config(config, overrides)
-    run_name = default_run_name(settled) if name is None else check_name(name)
+    run_name = default_run_name(settled) if name is None else check_run_name(name)
     if (workspace / "runs" / run_name).exists():
         open_run(workspace / "runs", run_name, settled)
     if receipt is None:
@@ -71,11 +71,11 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run from its own recorded configuration, at the first step that is not finished."""
-    from flows.views.run import check_name
+    from raft_core.records.names import check_run_name
     from raft_core.records.run import open_run, read_run
 
     workspace = workspace_folder()
-    recorded = read_run(workspace / "runs" / check_name(run))
+    recorded = read_run(workspace / "runs" / check_run_name(run))
     settled = settled_config(recorded.path / "config.yaml", overrides) if overrides else recorded.config
     open_run(recorded.path.parent, run, settled)
     result = _work_on(workspace, run, settled, quiet=quiet or as_json, accept_reward_change=accept_reward_change)

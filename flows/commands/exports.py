@@ -56,11 +56,13 @@ def export_sign(
     out: Annotated[Path, typer.Option("--out", "-o", help="The signature, a file of its own.")],
 ) -> None:
     """Sign an iteration's policy and commit with a local key (model-signing)."""
+    from flows.commands.shell import confirm_seen
     from flows.exports.signature import sign
     from raft_core.records.artifacts import file_digest
     from tasks.ledger import open_ledger
 
     run, iteration = _policy(policy)
+    confirm_seen(run, iteration, workspace_folder())
     entries = open_ledger(ledger_uri(workspace_folder())).entries()
     names = sign(run, iteration, key, out, entries)
     typer.echo(f"{out}: {' and '.join(names)} of iteration {iteration} of run {run.name}, sha256 {file_digest(out)}")

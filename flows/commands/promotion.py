@@ -21,6 +21,10 @@ Reason = Annotated[str, typer.Option(help="Why; goes into the ledger.")]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="A promotion policy; none: configs/promotion.yaml of the workspace.")
 ]
+WithoutMlflow = Annotated[
+    bool,
+    typer.Option("--without-mlflow", help="Go on although MLflow is away and cannot confirm the ledger and the run."),
+]
 Request = Annotated[str, typer.Argument(metavar="REQUEST", help="Number of the request in the ledger (raft ledger).")]
 
 
@@ -37,6 +41,7 @@ def promote(
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for an approval, where the policy wants one.")] = False,
     wait_s: Annotated[float, typer.Option(min=1, help="How long to wait, in seconds.")] = 3600,
+    without_mlflow: WithoutMlflow = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +53,7 @@ def promote(
     from flows.promotion.promote import Question
     from flows.promotion.shown import promote_shown
 
-    place = _place(quiet=quiet or as_json)
+    place = _place(quiet=quiet or as_json, without_mlflow=without_mlflow)
     interactive = sys.stdin.isatty() and not (yes or as_json)
     question = Question(
         candidate, identity(by), reason, policy_file(place.workspace, policy), dry_run,
@@ -59,12 +64,17 @@ def promote(
 
 @app.command()
 def approve(
-    request: Request, by: By = None, reason: Reason = "", policy: PolicyFile = None, as_json: AsJson = False
+    request: Request,
+    by: By = None,
+    reason: Reason = "",
+    policy: PolicyFile = None,
+    without_mlflow: WithoutMlflow = False,
+    as_json: AsJson = False,
 ) -> None:
     """Approve a request for promotion: its model becomes the champion."""
     from flows.promotion.approval import approve as agree
 
-    place = _place(quiet=as_json)
+    place = _place(quiet=as_json, without_mlflow=without_mlflow)
     _show(agree(request, identity(by), reason, place, _rules(place, policy)), as_json=as_json)
 
 
@@ -84,12 +94,13 @@ def rollback(
     model: Annotated[str | None, typer.Option(help="The registered model; none: the only one.")] = None,
     by: By = None,
     policy: PolicyFile = None,
+    without_mlflow: WithoutMlflow = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an earlier champion the champion again. Deletes nothing."""
     from flows.promotion.rollback import roll_back
 
-    place = _place(quiet=as_json)
+    place = _place(quiet=as_json, without_mlflow=without_mlflow)
     _show(roll_back(model, to, identity(by), reason, place, _rules(place, policy)[0]), as_json=as_json)
 
 
@@ -97,12 +108,13 @@ def rollback(
 def pull(
     reference: Annotated[str, typer.Argument(metavar="champion|MODEL@ALIAS|RUN@N", help="Which model.")],
     to: Annotated[Path, typer.Option(help="A folder that does not exist yet.")],
+    without_mlflow: WithoutMlflow = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a model as a verified, plain transformers folder."""
     from flows.promotion.pull import pull as bring
 
-    manifest = bring(reference, to, _place(quiet=True))
+    manifest = bring(reference, to, _place(quiet=True, without_mlflow=without_mlflow))
     if as_json:
         print_json(manifest)
     else:
@@ -115,12 +127,12 @@ def policy_file(workspace: Path, chosen: Path | None) -> Path | None:
     return chosen or (found if found.is_file() else None)
 
 
-def _place(*, quiet: bool) -> "Place":
+def _place(*, quiet: bool, without_mlflow: bool = False) -> "Place":
     from flows.progress import reporter
     from flows.promotion.promote import Place
 
     workspace = workspace_folder()
-    return Place(workspace, tracking_uri(workspace), ledger_uri(workspace), reporter(quiet=quiet))
+    return Place(workspace, tracking_uri(workspace), ledger_uri(workspace), reporter(quiet=quiet), without_mlflow)
 
 
 def _rules(place: "Place", chosen: Path | None) -> "Rules":

@@ -72,10 +72,12 @@ def merge(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.")],
 ) -> None:
     """Write an iteration's adapter and its base as one plain checkpoint."""
+    from flows.commands.shell import confirm_seen
     from flows.models import find_policy, merge_policy
 
     workspace = workspace_folder()
     run, iteration = find_policy(workspace, policy, tracking_uri(workspace))
+    confirm_seen(run, iteration, workspace)
     merged = merge_policy(run, iteration, out)
     typer.echo(f"{out}: iteration {merged} of run {run.name} as a plain checkpoint")
 

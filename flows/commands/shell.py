@@ -13,6 +13,7 @@ from raft_core.errors import ConfigError, RaftError
 
 if TYPE_CHECKING:
     from raft_core.config import RaftConfig
+    from raft_core.records.run import Run
 
 
 def _not_an_option(path: Path) -> Path:
@@ -78,6 +79,22 @@ def standard_output() -> Console:
     """Standard output: as wide as the terminal; 120 characters in a log."""
     console = Console(highlight=False)
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=120)
+
+
+def confirm_seen(run: "Run", iteration: int | None, workspace: Path) -> None:
+    """Refuse a policy (None: any of the run's) that registry, ledger or pointers know otherwise; say who was not asked.
+
+    Raises IntegrityError.
+    """
+    from flows import exits
+    from raft_core.records.run import read_chain
+    from tasks.ledger import open_ledger
+    from tasks.witnesses import ask
+
+    upto = len(read_chain(run)) - 2 if iteration is None else iteration
+    uri, ledger = tracking_uri(workspace), open_ledger(ledger_uri(workspace))
+    for unseen in ask(run, upto, workspace, uri, ledger, must_answer=False):
+        exits.tell(f"warning: not seen: {unseen}")
 
 
 def _withdrawn(workspace: Path, name: str, best: int | None) -> str | None:

@@ -14,6 +14,7 @@ from raft_core.plain_json import read_object
 from raft_core.records.descent import find_withdrawal
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import Lineage, Link, lineage
+from raft_core.records.names import registered_name
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import SCHEMAS, read_table
 from raft_core.records.verification import Verification, unordered_erasures, verify_run
@@ -82,7 +83,7 @@ class Dossier:
     @property
     def model_name(self) -> str:
         """What the registry calls the model."""
-        return self.run.config.tracking.model_name or f"raft-{self.run.config.name}"
+        return registered_name(self.run.config)
 
     @property
     def config(self) -> dict[str, Any]:

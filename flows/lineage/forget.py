@@ -18,6 +18,7 @@ from raft_core.records.erasure import TOMBSTONE, read_tombstone
 from raft_core.records.exclusions import Exclusions, add_exclusion, read_exclusions
 from raft_core.records.index import drop_index, open_index
 from raft_core.records.ledger import Ledger, withdrawal
+from raft_core.records.names import registered_name
 from raft_core.records.removal import Target, holds, matching_prompts, parquet_files
 from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
 from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find, meant_prompts
@@ -153,7 +154,7 @@ def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None
             "commit": commit.digest, "policy": model.policy, "run": run.name, "iteration": model.iteration,
             "reason": f"forgotten: {chosen.because}", "by": by,
         }  # fmt: skip
-        ledger.append("withdrawn", _model_name(run), body, time=now)
+        ledger.append("withdrawn", registered_name(run.config), body, time=now)
 
 
 def _erased_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
@@ -170,7 +171,7 @@ def _erased_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
                     "tombstone": tombstone.digest, "erased_from": commit.digest, "run": run.name,
                     "iteration": commit.iteration, "reason": f"forgotten: {chosen.because}", "by": by,
                 }  # fmt: skip
-                ledger.append("erased", _model_name(run), body, time=now)
+                ledger.append("erased", registered_name(run.config), body, time=now)
 
 
 def _erase_evidence(chosen: Plan, workspace: Path, ledger: Ledger, by: str, now: str, done: ErasedRows) -> None:
@@ -210,10 +211,6 @@ def _erase_reports(chosen: Plan, tracking_uri: str, done: ErasedRows) -> None:
                 erase_reports(run, erased, tracking_uri)
         except StepError as error:
             done.unfinished.append(f"MLflow's reports of run {run.name} may quote it yet: {error.what}")
-
-
-def _model_name(run: Run) -> str:
-    return run.config.tracking.model_name or f"raft-{run.config.name}"
 
 
 def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.models import find_policy
-from flows.views.run import NAME, run_paths
+from flows.views.run import run_paths
 from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
 from raft_core.plain_json import read_json
 from raft_core.records.artifacts import digest_of, file_digest
 from raft_core.records.erasure import digests_since
 from raft_core.records.lineage import step_facts
+from raft_core.records.names import RUN_NAME
 from raft_core.records.run import BASE, Run, read_commit, read_run
 
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
@@ -37,7 +38,7 @@ def find_origin(workspace: Path, reference: str | None, tracking_uri: str) -> Or
     Raises ConfigError or InputError where nothing is known of it, or too much.
     """
     name = (reference or "").partition("@")[0]
-    if reference is None or (NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists()):
+    if reference is None or (RUN_NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists()):
         return Origin(*find_policy(workspace, reference, tracking_uri))
     path = Path(reference)
     if path.exists():
@@ -64,7 +65,7 @@ def _of_path(workspace: Path, path: Path) -> Origin:
     runs = (workspace / "runs").resolve()
     if place.is_relative_to(runs) and place != runs:
         parts = place.relative_to(runs).parts
-        if NAME.fullmatch(parts[0]) and (runs / parts[0] / "config.yaml").is_file():
+        if RUN_NAME.fullmatch(parts[0]) and (runs / parts[0] / "config.yaml").is_file():
             return _inside(read_run(workspace / "runs" / parts[0]), parts[1:], place)
     if path.suffix == ".dvc" or path.name.endswith("-dvc.yaml"):
         return _of_pointer(workspace, path)

@@ -8,8 +8,8 @@ from typing import Any
 
 from raft_core.errors import InputError
 from raft_core.plain_json import read_lines
+from raft_core.records.events import parse_event
 from raft_core.records.index import Index
-from raft_core.records.run import parse_event
 from raft_core.records.trace import Trace, find
 
 

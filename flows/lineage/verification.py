@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def verify(
     if scope.rehash:
         _verify_stores(workspace, runs, scope, hashes, checked)
     _verify_registry(runs, tracking_uri, checked)
-    _verify_erasures(runs, ledger, checked)
+    _verify_ledger(runs, ledger, tracking_uri, checked)
     checked.num_bytes, checked.seconds = hashes.num_bytes, time.monotonic() - start
     return checked
 
@@ -105,46 +106,42 @@ def _verify_stores(workspace: Path, runs: Sequence[Run], scope: Scope, hashes: F
 
 
 def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -> None:
-    """Commits that registered versions name: the one place that shows a last commit forged with its seal."""
+    """Commits that registered versions name: they show a last commit that was forged with its seal."""
     from tasks.registered import versions
+    from tasks.tracking import database
+    from tasks.witnesses import registry_problems
 
+    if (path := database(tracking_uri)) is not None and not path.exists():
+        checked.unseen.append(f"the registered versions: there is no MLflow database at {path}")
+        return
     try:
         found = versions(tracking_uri)
     except RaftError as error:
         checked.unseen.append(f"the registered versions: {error.what}")
         return
-    by_name = {run.name: run for run in runs}
-    for version in found:
-        run, made = by_name.get(version.origin.run), version.origin
-        if run is None:
-            continue
-        path = run.folder(made.iteration) / "commit.json"
-        if (digest := _commit_digest(run, made.iteration)) != made.commit:
-            message = (
-                f"{version.name} version {version.version} was registered from commit {made.commit}, {path} is {digest}"
-            )
-            checked.others.append(Problem(made.iteration, "registry", path, message))
+    checked.others += registry_problems(runs, found)
 
 
-def _verify_erasures(runs: Sequence[Run], ledger: Ledger | None, checked: Checked) -> None:
+def _verify_ledger(runs: Sequence[Run], ledger: Ledger | None, tracking_uri: str, checked: Checked) -> None:
+    """Erasures that it must hold, commits that it names, and entries that MLflow has seen of it."""
+    from tasks.aliases import check_witnesses, read_witnesses
+    from tasks.witnesses import ledger_problems
+
+    seen: dict[str, str] = {}
+    with suppress(RaftError):  # that the registry is away was said with its versions
+        seen = read_witnesses(tracking_uri)
     try:
         entries = ledger.entries() if ledger is not None else []
+        if ledger is not None:
+            check_witnesses(seen, entries)
     except RaftError as error:
-        if isinstance(error, IntegrityError):
-            checked.others.append(Problem(None, "ledger", Path("ledger"), str(error)))
-        else:
+        if not isinstance(error, IntegrityError):
             checked.unseen.append(f"the ledger: {error.what}")
+            return
+        checked.others.append(Problem(None, "ledger", Path("ledger"), str(error)))
         return
     for run in runs:
-        checked.others += unordered_erasures(run, entries)
-
-
-def _commit_digest(run: Run, iteration: int) -> str | None:
-    try:
-        commit = read_commit(run, iteration)
-    except RaftError:
-        return None
-    return commit.digest if commit else None
+        checked.others += [*unordered_erasures(run, entries), *ledger_problems(run, entries)]
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,18 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.promotion.promote import Outcome, Place, Rules, append, now, refuse_withdrawn, run_of, settle, weights_kept
+from flows.promotion.promote import (
+    Outcome,
+    Place,
+    Rules,
+    append,
+    ask_witnesses,
+    now,
+    refuse_withdrawn,
+    run_of,
+    settle,
+    weights_kept,
+)
 from flows.views.text import person, words
 from raft_core.errors import ConfigError, RaftError
 from raft_core.promotion_policy import load_policy, policy_digest
@@ -51,6 +62,7 @@ def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> O
     holder = holder_of(asked)
     with weights_kept(place):
         side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace, entries)
+        ask_witnesses(place, side.run, side.iteration)
 
         def check(last: Sequence[Entry]) -> None:
             check_approval(last, asked, by, now())

@@ -40,6 +40,8 @@ class Place:
     tracking_uri: str
     ledger_uri: str
     reporter: Reporter = field(default_factory=Reporter)
+    without_mlflow: bool = False
+    """Go on where MLflow cannot be asked what it has seen: a person said so."""
 
     @property
     def ledger(self) -> Ledger:
@@ -106,6 +108,7 @@ def _attempt(candidate: Contender, question: Question, rules: Rules, place: Plac
     ledger, model = place.ledger, model_name(candidate.run)
     entries = ledger.entries()
     refuse_withdrawn(entries, candidate.run, candidate.iteration)
+    ask_witnesses(place, candidate.run, candidate.iteration)
     champion = current(entries, model).champion
     if champion is not None and champion.commit == candidate.commit.digest:
         if not question.dry_run:
@@ -169,6 +172,18 @@ def refuse_withdrawn(entries: Sequence[Entry], run: Run, iteration: int) -> None
     if (found := find_withdrawal(entries, run, iteration)) is not None:
         gone, told = found
         raise GateStop(f"{told} of the ledger", got=gone.body.get("reason"), do="name another model")
+
+
+def ask_witnesses(place: Place, run: Run, iteration: int) -> None:
+    """Hold a policy and the ledger against what registry and pointers have seen of them, before anything is written.
+
+    Raises IntegrityError where they differ, StepError while MLflow is away. What could not be asked is said.
+    """
+    from tasks.witnesses import ask
+
+    must_answer = not place.without_mlflow
+    for unseen in ask(run, iteration, place.workspace, place.tracking_uri, place.ledger, must_answer=must_answer):
+        place.reporter.warn(f"not seen: {unseen}")
 
 
 def _reference(champion: Holder | None, candidate: Contender, place: Place, entries: Sequence[Entry]) -> Contender:

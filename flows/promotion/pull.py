@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from flows.models import find_policy
-from flows.promotion.promote import Place, refuse_withdrawn, run_of, weights_kept
+from flows.promotion.promote import Place, ask_witnesses, refuse_withdrawn, run_of, weights_kept
 from flows.promotion.rollback import find_holder, the_model, weights
 from flows.views.run import view_run
 from raft_core.errors import InputError
@@ -32,6 +32,7 @@ def _pull(reference: str, out: Path, place: Place) -> dict[str, object]:
     run, iteration, holder = _find(entries, reference, place)
     refuse_withdrawn(entries, run, iteration)
     policy = weights(run, iteration, place)
+    ask_witnesses(place, run, iteration)  # the pointers of bytes that are as committed
     return write_plain(run, iteration, policy, out, entry=holder.entry if holder else None)
 
 

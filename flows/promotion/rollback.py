@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 
-from flows.promotion.promote import Outcome, Place, append, check_standing, run_of, settle, settle_again, weights_kept
+from flows.promotion.promote import (
+    Outcome,
+    Place,
+    append,
+    ask_witnesses,
+    check_standing,
+    run_of,
+    settle,
+    settle_again,
+    weights_kept,
+)
 from flows.views.text import person, words
 from raft_core.errors import ConfigError, GateStop, InputError
 from raft_core.policies.base import backend
@@ -31,6 +41,7 @@ def roll_back(
     name = the_model(entries, model)
     champion = current(entries, name).champion
     target = find_holder(entries, name, to, place)
+    ask_witnesses(place, run_of(target, place.workspace), target.iteration)
     if champion is not None and target.commit == champion.commit:
         settle_again(place, run_of(target, place.workspace), entries, champion, policy)
         return Outcome("unchanged", f"{target.run}@{target.iteration} is the champion of {name} already")

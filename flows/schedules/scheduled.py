@@ -27,10 +27,10 @@ from flows.progress import Reporter
 from flows.schedules.automations import SILENT
 from flows.schedules.overlap import Overlap, Superseded, is_superseded, model_slot
 from flows.secrecy import without_secrets
-from flows.views.run import check_name
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, GateStop, RunBusyError, StepError
 from raft_core.loading import load_config
+from raft_core.records.names import check_run_name, registered_name
 from raft_core.types import content_id
 
 MAX_STARTS = 10
@@ -95,14 +95,14 @@ def scheduled_align(
             return ended
         _check_starts(this)
         settled = _settle(Path(config), overrides, when if new_seed else None)
-        name = check_name(scheduled_name(run_name, settled, when))
+        name = check_run_name(scheduled_name(run_name, settled, when))
         begun = (folder / "runs" / name).exists()
         if begun:
             get_run_logger().info("takes up run %s (start %d)", name, this.run_count)
         try:
             if not begun and is_superseded(this):
                 raise Superseded
-            with model_slot(model_name(settled), this, overlap, begun=begun):
+            with model_slot(registered_name(settled), this, overlap, begun=begun):
                 return _align_when_free(settled, name, folder, begun=begun)
         except Superseded:
             return Completed(name="Skipped", message="the schedule has come due again: the later run does its work")
@@ -196,11 +196,6 @@ def scheduled_name(template: str, config: RaftConfig, when: datetime) -> str:
         ) from None
 
 
-def model_name(config: RaftConfig) -> str:
-    """The registered model that a configuration aligns."""
-    return config.tracking.model_name or f"raft-{config.name}"
-
-
 @contextmanager
 def _told(this: FlowRun) -> Iterator[None]:
     """Say that the flow run ended, and if so that it failed. A kill says nothing: then heartbeats are missed."""
@@ -244,7 +239,7 @@ def _align(config: RaftConfig, name: str, workspace: Path) -> State[str]:
     log = LogReporter()
     for world in worlds_of(config):
         prepare_world(world, log)
-    facts = {"run": name, "model": model_name(config)}
+    facts = {"run": name, "model": registered_name(config)}
     try:
         ended = align_run(config, name=name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=log)
     except GateStop as stop:

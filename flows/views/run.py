@@ -1,7 +1,6 @@
 """What there is to see of a run: its commits and reports, joined with what the clock touched."""
 
 import fcntl
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,8 @@ from typing import Any
 
 from raft_core.errors import ConfigError, RaftError
 from raft_core.records.best import decision_of, read_scorecard
+from raft_core.records.names import RUN_NAME, check_run_name
 from raft_core.records.run import Run, read_chain, read_events, read_run
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,79}")
-"""What a run may be called: it becomes a folder."""
 
 Row = Mapping[str, Any]
 
@@ -58,21 +55,11 @@ class RunView:
         }  # fmt: skip
 
 
-def check_name(name: str) -> str:
-    """``name`` if a run may be called so. Raises ConfigError."""
-    if NAME.fullmatch(name):
-        return name
-    raise ConfigError(
-        "a run cannot be called so", got=repr(name), expected="letters, digits, _ . - (at most 80), no dot in front",
-        do="choose another name",
-    )  # fmt: skip
-
-
 def find_run(workspace: Path, name: str | None) -> Run:
     """The run called ``name``, or the one that was last worked on. Raises ConfigError where there is none."""
     runs = workspace / "runs"
     if name is not None:
-        return read_run(runs / check_name(name))
+        return read_run(runs / check_run_name(name))
     paths = list(run_paths(workspace))
     if not paths:
         raise ConfigError(f"no run in {runs}", do="start one: raft align configs/tiny.yaml")
@@ -83,7 +70,7 @@ def run_paths(workspace: Path) -> Iterator[Path]:
     """Every run's folder in a workspace, by name."""
     runs = workspace / "runs"
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
-        if NAME.fullmatch(path.name) and (path / "config.yaml").is_file():
+        if RUN_NAME.fullmatch(path.name) and (path / "config.yaml").is_file():
             yield path
 
 

@@ -3,7 +3,7 @@
 Every prompt has the same finite list of completions, and the policy is a matrix of probabilities.
 Supervised fine-tuning has an exact solution (the accepted frequencies), the expected reward and
 the KL are sums, and so is the distribution that best-of-K selects from. It is shipped as the fake
-of the tests and of the tutorial: ``raft_core.algorithm.raft`` runs on it in milliseconds.
+of the tests: ``raft_core.algorithm.raft`` runs on it in milliseconds.
 
 Shapes: X prompts, Y completions, K samples of a prompt.
 """

@@ -6,6 +6,7 @@ from typing import Any
 
 from raft_core.errors import GateStop, InputError, IntegrityError
 from raft_core.records.ledger import Entry, current, withdrawal
+from raft_core.records.people import same_person
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 """Between two machines that work on one ledger; evidence from later than that is from no sound clock."""
@@ -94,7 +95,7 @@ def check_approval(entries: Sequence[Entry], request: Entry, by: str, now: datet
     body = request.body
     check_open(entries, request)
     _check_request(request)
-    if _same(by, body["requested_by"]) and not body["requester_may_approve"]:
+    if same_person(by, body["requested_by"]) and not body["requester_may_approve"]:
         raise _refusal(request, f"{by} asked for it, and the policy wants someone else", "let another person approve")
     if (gone := withdrawal(entries, body["commit"], body["policy"])) is not None:
         raise _refusal(request, f"the model was {gone.kind} by entry {gone.number}", "promote another one")
@@ -124,10 +125,6 @@ def _evidence_age(request: Entry, now: datetime) -> timedelta:
         return now - measured
     except (KeyError, TypeError, ValueError):
         return timedelta.max
-
-
-def _same(one: str, other: str) -> bool:
-    return one.strip().casefold() == other.strip().casefold()
 
 
 def _refusal(request: Entry, why: str, do: str) -> GateStop:

@@ -11,7 +11,6 @@ runs/NAME/
 import fcntl
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -23,16 +22,17 @@ from typing import IO, Any
 
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
+from raft_core.gates import BASE as BASE
 from raft_core.loading import check_config, computed_part, config_digest, dump_config
-from raft_core.plain_json import parse_json, read_json, read_lines
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
 from raft_core.records.collected import collected, nothing_collected
 from raft_core.records.erasure import digests_since
+from raft_core.records.events import events_in
+from raft_core.records.names import check_new_run_name, check_run_name
 from raft_core.redaction import redacted
 
-BASE = -1
 COMMIT_FORMAT = 1
-RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}"
 PROBE_S = 0.3
 """How long a start waits for the lease: `raft show` holds it for microseconds to see whether anybody else does."""
 
@@ -83,13 +83,11 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
     Raises RunMismatchError, naming the keys that differ, otherwise; ConfigError for a name that is
     no plain folder name.
     """
-    if not re.fullmatch(RUN_NAME, name):
-        raise ConfigError(
-            f"{name!r} cannot name a run", expected="letters, digits and _.- (100 at most)", do="choose another --name"
-        )
+    check_run_name(name)
     run = Run(runs / name, config)
     recorded = run.path / "config.yaml"
     if not recorded.exists():
+        check_new_run_name(runs, name)
         with written_aside(recorded, replace=False) as aside:
             aside.write_text(dump_config(config), encoding="utf-8")
     old = read_run(run.path).config
@@ -188,6 +186,16 @@ def committed_iterations(run: Run) -> list[int]:
     return sorted(int(path.parent.name) for path in folders if path.parent.name.isdecimal())
 
 
+def linked(run: Run, path: Path) -> Path | None:
+    """The symbolic link in the place of ``path``, or of a folder above it inside the run; None: there is none.
+
+    What it leads to can be exchanged without a trace in the run.
+    """
+    inside = path.relative_to(run.path)
+    above = (run.path / part for part in (inside, *inside.parents[:-1]))
+    return next((place for place in above if place.is_symlink()), None)
+
+
 def verify_outputs(run: Run, commit: Commit) -> None:
     """Hash every output that ``commit`` names. Raises IntegrityError for the first that differs.
 
@@ -202,6 +210,8 @@ def verify_outputs(run: Run, commit: Commit) -> None:
             continue
         if not path.exists():
             raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do=f"dvc pull {folder}/*.dvc")
+        if link := linked(run, path):
+            raise IntegrityError(f"symbolic link in a run: {link}", do="replace it by what it leads to")
         if (got := digest_of(path)) != expected:
             raise IntegrityError(
                 f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}",
@@ -234,17 +244,6 @@ def _content_digest(content: Mapping[str, Any]) -> str:
 
 # -- events: what a clock touches --------------------------------------------------------------
 
-_EVENT_FIELDS: Mapping[str, Mapping[str, type]] = {
-    "step": {"iteration": int, "step": str},
-    "projected": {"iteration": int, "projection": str},
-    "finished": {"best": int},
-    "pushed": {"remote": str, "items": list},
-    "flow_run": {"flow_run": str},
-    "flow_run_ended": {"flow_run": str},
-}
-"""Kind → what its readers count on, beside ``time`` and ``kind``."""
-_AMOUNTS = ("seconds", "tokens", "peak_rss_mb")
-
 
 def record_event(run: Run, kind: str, **fields: Any) -> None:
     """Append one line to ``events.jsonl`` (durable; a line cut by a kill is skipped by readers), without secrets."""
@@ -262,31 +261,7 @@ def read_events(run: Run, kind: str | None = None) -> list[dict[str, Any]]:
     Whoever can write the file can write such lines: what decides about a policy is read from the chain instead
     (``records.best``). Raises IntegrityError for a log that is no file.
     """
-    return [event for event in _events(run.path / "events.jsonl") if kind is None or event["kind"] == kind]
-
-
-def _events(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        for line in read_lines(path):
-            if (event := parse_event(line)) is not None:
-                yield event
-    except (OSError, ValueError) as error:
-        raise IntegrityError(
-            f"{path} cannot be read", got=error, do="move it away: it lies outside the chain"
-        ) from None
-
-
-def parse_event(line: bytes) -> dict[str, Any] | None:
-    """The event of a line; None for one that a kill cut off, or that nobody who reads events could use."""
-    try:
-        event = parse_json(line)
-        datetime.fromisoformat(event["time"])
-        wanted = {"kind": str, **_EVENT_FIELDS.get(event["kind"], {})}
-    except (ValueError, KeyError, TypeError):
-        return None
-    sound = all(isinstance(event.get(name), kind) for name, kind in wanted.items())
-    amounts = all(isinstance(event.get(name), int | float | None) for name in _AMOUNTS)
-    return event if sound and amounts else None
+    return [event for event in events_in(run.path / "events.jsonl") if kind is None or event["kind"] == kind]
 
 
 # -- the lease -----------------------------------------------------------------------------------

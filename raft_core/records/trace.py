@@ -2,9 +2,9 @@
 were trained on it, directly or as descendants of one that was.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from raft_core.errors import InputError
 from raft_core.records.index import Index
@@ -192,10 +192,3 @@ def _models(index: Index, trained: Iterable[tuple[str, int]]) -> Iterator[Model]
 
 def _name(run: str, iteration: int) -> str:
     return f"{run}@{'base' if iteration == BASE else iteration}"
-
-
-def as_rows(items: Sequence[Any]) -> list[dict[str, Any]]:
-    """Frozen facts as plain dictionaries."""
-    from dataclasses import asdict
-
-    return [asdict(item) for item in items]

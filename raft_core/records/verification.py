@@ -18,15 +18,16 @@ from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone, unfinis
 from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import commit_fault, pointer, policy_facts, step_facts
-from raft_core.records.run import BASE, Commit, Run, committed_iterations, read_commit
+from raft_core.records.run import BASE, Commit, Run, committed_iterations, linked, read_commit
 from raft_core.types import content_id
 
 Kind = Literal[
     "missing", "changed", "unreadable", "malformed", "broken_chain", "config", "returned", "pointer", "object",
-    "registry", "ledger",
+    "registry", "ledger", "link",
 ]  # fmt: skip
-"""``returned``: rows that were erased are back. ``pointer``, ``object``, ``registry``, ``ledger``: what DVC,
-MLflow and the ledger hold is not what the commits name: looked up a floor above."""
+"""``link``: a symbolic link in the place of an output. ``returned``: rows that were erased are back. ``pointer``,
+``object``, ``registry``, ``ledger``: what DVC, MLflow and the ledger hold is not what the commits name: looked up a
+floor above."""
 
 _FINAL_TABLES = ("prompts", "samples", "scored", "selected")
 """Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""
@@ -221,7 +222,9 @@ def _output_problems(look: _Look, commit: Commit) -> Iterator[Problem]:
         gone = {}
     for name, expected in commit.outputs.items():
         path = folder / name
-        if path.exists():
+        if link := linked(look.run, path):
+            yield Problem(number, "link", link, f"symbolic link in a run: {link}; replace it by what it leads to")
+        elif path.exists():
             yield from _changed(look, number, path, expected, tombstone.outputs.get(name) if tombstone else None)
         elif gone.get(name) == expected:
             look.collected.append(f"{path}: collected on purpose; it had sha256 {expected}")

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from flows.models import find_policy
-from flows.views.run import check_name, find_run
+from flows.views.run import find_run
 from raft_core.config import RaftConfig
 from raft_core.embedded import prepare, resolve
 from raft_core.errors import ConfigError, IntegrityError
 from raft_core.records.artifacts import json_digest
 from raft_core.records.lineage import commit_fault, lineage
+from raft_core.records.names import check_run_name
 from raft_core.records.run import BASE, open_run, read_commit, write_commit
 
 CLIMBING = [
@@ -36,7 +37,7 @@ def test_a_run_is_a_plain_folder_name(name: str, tmp_path: Path, small: RaftConf
     with pytest.raises(ConfigError):
         open_run(tmp_path / "runs", name, small)
     with pytest.raises(ConfigError):
-        check_name(name)
+        check_run_name(name)
     with pytest.raises(ConfigError):
         find_run(tmp_path, name)
     assert list(tmp_path.rglob("*")) == []

@@ -4,7 +4,6 @@
 bytes are the same on every machine and the wrong base is refused.
 """
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from raft_core.config import LoraConfig
 from raft_core.errors import InputError, IntegrityError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import canonical_json
 
 CONFIG_FILE = "adapter_config.json"
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        told = json.loads((folder / CONFIG_FILE).read_bytes())
+        told = read_json(folder / CONFIG_FILE)
         if told["peft_type"] != "LORA":
             raise ValueError(f"peft_type {told['peft_type']}")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,5 @@
 """Find what cannot work before weights load: folder, configuration, weights, tokenizer, template, lengths."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.ends import check_ends
 from raft_core.policies.text.model import context_length, encode_prompts, load_tokenizer, resolved
+from raft_core.policies.text.plain import plain_config
 from raft_core.policies.text.structure import check_architecture, check_tensors, check_tokenizer
 from raft_core.policies.text.template import TemplateFault, reads_clock, render_in_child
 from raft_core.types import Prompt
@@ -73,12 +73,7 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
     from transformers import AutoConfig
 
     path = folder / "config.json"
-    try:
-        told = json.loads(path.read_bytes())
-        if not isinstance(told, dict):
-            raise ValueError(f"a {type(told).__name__}")
-    except (OSError, ValueError) as error:
-        raise InputError(f"no readable config.json in {folder}", got=error, expected="a JSON object") from error
+    told = plain_config(folder)
     if told.get("quantization_config"):
         raise InputError(
             f"{folder} holds quantized weights", got="quantization_config in config.json", expected="plain weights",

@@ -1,6 +1,5 @@
 """Checkpoints as files: whether one is whole, and writing one that loads like any other."""
 
-import json
 import math
 import os
 import shutil
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import InputError, IntegrityError
+from raft_core.plain_json import open_regular, parse_object, read_json
 from raft_core.records.artifacts import folder_files, fsync_folder
 
 NOT_COPIED = (
@@ -51,9 +51,9 @@ def check_weights(folder: Path) -> Shapes:
 
 def _check_shards(index: Path) -> Shapes:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
+        weight_map: dict[str, str] = read_json(index)["weight_map"]
         by_shard = {shard: {name for name, s in weight_map.items() if s == shard} for shard in set(weight_map.values())}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"not a readable index of shards: {index}", got=error) from error
     shapes: Shapes = {}
     for shard in sorted(by_shard):
@@ -83,11 +83,11 @@ def safetensors_shapes(path: Path) -> Shapes:
     """
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header_size = int.from_bytes(file.read(8), "little")
             if not 0 < header_size <= min(size - 8, MAX_HEADER_BYTES):
                 raise ValueError(f"a header of {header_size} bytes in a file of {size}")
-            header: dict[str, Any] = json.loads(file.read(header_size))
+            header: dict[str, Any] = parse_object(file.read(header_size))
         header.pop("__metadata__", None)
         needed = 8 + header_size + _described_bytes(header)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:

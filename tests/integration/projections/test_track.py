@@ -246,7 +246,7 @@ def test_two_processes_make_the_store_at_once(small_run: Run, workspace: Path, a
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
         "from pathlib import Path; from raft_core.records.run import read_run\n"
-        "from tasks.track import track; from tasks.tracking import tracking_uri\n"
+        "from tasks.track import track; from flows.environment import tracking_uri\n"
         "assert track(read_run(Path('runs') / sys.argv[1]), tracking_uri(Path('.')))\n"
     )
     command = [sys.executable, "-c", code]

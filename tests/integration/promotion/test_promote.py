@@ -229,7 +229,10 @@ def test_mlflow_away_then_made_anew(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code, _, err = raft("promote", "one@0", "--policy", rules())
-    assert (code, err.count("warning:")) == (0, 1)
+    assert (code, "say --without-mlflow" in err, entries()) == (4, True, [])
+    code, _, err = raft("promote", "one@0", "--policy", rules(), "--without-mlflow")
+    assert (code, err.count("warning:")) == (0, 2)
+    assert "not seen: MLflow could not be asked" in err
     assert "the ledger has it, MLflow not yet" in err
     assert [e.kind for e in entries()] == ["promoted"]
     uri = f"sqlite:///{tmp_path}/mlflow.db"

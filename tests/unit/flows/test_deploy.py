@@ -9,9 +9,10 @@ import pytest
 from flows.commands.deployment import _below
 from flows.deploy import deployments, plan
 from flows.schedules.automations import HEARTBEAT_S, SILENCE_S
-from flows.schedules.scheduled import model_name, scheduled_name
+from flows.schedules.scheduled import scheduled_name
 from raft_core.config import RaftConfig
 from raft_core.errors import ConfigError
+from raft_core.records.names import registered_name
 
 CONFIG = """
 name: small
@@ -76,7 +77,7 @@ def test_a_pools_jobs_get_the_quiet_environment_and_heartbeats_within_the_silenc
         ({"image": "x"}, "pool"),
         ({"webhook": "http://127.0.0.1/", "no_webhook": True}, "--no-webhook"),
         ({"run_name": "{config}-{seed}"}, "no template of a run's name"),
-        ({"run_name": "{config}/{date}"}, "cannot be called so"),
+        ({"run_name": "{config}/{date}"}, "cannot name a run"),
         ({"overrides": ("iterations=0",)}, "iterations"),
     ],
 )
@@ -103,7 +104,7 @@ def test_runs_are_named_after_the_time_for_which_they_were_scheduled(small_confi
 
 
 def test_the_slot_is_that_of_the_registered_model(small_config: RaftConfig) -> None:
-    assert model_name(small_config) == "raft-hand"
+    assert registered_name(small_config) == "raft-hand"
 
 
 def test_a_configuration_is_named_relative_to_the_workspace(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Requests for promotion: found by number or digest, open until decided, and approved by whom the policy allows."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from raft_core.errors import GateStop, InputError
+from raft_core.errors import GateStop, InputError, IntegrityError
 from raft_core.records.ledger import Entry, FileLedger, Kind
 from raft_core.records.requests import answer, approval_of, check_approval, decided, find_request, open_requests
 
@@ -141,3 +142,39 @@ def test_a_schedule_does_not_undo_a_rollback(ledger: FileLedger) -> None:
     assert answered(ledger, "b") == promoted
     request = ask(ledger, "b", champion="a")
     assert answered(ledger, "b") == request, "a person asked all the same"
+
+
+@pytest.mark.parametrize("disguise", ["Аda", "ａｄａ", "A\u200bda", "\u202eAda", "A d a", "Αdа", "Ádа"])
+def test_a_disguise_makes_no_second_person(ledger: FileLedger, disguise: str) -> None:
+    request = ask(ledger)
+    with pytest.raises(GateStop, match="the policy wants someone else"):
+        check_approval(ledger.entries(), request, disguise, NOON)
+
+
+def test_evidence_that_is_still_to_come_approves_nothing(ledger: FileLedger) -> None:
+    request = ask(ledger)
+    check_approval(ledger.entries(), request, "Bob", NOON - timedelta(minutes=4))
+    with pytest.raises(GateStop, match="which is still to come"):
+        check_approval(ledger.entries(), request, "Bob", NOON - timedelta(days=27_000))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"evidence": {}}, {"evidence": {"time": "yesterday"}}, {"evidence": {"time": "2026-01-01T12:00:00"}}],
+)
+def test_evidence_without_a_time_that_can_be_read_is_too_old(ledger: FileLedger, change: dict[str, object]) -> None:
+    request = ask(ledger)
+    forged = replace(request, body={**request.body, **change})
+    with pytest.raises(GateStop, match="h old, and 24 h are allowed"):
+        check_approval([forged], forged, "Bob", NOON)
+
+
+@pytest.mark.parametrize(
+    "name", ["requested_by", "requester_may_approve", "champion", "rules", "evidence", "max_evidence_age_h"]
+)
+def test_a_request_that_lacks_what_it_is_decided_by_is_one_clear_error(ledger: FileLedger, name: str) -> None:
+    request = ask(ledger)
+    for body in ({k: v for k, v in request.body.items() if k != name}, {**request.body, name: [1]}):
+        with pytest.raises(IntegrityError, match=f"has no {name} that can be read"):
+            check_approval([request], replace(request, body=body), "Bob", NOON)
+    assert answer([replace(request, body={})], "m", "a", "r", NOON) is None

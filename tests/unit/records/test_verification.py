@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raft_core.errors import IntegrityError
 from raft_core.loading import recorded_digest
 from raft_core.records.artifacts import digest_of, file_digest, write_json
-from raft_core.records.run import BASE, Run
+from raft_core.records.run import BASE, Run, read_commit, verify_outputs
 from raft_core.records.verification import Verification, verify_run
 
 Forge = Callable[[int, dict[str, object]], None]
@@ -185,3 +186,26 @@ def test_it_is_plain_data(synthetic_run: Run, tmp_path: Path) -> None:
     found = asdict(verify_run(synthetic_run, rehash=True))
     write_json(tmp_path / "found.json", {**found, "problems": len(found["problems"])})
     assert json.loads((tmp_path / "found.json").read_bytes())["num_commits"] == 4
+
+
+@pytest.mark.parametrize("name", ["policy", "tables", "tables/samples.parquet", "report.json", "."])
+def test_a_symbolic_link_in_the_place_of_an_output_is_named(
+    name: str, synthetic_run: Run, base_policy: Path, tmp_path: Path
+) -> None:
+    path = synthetic_run.folder(1) / name
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    for rehash in (False, True):
+        found = verify_run(synthetic_run, rehash=rehash, base_policy=base_policy)
+        assert {(p.iteration, p.kind, p.path) for p in found.problems} == {(1, "link", path)}
+    commit = read_commit(synthetic_run, 1)
+    assert commit is not None
+    with pytest.raises(IntegrityError, match="symbolic link in a run"):
+        verify_outputs(synthetic_run, commit)
+
+
+def test_a_run_may_lie_behind_a_link(synthetic_run: Run, base_policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").symlink_to(synthetic_run.path)
+    run = Run(tmp_path / "other", synthetic_run.config)
+    assert verify_run(run, rehash=True, base_policy=base_policy).ok
