@@ -35,6 +35,11 @@ def guard_secrets() -> None:
     guard(os.environ)
 
 
+def inherited(**more: str) -> dict[str, str]:
+    """The environment of a child: ours, and ``more``."""
+    return {**os.environ, **more}
+
+
 def workspace_folder() -> Path:
     """Where runs/, mlflow.db and .dvc lie: RAFT_WORKSPACE, else the current directory."""
     return Path(os.environ.get("RAFT_WORKSPACE") or ".").expanduser().absolute()

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flows.environment import inherited
 from flows.views.run import RunView, find_run, view_run
 from flows.views.text import harmless, number
 from raft_core.children import python_module
@@ -86,7 +87,11 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
 
 def _run_dvc(arguments: Sequence[str], workspace: Path) -> int:
     """Run dvc in a group of its own, so that an interrupt reaches its stage once and is waited for."""
-    with subprocess.Popen(python_module("dvc", *arguments), cwd=workspace, start_new_session=True) as dvc:
+    from tasks.repository import private_site_cache
+
+    environment = inherited(DVC_SITE_CACHE_DIR=str(private_site_cache(workspace)))
+    command = python_module("dvc", *arguments)
+    with subprocess.Popen(command, cwd=workspace, env=environment, start_new_session=True) as dvc:
         try:
             return dvc.wait()
         except KeyboardInterrupt:

@@ -8,20 +8,20 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
 
 from raft_core.errors import IntegrityError, StepError
 from raft_core.records.collected import read_tombstone, write_tombstone
 from raft_core.records.retention import Retention, RunFacts, Verdict, verdicts
 from raft_core.records.run import BASE, Run, read_chain, read_events, read_run, record_event
 from tasks.decide import decide, is_finished
-from tasks.version import pointer_md5
+from tasks.listing import FILE_MD5, pointer_md5
+from tasks.repository import opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ def _kept_pointers(workspace: Path, runs: Mapping[str, Run], going: set[tuple[st
     """DVC's hash of everything in the workspace that a pointer or a dvc.lock keeps, goners left out."""
     left_out = {runs[name].folder(iteration) / "policy.dvc" for name, iteration in going}
     pointers = [p for p in (workspace / "runs").rglob("*.dvc") if p not in left_out]
-    pointers += [p for p in workspace.glob("*.dvc") if p.is_file()]
-    return [pointer_md5(pointer) for pointer in pointers if pointer.is_file()]
+    kept = [pointer_md5(pointer) for pointer in pointers if pointer.is_file()]
+    return kept + [pointer_md5(pointer, ours=False) for pointer in workspace.glob("*.dvc") if pointer.is_file()]
 
 
 def _objects_of(workspace: Path, folders: Sequence[str]) -> set[str]:
@@ -139,8 +139,11 @@ def _objects_of(workspace: Path, folders: Sequence[str]) -> set[str]:
         listing = cached(workspace, md5)
         if md5.endswith(".dir") and listing.exists():
             try:
-                names |= {entry["md5"] for entry in json.loads(listing.read_bytes())}
-            except (ValueError, KeyError, TypeError) as error:
+                found = {str(entry["md5"]) for entry in json.loads(listing.read_bytes())}
+                if strange := [name for name in found if not FILE_MD5.fullmatch(name)]:
+                    raise ValueError(f"no md5: {strange[0]!r}")
+                names |= found
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise IntegrityError(f"damaged object of DVC's cache: {listing}", got=error, do="dvc fetch") from error
     return names
 
@@ -155,7 +158,7 @@ def _scratch(runs: Iterable[Run]) -> Iterator[Path]:
 
 def _empty_remote(workspace: Path, objects: Sequence[str]) -> None:
     try:
-        with closing(Repo(str(workspace))) as repo:
+        with opened(workspace) as repo:
             store = repo.cloud.get_remote_odb()
             for path in map(store.oid_to_path, objects):
                 if store.fs.exists(path):

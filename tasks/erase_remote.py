@@ -18,6 +18,7 @@ import pyarrow as pa
 from raft_core.forkserver import die_with_parent
 from raft_core.records.removal import Target, stream_holds
 from tasks.remote import in_child
+from tasks.repository import opened
 
 REQUESTS_AT_ONCE = 8
 MAGIC = b"PAR1"
@@ -78,18 +79,16 @@ def listed(listing: bytes) -> list[str]:
     """The objects that one of DVC's listings names; none where it is damaged."""
     try:
         return [str(entry["md5"]) for entry in json.loads(listing)]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
 def main() -> int:
     """The child: the target from standard input; prints how many objects held rows, and which are damaged."""
-    from dvc.repo import Repo
-
     asked = json.load(sys.stdin)
     target = Target(frozenset(asked["prompts"]), frozenset(asked["sources"]), asked["text"])
     try:
-        with Repo(".") as repo:
+        with opened(Path()) as repo:
             gone, damaged = remove_objects(repo.cloud.get_remote_odb(command="raft"), target)
         print(json.dumps({"gone": gone, "damaged": damaged}))
     except Exception as error:  # whatever a store raises: its kinds are beyond counting

@@ -3,22 +3,23 @@
 Reads only. DVC itself believes a read-only object, and a tampered one travels on without a word.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
 
 from raft_core.errors import IntegrityError
 from raft_core.records.erasure import digests_since
 from raft_core.records.hashing import FileHashes
 from raft_core.records.run import Commit, Run
 from raft_core.records.verification import Problem
-from tasks.version import MD5, PAYLOADS, content_md5, pointer_md5
+from tasks.listing import files_of, pointer_md5
+from tasks.repository import opened
+from tasks.version import PAYLOADS, content_md5
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
@@ -44,7 +45,7 @@ def find_stores(workspace: Path, *, remote: bool) -> Stores:
     if not any((folder / ".dvc").is_dir() for folder in folders):
         return Stores(unseen=(f"no DVC repository in {workspace}",))
     try:
-        with Repo(str(workspace)) as repo:
+        with opened(workspace) as repo:
             cache = Path(repo.cache.local.path)
             if not remote:
                 return Stores(cache)
@@ -63,7 +64,7 @@ def find_stores(workspace: Path, *, remote: bool) -> Stores:
         return Stores(unseen=(f"DVC's stores of {workspace}: {error}",))
 
 
-def _remote_folders(repo: Repo) -> Iterator[Path]:
+def _remote_folders(repo: Any) -> Iterator[Path]:
     for name in repo.config["remote"]:
         with suppress(DvcException):
             store = repo.cloud.get_remote_odb(name, command="raft")
@@ -134,11 +135,9 @@ def _stored_fault(md5: str, expected: Mapping[str, str], stores: Stores, hashes:
         if store is None or listing is None or not listing.is_file():
             continue
         try:
-            entries = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(listing.read_bytes())}
-        except (ValueError, KeyError, TypeError):
-            return f"the listing {listing} cannot be read"
-        if strange := [name for name in entries.values() if not MD5.fullmatch(name)]:
-            return f"the listing {listing} names {strange[0]!r}, which is no md5"
+            entries = files_of(listing.read_bytes(), listing)
+        except IntegrityError as error:
+            return f"{error.what} ({error.got})"
         files = {name: store / value[:2] / value[2:] for name, value in entries.items()}
         if not all(path.is_file() for path in files.values()):
             continue

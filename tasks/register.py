@@ -19,9 +19,9 @@ from mlflow.models import Model
 from raft_core.records.names import registered_name
 from raft_core.records.run import BASE, Commit, Run, read_chain
 from tasks.decide import ended_at
+from tasks.listing import pointer_md5
 from tasks.track import track
 from tasks.tracking import connected, experiment_id, label
-from tasks.version import pointer_md5
 
 ALIAS = "candidate"
 FILES = ("commit.json", "report.json", "policy.dvc", "tables.dvc")

@@ -19,12 +19,16 @@ from dvc.ui import ui
 from rich.console import Console
 
 from raft_core.children import python_module
-from raft_core.errors import StepError
+from raft_core.errors import IntegrityError, StepError
 from raft_core.forkserver import die_with_parent
 from raft_core.records.run import Run, read_events, record_event
 from raft_core.types import content_id
+from tasks.listing import hold_listing, pointer_md5
+from tasks.repository import opened
 
 PULL_LIMIT_S = 3600
+TAMPERED = 65
+"""Exit code of a child that refused what the remote gave it."""
 
 # DVC as a library draws nothing on the terminal: it is in the middle of our own progress.
 ui.error_console = Console(stderr=True, quiet=True)
@@ -57,12 +61,22 @@ def push_to_remote(repo: Any, run: Run, pointers: Mapping[tuple[str, str], Path]
 
 
 def transfer(repo: Any, way: Literal["push", "pull"], pointers: Sequence[Path], limit_s: float) -> None:
-    """``dvc push`` or ``dvc pull`` of ``pointers``. Raises DvcException, OSError or StepError."""
+    """``dvc push`` or ``dvc pull`` of ``pointers``. Raises DvcException, OSError or StepError.
+
+    And IntegrityError for a pointer or listing that leads elsewhere, before anything is transferred.
+    """
     targets = [str(pointer.resolve()) for pointer in pointers]
     if not _over_network(repo):
-        repo.push(targets=targets) if way == "push" else repo.pull(targets)
+        _transfer(repo, way, targets)
         return
-    in_child("tasks.remote", ["--wait-for-lock", way, "--quiet", *targets], Path(repo.root_dir), limit_s)
+    in_child("tasks.remote", [way, *targets], Path(repo.root_dir), limit_s)
+
+
+def _transfer(repo: Any, way: str, targets: Sequence[str]) -> None:
+    """Of the listings, only such as lead nowhere else come here or go from here."""
+    for target in targets:
+        hold_listing(repo, pointer_md5(Path(target)), fetch=way == "pull")
+    repo.push(targets=targets) if way == "push" else repo.pull(targets)
 
 
 def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float, stdin: str = "") -> str:
@@ -84,6 +98,8 @@ def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
+    if child.returncode == TAMPERED:
+        raise IntegrityError(said.strip(), do="trust nothing else from there; restore it from another copy")
     if child.returncode:
         raise StepError(said.strip().splitlines()[0] if said.strip() else f"{module} exited {child.returncode}")
     return answer
@@ -136,12 +152,23 @@ def _remote(repo: Any) -> Mapping[str, Any]:
     return settings
 
 
+def main(way: str, *targets: str) -> int:
+    """The child: transfers, or says on standard error why not."""
+    with _heard() as causes:
+        try:
+            with opened(Path(), wait=True) as repo:
+                _transfer(repo, way, targets)
+        except Exception as error:  # whatever a store raises: its kinds are beyond counting
+            why = told(error) + (f" ({causes[0]})" if causes else "")
+            print(" ".join(why.split()) or type(error).__name__, file=sys.stderr)
+            return TAMPERED if isinstance(error, IntegrityError) else 1
+    return 0
+
+
 def _over_network(repo: Any) -> bool:
     return "://" in str(_remote(repo).get("url", ""))
 
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    from dvc.cli import main
-
-    sys.exit(main(sys.argv[2:]))
+    sys.exit(main(*sys.argv[2:]))

@@ -22,8 +22,9 @@ from raft_core.records.tables import VALIDATION, read_table
 from raft_core.redaction import redacted
 from raft_core.types import content_id
 from tasks.decide import decide, read_report
+from tasks.listing import pointer_md5
 from tasks.tracking import connected, experiment_id, find_run, label
-from tasks.version import PAYLOADS, pointer_md5
+from tasks.version import PAYLOADS
 
 MAX_DIGEST_CHARS = 36
 MAX_PARAM_CHARS = 500

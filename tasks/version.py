@@ -8,28 +8,24 @@ on. ``dvc add`` would instead remove each file and link it back, and a kill in b
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
 
 from raft_core.errors import IntegrityError, StepError
-from raft_core.plain_yaml import read_yaml
 from raft_core.records.artifacts import digest_of, folder_files
 from raft_core.records.erasure import digests_since
 from raft_core.records.run import Run, read_chain
+from tasks.listing import READ_ONLY, files_of, pointer_md5
 from tasks.remote import PULL_LIMIT_S, push_to_remote, told, transfer
+from tasks.repository import opened
 
 PAYLOADS = ("tables", "policy")
-READ_ONLY = 0o444
-MD5 = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
 CONFIG = """[core]
     analytics = false
     check_update = false
@@ -96,6 +92,7 @@ def restore(pointer: Path, workspace: Path) -> Path:
     Returns the payload's path. Raises StepError if it cannot be had, IntegrityError if it is not what was committed.
     """
     payload, expected = pointer.with_suffix(""), pointer_md5(pointer)
+    _check_place(payload, workspace)
     if not payload.is_dir() or content_md5(payload) != expected:
         with _opened(workspace) as repo:
             _drop_damaged(Path(repo.cache.local.path), expected)
@@ -137,26 +134,6 @@ def ensure_repository(workspace: Path) -> None:
         shutil.rmtree(aside)
         if not (workspace / ".dvc").is_dir():
             raise
-
-
-def pointer_md5(pointer: Path) -> str:
-    """The md5 in a ``.dvc`` file (of a folder: with ``.dir`` at its end).
-
-    Raises IntegrityError if it is malformed, or stands for anything but the payload beside it: what it names is
-    written and removed.
-    """
-    try:
-        told = read_yaml(pointer)
-        (out,) = told["outs"]
-        md5 = str(out["md5"])
-        if out["path"] != pointer.stem or "wdir" in told or not MD5.fullmatch(md5):
-            raise ValueError(f"path {out['path']!r}, md5 {md5!r}")
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            f"no DVC pointer: {pointer}", got=error, expected=f"one output, {pointer.stem} beside it",
-            do="restore it from git",
-        ) from error  # fmt: skip
-    return md5
 
 
 def content_md5(payload: Path, hashed: Callable[[Path], str] | None = None) -> str:
@@ -207,13 +184,9 @@ def _drop_damaged(cache: Path, md5: str) -> None:
     if _file_md5(listing) != md5.removesuffix(".dir"):
         listing.unlink()
         return
-    for entry in json.loads(listing.read_bytes()):
-        if not MD5.fullmatch(str(entry["md5"])):
-            raise IntegrityError(
-                f"no listing of DVC: {listing}", got=repr(entry["md5"]), do="remove it, and pull again"
-            )
-        cached = cache / entry["md5"][:2] / entry["md5"][2:]
-        if cached.exists() and _file_md5(cached) != entry["md5"]:
+    for name in files_of(listing.read_bytes(), listing).values():
+        cached = cache / name[:2] / name[2:]
+        if cached.exists() and _file_md5(cached) != name:
             cached.unlink()
 
 
@@ -227,15 +200,24 @@ def _pointers(run: Run) -> dict[tuple[str, str], Path]:
 @contextmanager
 def _opened(workspace: Path) -> Iterator[Any]:
     """The DVC repository of ``workspace``; waits for its lock instead of giving up after 3 s."""
-    try:
-        ensure_repository(workspace)
-        repo = Repo(str(workspace), _wait_for_lock=True)
-    except (DvcException, OSError) as error:
-        raise StepError(f"no usable DVC repository in {workspace}", got=told(error), do="run `dvc doctor`") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            ensure_repository(workspace)
+            repo = stack.enter_context(opened(workspace, wait=True))
+        except (DvcException, OSError) as error:
+            raise StepError(
+                f"no usable DVC repository in {workspace}", got=told(error), do="run `dvc doctor`"
+            ) from error
         yield repo
-    finally:
-        repo.close()
+
+
+def _check_place(payload: Path, workspace: Path) -> None:
+    """A symbolic link that came with a run must not lead the files of a payload elsewhere."""
+    if payload.is_symlink() or not payload.parent.resolve().is_relative_to(workspace.resolve()):
+        raise IntegrityError(
+            f"{payload} does not lie in its workspace", got=payload.resolve(), expected=f"a folder below {workspace}",
+            do="remove the symbolic link",
+        )  # fmt: skip
 
 
 def _check_commit(payload: Path) -> None:

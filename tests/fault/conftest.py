@@ -134,7 +134,8 @@ def mlflow_holds(uri: str) -> dict[str, Any]:
 
 def remote_holds(workspace: Path) -> dict[str, str]:
     """Pointer → md5; asserts that payload, cache and remote hold what each of them names."""
-    from tasks.version import content_md5, pointer_md5
+    from tasks.listing import pointer_md5
+    from tasks.version import content_md5
 
     pointers = sorted((workspace / "runs" / NAME).rglob("*.dvc"))
     for pointer in pointers:

@@ -20,7 +20,8 @@ from raft_core.loading import load_config
 from raft_core.records.artifacts import digest_of
 from raft_core.records.run import read_chain, read_run
 from tasks.ledger import open_ledger
-from tasks.version import content_md5, pointer_md5, restore
+from tasks.listing import pointer_md5
+from tasks.version import content_md5, restore
 
 TITLE = "Damage, and other places"
 NAMED = "named at the start, before anything uses it, nothing was changed; raft lineage verify names it"

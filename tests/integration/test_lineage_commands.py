@@ -19,8 +19,8 @@ from raft_core.records.ledger import FileLedger
 from raft_core.records.removal import Target, holds
 from raft_core.records.run import Run, hold, read_chain, read_run
 from raft_core.records.tables import PROMPTS, SAMPLES, SELECTED, read_table
+from tasks.listing import pointer_md5
 from tasks.objects import objects
-from tasks.version import pointer_md5
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "tiny.yaml"

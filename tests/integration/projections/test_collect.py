@@ -12,7 +12,8 @@ from raft_core.records.collected import collected
 from raft_core.records.retention import Retention
 from raft_core.records.run import Run, read_chain, read_events, record_event, verify_outputs
 from tasks import collect as collecting
-from tasks.version import pointer_md5, restore, version
+from tasks.listing import pointer_md5
+from tasks.version import restore, version
 
 ALL_GO = Retention(keep_runs=0, keep_days=0, keep_best=False)
 

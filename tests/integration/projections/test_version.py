@@ -19,7 +19,8 @@ from raft_core.config import RaftConfig
 from raft_core.errors import IntegrityError, StepError
 from raft_core.records.artifacts import copy_shared, digest_of
 from raft_core.records.run import BASE, Run, open_run, read_commit
-from tasks.version import content_md5, ensure_repository, pointer_md5, restore, version
+from tasks.listing import pointer_md5
+from tasks.version import content_md5, ensure_repository, restore, version
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DVC = str(Path(sys.executable).with_name("dvc"))
