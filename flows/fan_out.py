@@ -99,12 +99,17 @@ def _loaded(policy: Policy, config: PolicyConfig, dtype: str) -> LoadedPolicy:
 def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
     try:
         from prefect_ray import RayTaskRunner
+        from ray.job_config import JobConfig
     except ImportError:
         raise ConfigError(
             "execution.shards is ray, and Ray is not installed", do="pip install 'raft-mlops[ray]'"
         ) from None
-    own = {"include_dashboard": False, "num_cpus": execution.workers, "_node_ip_address": "127.0.0.1"}
-    runner: TaskRunner[PrefectFuture[Any]] = (
-        RayTaskRunner(address=execution.address) if execution.address else RayTaskRunner(init_kwargs=own)
-    )
-    return runner
+    if execution.address:
+        runner: TaskRunner[PrefectFuture[Any]] = RayTaskRunner(address=execution.address)
+        return runner
+    own = {
+        "include_dashboard": False, "num_cpus": execution.workers, "_node_ip_address": "127.0.0.1",
+        # as if a client had started it: else its workers look for modules in our current folder first
+        "job_config": JobConfig(_client_job=True),
+    }  # fmt: skip
+    return RayTaskRunner(init_kwargs=own)

@@ -5,19 +5,26 @@ killed, hold that owner's standard error open, and be ended by a Ctrl-C before t
 its end to it. One that dies in the middle of a run is started again on the same port: its database
 is a file, and Prefect's client asks again for a minute. The port is taken before the server starts:
 of two runs that begin at once, none takes the other's server for its own.
+
+Every local user reaches its port, so it answers only who knows a password: made for this process, and handed on to the
+server, and to workers of Ray, by Prefect's settings. It stands on no command line, and lies in no file.
 """
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 from raft_core.children import python_module
+from raft_core.errors import StepError
 
 CHECK_EVERY_S = 0.5
 NOT_STARTED = 3
@@ -26,11 +33,54 @@ MEANT = (0, NOT_STARTED, -signal.SIGTERM)
 """Exit codes of a server that nobody killed."""
 
 
-def tie() -> None:
-    """From now on Prefect starts its temporary server through this module."""
+@contextmanager
+def tied() -> Iterator[None]:
+    """Flows inside run against a temporary server of ours, with its password, unless PREFECT_API_URL names another."""
+    from prefect.context import SettingsContext, _temporary_global_settings_context
     from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_SERVER_API_AUTH_STRING,
+        temporary_settings,
+    )
 
+    refuse_results()
+    if PREFECT_API_URL.value():
+        yield
+        return
     SubprocessASGIServer._run_uvicorn_command = _start  # type: ignore[method-assign,assignment]
+    with temporary_settings({PREFECT_API_AUTH_STRING: password(), PREFECT_SERVER_API_AUTH_STRING: password()}):
+        settings = SettingsContext.get()
+        assert settings is not None
+        with _temporary_global_settings_context(settings):  # for Prefect's own threads
+            yield
+
+
+@cache
+def password() -> str:
+    """Of the temporary server of this process, as Prefect has it: USER:PASSWORD."""
+    return f"raft:{secrets.token_urlsafe(32)}"
+
+
+def refuse_results() -> None:
+    """Never load a result that a state names: it is a pickle, or names what is to decode it, and a server may lie.
+
+    What our flows return stays in memory.
+    """
+    from prefect.results import ResultStore
+
+    async def arefused(self: ResultStore, *_: object, **__: object) -> Any:
+        return refused()
+
+    def refused(*_: object, **__: object) -> Any:
+        raise StepError(
+            "Prefect's server tells of a stored result, which is not loaded", expected="a result in memory",
+            do="look at who can change flow runs on that server; the run itself goes on with raft resume",
+        )  # fmt: skip
+
+    ResultStore.read = refused  # type: ignore[method-assign,assignment]
+    ResultStore.aread = arefused  # type: ignore[method-assign,assignment]
 
 
 def address() -> str:
@@ -51,6 +101,7 @@ def _start(server: Any, *, again: bool = False) -> subprocess.Popen[Any]:
             env={
                 **os.environ,
                 **get_current_settings().to_environment_variables(exclude_unset=True),
+                "PREFECT_SERVER_API_AUTH_STRING": password(),
                 "PREFECT_UI_ENABLED": "0",
                 "PREFECT__SERVER_EPHEMERAL": "1",
                 "PREFECT__SERVER_FINAL": "1",

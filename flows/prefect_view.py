@@ -32,10 +32,9 @@ def seen_through(session: Session, flow: Callable[[], Decision]) -> Decision:
 
     Raises StepError, naming the server's address, if it cannot be reached from the start or refuses a request.
     """
-    if not PREFECT_API_URL.value():
-        prefect_server.tie()
     try:
-        decision = flow()
+        with prefect_server.tied():
+            decision = flow()
         for identity in unended(session.run):
             _record_ended(session.run, identity, "Completed")
         return decision
@@ -67,17 +66,15 @@ def tell_end(session: Session, decision: Decision) -> None:
     """Let Prefect show the end of a finished run, where a process or server that died kept it from being told."""
     if not (untold := unended(session.run)):
         return
-    if not PREFECT_API_URL.value():
-        prefect_server.tie()
     try:
-        for identity in untold:
-            _record_ended(session.run, identity, _mark(identity, Completed(message=decision.reason)))
+        with prefect_server.tied():
+            for identity in untold:
+                _record_ended(session.run, identity, _mark(identity, Completed(message=decision.reason)))
+            publish(session, decision)
     except (httpx.HTTPError, RuntimeError) as error:
         if not _is_servers(error):
             raise
         session.outage("Prefect", f"{UNTOLD}: {error}", step="flow")
-    else:
-        publish(session, decision)
 
 
 def unended(run: Run) -> list[str]:

@@ -36,7 +36,9 @@ def private_site_cache(folder: Path) -> Path:
     ``.dvc/tmp/site-UID``, or what DVC_SITE_CACHE_DIR names. Raises StepError for one that others may have written to.
     """
     above = (folder.resolve(), *folder.resolve().parents)
-    root = next((path for path in above if (path / ".dvc").is_dir()), above[0])
+    root = next((path for path in above if (path / ".dvc").is_dir()), None)
+    if root is None:
+        raise StepError(f"no DVC repository in {folder}", do="go to the workspace of the run")
     ours = root / ".dvc" / "tmp" / f"site-{os.geteuid()}"
     chosen = Path(site_cache_dir(str(ours)))  # the environment comes first there
     chosen.parent.mkdir(parents=True, exist_ok=True)

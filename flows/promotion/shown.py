@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
+from flows.prefect_server import refuse_results
 from flows.progress import Reporter
 from flows.promotion.approval import decide_by_pause, wait_for_decision
 from flows.promotion.promote import Outcome, Place, Question, promote_model
@@ -40,6 +41,7 @@ def promote_shown(question: Question, place: Place, wait_s: float | None = None)
         return act(form=False)
     shown = promote.with_options(flow_run_name=f"promote {question.candidate}")
     file = str(question.policy_file) if question.policy_file else None
+    refuse_results()
     try:
         shown(question.candidate, question.by, question.reason, file, act)
     except (httpx.HTTPError, RuntimeError) as error:

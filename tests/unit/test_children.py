@@ -37,15 +37,17 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def of_dvc(folder: Path) -> None:
+    (folder / ".dvc").mkdir()
     stages._run_dvc(["version"], folder)
 
 
 def of_the_remote(folder: Path) -> None:
-    remote.in_child("tasks.remote", ["--version"], folder, 120)
+    with pytest.raises(RaftError, match="no DVC repository"):  # it came so far as to look for one
+        remote.in_child("tasks.remote", ["pull"], folder, 120)
 
 
 def of_erasing(folder: Path) -> None:
-    with pytest.raises(RaftError, match="repository"):  # it came so far as to look for one
+    with pytest.raises(RaftError, match="no DVC repository"):
         remote.in_child("tasks.erase_remote", [], folder, 120, '{"prompts": [], "sources": [], "text": null}')
 
 
