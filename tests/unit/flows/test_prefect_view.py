@@ -94,7 +94,6 @@ def test_an_error_of_the_server_says_what_failed_where(
     told: tuple[str, str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(prefect_server, "address", lambda: "http://127.0.0.1:8123/api")
-    monkeypatch.setattr(prefect_server, "tie", lambda: None)
     run = write_run(iterations=1, finished=False)
 
     def flow() -> Decision:
