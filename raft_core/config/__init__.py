@@ -74,7 +74,9 @@ class SamplingConfig(Step):
     skip_special_tokens: bool = Field(
         False, description="true: rewards see completions without special tokens; stop strings match them either way"
     )
-    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the weights that are sampled from")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="of the weights that are sampled and scored; bfloat16 rounds them without bias"
+    )
     shard_prompts: int = Field(16, ge=1, description="prompts of one shard: its composition never changes")
     batch_prompts: int | Literal["auto"] = Field("auto", description="prompts of a shard decoded together; auto: all")
 
