@@ -104,12 +104,14 @@ def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
         raise ConfigError(
             "execution.shards is ray, and Ray is not installed", do="pip install 'raft-mlops[ray]'"
         ) from None
+    runner: TaskRunner[PrefectFuture[Any]]
     if execution.address:
-        runner: TaskRunner[PrefectFuture[Any]] = RayTaskRunner(address=execution.address)
+        runner = RayTaskRunner(address=execution.address)
         return runner
     own = {
         "include_dashboard": False, "num_cpus": execution.workers, "_node_ip_address": "127.0.0.1",
         # as if a client had started it: else its workers look for modules in our current folder first
         "job_config": JobConfig(_client_job=True),
     }  # fmt: skip
-    return RayTaskRunner(init_kwargs=own)
+    runner = RayTaskRunner(init_kwargs=own)
+    return runner

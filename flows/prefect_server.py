@@ -79,8 +79,8 @@ def refuse_results() -> None:
             do="look at who can change flow runs on that server; the run itself goes on with raft resume",
         )  # fmt: skip
 
-    ResultStore.read = refused  # type: ignore[method-assign,assignment]
-    ResultStore.aread = arefused  # type: ignore[method-assign,assignment]
+    ResultStore.read = refused  # type: ignore[method-assign]
+    ResultStore.aread = arefused  # type: ignore[method-assign]
 
 
 def address() -> str:

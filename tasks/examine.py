@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,9 +74,13 @@ def _each_file(config: RaftConfig, found: Examination) -> None:
     prompts, texts = config.prompts, config.evaluation.perplexity_text
     for reference in (prompts.train, prompts.held_out, prompts.promotion):
         if reference is not None:
-            found.part(lambda reference=reference: load_prompts(resolve(reference), prompts.text_column))
+            found.part(partial(_load_prompts, reference, prompts.text_column))
     if texts is not None:
-        found.part(lambda: load_prompts(resolve(texts), "text"))
+        found.part(partial(_load_prompts, texts, "text"))
+
+
+def _load_prompts(reference: str, column: str) -> list[Prompt]:
+    return load_prompts(resolve(reference), column)
 
 
 def _check_writable(workspace: Path) -> None:
