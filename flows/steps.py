@@ -83,6 +83,8 @@ def finetune(it: Iteration, session: Session) -> StepRecord:
         record = tasks.finetune.finetune(it)
         running.reused = record.reused
         running.done = tasks.finetune.read_result(it).num_tokens
+        if it.number == 0 and (warning := tasks.finetune.untouched(it)):
+            session.warn(warning, iteration=it.number, step="finetune")
     return record
 
 

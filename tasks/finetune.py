@@ -54,3 +54,16 @@ def next_policy(it: Iteration, digest: str) -> Policy:
 def read_result(it: Iteration) -> FinetuneResult:
     """What the fine-tuning reported."""
     return FinetuneResult(**read_json(it.folder / "finetune.json"))
+
+
+def untouched(it: Iteration) -> str | None:
+    """What to tell a person about weights that the adapter does not reach; None where it reaches them all."""
+    trained = read_result(it).trained
+    if not (kinds := trained.get("untouched")):
+        return None
+    total = trained["total_parameters"]
+    named = ", ".join(f"{name} ({size / total:.0%} of the parameters)" for name, size in sorted(kinds.items()))
+    return (
+        f"the adapter does not reach {named}: no layers that finetuning.lora.targets can name; "
+        f"{trained['modules']} modules are trained. `finetuning.lora: null` trains all weights"
+    )

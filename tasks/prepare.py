@@ -46,7 +46,8 @@ class Material:
 def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
     """Read and check everything that ``run.config`` names, and pin what its rewards consist of.
 
-    Raises ConfigError, InputError, RewardError or IntegrityError, all before weights load.
+    Raises ConfigError, InputError, RewardError or IntegrityError, nearly all before weights load: of a new run the
+    initial policy is loaded last, and tried on a few tokens.
     """
     config = run.config
     splits = _allowed_splits(run)
@@ -58,9 +59,10 @@ def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
     held_out = draw(
         splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0
     )
-    if read_commit(run, BASE) is None:  # a prompt may have been excluded since
-        write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
     base = modality.base_policy(config.policy)
+    if read_commit(run, BASE) is None:  # a prompt may have been excluded since
+        modality.probe(base, config.policy, config.finetuning)
+        write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
     changed = settle_rewards(run, rewards, accept=accept_reward_change)
     return Material(run, splits.train, held_out, base, [*warnings, *changed])
 

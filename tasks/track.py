@@ -168,15 +168,23 @@ def _commit_times(run: Run) -> dict[int, int]:
 
 
 def _training_log(run: Run, iteration: int) -> list[dict[str, Any]]:
-    path = run.folder(iteration) / "finetune.json"
-    log: list[dict[str, Any]] = read_json(path)["log"] if path.exists() else []
+    log: list[dict[str, Any]] = _finetuned(run, iteration).get("log", [])
     return log
+
+
+def _finetuned(run: Run, iteration: int) -> dict[str, Any]:
+    path = run.folder(iteration) / "finetune.json"
+    told: dict[str, Any] = read_json(path) if path.exists() else {}
+    return told
 
 
 def _log_params(client: MlflowClient, found: Any, run: Run) -> None:
     """Parameters never change in MLflow, so what does not decide results (names, tracking, versioning) is no one."""
     plain = redacted(run.config.model_dump(mode="json", exclude={"name", "tracking", "versioning", "execution"}))
-    missing = [Param(key, value) for key, value in flat_params(plain).items() if key not in found.data.params]
+    if trained := _finetuned(run, 0).get("trained"):
+        plain = {**plain, "trained": {**trained, "untouched": sorted(trained["untouched"])}}
+    wanted = flat_params(plain)
+    missing = [Param(key, value) for key, value in wanted.items() if key not in found.data.params]
     for batch in _batches(missing, BATCH_ITEMS):
         client.log_batch(found.info.run_id, params=batch)
 

@@ -183,6 +183,9 @@ class FinetuningConfig(Step):
     batch_size: int = Field(16, ge=1, description="sequences of one optimiser step, over all ranks")
     micro_batch_size: int | None = Field(None, ge=1, description="sequences of one forward pass a rank; none: all")
     batching: Literal["length_grouped", "packed"] = Field("length_grouped", description="how a batch is filled")
+    model_dropout: bool = Field(
+        False, description="keep the dropout that the model's own config.json asks for; apart from lora.dropout"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     adam_betas: tuple[float, float] = Field((0.9, 0.99), description="of AdamW")

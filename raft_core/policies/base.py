@@ -61,11 +61,15 @@ class FinetuneJob:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneResult:
-    """What a fine-tuning reports. ``log``: one {step, loss, learning_rate, grad_norm} an optimiser step."""
+    """What a fine-tuning reports. ``log``: one {step, loss, learning_rate, grad_norm} an optimiser step.
+
+    ``trained``: {modules, parameters, total_parameters, share, untouched}; of an older run it is empty.
+    """
 
     num_sequences: int
     num_tokens: int
     log: list[dict[str, float]] = field(default_factory=list)
+    trained: dict[str, Any] = field(default_factory=dict)
 
 
 class PolicyBackend(Protocol):
@@ -79,6 +83,12 @@ class PolicyBackend(Protocol):
 
     def asks_for_date(self, config: PolicyConfig) -> bool:
         """Whether prompts are rendered with today's date, and the configuration fixes none. Raises InputError."""
+
+    def probe(self, policy: Policy, config: PolicyConfig, finetuning: FinetuningConfig) -> None:
+        """Load ``policy`` once and try whether it can be sampled and trained as configured, on a few tokens.
+
+        Raises InputError, which names the architecture.
+        """
 
     def base_policy(self, config: PolicyConfig) -> Policy:
         """The initial policy p_0 that ``config.model`` names, hashed."""

@@ -1,5 +1,7 @@
 """Fine-tuning by the real DeepSpeed on a tiny Llama: against a plain loop, over ranks and ZeRO stages."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from raft_core import launch
 from raft_core.config import FinetuningConfig, LoraConfig, SamplingConfig, TextPolicyConfig
@@ -138,6 +141,38 @@ def test_full_weights_equal_a_plain_loop(
         assert not torch.equal(tensor, before[name]), name
 
 
+def test_the_models_own_dropout_is_off_unless_asked_for(
+    finetune: Finetune, tiny_checkpoint: Path, selected: Path, tmp_path: Path
+) -> None:
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    size = json.loads((tiny_checkpoint / "config.json").read_text())["vocab_size"]
+    model = GPT2LMHeadModel(GPT2Config(**shape, vocab_size=size, resid_pdrop=0.5, attn_pdrop=0.5, eos_token_id=1))
+    model.save_pretrained(tmp_path / "gpt2")
+    for file in tiny_checkpoint.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "gpt2")
+    config = TextPolicyConfig(model=str(tmp_path / "gpt2"))
+    job = {"config": config, "policy": backend.base_policy(config)}
+    off = finetune("off", job=job, lora=None, learning_rate=1e-3, max_grad_norm=0.5)
+    on = finetune("on", job=job, lora=None, learning_rate=1e-3, max_grad_norm=0.5, model_dropout=True)
+    settings = FinetuningConfig(batch_size=4, lora=None, learning_rate=1e-3, max_grad_norm=0.5)
+    _, expected = plain_loop(tmp_path / "gpt2", selected, settings)
+    assert [row["loss"] for row in off.log] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
+    assert [row["loss"] for row in on.log] != pytest.approx([row["loss"] for row in expected], rel=1e-2)
+    assert json.loads((tmp_path / "off" / "config.json").read_text())["resid_pdrop"] == 0.5
+    assert off.trained["share"] == 1.0
+
+
+def test_packing_is_refused_in_the_training_too(finetune: Finetune, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    size = json.loads((tiny_checkpoint / "config.json").read_text())["vocab_size"]
+    shape = {"hidden_size": 32, "ffn_dim": 48, "word_embed_proj_dim": 32, "num_hidden_layers": 1}
+    OPTForCausalLM(OPTConfig(**shape, num_attention_heads=2, vocab_size=size)).save_pretrained(tmp_path / "opt")
+    for file in tiny_checkpoint.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "opt")
+    config = TextPolicyConfig(model=str(tmp_path / "opt"))
+    with pytest.raises(InputError, match="OPTForCausalLM"):
+        finetune("packed", job={"config": config, "policy": backend.base_policy(config)}, batching="packed")
+
+
 def test_an_adapter_is_made_and_carried_on(
     finetune: Finetune, policy: Policy, config: TextPolicyConfig, samples: list[Sample], tmp_path: Path
 ) -> None:
@@ -154,6 +189,9 @@ def test_an_adapter_is_made_and_carried_on(
     ]
     base = Artifact(policy.path, policy.digest)
     one = Policy(tmp_path / "first", digest_of(tmp_path / "first"), base)
+    assert first.trained["modules"] == 7 * 2
+    assert first.trained["untouched"] == {}
+    assert 0 < first.trained["share"] < 1
     second = finetune("second", job={"policy": one, "iteration": 2})
     two = Policy(tmp_path / "second", digest_of(tmp_path / "second"), base)
     assert mean(policy) + 0.05 < mean(one) < mean(two) - 0.02

@@ -94,7 +94,9 @@ def save_adapter(adapted: Any, state_dict: dict[str, torch.Tensor], folder: Path
 def _adapted(model: Any, peft_config: Any) -> Any:
     from peft import PeftModel
 
-    with warnings.catch_warnings():  # peft asks a model for a property that transformers renamed
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)  # and set right
+        # peft asks a model for a property that transformers renamed
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         return PeftModel(model, peft_config)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config import FinetuningConfig, SamplingConfig, TextPolicyConfig
 from raft_core.policies.base import Progress
 from raft_core.policies.text import model as models
 from raft_core.policies.text.check import asks_for_date, check, model_folder_of
@@ -15,13 +15,35 @@ from raft_core.policies.text.sample import Draft, Rules, complete, sample_seed
 from raft_core.records.artifacts import artifact
 from raft_core.types import Policy, Prompt, Sample, content_id
 
-__all__ = ["LoadedTextPolicy", "asks_for_date", "base_policy", "check", "finetune", "load", "merge", "numerics"]
+__all__ = [
+    "LoadedTextPolicy",
+    "asks_for_date",
+    "base_policy",
+    "check",
+    "finetune",
+    "load",
+    "merge",
+    "numerics",
+    "probe",
+]
 
 
 def base_policy(config: TextPolicyConfig) -> Policy:
     """The initial policy p_0 that ``config.model`` names, hashed. Raises InputError if it is not there."""
     found = artifact(model_folder_of(config))
     return Policy(found.path, found.digest)
+
+
+def probe(policy: Policy, config: TextPolicyConfig, finetuning: FinetuningConfig) -> None:
+    """See ``PolicyBackend.probe``."""
+    from raft_core.policies.text.probe import check_decoding, check_packing, check_padding
+
+    with memory_errors():
+        model = models.load_weights(models.model_folder(policy), config)
+        check_decoding(model)
+        check_padding(model)
+        if finetuning.batching == "packed":
+            check_packing(model)
 
 
 def load(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> "LoadedTextPolicy":

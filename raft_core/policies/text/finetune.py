@@ -52,7 +52,7 @@ def _judge(policy: Path, manifest: Path) -> FinetuneResult:
         found = folder_digest(policy)
         if found != told["digest"]:
             raise ValueError(f"digest {found} instead of {told['digest']}")
-        return FinetuneResult(told["num_sequences"], told["num_tokens"], told["log"])
+        return FinetuneResult(told["num_sequences"], told["num_tokens"], told["log"], told["trained"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StepError(
             "the training ended without a whole policy", got=error, expected=f"{policy} as {manifest} describes it",

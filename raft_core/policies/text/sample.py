@@ -21,9 +21,10 @@ from torch import Tensor
 from raft_core.config import SamplingConfig
 from raft_core.policies.base import Progress
 from raft_core.policies.text.chat import Tokenizer
+from raft_core.policies.text.data import collate
 from raft_core.policies.text.decode import decode_completion, decode_for_stop, may_have_stopped, stop_position
 from raft_core.policies.text.distribution import Draw, draw
-from raft_core.policies.text.model import Model, accepted_arguments
+from raft_core.policies.text.model import Model, accepted_arguments, masked_logits
 from raft_core.types import FinishReason, content_id
 
 
@@ -122,7 +123,7 @@ def complete(
     samples_per_prompt = len(seeds) // len(prompt_ids)
     length = rules.sampling.max_new_tokens
     drafts = [Draft(tuple(ids)) for ids in prompt_ids for _ in range(samples_per_prompt)]
-    logits_NV, cache, mask_NT = _prefill(model, prompt_ids, samples_per_prompt)
+    logits_NV, cache, mask_NT = prefill(model, prompt_ids, samples_per_prompt)
     early, unknown = rules.banned(logits_NV)
     uniforms_NS = uniforms(seeds, length)
     live = list(range(len(drafts)))
@@ -139,10 +140,10 @@ def complete(
         tokens_N = drawn.tokens_N
         if len(staying) < len(live):
             rows = torch.tensor(staying, device=tokens_N.device)
-            cache.batch_select_indices(rows)
+            select_rows(cache, rows)
             mask_NT, tokens_N, live = mask_NT[rows], tokens_N[rows], [live[row] for row in staying]
         mask_NT = torch.cat([mask_NT, mask_NT.new_ones(len(live), 1)], dim=1)
-        logits_NV, cache = _forward(model, tokens_N[:, None], mask_NT, cache)
+        logits_NV, cache = next_logits(model, tokens_N[:, None], mask_NT, cache)
     for draft in (drafts[i] for i in live if drafts[i].finish_reason is None):
         draft.finish_reason = "length"
         rules.end(draft)
@@ -166,7 +167,26 @@ def _append(drafts: Sequence[Draft], drawn: Draw, rules: Rules) -> None:
     rules.stop([draft for draft in drafts if draft.finish_reason is None])
 
 
-def _prefill(model: Model, prompt_ids: Sequence[Sequence[int]], k: int) -> tuple[Tensor, Any, Tensor]:
+class Recomputed:
+    """Instead of a cache where the architecture has none whose rows can be told apart from padding: the sequences
+    themselves, read anew at every step, padded at their ends. It grows, so it is no fact but a state."""
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self.rows = [list(row) for row in rows]
+
+    def reorder_cache(self, rows_N: Tensor) -> None:
+        """As ``Cache.reorder_cache``."""
+        self.rows = [list(self.rows[row]) for row in rows_N.tolist()]
+
+    def next_logits(self, model: Model, tokens_N: Sequence[int]) -> Tensor:
+        """Logits [N, V] behind each row, once its token (none at the first step) is appended."""
+        for row, token in zip(self.rows, tokens_N, strict=bool(tokens_N)):
+            row.append(token)
+        batch = collate([(row, [0]) for row in self.rows]).to(model.device)
+        return masked_logits(model, batch.inputs, batch.predicts_BT, head=model.get_output_embeddings())
+
+
+def prefill(model: Model, prompt_ids: Sequence[Sequence[int]], k: int) -> tuple[Tensor, Any, Tensor]:
     """Logits [prompts · k, V] after each prompt, the cache, and the attention mask."""
     width = max(map(len, prompt_ids))
     ids_PT = torch.zeros(len(prompt_ids), width, dtype=torch.long)
@@ -175,15 +195,31 @@ def _prefill(model: Model, prompt_ids: Sequence[Sequence[int]], k: int) -> tuple
         ids_PT[row, width - len(ids) :] = torch.tensor(ids)
         mask_PT[row, width - len(ids) :] = 1
     mask_PT = mask_PT.to(model.device)
-    logits_PV, cache = _forward(model, ids_PT.to(model.device), mask_PT, None)
-    cache.batch_repeat_interleave(k)
-    return logits_PV.repeat_interleave(k, 0), cache, mask_PT.repeat_interleave(k, 0)
+    cache: Any = None
+    if "past_key_values" in accepted_arguments(model):
+        logits_PV, cache = next_logits(model, ids_PT.to(model.device), mask_PT, None)
+    if cache is None:
+        cache = Recomputed(prompt_ids)
+        logits_PV = cache.next_logits(model, [])
+    rows_N = torch.arange(len(prompt_ids), device=mask_PT.device).repeat_interleave(k)
+    select_rows(cache, rows_N)
+    return logits_PV[rows_N], cache, mask_PT[rows_N]
 
 
-def _forward(model: Model, ids_NT: Tensor, mask_NT: Tensor, cache: Any) -> tuple[Tensor, Any]:
-    """Logits [N, V] of the last position, in the model's dtype."""
+def select_rows(cache: Any, rows_N: Tensor) -> None:
+    """Keep these rows of a cache, in this order, as often as they are named.
+
+    Beam search's own method: linear attention and other states have it, ``batch_select_indices`` they have not.
+    """
+    cache.reorder_cache(rows_N)
+
+
+def next_logits(model: Model, ids_NT: Tensor, mask_NT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    """Logits [N, V] of the last position, in the model's dtype, and the cache (None: the model gave none)."""
+    if isinstance(cache, Recomputed):
+        return cache.next_logits(model, ids_NT[:, 0].tolist()), cache
     positions_NT = (mask_NT.cumsum(1) - 1).clamp(min=0)[:, -ids_NT.shape[1] :]
     wanted = {"position_ids": positions_NT, "logits_to_keep": 1}
     extra = {name: value for name, value in wanted.items() if name in accepted_arguments(model)}
     out = model(input_ids=ids_NT, attention_mask=mask_NT, past_key_values=cache, use_cache=True, **extra)
-    return out.logits[:, -1], out.past_key_values
+    return out.logits[:, -1], out.get("past_key_values")

@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from raft_core.config import FinetuningConfig
-from raft_core.errors import DivergedError, InputError, StepError
+from raft_core.errors import DivergedError, StepError
 from raft_core.launch import join_ranks
 from raft_core.policies.base import FinetuneJob
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
@@ -47,7 +47,9 @@ from raft_core.policies.text.model import (
     memory_errors,
     model_folder,
 )
+from raft_core.policies.text.probe import check_packing
 from raft_core.policies.text.resume import LOGGED, drop_others, seal
+from raft_core.policies.text.trained import trained_parts, without_dropout
 from raft_core.records.artifacts import folder_digest, write_json
 
 SHORT_TOKENS = 160
@@ -64,12 +66,17 @@ def train(job: FinetuneJob) -> None:
         tokenizer = load_tokenizer(model_folder(job.policy), job.config)
         arguments = training_arguments(job)
         model = trainable_model(job)
-        check_packing(base_of(model), job.finetuning)
+        if job.finetuning.batching == "packed":
+            with GatheredParameters(list(model.parameters()), enabled=job.finetuning.zero_stage == 3):
+                check_packing(base_of(model))
+        restore = None if job.finetuning.model_dropout else without_dropout(base_of(model))
         sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer))
         trainer = ResponseTrainer(model, arguments, job, sequences, rank)
         trainer.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
         check_engine(trainer.model_wrapped, job.finetuning)
         state_dict = gathered_state(model, to_rank=rank, stage=job.finetuning.zero_stage)
+        if restore is not None:
+            restore()
         if rank == 0:
             _write(job, model, state_dict, sequences, trainer.logged)
         torch.distributed.barrier()
@@ -98,16 +105,6 @@ def check_engine(engine: object, config: FinetuningConfig) -> None:
         raise StepError(
             "the training did not run as configured", got=f"{type(engine).__name__}, (ZeRO stage, ranks) {found}",
             expected=f"DeepSpeedEngine, {(config.zero_stage, config.ranks)}", do="report it with raft doctor's output",
-        )  # fmt: skip
-
-
-def check_packing(model: Model, config: FinetuningConfig) -> None:
-    """Raise InputError for packed rows where sequences would see each other: a state, or a mask of its own."""
-    own_code = not type(model).__module__.startswith("transformers.")
-    if config.batching == "packed" and (own_code or getattr(model, "_is_stateful", False)):
-        raise InputError(
-            "packed batches would let sequences see each other in this model", got=type(model).__name__,
-            expected="attention that transformers masks", do="set finetuning.batching: length_grouped",
         )  # fmt: skip
 
 
@@ -292,5 +289,6 @@ def _write(
         "num_sequences": len(sequences),
         "num_tokens": sum(len(s.completion) for s in sequences),
         "log": logged,
+        "trained": trained_parts(model),
     }
     write_json(job.scratch / MANIFEST, result)

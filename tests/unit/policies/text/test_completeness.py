@@ -19,27 +19,7 @@ from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.model import load_weights
 from raft_core.policies.text.structure import check_tensors
 from raft_core.types import Prompt
-
-SMALL = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 512,
-    "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "bloom": {}, "falcon": {}, "gemma": {"head_dim": 8}, "gemma2": {"head_dim": 8}, "gpt2": {}, "gpt_neox": {},
-    "gptj": {"rotary_dim": 4}, "llama": {}, "mistral": {}, "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},
-    "olmo2": {}, "opt": OPT, "phi": {}, "phi3": {}, "qwen2": {}, "qwen3": {"head_dim": 8}, "smollm3": {},
-    "starcoder2": {}, "stablelm": {},
-}  # fmt: skip
-TIED = {"bloom", "gemma", "gpt2", "opt", "starcoder2"}
-"""Of these the trunk alone is the whole model: the head is the embedding."""
-
-
-def build(family: str, **changes: Any) -> Any:
-    config = transformers.CONFIG_MAPPING[family](**SMALL, **FAMILIES.get(family, {}), **changes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return transformers.AutoModelForCausalLM.from_config(config)
+from tests.unit.policies.text.families import FAMILIES, SMALL, TIED, build
 
 
 @pytest.fixture
