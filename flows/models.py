@@ -75,9 +75,8 @@ def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
 
     Raises InputError if ``out`` exists, or if there is no adapter to merge.
     """
-    from raft_core.policies.base import backend
     from tasks.plain import write_plain
-    from tasks.prepare import committed_policy
+    from tasks.prepare import committed_policy, initial_policy
 
     if out.exists():
         raise InputError(f"{out} exists", do="name a folder that does not")
@@ -88,8 +87,7 @@ def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
             "this policy is a plain checkpoint already", got=f"run {run.name}, iteration {iteration}",
             do="name an iteration: RUN@N" if run.config.finetuning.lora else "copy its policy/ folder",
         )  # fmt: skip
-    modality = backend(run.config.policy.type)
-    policy = committed_policy(run, iteration, modality.base_policy(run.config.policy))
+    policy = committed_policy(run, iteration, initial_policy(run))
     write_plain(run, iteration, policy, out)
     return iteration
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raft_core.errors import InputError, IntegrityError
-from raft_core.policies.base import backend
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import policy_facts
 from raft_core.records.run import BASE, Commit, Run, read_commit
 from raft_core.records.verification import unordered_erasures, verify_run
 from raft_core.types import Policy
-from tasks.prepare import committed_policy
+from tasks.prepare import committed_policy, initial_policy
 from tasks.version import restore
 
 
@@ -59,7 +58,7 @@ def contender(run: Run, iteration: int, workspace: Path, entries: Sequence[Entry
     """
     commit = committed(run, iteration)
     fetch_weights(run, iteration, workspace)
-    base = backend(run.config.policy.type).base_policy(run.config.policy)
+    base = initial_policy(run)
     _verify(run, iteration, base.path, entries)
     return Contender(run, iteration, commit, committed_policy(run, iteration, base), base)
 

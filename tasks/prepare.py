@@ -8,9 +8,10 @@ from raft_core.config import RaftConfig
 from raft_core.errors import InputError
 from raft_core.policies.base import backend
 from raft_core.prompts import Splits, draw, load_prompts, split_prompts
-from raft_core.records.artifacts import verify
+from raft_core.records.artifacts import verify, verify_model
 from raft_core.records.exclusions import FILE as EXCLUSIONS
 from raft_core.records.exclusions import read_exclusions, record_left_out, without
+from raft_core.records.lineage import policy_facts
 from raft_core.records.pinned import changes, check_pins, pin, read_pins
 from raft_core.records.run import BASE, Run, read_chain, read_commit, record_event
 from raft_core.records.tables import PROMPTS, to_table, write_table
@@ -59,7 +60,7 @@ def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
     held_out = draw(
         splits.held_out, min(config.prompts.max_held_out, len(splits.held_out)), seed=config.seed, iteration=0
     )
-    base = modality.base_policy(config.policy)
+    base = initial_policy(run)
     if read_commit(run, BASE) is None:  # a prompt may have been excluded since
         modality.probe(base, config.policy, config.finetuning)
         write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
@@ -108,6 +109,13 @@ def allowed_splits(config: RaftConfig, workspace: Path) -> tuple[Splits, list[st
     return allowed, sorted({*left_out, *texts_left_out})
 
 
+def initial_policy(run: Run) -> Policy:
+    """The initial policy p_0 that the run's configuration names, hashed as the run did when it started."""
+    commit = read_commit(run, BASE)
+    known = policy_facts(commit.content).digest if commit else None
+    return backend(run.config.policy.type).base_policy(run.config.policy, known)
+
+
 def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:
     """The policy that a committed iteration made, its bytes checked.
 
@@ -120,7 +128,7 @@ def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:
     verify(policy)
     if (expected := commit.content["policy"]["base"]) is None:
         return Policy(policy.path, policy.digest)
-    verify(Artifact(base.path, expected))
+    verify_model(base.path, expected)
     return Policy(policy.path, policy.digest, Artifact(base.path, expected))
 
 

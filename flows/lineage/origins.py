@@ -10,7 +10,7 @@ from flows.models import find_policy
 from flows.views.run import run_paths
 from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
 from raft_core.plain_json import read_json
-from raft_core.records.artifacts import digest_of, file_digest
+from raft_core.records.artifacts import digest_of, file_digest, model_digest
 from raft_core.records.erasure import digests_since
 from raft_core.records.lineage import step_facts
 from raft_core.records.names import RUN_NAME
@@ -69,10 +69,11 @@ def _of_path(workspace: Path, path: Path) -> Origin:
             return _inside(read_run(workspace / "runs" / parts[0]), parts[1:], place)
     if path.suffix == ".dvc" or path.name.endswith("-dvc.yaml"):
         return _of_pointer(workspace, path)
-    found = _by_digits(workspace, digest_of(path), f"{path}: sha256 ")
+    digest = model_digest(path) if path.is_dir() else digest_of(path)
+    found = _by_digits(workspace, digest, f"{path}: sha256 ")
     if found is None:
         raise InputError(
-            f"no run of this folder made {path}", got=f"sha256 {digest_of(path)}",
+            f"no run of this folder made {path}", got=f"sha256 {digest}",
             expected="the digest of an output of a commit", do="a changed or foreign file has no lineage",
         )  # fmt: skip
     return found

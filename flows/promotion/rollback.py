@@ -15,13 +15,12 @@ from flows.promotion.promote import (
 )
 from flows.views.text import person, words
 from raft_core.errors import ConfigError, GateStop, InputError
-from raft_core.policies.base import backend
 from raft_core.promotion_policy import PromotionPolicy
 from raft_core.records.ledger import Entry, Holder, current, holder_of, withdrawal
 from raft_core.records.run import Run
 from raft_core.types import Policy
 from tasks.contender import fetch_weights
-from tasks.prepare import committed_policy
+from tasks.prepare import committed_policy, initial_policy
 
 MAX_VERSION_DIGITS = 6
 """A longer number is the beginning of a digest."""
@@ -105,7 +104,7 @@ def find_holder(entries: Sequence[Entry], model: str, which: str, place: Place) 
 def weights(run: Run, iteration: int, place: Place) -> Policy:
     """A committed policy whose bytes are here, and checked. Raises StepError or IntegrityError."""
     fetch_weights(run, iteration, place.workspace)
-    return committed_policy(run, iteration, backend(run.config.policy.type).base_policy(run.config.policy))
+    return committed_policy(run, iteration, initial_policy(run))
 
 
 def _is_version(text: str) -> bool:

@@ -90,8 +90,11 @@ class PolicyBackend(Protocol):
         Raises InputError, which names the architecture.
         """
 
-    def base_policy(self, config: PolicyConfig) -> Policy:
-        """The initial policy p_0 that ``config.model`` names, hashed."""
+    def base_policy(self, config: PolicyConfig, known: str | None = None) -> Policy:
+        """The initial policy p_0 that ``config.model`` names, hashed: what of its folder a load can read.
+
+        ``known``: the digest that a run recorded; it stays where an older version took the whole folder in.
+        """
 
     def load(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> LoadedPolicy:
         """Load for sampling in ``dtype``, without rounding a trained update away."""

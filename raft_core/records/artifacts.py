@@ -5,14 +5,24 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError, StepError
 from raft_core.types import Artifact
+
+NOT_LOADED = (
+    ".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".ipynb", ".bin", ".bin.index.json", ".pt", ".pth",
+    ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack", ".msgpack.index.json", ".h5.index.json",
+    ".ot", ".gguf", ".onnx", ".onnx_data", ".tflite", ".mlmodel", ".zip", ".tar", ".gz", ".log", ".lock",
+)  # fmt: skip
+"""Ends of the names of files that lie in model folders and that no load reads."""
+TEMPLATES = "additional_chat_templates"
+"""The one folder inside a model's that its tokenizer reads."""
 
 
 def file_digest(path: Path) -> str:
@@ -44,6 +54,61 @@ def folder_digest(path: Path, hashed: Callable[[Path], str] = file_digest) -> st
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def model_files(folder: Path) -> Iterator[Path]:
+    """The files of a model folder that a load can read, sorted by name: what decides what the model is.
+
+    Left out: hidden files, folders (``.git/``, ``.cache/``, ``onnx/``), documents, pictures, weights in other formats
+    and safetensors that are not the model's. A name that is not known is taken in. Symbolic links are followed.
+
+    Raises IntegrityError for a link that leads nowhere, and for what is no regular file.
+    """
+    weights = _weights(folder)
+    found = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
+    templates = folder / TEMPLATES
+    found += [*templates.glob("*.jinja")] if templates.is_dir() else []
+    for path in sorted(found, key=lambda p: p.relative_to(folder).as_posix()):
+        name = path.name.lower()
+        foreign = name.endswith((".safetensors", ".safetensors.index.json")) and path.name not in weights
+        if foreign or name.endswith(NOT_LOADED):
+            continue
+        try:
+            regular = stat.S_ISREG(path.stat().st_mode)
+        except OSError as error:
+            raise IntegrityError(
+                f"a symbolic link that leads nowhere: {path}",
+                got=os.readlink(path) if path.is_symlink() else error,
+                do=f"download the model again, or copy it with its links followed where it is whole: cp -rL {folder} …",
+            ) from error
+        if not regular or "\n" in path.name:
+            raise IntegrityError(f"not a regular file of a model: {path!r}", do="remove it")
+        yield path
+
+
+def _weights(folder: Path) -> set[str]:
+    """Names of the safetensors that transformers loads from ``folder``, and of their index; all without both."""
+    if (folder / "model.safetensors").exists():
+        return {"model.safetensors"}
+    index = folder / "model.safetensors.index.json"
+    try:
+        return {index.name, *json.loads(index.read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {path.name for path in folder.iterdir()}
+
+
+def model_digest(folder: Path, known: str | None = None, hashed: Callable[[Path], str] = file_digest) -> str:
+    """sha256 over the lines of ``folder_digest``, of ``model_files`` alone.
+
+    ``known`` is given back if the whole folder has that digest: runs of older versions took every file in.
+    """
+    lines = [f"{hashed(f)}  {f.relative_to(folder).as_posix()}\n" for f in model_files(folder)]
+    found = hashlib.sha256("".join(lines).encode()).hexdigest()
+    if known is not None and known != found:
+        with suppress(IntegrityError):
+            if folder_digest(folder, hashed) == known:
+                return known
+    return found
+
+
 def digest_of(path: Path, hashed: Callable[[Path], str] = file_digest) -> str:
     """Digest of a file or folder."""
     return folder_digest(path, hashed) if path.is_dir() else hashed(path)
@@ -62,6 +127,17 @@ def verify(item: Artifact) -> None:
         raise IntegrityError(
             f"changed bytes: {item.path}", got=f"sha256 {got}", expected=f"sha256 {item.digest}",
             do="restore it with `dvc checkout --force` or `dvc pull`",
+        )  # fmt: skip
+
+
+def verify_model(folder: Path, digest: str) -> None:
+    """Raise IntegrityError unless ``folder`` holds the model that ``digest`` names."""
+    if not folder.exists():
+        raise IntegrityError(f"missing: {folder}", expected=f"sha256 {digest}", do="put the model folder back")
+    if (got := model_digest(folder, digest)) != digest:
+        raise IntegrityError(
+            f"changed bytes: {folder}", got=f"sha256 {got}", expected=f"sha256 {digest}",
+            do="put the model folder back as it was when the run started",
         )  # fmt: skip
 
 

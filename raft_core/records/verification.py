@@ -1,8 +1,9 @@
 """Does a run directory hold what its commits say? Every problem is listed, not only the first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from yaml import YAMLError
 from raft_core.errors import IntegrityError
 from raft_core.loading import recorded_digest
 from raft_core.plain_yaml import read_yaml
-from raft_core.records.artifacts import digest_of, file_digest, folder_files
+from raft_core.records.artifacts import digest_of, file_digest, folder_files, model_digest, model_files
 from raft_core.records.collected import NAME as COLLECTED
 from raft_core.records.collected import collected
 from raft_core.records.erasure import TOMBSTONE, Erased, read_tombstone, unfinished
@@ -31,6 +32,9 @@ floor above."""
 
 _FINAL_TABLES = ("prompts", "samples", "scored", "selected")
 """Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""
+
+
+Digest = Callable[[Callable[[Path], str]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +132,13 @@ def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:
 
 def _files(run: Run, commits: Mapping[int, Commit], base_policy: Path | None) -> Iterator[Path]:
     """Every file below an output, to be hashed at once; a fault in one is told when its own turn comes."""
-    roots = [run.folder(number) / name for number, commit in commits.items() for name in commit.outputs]
-    for root in [*roots, *([base_policy] if base_policy else [])]:
+    roots = [(run.folder(number) / name, folder_files) for number, commit in commits.items() for name in commit.outputs]
+    for root, files in [*roots, *([(base_policy, model_files)] if base_policy else [])]:
         if not root.is_dir():
             yield root
             continue
-        try:
-            yield from folder_files(root)
-        except IntegrityError:
-            continue
+        with suppress(IntegrityError):
+            yield from files(root)
 
 
 def _commit(run: Run, number: int, problems: list[Problem]) -> Commit | None:
@@ -241,16 +243,19 @@ def _base_problems(look: _Look, commit: Commit, path: Path | None) -> Iterator[P
     if path is None or not path.exists():
         look.unseen.append(f"the initial policy {facts.source} (sha256 {facts.digest})")
     else:
-        yield from _changed(look, BASE, path, facts.digest, None)
+        yield from _changed(look, BASE, path, facts.digest, None, partial(model_digest, path, facts.digest))
 
 
-def _changed(look: _Look, number: int, path: Path, expected: str, erased: Erased | None) -> Iterator[Problem]:
+def _changed(
+    look: _Look, number: int, path: Path, expected: str, erased: Erased | None, digest: Digest | None = None
+) -> Iterator[Problem]:
+    """``digest``: how the path is hashed, by default whole, each file by the function that it is called with."""
     if erased is not None:
         look.erased.append(f"{path}: {erased.rows:,} rows were erased; it had sha256 {erased.was}")
     if look.hashes is None:
         return
     try:
-        got = digest_of(path, look.hashes.sha256)
+        got = (digest or partial(digest_of, path))(look.hashes.sha256)
     except (IntegrityError, OSError, ValueError) as error:
         yield Problem(number, "unreadable", path, f"cannot be read: {path}: {error}")
         return

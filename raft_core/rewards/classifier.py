@@ -20,7 +20,7 @@ from raft_core.hub import refuse_hub_id
 from raft_core.policies.text.chat import chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.template import TemplateFault, render_in_child
-from raft_core.records.artifacts import folder_digest, json_digest
+from raft_core.records.artifacts import json_digest, model_digest
 from raft_core.rewards.base import reward_identity, texts
 from raft_core.types import Prompt
 
@@ -85,7 +85,7 @@ def load(config: ClassifierRewardConfig) -> ClassifierReward:
 
     Raises InputError for a folder that cannot be used, ConfigError for a label or length that the model lacks.
     """
-    return _load(config, _load_model, folder_digest)
+    return _load(config, _load_model, model_digest)
 
 
 def load_without_weights(config: ClassifierRewardConfig) -> ClassifierReward:

@@ -12,7 +12,7 @@ from raft_core.policies.text.likelihood import completion_logprobs, windows
 from raft_core.policies.text.merge import merge
 from raft_core.policies.text.model import memory_errors, numerics
 from raft_core.policies.text.sample import Draft, Rules, complete, sample_seed
-from raft_core.records.artifacts import artifact
+from raft_core.records.artifacts import model_digest
 from raft_core.types import Policy, Prompt, Sample, content_id
 
 __all__ = [
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 
-def base_policy(config: TextPolicyConfig) -> Policy:
-    """The initial policy p_0 that ``config.model`` names, hashed. Raises InputError if it is not there."""
-    found = artifact(model_folder_of(config))
-    return Policy(found.path, found.digest)
+def base_policy(config: TextPolicyConfig, known: str | None = None) -> Policy:
+    """See ``PolicyBackend.base_policy``. Raises InputError if it is not there."""
+    folder = model_folder_of(config)
+    return Policy(folder, model_digest(folder, known))
 
 
 def probe(policy: Policy, config: TextPolicyConfig, finetuning: FinetuningConfig) -> None:

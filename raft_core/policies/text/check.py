@@ -1,11 +1,14 @@
 """Find what cannot work before weights load: folder, configuration, weights, tokenizer, template, lengths."""
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
 from raft_core.errors import InputError
+from raft_core.hub import download_command
+from raft_core.plain_json import read_json
 from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.ends import check_ends
@@ -13,8 +16,10 @@ from raft_core.policies.text.model import context_length, encode_prompts, load_t
 from raft_core.policies.text.plain import plain_config
 from raft_core.policies.text.structure import check_architecture, check_tensors, check_tokenizer
 from raft_core.policies.text.template import TemplateFault, reads_clock, render_in_child
+from raft_core.records.artifacts import model_files
 from raft_core.types import Prompt
 
+ADAPTER = "adapter_config.json"
 SHOWN = 3
 """Prompts that an error names."""
 ANY_DAY = "2000-01-01"
@@ -28,6 +33,7 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
     """
     folder = model_folder_of(config)
     config = config.model_copy(update={"template_date": config.template_date or ANY_DAY})
+    deque(model_files(folder), maxlen=0)  # a link that leads nowhere, a pipe that would be waited for
     model_config = _model_config(folder, config)
     rows = check_tensors(folder, model_config, check_weights(folder), config)
     tokenizer = load_tokenizer(folder, config)
@@ -59,14 +65,45 @@ def _date_notes(tokenizer: Tokenizer, config: TextPolicyConfig) -> list[str]:
 
 
 def model_folder_of(config: TextPolicyConfig) -> Path:
-    """The folder that ``policy.model`` names. Raises InputError if there is none."""
+    """The folder that ``policy.model`` names. Raises InputError if there is none, or if it holds no whole model."""
     folder = resolved(config.model)
     if not folder.is_dir():
+        fetch = download_command(config.model, "model")
         raise InputError(
-            f"no model folder: {folder}", expected="a folder in transformers format",
-            do="set policy.model to one, or to embedded:tiny/policy",
+            f"no model folder: {folder}", got="a file" if folder.exists() else None,
+            expected="a folder in transformers format",
+            do=f"`{fetch}`, then set policy.model: {fetch.rpartition(' ')[2]}"
+            if fetch and not folder.parent.is_dir()
+            else "set policy.model to one, or to embedded:tiny/policy",
+        )  # fmt: skip
+    if (folder / ADAPTER).exists():
+        raise _adapter(folder)
+    if not (folder / "config.json").exists() and (found := sorted(folder.glob("snapshots/*/config.json"))):
+        raise InputError(
+            f"{folder} is an entry of the hub's cache, not a model folder", expected="one of its snapshots",
+            do=f"set policy.model: {found[-1].parent}",
         )  # fmt: skip
     return folder
+
+
+def _adapter(folder: Path) -> InputError:
+    """A PEFT adapter is given as the policy. Beside a config.json transformers would apply it without a word."""
+    try:
+        base = str(read_json(folder / ADAPTER)["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        base = "its base"
+    if base.startswith("sha256:"):  # RAFT's own
+        do = "`raft merge RUN@N FOLDER` writes the policy of iteration N as a whole model; set policy.model: FOLDER"
+    else:
+        do = (
+            f'merge it into {base[:200]}: `python -c "from peft import AutoPeftModelForCausalLM as A; '
+            f"A.from_pretrained('{folder}').merge_and_unload().save_pretrained('merged')\"`, copy the base's "
+            "tokenizer files into merged/, and set policy.model: merged"
+        )
+    return InputError(
+        f"the policy cannot be a PEFT adapter: {folder}", got=f"{ADAPTER}, an adapter of {base[:200]}",
+        expected="a whole model", do=do,
+    )  # fmt: skip
 
 
 def _model_config(folder: Path, config: TextPolicyConfig) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from raft_core.errors import InputError, IntegrityError
 from raft_core.plain_json import open_regular, parse_object, read_json
-from raft_core.records.artifacts import folder_files, fsync_folder
+from raft_core.records.artifacts import folder_files, fsync_folder, model_files
 
 NOT_COPIED = (
     "*.safetensors", "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.npy", "*.npz", "*.gguf",
@@ -119,7 +119,7 @@ def _described_bytes(header: dict[str, Any]) -> int:
 
 
 def save_full(model: Any, state_dict: dict[str, Any] | None, source: Path, folder: Path) -> None:
-    """A whole checkpoint: weights and configuration of ``model``, every other file as in ``source``."""
+    """A whole checkpoint: weights and configuration of ``model``, what else a load reads as it is in ``source``."""
     from transformers import GenerationConfig
     from transformers.utils import logging
 
@@ -128,9 +128,11 @@ def save_full(model: Any, state_dict: dict[str, Any] | None, source: Path, folde
     model.save_pretrained(folder, state_dict=state_dict)
     model.generation_config = kept
     (folder / "generation_config.json").unlink(missing_ok=True)
-    for file in sorted(source.iterdir()):
-        if file.is_file() and not any(file.match(pattern) for pattern in NOT_COPIED):
-            shutil.copyfile(file, folder / file.name)
+    for file in model_files(source):
+        if not any(file.match(pattern) for pattern in NOT_COPIED):
+            copy = folder / file.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def make_durable(folder: Path) -> None:

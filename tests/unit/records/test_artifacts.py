@@ -21,7 +21,9 @@ from raft_core.records.artifacts import (
     file_digest,
     folder_digest,
     json_digest,
+    model_digest,
     verify,
+    verify_model,
     write_bytes,
     write_json,
     written_aside,
@@ -244,3 +246,78 @@ def test_replacing_one_copy_leaves_the_other(folder: Path, tmp_path: Path) -> No
     copy_shared(folder / "weights.bin", tmp_path / "copy")
     write_bytes(tmp_path / "copy", b"new")
     assert (folder / "weights.bin").read_bytes() == b"\x00\x01"
+
+
+def _model(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer.model", "own_code.py"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_a_model_is_what_a_load_reads(tmp_path: Path) -> None:
+    model = _model(tmp_path / "model")
+    before = model_digest(model)
+    assert before == folder_digest(model)
+    for name in (
+        ".git/index", ".cache/huggingface/download/a.lock", ".gitattributes", "README.md", "loss.png",
+        "onnx/model.onnx", "pytorch_model.bin",
+        "pytorch_model.bin.index.json", "model.gguf", "consolidated.safetensors",
+        "model.safetensors.index.json", "runs/events",
+    ):  # fmt: skip
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text(str(os.urandom(4)))
+        assert model_digest(model) == before, name
+    (model / "additional_chat_templates").mkdir()
+    for name in (
+        "vocab.txt",
+        "own_code.py",
+        "chat_template.jinja",
+        "additional_chat_templates/tools.jinja",
+        "new.json",
+    ):
+        (model / name).write_text("changed")
+        assert model_digest(model) != before, name
+        before = model_digest(model)
+
+
+def test_shards_that_the_index_names_are_the_model(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors.index.json").write_text('{"weight_map": {"a": "one.safetensors"}}')
+    (model / "one.safetensors").write_text("a")
+    before = model_digest(model)
+    (model / "two.safetensors").write_text("b")
+    assert model_digest(model) == before
+    (model / "one.safetensors").write_text("b")
+    assert model_digest(model) != before
+
+
+def test_a_digest_of_the_whole_folder_that_a_run_recorded_stays(tmp_path: Path) -> None:
+    model = _model(tmp_path / "model")
+    (model / "README.md").write_text("a")
+    recorded = folder_digest(model)
+    assert model_digest(model) != recorded
+    assert model_digest(model, recorded) == recorded
+    verify_model(model, recorded)
+    verify_model(model, model_digest(model))
+    (model / "README.md").write_text("b")
+    with pytest.raises(IntegrityError, match="changed bytes"):
+        verify_model(model, recorded)
+
+
+def test_links_in_a_model_are_followed_or_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path / "model")
+    before = model_digest(model)
+    (tmp_path / "blob").write_text("model.safetensors")
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to("../blob")
+    assert model_digest(model) == before
+    (model / "vocab.txt").unlink()
+    (model / "vocab.txt").symlink_to("vocab.txt")
+    with pytest.raises(IntegrityError, match=r"leads nowhere: .*vocab\.txt"):
+        model_digest(model)
+    (model / "vocab.txt").unlink()
+    os.mkfifo(model / "vocab.txt")
+    with pytest.raises(IntegrityError, match="not a regular file"):
+        model_digest(model)

@@ -277,3 +277,41 @@ def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) ->
         template.render_in_child(loop, turns, {})
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}) == []
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}, wanted=True) == ["a"]
+
+
+def test_an_id_of_the_hub_is_told_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refused(Path("some-org/Some-Model-1.5B"))
+    assert "`hf download some-org/Some-Model-1.5B --local-dir models/Some-Model-1.5B`" in message
+    (tmp_path / "some-org").mkdir()
+    assert "hf download" not in refused(Path("some-org/Some-Model-1.5B"))
+
+
+@pytest.mark.parametrize(
+    ("base", "told"), [("org/base", "merge_and_unload"), ("sha256:" + "0" * 64, "raft merge RUN@N")]
+)
+def test_an_adapter_as_policy(folder: Path, base: str, told: str) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": base}))
+    message = refused(folder)  # beside a whole model transformers would apply it without a word
+    assert told in message
+    assert base in message
+    (folder / "config.json").unlink()
+    assert told in refused(folder)
+
+
+def test_the_hubs_cache_works_with_its_links(folder: Path, tmp_path: Path) -> None:
+    """``models--org--name/snapshots/REVISION/`` holds links into ``blobs/``: followed, and hashed by content."""
+    entry = tmp_path / "models--org--name"
+    snapshot = entry / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (entry / "blobs").mkdir()
+    for file in folder.iterdir():
+        shutil.copy(file, entry / "blobs" / f"blob-{file.name}")
+        (snapshot / file.name).symlink_to(f"../../blobs/blob-{file.name}")
+    check(snapshot)
+    plain = backend.base_policy(TextPolicyConfig(model=str(folder)))
+    assert backend.base_policy(TextPolicyConfig(model=str(snapshot))).digest == plain.digest
+    assert f"policy.model: {snapshot}" in refused(entry)
+    (entry / "blobs" / "blob-model.safetensors").unlink()
+    with pytest.raises(IntegrityError, match="cp -rL"):
+        backend.base_policy(TextPolicyConfig(model=str(snapshot)))
