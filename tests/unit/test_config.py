@@ -37,7 +37,7 @@ def test_the_smallest_configuration_takes_the_vetted_defaults(checked_config: Ca
         ({"sampling": {"temperature": "hot"}}, "sampling.temperature: Input should be a valid number; got 'hot'"),
         ({"sampling": {"samples_per_prompt": True}}, "sampling.samples_per_prompt: Input should be a valid integer"),
         ({"sampling": {"samples_per_prompt": "8"}}, "sampling.samples_per_prompt: Input should be a valid integer"),
-        ({"sampling": {"temprature": 1}}, "sampling.temprature: unknown key; did you mean temperature?"),
+        ({"sampling": {"temprature": 1}}, "sampling.temprature: unknown key; did you mean sampling.temperature?"),
         ({"sampling": {"xyzzy": 1}}, "sampling.xyzzy: unknown key; remove it"),
         ({"sampling": 3}, "sampling: must be a mapping of keys; got 3"),
         ({"sampling": {"min_new_tokens": 9, "max_new_tokens": 8}}, "sampling: min_new_tokens 9 exceeds"),

@@ -29,4 +29,4 @@ def test_a_database_that_is_away_is_told_without_its_password() -> None:
     with pytest.raises(StepError, match="cannot be used") as caught:
         ledger.append("refused", "m", {}, time="t")
     assert "hidden" not in str(caught.value)
-    assert "raft:***@127.0.0.1:9" in str(caught.value)
+    assert "@127.0.0.1:9/raft" in str(caught.value)
