@@ -15,6 +15,9 @@ from raft_core.errors import InputError
 from raft_core.prompt_files import excerpt, read_rows, refuse_conversation
 from raft_core.types import Prompt
 
+SHOWN = 5
+"""Repeated prompts that an error quotes; it counts them all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Splits:
@@ -37,17 +40,24 @@ def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
     """
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
+    repeated, shown = 0, list[str]()
     try:
         for line, row in read_rows(path, text_column):
             prompt = _prompt(row, text_column, f"{path}, line {line}")
             if (first := lines.setdefault(prompt.text, line)) != line:
-                raise InputError(
-                    f"{path}: lines {first} and {line} hold the same prompt", got=excerpt(prompt.text),
-                    do="remove one; a prompt's candidates are ranked as one group",
-                )  # fmt: skip
+                repeated += 1
+                if len(shown) < SHOWN:
+                    shown.append(f"lines {first} and {line} hold the same prompt {excerpt(prompt.text)}")
+                continue
             prompts.append(prompt)
     except OSError as error:
         raise InputError(f"cannot read {path}", got=error, do="check the file and its permissions") from error
+    if repeated:
+        raise InputError(
+            f"{path}: {repeated} lines repeat the prompt of an earlier line",
+            got="; ".join(shown) + (f"; and {repeated - len(shown)} more" if repeated > len(shown) else ""),
+            do="remove the repeated lines; a prompt's candidates are ranked as one group",
+        )  # fmt: skip
     if not prompts:
         raise InputError(f"{path} holds no prompts", do="write one prompt a line")
     return prompts
@@ -131,7 +141,8 @@ def _refuse_overlap(
     if shared := [p.text for p in new[1] if p.text in texts]:
         raise InputError(
             f"{len(shared)} of {len(new[1])} {new[0]} prompts of {new_file} are {old[0]} prompts",
-            got=", ".join(excerpt(text) for text in shared[:3]) + (", …" if len(shared) > 3 else ""),
+            got=", ".join(excerpt(text) for text in shared[:SHOWN])
+            + (f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""),
             expected="prompts that are in one split alone",
             do=f"remove them from {old_file}, or leave the file of {new[0]} prompts out to set a share apart",
         )

@@ -78,7 +78,7 @@ def test_the_same_text_with_another_reference_is_another_prompt_id() -> None:
         ("p.txt", "UTF-16".encode("utf-16"), "line 1 is no UTF-8"),
         ("p.txt", b"one\n\ntwo\n", "line 2: the prompt is empty"),
         ("p.txt", b"one\n \t\n", "line 2: the prompt is empty"),
-        ("p.txt", b"one\ntwo\nthree\ntwo\n", "lines 2 and 4 hold the same prompt\n  got: 'two'"),
+        ("p.txt", b"one\ntwo\nthree\ntwo\n", "lines 2 and 4 hold the same prompt 'two'"),
         ("p.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is no JSON"),
         ("p.jsonl", b'{"text": "a"}\n\n', "line 2 is no JSON"),
         ("p.jsonl", b"[" * 100_000, "line 1 is no JSON"),
@@ -204,7 +204,7 @@ def test_a_promotion_file_and_a_share_are_one_too_many() -> None:
 def test_held_out_prompts_inside_the_training_prompts(tmp_path: Path) -> None:
     message = refusal(lambda: split(tmp_path, TEXTS, ["other", *TEXTS[3:8]]))
     assert "5 of 6 held-out prompts of held_out.txt are training prompts" in message
-    assert "'text 3', 'text 4', 'text 5', …" in message
+    assert "'text 3', 'text 4', 'text 5', 'text 6', 'text 7'" in message
 
 
 def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
@@ -289,3 +289,13 @@ def test_a_parquet_file_with_flipped_bytes_ends_in_an_answer(position: int, flip
         path.write_bytes(bytes(data))
         with suppress(InputError):
             assert load_prompts(path)
+
+
+def test_all_repeated_prompts_are_counted_and_the_first_five_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.txt", "".join(f"prompt {i % 10}\n" for i in range(18)))
+    message = refusal(lambda: load_prompts(path))
+    assert "8 lines repeat the prompt of an earlier line" in message
+    for i in range(5):
+        assert f"lines {i + 1} and {i + 11} hold the same prompt 'prompt {i}'" in message
+    assert "'prompt 5'" not in message
+    assert "; and 3 more" in message
