@@ -192,6 +192,7 @@ def _end_recorded(run: Run) -> Iterator[None]:
     except BaseException as error:
         with suppress(OSError, RaftError):  # a full disk may be what ended it
             told = redacted_text(str(error)) or type(error).__name__
+            told = told.replace(f"{run.path.parent.parent}/", "")  # where the workspace lies today says nothing
             record_event(run, "failed", error=type(error).__name__, message=told)
         raise
 

@@ -108,10 +108,17 @@ def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
     if execution.address:
         runner = RayTaskRunner(address=execution.address)
         return runner
+
+    class OwnJob(JobConfig):
+        """Pickled with the flow by each submission: without the protocol buffer that Ray leaves in it."""
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {**self.__dict__, "_cached_pb": None}
+
     own = {
         "include_dashboard": False, "num_cpus": execution.workers, "_node_ip_address": "127.0.0.1",
         # as if a client had started it: else its workers look for modules in our current folder first
-        "job_config": JobConfig(_client_job=True),
+        "job_config": OwnJob(_client_job=True),
     }  # fmt: skip
     runner = RayTaskRunner(init_kwargs=own)
     return runner

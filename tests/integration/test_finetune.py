@@ -157,7 +157,7 @@ def test_the_models_own_dropout_is_off_unless_asked_for(
     settings = FinetuningConfig(batch_size=4, lora=None, learning_rate=1e-3, max_grad_norm=0.5)
     _, expected = plain_loop(tmp_path / "gpt2", selected, settings)
     assert [row["loss"] for row in off.log] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
-    assert [row["loss"] for row in on.log] != pytest.approx([row["loss"] for row in expected], rel=1e-2)
+    assert [row["loss"] for row in on.log] != pytest.approx([row["loss"] for row in expected], rel=1e-3)
     assert json.loads((tmp_path / "off" / "config.json").read_text())["resid_pdrop"] == 0.5
     assert off.trained["share"] == 1.0
 

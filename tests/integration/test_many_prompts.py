@@ -10,6 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
+from flows import prefect_server
 from flows.align import align_run
 from raft_core import embedded
 from raft_core.config import PromptsConfig
@@ -39,7 +40,7 @@ def write_prompts(path: Path, count: int) -> Path:
 
 def stored_parameters() -> list[str]:
     """What Prefect's server keeps of every flow run."""
-    with get_client(sync_client=True) as client:
+    with prefect_server.tied(), get_client(sync_client=True) as client:
         return [
             json.dumps(run.parameters) for run in client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
         ]

@@ -305,7 +305,7 @@ def test_a_listing_of_dvc_that_names_files_elsewhere_removes_none(workspace: Pat
     (cache / md5[:2]).mkdir(exist_ok=True)
     (cache / md5[:2] / f"{md5[2:]}.dir").write_bytes(listing)
     pointer = small_run.folder(0) / "policy.dvc"
-    pointer.write_text(f"outs: [{{md5: {md5}.dir, path: policy}}]\n")
-    with pytest.raises(IntegrityError, match="no listing of DVC"):
+    pointer.write_text(f"outs: [{{md5: {md5}.dir, hash: md5, path: policy}}]\n")
+    with pytest.raises(IntegrityError, match="no listing of a folder"):
         restore(pointer, workspace)
     assert precious.read_text() == "mine"

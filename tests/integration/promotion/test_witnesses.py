@@ -29,8 +29,8 @@ def seen(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture
 def number(seen: Path) -> int:
-    """The iteration that is registered, made the last one of its run."""
-    (version,) = {v.origin.iteration for v in versions(uri(seen)) if v.origin.run == "one"}
+    """The last iteration that is registered (other tests register some too), made the last one of its run."""
+    version = max(v.origin.iteration for v in versions(uri(seen)) if v.origin.run == "one")
     for later in (seen / "runs" / "one" / "iterations").iterdir():
         if int(later.name) > version:
             shutil.rmtree(later)

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,9 @@ def where(database: Path, text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server() -> None:
-    prefect_server.tie()
+def server() -> Iterator[None]:
+    with prefect_server.tied():
+        yield
 
 
 SECRET, KEPT = Prompt.of("my secret number is 4711", source="leaked"), Prompt.of("a film")
