@@ -14,7 +14,7 @@ from benchmarks.page import replace_section
 from raft_core.children import python_module
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("iteration", "sampling", "tables", "lineage", "promotion")
+BENCHMARKS = ("iteration", "sampling", "tables", "lineage", "promotion", "prompts")
 """Each is a module with ``render(result)``; ``python -m benchmarks.NAME OUT.json`` measures."""
 
 

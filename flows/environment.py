@@ -23,7 +23,8 @@ DEFAULTS = {
 starts (Prefect's engine, torchrun's ranks, multiprocessing's) looks for modules in the current folder.
 
 OpenMP's threads spin 300,000 times before they sleep, by default: where they share a core, each waits for the other.
-After a thousand, work on a shared core is 10 to 30 times as fast (docs/benchmarks.md). No sum changes by it."""
+After a thousand, work on a shared core took a third to a hundredth of the time (docs/benchmarks.md). No sum changes
+by it."""
 
 
 def set_defaults() -> None:

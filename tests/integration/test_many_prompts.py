@@ -10,11 +10,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
+from benchmarks.prompts import write_prompts
 from flows import prefect_server
 from flows.align import align_run
 from raft_core import embedded
 from raft_core.config import PromptsConfig
-from raft_core.embedded.tiny_grammar import NOUNS, OPENERS, VERBS
 from raft_core.loading import load_config
 from raft_core.prompts import draw, split_prompts
 from raft_core.records.run import read_chain, read_run
@@ -26,16 +26,6 @@ SHORT = [
     "prompts.held_out=null", "prompts.promotion=null", "evaluation.bootstrap_resamples=100",
     "evaluation.max_perplexity_texts=8", "versioning.enabled=false",
 ]  # fmt: skip
-
-
-def write_prompts(path: Path, count: int) -> Path:
-    """Different short prompts of the tiny grammar's words."""
-    words = [noun for nouns in NOUNS.values() for noun in nouns]
-    openings = [f"{opener} {one} and the {other}" for opener in OPENERS for one in words for other in words]
-    pairs = [f"{verb} {opener} {word}" for verb in VERBS for opener in OPENERS for word in words]
-    texts = (f"Review: {opening} {pair}" for pair in pairs for opening in openings)
-    path.write_text("".join(f"{next(texts)}\n" for _ in range(count)))
-    return path
 
 
 def stored_parameters() -> list[str]:

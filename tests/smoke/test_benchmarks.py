@@ -62,3 +62,11 @@ def test_both_samplers_are_measured_at_every_batch(tmp_path: Path, short_config:
     assert [row["batch"] for row in rows] == [8, 16]
     for row in rows:
         assert min(row["own_matrices"], *row["stops"].values(), *row["fixed"].values()) > 0
+
+
+def test_the_start_with_many_prompts_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    run_benchmarks("benchmarks.prompts", out, "--few", 100, "--many", 400)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["raft config validate", "raft align"]
+    assert all(row[size][unit] > 0 for row in rows for size in ("few", "many") for unit in ("s", "mb"))
