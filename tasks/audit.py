@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from raft_core.errors import IntegrityError, RaftError
+from raft_core.plain_json import parse_object, read_lines
 from raft_core.records.ledger import Entry, Ledger
 from raft_core.records.run import Commit, Run, read_chain, read_run, verify_outputs
 from raft_core.records.verification import unordered_erasures, verify_run
@@ -84,9 +84,9 @@ def _key(run: Run, commit: Commit) -> str:
 def _last_looked(log: Path) -> Mapping[str, str]:
     """RUN and commit digest → when it was last re-hashed."""
     looked: dict[str, str] = {}
-    for line in log.read_bytes().splitlines() if log.exists() else ():
+    for line in read_lines(log):
         try:
-            entry: dict[str, Any] = json.loads(line)
+            entry = parse_object(line)
             looked |= dict.fromkeys(entry["commits"], entry["time"])
         except (ValueError, KeyError, TypeError):
             continue  # a line that a kill cut off

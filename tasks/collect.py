@@ -4,7 +4,6 @@ What is collected gets its tombstone first, so a kill in the middle leaves somet
 collection finishes. Tables, reports, commits and their digests stay: the chain verifies as before.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 
 from raft_core.errors import IntegrityError, StepError
+from raft_core.plain_json import read_json
 from raft_core.records.collected import read_tombstone, write_tombstone
 from raft_core.records.retention import Retention, RunFacts, Verdict, verdicts
 from raft_core.records.run import BASE, Run, read_chain, read_events, read_run, record_event
@@ -139,11 +139,11 @@ def _objects_of(workspace: Path, folders: Sequence[str]) -> set[str]:
         listing = cached(workspace, md5)
         if md5.endswith(".dir") and listing.exists():
             try:
-                found = {str(entry["md5"]) for entry in json.loads(listing.read_bytes())}
+                found = {str(entry["md5"]) for entry in read_json(listing)}
                 if strange := [name for name in found if not FILE_MD5.fullmatch(name)]:
                     raise ValueError(f"no md5: {strange[0]!r}")
                 names |= found
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise IntegrityError(f"damaged object of DVC's cache: {listing}", got=error, do="dvc fetch") from error
     return names
 

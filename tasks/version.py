@@ -18,6 +18,7 @@ from typing import Any
 from dvc.exceptions import DvcException
 
 from raft_core.errors import IntegrityError, StepError
+from raft_core.plain_json import read_object
 from raft_core.records.artifacts import digest_of, folder_files
 from raft_core.records.erasure import digests_since
 from raft_core.records.run import Run, read_chain
@@ -225,7 +226,11 @@ def _check_commit(payload: Path) -> None:
     path = payload.parent / "commit.json"
     if not path.exists():
         return
-    for name, expected in digests_since(payload.parent, json.loads(path.read_bytes())["outputs"]).items():
+    try:
+        outputs = read_object(path)["outputs"]
+    except (OSError, ValueError, KeyError) as error:
+        raise IntegrityError(f"not a readable commit: {path}", got=error, do="restore it from git") from None
+    for name, expected in digests_since(payload.parent, outputs).items():
         output = payload.parent / name
         if output.is_relative_to(payload) and (got := digest_of(output)) != expected:
             raise IntegrityError(

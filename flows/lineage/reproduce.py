@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.source_tree import git
 from raft_core.children import ROOT, python_module
 from raft_core.errors import RaftError, StepError
+from raft_core.plain_json import read_object
 from raft_core.records.comparison import Comparison, compare
 from raft_core.records.erasure import TOMBSTONE
 from raft_core.records.exclusions import FILE, RECORD
@@ -60,7 +61,7 @@ def reproduce(
     elif git("status", "--porcelain", "--untracked-files=no"):
         notes.append("the code here has changes that git has not got")
     if (record := run.path / RECORD).exists():
-        left_out = json.loads(record.read_bytes())["prompts"]
+        left_out = read_object(record)["prompts"]
         row = {"time": "", "prompts": left_out, "texts": [], "sources": []}
         (scratch / FILE).write_text(json.dumps(row) + "\n")
     _align(run, workspace, scratch, code, environment, quiet=quiet)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError, StepError
+from raft_core.plain_json import open_regular
 from raft_core.types import Artifact
 
 NOT_LOADED = (
@@ -26,8 +27,12 @@ TEMPLATES = "additional_chat_templates"
 
 
 def file_digest(path: Path) -> str:
-    """sha256 (hexadecimal) of a file's bytes."""
-    with path.open("rb") as file:
+    """sha256 (hexadecimal) of a file's bytes. Raises IntegrityError for a pipe or device, which may never end."""
+    try:
+        file = open_regular(path)
+    except ValueError as error:
+        raise IntegrityError(f"no file to hash: {path}", got=error, expected="a regular file") from None
+    with file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

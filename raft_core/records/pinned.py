@@ -4,11 +4,11 @@ runs/NAME/rewards.json    reward → file or module → sha256, as they are now
 commit.json, "rewards"    the same, as they were when the iteration was scored
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from raft_core.errors import ConfigError, IntegrityError
+from raft_core.plain_json import read_json
 from raft_core.records.artifacts import write_json
 from raft_core.records.run import Commit, Run, read_chain
 
@@ -21,14 +21,14 @@ def read_pins(run: Run) -> Sources | None:
     """What the run's rewards consist of; None where an older version of RAFT began it. Raises IntegrityError."""
     path = run.path / FILE
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}")
         return {str(name): {str(k): str(v) for k, v in of.items()} for name, of in document["rewards"].items()}
     except FileNotFoundError:
         chain = read_chain(run)
         return _of(chain[-1]) if chain else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
             f"{path} does not say what the rewards consist of", got=error,
             do="restore it; or remove it: the last commit says the same",

@@ -321,3 +321,10 @@ def test_links_in_a_model_are_followed_or_refused(tmp_path: Path) -> None:
     os.mkfifo(model / "vocab.txt")
     with pytest.raises(IntegrityError, match="not a regular file"):
         model_digest(model)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_not_waited_for_while_hashing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "report.json")
+    with pytest.raises(IntegrityError, match="no file to hash"):
+        file_digest(tmp_path / "report.json")

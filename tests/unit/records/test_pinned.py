@@ -1,5 +1,6 @@
 """What a run's rewards consist of: pinned, compared, and told by the commits."""
 
+import os
 from typing import Any
 
 import pytest
@@ -117,3 +118,11 @@ def test_the_commits_tell_where_a_reward_changed() -> None:
 
     chain = [commit(BASE, None), commit(0, THEN), commit(1, THEN), commit(2, NOW), commit(3, NOW)]
     assert changes_of(chain) == [(2, TOLD)]
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_the_pins_is_not_waited_for(run: Run) -> None:
+    (run.path / FILE).unlink(missing_ok=True)
+    os.mkfifo(run.path / FILE)
+    with pytest.raises(IntegrityError, match="does not say what the rewards consist of"):
+        read_pins(run)
