@@ -22,8 +22,13 @@ from flows.announce import AUDIT_FAILED, AWAITING, ENDED, FAILED, PROMOTED, STOP
 HEARTBEAT_S = 30
 """Prefect's shortest. A run that was not heard of for ``SILENCE_S`` is taken for dead."""
 SILENCE_S = 180
+START_S = 900
+"""A run that a worker submitted, and that was not heard of for so long, is taken for one that died while it started.
+Longer than a silence: a container's image may have to be fetched first."""
 SILENT = "no heartbeat for"
-HEARTBEAT = "prefect.flow-run.heartbeat"
+HEARTBEAT, CRASHED, SUBMITTED, CANCELLED = (
+    f"prefect.flow-run.{state}" for state in ("heartbeat", "Crashed", "Submitting", "Cancelled")
+)
 BLOCK = "raft-notifications"
 PREFIX = "raft: "
 
@@ -42,22 +47,32 @@ MESSAGE = """{"about": "%s", "event": {{ event.event | tojson }}, "name": {{ eve
 
 
 def healing(flows: Sequence[str]) -> list[AutomationCore]:
-    """A run that fell silent is started again, in the same run directory.
+    """A run that fell silent, crashed or never started is started again, in the same run directory.
 
-    If it lives after all (the server was away), the second process waits for the first one's lease.
+    If it lives after all (the server was away), the second process waits for the first one's lease. Three ways to
+    notice, because one word may be lost on the way, and a process may die before its first heartbeat.
     """
-    silent = EventTrigger(
+    return [
+        _revival("a silent run goes on", flows, HEARTBEAT, SILENCE_S),
+        _revival("a crashed run goes on", flows, CRASHED, SILENCE_S),
+        _revival("a run that did not start is started again", flows, SUBMITTED, START_S),
+    ]
+
+
+def _revival(name: str, flows: Sequence[str], after: str, within_s: float) -> AutomationCore:
+    """Where neither a heartbeat nor an end is told within ``within_s`` of the event ``after``, start the run again."""
+    trigger = EventTrigger(
         match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
         match_related=ResourceSpecification.model_validate(
             {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
         ),
-        for_each={"prefect.resource.id"}, posture=Posture.Proactive, after={HEARTBEAT}, expect={HEARTBEAT, ENDED},
-        threshold=1, within=timedelta(seconds=SILENCE_S),
+        for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=timedelta(seconds=within_s),
+        after={after}, expect={HEARTBEAT, ENDED, CANCELLED},
     )  # fmt: skip
     again = ChangeFlowRunState(
-        state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} {SILENCE_S} s: goes on elsewhere"
+        state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} {within_s:g} s: goes on elsewhere"
     )
-    return [AutomationCore(name=f"{PREFIX}a silent run goes on", trigger=silent, actions=[again])]
+    return AutomationCore(name=f"{PREFIX}{name}", trigger=trigger, actions=[again])
 
 
 def notifications(block: UUID) -> list[AutomationCore]:

@@ -66,7 +66,7 @@ def _killed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     A worker of a pool calls it too, but reports the crash once more afterwards, which would undo this: there the
     automation for silent runs takes it up.
     """
-    if flow_run.work_pool_name is not None:
+    if flow_run.work_queue_id is not None:  # the name of the pool is not told here
         return
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run.id, AwaitingRetry(message=f"{state.message}: goes on where it was"))

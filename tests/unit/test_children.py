@@ -85,7 +85,8 @@ def of_reading_parquet(folder: Path) -> None:
 
 
 def of_rendering_a_template(folder: Path) -> None:
-    assert template.render_in_child("{{ messages[0].content }}", [[{"role": "user", "content": "x"}]], {}) is None
+    turns = [[{"role": "user", "content": "x"}]]
+    assert template.render_in_child("{{ messages[0].content }}", turns, {}, wanted=True) == ["x"]
 
 
 def of_a_launcher(folder: Path) -> None:

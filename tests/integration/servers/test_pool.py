@@ -30,6 +30,7 @@ def pool(site: Any) -> Any:
         assert f"deployed raft-align/{name}" in told
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(automations, "SILENCE_S", SILENCE_S)
+        patched.setattr(automations, "START_S", SILENCE_S)
         automations.keep_automations(site.client, automations.healing(HEALED))
     return site
 
@@ -122,3 +123,15 @@ def test_what_ended_or_was_cancelled_is_not_done_again(pool: Any, killed: dict[s
     assert len(silent) == 1, "it was not taken for silent after its end"
     pool.call("raft", "resume", tables.parents[1].name, "-q")
     assert len(read_chain(read_run(tables.parents[1]))) == 13, "a person goes on with what was cancelled"
+
+
+def test_a_run_whose_worker_died_while_it_started_goes_on(pool: Any, kill_tree: Any) -> None:
+    for process in pool.started:
+        kill_tree(process)
+    three = worker(pool, "three")
+    flow_run: FlowRun = pool.trigger("raft-align/nightly", overrides=["seed=11", "iterations=1"])
+    wait(lambda: pool.state(flow_run) == "Submitting", 600, "its submission")
+    kill_tree(three)
+    assert pool.state(flow_run) == "Submitting", "it was not heard of"
+    worker(pool, "four")
+    assert pool.ended(flow_run, "Completed")
