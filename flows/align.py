@@ -56,7 +56,7 @@ def align_run(
     config = dated(config, workspace / "runs" / name, datetime.now(UTC).date().isoformat())
     run = open_run(workspace / "runs", name, config)
     session = Session(run, workspace, SecretStr(tracking_uri), reporter or Reporter())
-    with hold(run), _end_recorded(run):
+    with hold(run), _end_recorded(session):
         for commit in read_chain(run):
             verify_outputs(run, commit)
             shutil.rmtree(run.folder(commit.iteration) / "work", ignore_errors=True)
@@ -185,8 +185,9 @@ def _in_its_numerics(session: Session) -> Iterator[None]:
 
 
 @contextmanager
-def _end_recorded(run: Run) -> Iterator[None]:
-    """Write down what ended the block before its time, so that ``raft runs`` can say it. A kill leaves no word."""
+def _end_recorded(session: Session) -> Iterator[None]:
+    """Write down what ended the block before its time, for ``raft runs`` and MLflow. A kill leaves no word."""
+    run = session.run
     try:
         yield
     except BaseException as error:
@@ -194,6 +195,10 @@ def _end_recorded(run: Run) -> Iterator[None]:
             told = redacted_text(str(error)) or type(error).__name__
             told = told.replace(f"{run.path.parent.parent}/", "")  # where the workspace lies today says nothing
             record_event(run, "failed", error=type(error).__name__, message=told)
+            if "MLflow" not in session.away:
+                from tasks.track import track
+
+                track(run, session.tracking_uri.get_secret_value())
         raise
 
 

@@ -17,7 +17,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from raft_core.plain_json import read_json
-from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
+from raft_core.records.run import BASE, Commit, Run, early_end, read_chain, read_events
 from raft_core.records.tables import VALIDATION, read_table
 from raft_core.redaction import redacted
 from raft_core.types import content_id
@@ -29,8 +29,9 @@ from tasks.version import PAYLOADS
 MAX_DIGEST_CHARS = 36
 MAX_PARAM_CHARS = 500
 MAX_NAME_CHARS = 250
+MAX_TAG_CHARS = 5000
 BATCH_METRICS, BATCH_ITEMS = 1000, 100
-"""Limits of MLflow: a dataset's digest, a parameter's value (of older servers), a name, items of one request."""
+"""Limits of MLflow: a dataset's digest, a parameter's value (of older servers), a name, a tag, items of a request."""
 
 NESTED = {"slices": "slices", "rewards": "rewards", "gold_rewards": "gold_rewards"}
 """Tables in the report → prefix of their metrics."""
@@ -66,7 +67,7 @@ def track(run: Run, uri: str, *, look: bool = False) -> str | None:
         missing = [RunTag(key, value) for key, value in wanted.items() if known.get(key) != value]
         for batch in _batches(missing, BATCH_ITEMS):
             client.log_batch(run_id, tags=batch)
-        _set_status(client, found, finished=wanted["raft.status"] != "running")
+        _set_status(client, found, wanted["raft.status"])
     return run_id
 
 
@@ -251,17 +252,23 @@ def _tags(run: Run, chain: Sequence[Commit]) -> dict[str, str]:
     tags["raft.status"] = decision.kind if decision and over else "running"
     if decision:
         tags |= {"raft.reason": decision.reason, "raft.best": label(decision.best)}
+    if not over and (end := early_end(run)) is not None:
+        tags["raft.status"], tags["raft.reason"] = end[0], end[1][:MAX_TAG_CHARS]
     return tags
 
 
-def _set_status(client: MlflowClient, found: Any, *, finished: bool) -> None:
-    wanted = "FINISHED" if finished else "RUNNING"
+STATUS = {"running": "RUNNING", "failed": "FAILED", "interrupted": "KILLED"}
+"""How a run stands → MLflow's word; every other end is FINISHED."""
+
+
+def _set_status(client: MlflowClient, found: Any, status: str) -> None:
+    wanted = STATUS.get(status, "FINISHED")
     if found.info.status == wanted:
         return
-    if finished:
-        client.set_terminated(found.info.run_id, wanted)
-    else:
+    if wanted == "RUNNING":
         client.update_run(found.info.run_id, status=wanted)
+    else:
+        client.set_terminated(found.info.run_id, wanted)
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from raft_core.errors import ConfigError, RaftError
 from raft_core.records.best import decision_of, read_scorecard
 from raft_core.records.names import RUN_NAME, check_run_name
-from raft_core.records.run import Run, read_chain, read_events, read_run
+from raft_core.records.run import Run, early_end, read_chain, read_events, read_run
 
 Row = Mapping[str, Any]
 
@@ -155,15 +155,14 @@ def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | N
 
 def _last_end(run: Run) -> tuple[str, str] | None:
     """Status and reason where the last process that worked on the run could say why it ended; None: it was killed."""
-    last = next((e for e in reversed(read_events(run)) if e.get("kind") in ("started", "failed")), None)
-    if last is None or last["kind"] == "started":
+    if (end := early_end(run)) is None:
         return None
-    kind, told = str(last.get("error", "")), "; ".join(str(last.get("message", "")).split("\n  "))
-    if kind in ("KeyboardInterrupt", "SystemExit"):
-        return "interrupted", f"stopped by Ctrl-C or SIGTERM, raft resume {run.name} goes on"
-    if kind == "GateStop":
-        return "stopped", told
-    return "failed", f"{told}; fix that first, then raft resume {run.name} goes on"
+    status, told = end[0], "; ".join(end[1].split("\n  "))
+    if status == "interrupted":
+        return status, f"stopped by Ctrl-C or SIGTERM, raft resume {run.name} goes on"
+    if status == "failed":
+        told = f"{told}; fix that first, then raft resume {run.name} goes on"
+    return status, told
 
 
 def _alive(running: bool) -> str:

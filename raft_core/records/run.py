@@ -264,6 +264,18 @@ def read_events(run: Run, kind: str | None = None) -> list[dict[str, Any]]:
     return [event for event in events_in(run.path / "events.jsonl") if kind is None or event["kind"] == kind]
 
 
+def early_end(run: Run) -> tuple[str, str] | None:
+    """Status (failed, stopped, interrupted) and message of the last process, where it could say why it ended early.
+
+    None: it ended in time, works still, or was killed.
+    """
+    last = next((e for e in reversed(read_events(run)) if e["kind"] in ("started", "failed")), None)
+    if last is None or last["kind"] == "started":
+        return None
+    ends = {"KeyboardInterrupt": "interrupted", "SystemExit": "interrupted", "GateStop": "stopped"}
+    return ends.get(str(last.get("error")), "failed"), str(last.get("message", ""))
+
+
 # -- the lease -----------------------------------------------------------------------------------
 
 

@@ -89,10 +89,12 @@ def test_a_run_that_failed_says_why_and_goes_on_with_its_own_number_of_threads(
         run = read_run(tmp_path / "runs" / "cut")
         view = view_run(run)
         assert (view.status, view.reason.split(";")[0]) == ("failed", "no selection today")
+        assert mlflow_status(tmp_path, "cut") == ("FAILED", "failed", "no selection today")
         monkeypatch.setattr(tasks.select, "select", real)
         torch.set_num_threads(1)
         assert short_run(tmp_path, "cut", *one).best is not None
         assert torch.get_num_threads() == 1
+        assert mlflow_status(tmp_path, "cut")[:2] == ("FINISHED", "completed")
     finally:
         torch.set_num_threads(before)
     assert [commit.content["numerics"]["threads"] for commit in read_chain(run)] == [2, 2]
@@ -100,11 +102,22 @@ def test_a_run_that_failed_says_why_and_goes_on_with_its_own_number_of_threads(
     assert done == [("sample", False), ("score", False), ("sample", True), ("score", True)]
 
 
-def test_mlflow_knows_every_iteration_once(workspace: Path) -> None:
+def in_mlflow(workspace: Path, name: str) -> Any:
     client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
     experiment = client.get_experiment_by_name("raft")
     assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'first'")
+    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
+    return run
+
+
+def mlflow_status(workspace: Path, name: str) -> tuple[str, str, str]:
+    """How a run stands: MLflow's status, our tag, its reason."""
+    run = in_mlflow(workspace, name)
+    return run.info.status, run.data.tags["raft.status"], run.data.tags["raft.reason"]
+
+
+def test_mlflow_knows_every_iteration_once(workspace: Path) -> None:
+    client, run = MlflowClient(f"sqlite:///{workspace}/mlflow.db"), in_mlflow(workspace, "first")
     history = client.get_metric_history(run.info.run_id, "reward")
     assert [point.step for point in history] == [-1, 0, 1]
     assert run.data.params["sampling.samples_per_prompt"] == "4"
