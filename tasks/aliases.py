@@ -33,13 +33,16 @@ def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
     witnesses = read_witnesses(uri)
     seen, missing = None, list[str]()
     while seen != (last := last_digest(entries := ledger.entries())):
+        every = sorted({entry.model for entry in entries})
+        check_witnesses({model: witness for model, witness in witnesses.items() if model in every}, entries)
         models = sorted({e.model for e in entries if e.kind in ("promoted", "rolled_back")})
-        check_witnesses({model: witness for model, witness in witnesses.items() if model in models}, entries)
         missing = [fault for model in models for fault in _fill_in(entries, model, runs, uri)]
         with connected(uri) as client:
             for model in models:
                 _set_aliases(client, entries, model)
             _mark_withdrawn(client, entries)
+            for model in every:
+                _leave_witness(client, entries[-1], model)
         seen = last
     return missing
 
@@ -104,8 +107,12 @@ def _set_aliases(client: MlflowClient, entries: Sequence[Entry], model: str) -> 
             client.set_registered_model_alias(model, alias, version)
         if version is not None and holder is not None:
             _tag(client, model, version, holder, entries)
-    last = entries[-1]
-    if found[0].tags.get(LEDGER_TAG) != (witness := f"{last.number} {last.digest}"):
+
+
+def _leave_witness(client: MlflowClient, last: Entry, model: str) -> None:
+    """Also on a model that was never promoted: an entry that withdraws it counts as much."""
+    found, witness = client.search_registered_models(f"name = '{model}'"), f"{last.number} {last.digest}"
+    if found and found[0].tags.get(LEDGER_TAG) != witness:
         client.set_registered_model_tag(model, LEDGER_TAG, witness)
 
 

@@ -86,7 +86,10 @@ def hold_listing(repo: Any, md5: str, *, fetch: bool) -> None:
     leads elsewhere or has other bytes than its name says, StepError if it is nowhere.
     """
     if not md5.endswith(".dir"):
-        raise IntegrityError("a pointer to a single file", got=f"md5 {md5}", expected="a folder (md5 … .dir)")
+        raise IntegrityError(
+            "a DVC pointer names a single file", got=f"md5 {md5}", expected="a folder (md5 … .dir)",
+            do="restore the pointer from git",
+        )  # fmt: skip
     cached = Path(repo.cache.local.oid_to_path(md5))
     if cached.is_file():
         with cached.open("rb") as file:
@@ -98,7 +101,10 @@ def hold_listing(repo: Any, md5: str, *, fetch: bool) -> None:
             with store.fs.open(path, "rb") as file:
                 listing = file.read(MAX_LISTING_BYTES + 1)
         except FileNotFoundError:
-            raise StepError("the remote does not have it", expected=path) from None
+            raise StepError(
+                "DVC's remote lacks the list of a folder's files", expected=path,
+                do="run raft sync where the run was made, or restore the remote",
+            ) from None  # fmt: skip
         _check(listing, md5, path)
         write_bytes(cached, listing)
         cached.chmod(READ_ONLY)

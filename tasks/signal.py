@@ -59,7 +59,7 @@ def _silent(rewards: Rewards, train: Sequence[Prompt]) -> Iterator[tuple[str, st
     if all(_wants_references(reward.reward) for reward in rewards.rewards) and _no_reference(train):
         yield (
             "every reward compares with references, and no training prompt has one",
-            "give the prompts a reference (a key of JSON lines, a column of Parquet)",
+            "add a reference to the prompts: a key of each JSON line, a column of the CSV or Parquet file",
         )
 
 

@@ -5,7 +5,8 @@ what lies elsewhere tells: the versions in MLflow's registry, the ledger, DVC's 
 model that names the last entry which MLflow has seen.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from raft_core.errors import IntegrityError, RaftError, StepError
@@ -50,8 +51,7 @@ def ask(run: Run, iteration: int, workspace: Path, uri: str, ledger: Ledger, *, 
             raise
         unseen.append(f"the ledger could not be asked: {away.what}")
         return unseen
-    models = {model_name(run), *(entry.model for entry in entries)}
-    check_witnesses({model: witness for model, witness in seen.items() if model in models}, entries)
+    _hold_ledger(seen, entries, {model_name(run)})
     problems = [
         *registry_problems([run], registered), *ledger_problems(run, entries),
         *_pointer_problems(run, iteration, workspace),
@@ -63,6 +63,23 @@ def ask(run: Run, iteration: int, workspace: Path, uri: str, ledger: Ledger, *, 
             "another --name",
         )  # fmt: skip
     return unseen
+
+
+def ask_ledger(models: Collection[str], uri: str, ledger: Ledger) -> None:
+    """Raise IntegrityError for a ledger that lacks what MLflow has seen of it, before an entry about ``models``.
+
+    An MLflow that is away is not waited for: this is for entries that only take away, a rejection or a withdrawal.
+    """
+    seen: dict[str, str] = {}
+    with suppress(StepError):
+        seen = read_witnesses(uri)
+    _hold_ledger(seen, ledger.entries(), models)
+
+
+def _hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Collection[str]) -> None:
+    """MLflow may serve other ledgers as well: only models of this one, and ``models``, are its witnesses."""
+    known = {*models, *(entry.model for entry in entries)}
+    check_witnesses({model: witness for model, witness in seen.items() if model in known}, entries)
 
 
 def registry_problems(runs: Sequence[Run], found: Sequence[Version]) -> Iterator[Problem]:

@@ -62,7 +62,8 @@ def resume(
         str, typer.Argument(metavar="RUN", help="Its name: raft runs lists them.", autocompletion=run_names)
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of tracking and versioning alone.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Keys of tracking and versioning alone."),
     ] = None,
     accept_reward_change: Annotated[
         bool, typer.Option(help="Continue although a reward's code or data changed; the records name what changed.")

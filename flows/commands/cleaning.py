@@ -19,7 +19,7 @@ def gc(
     policy: Annotated[
         Path | None, typer.Option(help="A file of rules; none: configs/retention.yaml where it exists.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove; without it nothing is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them; without this they are only listed.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which weights nothing needs any more, and with --yes remove them.

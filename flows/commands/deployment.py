@@ -20,8 +20,11 @@ def deploy(
     cron: Annotated[
         str | None, typer.Option(metavar="CRON", help='"0 3 * * *" is every night at three; none: by hand.')
     ] = None,
-    every: Annotated[float | None, typer.Option(metavar="SECONDS", min=10, help="Or so often.")] = None,
-    timezone: Annotated[str, typer.Option(help="Of the schedules.")] = "UTC",
+    every: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=10, help="Start so often, instead of --cron."),
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="Time zone of the schedules, such as Europe/Berlin.")] = "UTC",
     overlap: Annotated[str, typer.Option(metavar="queue|refuse", help="While the model is being aligned.")] = "queue",
     run_name: Annotated[str | None, typer.Option(help="Template: {config}, {date}, {time} are filled in.")] = None,
     new_seed: Annotated[bool, typer.Option("--new-seed", help="Other prompts and samples each time.")] = False,
@@ -32,7 +35,7 @@ def deploy(
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="Told of failures, stops, promotions of all deployments.")
     ] = None,
-    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Nobody is told any more.")] = False,
+    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Remove the webhook of all deployments.")] = False,
     pool: Annotated[str | None, typer.Option(help="A work pool; its workers do the work.")] = None,
     image: Annotated[str | None, typer.Option(help="For a pool of Docker or Kubernetes.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Do the work here, until interrupted.")] = False,

@@ -31,7 +31,7 @@ Request = Annotated[str, typer.Argument(metavar="REQUEST", help="Number of the r
 @app.command()
 def promote(
     candidate: Annotated[str, typer.Argument(metavar="RUN[@N]", help="N: an iteration; none: the best.")],
-    to: Annotated[str, typer.Option(help="The title; there is one.")] = "champion",
+    to: Annotated[str, typer.Option(help="The title to give; champion is the only one.")] = "champion",
     policy: PolicyFile = None,
     by: By = None,
     reason: Reason = "",

@@ -29,6 +29,7 @@ from tasks.evidence import drop_evidence, evidence_folders
 from tasks.registered import Version
 from tasks.track import erase_reports
 from tasks.withdraw import Withdrawn, registered_from, withdraw
+from tasks.witnesses import ask_ledger
 
 Say = Callable[[str], None]
 ERASE_LIMIT_S = 600.0
@@ -114,8 +115,10 @@ def carry_out(
     Can be repeated after a kill or an outage: what is done is not done twice.
 
     Raises RunBusyError while any run of the workspace is live, before anything is done: a run reads the exclusions
-    when it starts, so it could draw later what is excluded now.
+    when it starts, so it could draw later what is excluded now; and IntegrityError for a ledger that lacks what MLflow
+    has seen of it.
     """
+    ask_ledger([registered_name(run.config) for run in chosen.runs], tracking_uri, ledger)
     now = datetime.now(UTC).isoformat()
     known = [Prompt(prompt_id, text) for prompt_id, text in chosen.prompts.items()]
     bare = chosen.target.prompts - chosen.prompts.keys()

@@ -90,12 +90,18 @@ def _check_rules(asked: Entry, rules: Rules) -> None:
 
 
 def reject(request: str, by: str, reason: str, place: Place) -> Outcome:
-    """Reject an open request. Whoever asked may take it back so."""
+    """Reject an open request. Whoever asked may take it back so.
+
+    Raises IntegrityError for a ledger that lacks what MLflow has seen of it.
+    """
+    from tasks.witnesses import ask_ledger
+
     by, reason = person(by), words(reason)
     ledger = place.ledger
     entries = ledger.entries()
     asked = find_request(entries, request)
     check_open(entries, asked)
+    ask_ledger([asked.model], place.tracking_uri, ledger)
     named = {key: asked.body[key] for key in ("commit", "policy", "run", "iteration")}
     body = {**named, "request": asked.digest, "rejected_by": by, "reason": reason}
     entry = append(ledger, "rejected", asked.model, body, lambda last: check_open(last, asked))

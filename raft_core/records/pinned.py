@@ -31,7 +31,7 @@ def read_pins(run: Run) -> Sources | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
             f"{path} does not say what the rewards consist of", got=error,
-            do="restore it; or remove it: the last commit says the same",
+            do="restore it from git; or remove it: then the last commit is asked",
         ) from error  # fmt: skip
 
 

@@ -119,7 +119,8 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
     if told.get("transformers_weights"):
         raise InputError(
             f"{path} names weights of its own", got=f"transformers_weights: {told['transformers_weights']}",
-            expected="model.safetensors, or its index and shards", do="remove that key, and name the file so",
+            expected="model.safetensors, or its index and shards",
+            do="remove that key, and rename the weights to model.safetensors",
         )  # fmt: skip
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)

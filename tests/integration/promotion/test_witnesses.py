@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from raft_core.records.artifacts import digest_of, json_digest, write_json
@@ -128,6 +129,27 @@ def test_a_ledger_that_was_cut_off_brings_no_withdrawn_model_back(
     code, out, _ = raft("lineage", "verify", "one", "--json")
     assert (code, [p["kind"] for p in json.loads(out)["problems"]]) == (4, ["ledger"])
     assert ledger.path.read_bytes() == older
+
+
+def test_no_rejection_and_no_withdrawal_follows_on_a_ledger_that_was_cut_off(
+    raft: Raft, rules: Rules, seen: Path, entries: Entries, tmp_path: Path
+) -> None:
+    assert raft("promote", "one@0", "--policy", rules(approvals=1), "--by", "ann")[0] == 0
+    path = tmp_path / "ledger.jsonl"
+    older = path.read_bytes()
+    body = {key: entries()[0].body[key] for key in ("commit", "policy", "run", "iteration")}
+    ledger = FileLedger(path)
+    ledger.append("withdrawn", "raft-tiny", {**body, "reason": "gone"}, time="2026-01-01T00:00:00+00:00")
+    apply(ledger, seen / "runs", uri(seen))
+    path.write_bytes(older)
+    samples = pq.read_table(seen / "runs" / "one" / "iterations" / "000" / "tables" / "samples.parquet")
+    for command in (
+        ("reject", "1", "--by", "bob", "--reason", "no"),
+        ("lineage", "forget", "--prompt", samples["prompt_id"][0].as_py(), "--yes"),
+    ):
+        code, _, err = raft(*command)
+        assert (code, "entries are missing at the end of the ledger" in err) == (4, True), (command, err)
+    assert path.read_bytes() == older
 
 
 def test_an_approval_asks_as_well(raft: Raft, rules: Rules, seen: Path, number: int, entries: Entries) -> None:
