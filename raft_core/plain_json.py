@@ -13,6 +13,8 @@ from typing import Any
 
 MAX_BYTES = 1 << 24
 """Of a document, and of a line of a log: the largest real ones are a thousandth of it."""
+MAX_LOG_BYTES = 1 << 28
+"""Of ``finetune.json``, which has an entry for every step of a training."""
 MAX_DEPTH = 100
 MAX_BITS = 64
 
@@ -51,9 +53,9 @@ def read_lines(path: Path, most: int = MAX_BYTES) -> Iterator[bytes]:
             yield line
 
 
-def read_json(path: Path) -> Any:
-    """The document in ``path``."""
-    return parse_json(read_bounded(path))
+def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+    """The document in ``path``, of ``most`` bytes."""
+    return parse_json(read_bounded(path, most))
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import asdict
 
-from raft_core.plain_json import read_json
+from raft_core.plain_json import MAX_LOG_BYTES, read_json
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.steps import StepKey, StepRecord, once
@@ -53,17 +53,23 @@ def next_policy(it: Iteration, digest: str) -> Policy:
 
 def read_result(it: Iteration) -> FinetuneResult:
     """What the fine-tuning reported."""
-    return FinetuneResult(**read_json(it.folder / "finetune.json"))
+    return FinetuneResult(**read_json(it.folder / "finetune.json", MAX_LOG_BYTES))
 
 
 def untouched(it: Iteration) -> str | None:
-    """What to tell a person about weights that the adapter does not reach; None where it reaches them all."""
+    """What to tell a person about weights that the adapter does not reach; None where it reaches all that it was told.
+
+    Whoever names ``lora.targets`` leaves the others out on purpose.
+    """
+    lora = it.config.finetuning.lora
+    if lora is None or lora.targets != "all-linear":
+        return None
     trained = read_result(it).trained
     if not (kinds := trained.get("untouched")):
         return None
     total = trained["total_parameters"]
     named = ", ".join(f"{name} ({size / total:.0%} of the parameters)" for name, size in sorted(kinds.items()))
     return (
-        f"the adapter does not reach {named}: no layers that finetuning.lora.targets can name; "
+        f"the adapter does not reach {named}: not linear layers; "
         f"{trained['modules']} modules are trained. `finetuning.lora: null` trains all weights"
     )

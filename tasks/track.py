@@ -16,7 +16,7 @@ from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
-from raft_core.plain_json import read_json
+from raft_core.plain_json import MAX_LOG_BYTES, read_json
 from raft_core.records.run import BASE, Commit, Run, early_end, read_chain, read_events
 from raft_core.records.tables import VALIDATION, read_table
 from raft_core.redaction import redacted
@@ -175,7 +175,7 @@ def _training_log(run: Run, iteration: int) -> list[dict[str, Any]]:
 
 def _finetuned(run: Run, iteration: int) -> dict[str, Any]:
     path = run.folder(iteration) / "finetune.json"
-    told: dict[str, Any] = read_json(path) if path.exists() else {}
+    told: dict[str, Any] = read_json(path, MAX_LOG_BYTES) if path.exists() else {}
     return told
 
 

@@ -14,7 +14,7 @@ from flows.exports.dossier import Dossier, label
 from flows.exports.sources import named
 from flows.views.text import number, percent
 from raft_core.loading import dump_config
-from raft_core.plain_json import read_json
+from raft_core.plain_json import MAX_LOG_BYTES, read_json
 from raft_core.records.ledger import Entry
 from raft_core.records.pinned import changes_of
 from raft_core.records.run import BASE, Commit
@@ -95,7 +95,7 @@ def _per_prompt(dossier: Dossier) -> str:
 def _finetuned(dossier: Dossier, iteration: int) -> Mapping[str, Any]:
     path = dossier.run.folder(iteration) / "finetune.json"
     try:
-        document = read_json(path)
+        document = read_json(path, MAX_LOG_BYTES)
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -9,6 +9,7 @@ from raft_core.config.scoring import RewardConfig, ScoredText
 from raft_core.errors import ConfigError, InputError, IntegrityError
 from raft_core.records.artifacts import digest_of, json_digest
 from raft_core.records.steps import code_digest
+from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt
 
 
@@ -23,8 +24,8 @@ class RewardFn(Protocol):
     def sources(self) -> Mapping[str, str]:
         """The user's part of it: file, folder or module → sha256 of what was loaded."""
 
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float]:
-        """One number a sample. May raise; may return NaN: the sample is then quarantined."""
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float | Failure]:
+        """One number a sample. May raise; may return NaN or a Failure: the sample is then quarantined."""
 
 
 REWARDS = {

@@ -19,12 +19,14 @@ from raft_core.errors import ConfigError, InputError, RewardError
 from raft_core.hub import refuse_hub_id
 from raft_core.policies.text.chat import chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
-from raft_core.policies.text.template import TemplateFault, render_in_child
+from raft_core.policies.text.template import TemplateFault, render_each
 from raft_core.records.artifacts import json_digest, model_digest
 from raft_core.rewards.base import reward_identity, texts
+from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt
 
 _REPLY = "RAFTREPLY"
+_REFUSED = "the classifier's chat template cannot render this"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -53,31 +55,68 @@ class ClassifierReward:
     template: str | None = None
     """What renders prompt and completion as turns; None: they are one plain concatenation."""
 
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """One logit a sample."""
-        import torch
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Any]:
+        """One logit a sample; in its place a Failure for one that the chat template refuses."""
+        if self.template is None:
+            return [*self._logits(texts(self.text, prompts, completions))]
+        rendered = _rendered(self.template, self.tokenizer, [p.text for p in prompts], completions)
+        logits = iter(self._logits([text for text in rendered if isinstance(text, str)]))
+        return [
+            next(logits) if isinstance(text, str) else Failure.of(f"{_REFUSED}: {text}") for text in rendered
+        ]  # fmt: skip
 
-        read = (
-            texts(self.text, prompts, completions)
-            if self.template is None
-            else _rendered(self.template, self.tokenizer, [p.text for p in prompts], completions)
-        )
+    def _logits(self, read: Sequence[str]) -> list[float]:
+        if not read:
+            return []
         encoded = self.tokenizer(
-            read, truncation=True, max_length=self.max_tokens, verbose=False, add_special_tokens=self.template is None
-        )  # a template writes the special tokens itself
+            list(read), truncation=True, max_length=self.max_tokens, verbose=False,
+            add_special_tokens=self.template is None,  # a template writes the special tokens itself
+        )  # fmt: skip
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         scores = [0.0] * len(order)
-        with torch.inference_mode():
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size]
-                batch = self.tokenizer.pad(
-                    {name: [v[i] for i in rows] for name, v in encoded.items()}, return_tensors="pt"
-                )
-                logits_BL = self.model(**batch.to(self.model.device)).logits
-                for row, logit in zip(rows, logits_BL[:, self.output].float().tolist(), strict=True):
-                    scores[row] = logit
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = {name: [values[i] for i in rows] for name, values in encoded.items()}
+            for row, logit in zip(rows, self._batch_logits(batch), strict=True):
+                scores[row] = logit
         return scores
+
+    def _batch_logits(self, rows: Mapping[str, list[list[int]]]) -> list[float]:
+        """Logits of rows in one batch.
+
+        A decoder reads its score at the last token that is not ``config.pad_token_id``, so rows are padded with that
+        id. A model that has none reads the very last token: padding is then an id that none of the rows holds, and
+        an end of text that closes a reply is read, not skipped.
+        """
+        import torch
+
+        config = self.model.config.get_text_config()
+        padding = config.pad_token_id
+        if padding is None:
+            held = {token for ids in rows["input_ids"] for token in ids}
+            free = next((token for token in range(config.vocab_size) if token not in held), None)
+            if free is None and len(rows["input_ids"]) > 1:
+                return [
+                    logit
+                    for i in range(len(rows["input_ids"]))
+                    for logit in self._batch_logits({name: values[i : i + 1] for name, values in rows.items()})
+                ]
+            config.pad_token_id = free
+        else:
+            free = padding
+        width = max(map(len, rows["input_ids"]))
+        batch = {
+            name: torch.tensor([[*v, *[free if name == "input_ids" else 0] * (width - len(v))] for v in values])
+            for name, values in rows.items()
+        }
+        try:
+            with torch.inference_mode():
+                logits_BL = self.model(**{name: v.to(self.model.device) for name, v in batch.items()}).logits
+        finally:
+            config.pad_token_id = padding
+        logits: list[float] = logits_BL[:, self.output].float().tolist()
+        return logits
 
 
 def load(config: ClassifierRewardConfig) -> ClassifierReward:
@@ -104,8 +143,6 @@ def _load(
     tokenizer = _load_tokenizer(folder)
     template = _template(folder, tokenizer, config)
     model = model_of(folder)
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
     return ClassifierReward(
         identity=identity, sources={config.model: digest}, model=model, tokenizer=tokenizer,
         output=_output(folder, model, config.label),
@@ -189,6 +226,8 @@ def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> s
     template = chat_template(tokenizer, config.template_date)
     try:
         (text,) = _rendered(template, tokenizer, ["Hello"], [_REPLY])
+        if not isinstance(text, str):
+            raise RewardError(_REFUSED, got=text)
     except RewardError as fault:
         raise InputError(str(fault), do="set chat_template: false, or mend the template") from None
     if _REPLY not in text:
@@ -199,17 +238,22 @@ def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> s
     return template
 
 
-def _rendered(template: str, tokenizer: Any, prompts: Sequence[str], completions: Sequence[str]) -> list[str]:
-    """Each prompt as a user's turn, its completion as the reply. Raises RewardError."""
+def _rendered(
+    template: str, tokenizer: Any, prompts: Sequence[str], completions: Sequence[str]
+) -> list[str | TemplateFault]:  # fmt: skip
+    """Each prompt as a user's turn, its completion as the reply; a fault in the place of one that is refused.
+
+    Raises RewardError where all of them together take too long.
+    """
     conversations = [
         [*turns(prompt, None), {"role": "assistant", "content": completion}]
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
     special = dict(tokenizer.special_tokens_map)
     try:
-        return render_in_child(template, conversations, special, open_reply=False, wanted=True)
+        return render_each(template, conversations, special)
     except TemplateFault as fault:
-        raise RewardError("the classifier's chat template cannot render this", got=fault) from None
+        raise RewardError(_REFUSED, got=fault) from None
 
 
 def _load_tokenizer(folder: Path) -> Any:

@@ -60,8 +60,8 @@ class FunctionReward:
     batched: bool
     wants_references: bool
     place: Place
-    data: Mapping[Path, tuple[int, int, int]]
-    """What ``files`` names, as it lay there when it was hashed."""
+    data: Mapping[Path, tuple[tuple[int, int, int], str]]
+    """What ``files`` names: how it lay there when it was hashed, and its digest."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Any:
         """Whatever the function returns; ``score`` checks it. Lists are the function's own to change."""
@@ -78,8 +78,8 @@ class FunctionReward:
 
     def verify(self) -> None:
         """Raise RewardError if a file that ``files`` names changed since the reward was loaded."""
-        for path, stamp in self.data.items():
-            if _stamp(path) != stamp:
+        for path, (stamp, digest) in self.data.items():
+            if _stamp(path) != stamp and not (path.is_file() and file_digest(path) == digest):
                 raise RewardError(
                     f"a file of the reward changed while it was used: {path}", expected="one content during a step",
                     do="bring its content back, then resume the run",
@@ -102,7 +102,7 @@ def load(config: FunctionRewardConfig) -> FunctionReward:
     folder = Path.cwd()
     importlib.invalidate_caches()
     files = {file: digest_of_named(folder / file, "files") for file in config.files}
-    data = {path: _stamp(path) for file in config.files for path in _below(folder / file)}
+    data = {path: (_stamp(path), file_digest(path)) for file in config.files for path in _below(folder / file)}
     place = _place(folder, where, {str(path.resolve()): file_digest(path) for path in data if path.suffix == ".py"})
     with place.entered(keep=True):
         load_code = _load_file if where.endswith(".py") else _load_module

@@ -46,6 +46,8 @@ def as_scores(returned: Any, count: int, name: str) -> list[float | Failure] | F
 
 
 def _score(value: Any, name: str) -> float | Failure:
+    if isinstance(value, Failure):
+        return value
     if isinstance(value, str | bytes | bytearray):
         return Failure.of(f"reward '{name}' returned {shown(value)}, not a number")
     try:

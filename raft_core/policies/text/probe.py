@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raft_core.errors import InputError
 from raft_core.policies.text.data import collate, collate_packed
-from raft_core.policies.text.model import Model, masked_logits
+from raft_core.policies.text.model import Model, masked_logits, memory_errors
 from raft_core.policies.text.sample import next_logits, prefill, select_rows
 
 TOLERANCE = 1e-3
@@ -26,25 +26,28 @@ def check_decoding(model: Model) -> None:
     prompts = [_ids(model, 3, 5), _ids(model, 40, 2), _ids(model, 80, 7)]
     more = _ids(model, 120, 3 * 3)
     try:
-        logits_NV, cache, mask_NT = prefill(model, prompts, 2)
-        cached = [logits_NV[[0, 3, 5]]]
-        rows = torch.tensor([0, 3, 5], device=logits_NV.device)
-        select_rows(cache, rows)
-        mask_NT = mask_NT[rows]
-        for step in range(3):
-            tokens_N1 = torch.tensor(more[step::3], device=mask_NT.device)[:, None]
-            mask_NT = torch.cat([mask_NT, mask_NT.new_ones(len(rows), 1)], dim=1)
-            logits_NV, cache = next_logits(model, tokens_N1, mask_NT, cache)
-            cached.append(logits_NV)
-        alone = [
-            _alone(model, (prompt, more[3 * n : 3 * n + 3]))
-            for n, prompt in enumerate(prompts)
-        ]  # fmt: skip
+        with memory_errors():
+            cached, alone = _decoded(model, prompts, more)
     except (AttributeError, TypeError, ValueError, LookupError, RuntimeError, NotImplementedError) as error:
         raise _cannot_sample(model, f"{type(error).__name__}: {str(error)[:200]}") from error
     apart = max(_apart(torch.stack([step[n] for step in cached]), alone[n]) for n in range(len(prompts)))
     if not apart <= TOLERANCE:
         raise _cannot_sample(model, f"its logits in a batch differ by {apart:.2g} from those of each sequence alone")
+
+
+def _decoded(model: Model, prompts: list[list[int]], more: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits step by step in a batch, and those of each sequence alone."""
+    logits_NV, cache, mask_NT = prefill(model, prompts, 2)
+    cached = [logits_NV[[0, 3, 5]]]
+    rows = torch.tensor([0, 3, 5], device=logits_NV.device)
+    select_rows(cache, rows)
+    mask_NT = mask_NT[rows]
+    for step in range(3):
+        tokens_N1 = torch.tensor(more[step::3], device=mask_NT.device)[:, None]
+        mask_NT = torch.cat([mask_NT, mask_NT.new_ones(len(rows), 1)], dim=1)
+        logits_NV, cache = next_logits(model, tokens_N1, mask_NT, cache)
+        cached.append(logits_NV)
+    return cached, [_alone(model, (prompt, more[3 * n : 3 * n + 3])) for n, prompt in enumerate(prompts)]
 
 
 @torch.inference_mode()

@@ -91,8 +91,8 @@ def _without_memory(folder: Path, model_config: Any, shapes: Shapes, config: Tex
     from transformers import AutoModelForCausalLM
 
     meta = torch.device("meta")
-    state = {name: torch.empty(shape, device=meta) for name, shape in shapes.items()}
     try:
+        state = {name: torch.empty(shape, device=meta) for name, shape in shapes.items()}
         with without_report(), torch.random.fork_rng(devices=[]):
             with meta:
                 built = AutoModelForCausalLM.from_config(model_config, trust_remote_code=config.trust_remote_code)

@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-CPU_S, WALL_S = 30, 120
-"""Seconds that rendering *all* prompts may take: of the processor, and in all (loading transformers included)."""
+CPU_S, WALL_S, EACH_S = 30, 120, 0.01
+"""Seconds that rendering *all* prompts may take: of the processor, and in all (loading transformers included); and
+what each prompt adds to both."""
 MEMORY_BYTES = 2 << 30
 """Memory that rendering may take on top of what transformers takes."""
 MAX_CHARS = 1 << 20
@@ -64,33 +65,56 @@ def render_in_child(
     ``open_reply``: with the opening of the reply that is to follow. Returns the texts only where they are ``wanted``.
     """
     asked = {"template": template, "turns": turns, "special": special, "open_reply": open_reply, "wanted": wanted}
-    command = [sys.executable, "-P", str(Path(__file__).resolve())]
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(asked).encode(), capture_output=True, check=False, timeout=WALL_S
-        )
-    except subprocess.TimeoutExpired:
-        raise TemplateFault(f"it did not end within {WALL_S} s") from None
-    last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
-    if done.returncode:
-        raise TemplateFault(
-            last or f"it took more than {CPU_S} s or {MEMORY_BYTES >> 30} GiB (ended with {done.returncode})"
-        )
-    texts: list[str] = json.loads(last)
+    texts: list[str] = _ask_child({**asked, "each": False})
     return texts
 
 
-def _limit() -> None:
+def render_each(
+    template: str, turns: Sequence[Sequence[dict[str, str]]], special: dict[str, Any]
+) -> list[str | TemplateFault]:
+    """As ``render_in_child``, whole conversations: a fault stands in the place of its own text.
+
+    Raises TemplateFault where all of them together pass the limits.
+    """
+    asked = {"template": template, "turns": turns, "special": special, "open_reply": False, "wanted": True}
+    return [
+        told if isinstance(told, str) else TemplateFault(*told) for told in _ask_child({**asked, "each": True})
+    ]  # fmt: skip
+
+
+def _ask_child(asked: dict[str, Any]) -> list[Any]:
+    turns = asked["turns"]
+    command = [sys.executable, "-P", str(Path(__file__).resolve())]
+    wall_s = WALL_S + EACH_S * len(turns)
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(asked).encode(), capture_output=True, check=False, timeout=wall_s
+        )
+    except subprocess.TimeoutExpired:
+        raise TemplateFault(f"it did not end within {wall_s:.0f} s") from None
+    last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
+    if done.returncode:
+        raise TemplateFault(
+            last
+            or f"it took more than {CPU_S + EACH_S * len(turns):.0f} s or {MEMORY_BYTES >> 30} GiB "
+            f"(ended with {done.returncode})"
+        )
+    told: list[Any] = json.loads(last)
+    return told
+
+
+def _limit(prompts: int) -> None:
     """From here on, time and memory are bounded; the kernel enforces it, whatever the template does."""
     with Path("/proc/self/statm").open() as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
     spent = resource.getrusage(resource.RUSAGE_SELF)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(spent.ru_utime + spent.ru_stime) + CPU_S,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(spent.ru_utime + spent.ru_stime + CPU_S + EACH_S * prompts),) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _render(asked: dict[str, Any]) -> list[str]:
+def _render(asked: dict[str, Any]) -> list[Any]:
+    """The texts that are wanted; with ``each``, a list of one message where one could not be rendered."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     def render(turns: Sequence[dict[str, str]]) -> str:
@@ -103,9 +127,9 @@ def _render(asked: dict[str, Any]) -> list[str]:
             raise TemplateFault(f"{type(error).__name__}: {str(error)[:500]}") from None
         return str(text)
 
-    _limit()
-    texts = []
-    for number, turns in enumerate(asked["turns"]):
+    _limit(len(asked["turns"]))
+
+    def checked(number: int, turns: Sequence[dict[str, str]]) -> str:
         rendered = render(turns)
         if number < REPEATED and any(render(turns) != rendered for _ in range(TIMES)):
             raise TemplateFault("it renders the same prompt differently each time")
@@ -113,6 +137,16 @@ def _render(asked: dict[str, Any]) -> list[str]:
             raise TemplateFault(
                 f"it makes {len(rendered):,} characters of {sum(len(turn['content']) for turn in turns):,}"
             )
+        return rendered
+
+    texts: list[Any] = []
+    for number, turns in enumerate(asked["turns"]):
+        try:
+            rendered: Any = checked(number, turns)
+        except TemplateFault as fault:
+            if not asked["each"]:
+                raise
+            rendered = [str(fault)]
         if asked["wanted"]:
             texts.append(rendered)
     return texts

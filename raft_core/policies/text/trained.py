@@ -14,11 +14,14 @@ NOISE = ("drop", "jitter")
 def without_dropout(model: nn.Module) -> Restore:
     """Switch the model's own dropout off: modules of their own, numbers of a layer, and of the configuration.
 
-    Returns what gives the configuration its numbers back: a checkpoint that is saved keeps them.
+    That of an adapter stays: ``finetuning.lora.dropout`` sets it. Returns what gives the configuration its numbers
+    back: a checkpoint that is saved keeps them.
     """
     changed: list[tuple[Any, str, float]] = []
     configs: dict[int, Any] = {}
-    for module in model.modules():
+    for path, module in model.named_modules():
+        if "lora_dropout" in path.split("."):
+            continue
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
         _silence(module)

@@ -66,9 +66,8 @@ def train(job: FinetuneJob) -> None:
         tokenizer = load_tokenizer(model_folder(job.policy), job.config)
         arguments = training_arguments(job)
         model = trainable_model(job)
-        if job.finetuning.batching == "packed":
-            with GatheredParameters(list(model.parameters()), enabled=job.finetuning.zero_stage == 3):
-                check_packing(base_of(model))
+        if job.finetuning.batching == "packed" and job.finetuning.zero_stage < 3:
+            check_packing(base_of(model))  # ZeRO-3 holds parts alone, and the run's start has tried this architecture
         restore = None if job.finetuning.model_dropout else without_dropout(base_of(model))
         sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer))
         trainer = ResponseTrainer(model, arguments, job, sequences, rank)

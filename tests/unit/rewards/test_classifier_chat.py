@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from raft_core.config.scoring import ClassifierRewardConfig
-from raft_core.errors import ConfigError, InputError, RewardError
+from raft_core.errors import ConfigError, InputError
 from raft_core.rewards import classifier
+from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt
 
 Maker = Callable[..., Path]
@@ -96,8 +97,37 @@ def test_a_template_that_fails_on_one_text_names_itself(classifier_maker: Maker,
     refusing = "{% if 'bad' in messages[1]['content'] %}{{ raise_exception('rude') }}{% endif %}" + TEMPLATE
     reward = classifier.load(config(classifier_maker(tmp_path / "model", chat_template=refusing), chat_template=True))
     assert len(reward(PROMPTS[:1], TEXTS[:1])) == 1
-    with pytest.raises(RewardError, match=r"chat template cannot render this(?s:.*)rude"):
-        reward(PROMPTS, TEXTS)
+    good, bad = reward(PROMPTS, TEXTS)
+    assert isinstance(good, float)
+    assert isinstance(bad, Failure)
+    assert "chat template cannot render this" in bad.reason
+    assert "rude" in bad.reason
+
+
+@pytest.mark.parametrize("pads", [False, True], ids=["no token to pad with", "one of its own"])
+def test_a_decoder_reads_the_end_of_the_text_that_its_template_writes(folder: Path, pads: bool) -> None:
+    """Though the tokenizer pads with that token, where it has no other."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    settings = LlamaConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=1,
+        max_position_embeddings=16, initializer_range=1.0, eos_token_id=SEP, bos_token_id=None,
+        pad_token_id=0 if pads else None,
+    )  # fmt: skip
+    model = LlamaForSequenceClassification(settings).eval()
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    with torch.inference_mode():
+        wanted = [
+            float(model(torch.tensor([ids])).logits[0, 0])
+            for ids in ([CLS, A, FILM, SEP, SEP, GOOD, SEP], [CLS, WAS, A, FILM, SEP, SEP, BAD, WAS, BAD, SEP])
+        ]
+    assert classifier.load(config(folder, chat_template=True))(PROMPTS, TEXTS) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_template_that_prints_the_date_needs_one(classifier_maker: Maker, tmp_path: Path) -> None:

@@ -176,6 +176,9 @@ def test_data_that_changes_while_it_is_used() -> None:
     Path("words.txt").write_text("good")
     reward = loaded("def f(prompts, completions):\n    return [0]\n", files=("words.txt",))
     reward.verify()
+    Path("words.txt").unlink()
+    Path("words.txt").write_text("good")  # as dvc checkout does, or an editor that saves
+    reward.verify()
     Path("words.txt").write_text("better")
     with pytest.raises(RewardError, match=r"changed while it was used: .*words\.txt"):
         reward.verify()

@@ -268,7 +268,7 @@ def test_a_template_sees_nothing_of_python(make_checkpoint: Callable[..., Path],
 
 def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-    source = Path(template.__file__).read_text().replace("CPU_S, WALL_S = 30, 120", "CPU_S, WALL_S = 3, 120")
+    source = Path(template.__file__).read_text().replace("CPU_S, WALL_S, EACH_S = 30, ", "CPU_S, WALL_S, EACH_S = 3, ")
     child = Path(tempfile.mkdtemp()) / "template.py"
     child.write_text(source)
     monkeypatch.setattr(template, "__file__", str(child))

@@ -8,6 +8,7 @@ import torch
 from raft_core.config import LoraConfig
 from raft_core.policies.text.adapter import fresh_adapter
 from raft_core.policies.text.trained import trained_parts, without_dropout
+from raft_core.policies.text.trainer import base_of
 from tests.unit.policies.text.families import build
 
 DROPOUT: dict[str, dict[str, Any]] = {
@@ -37,8 +38,8 @@ def test_training_mode_computes_what_evaluation_does(family: str) -> None:
 
 def test_the_dropout_of_the_adapter_stays() -> None:
     model = build("gpt2", resid_pdrop=0.5)
-    without_dropout(model)
     adapted = fresh_adapter(model, LoraConfig(dropout=0.25), "0" * 64, seed=1)
+    without_dropout(base_of(adapted))  # in the order of a training
     kept = {m.p for m in adapted.modules() if isinstance(m, torch.nn.Dropout)}
     assert kept == {0.0, 0.25}
 
