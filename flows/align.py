@@ -195,9 +195,10 @@ def _end_recorded(session: Session) -> Iterator[None]:
             told = redacted_text(str(error)) or type(error).__name__
             told = told.replace(f"{run.path.parent.parent}/", "")  # where the workspace lies today says nothing
             record_event(run, "failed", error=type(error).__name__, message=told)
-            if "MLflow" not in session.away:
-                from tasks.track import track
+        if isinstance(error, Exception) and "MLflow" not in session.away:  # whoever interrupts does not want to wait
+            from tasks.track import track
 
+            with suppress(Exception):  # what ended the run is to be told, not this
                 track(run, session.tracking_uri.get_secret_value())
         raise
 

@@ -37,11 +37,12 @@ def one_document() -> Iterator[None]:
 def print_json(document: Any) -> None:
     """ASCII only, so that no character of a model's output can steer the terminal."""
     output = _output.get()
-    stream = output.stream if output else sys.stdout
-    stream.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    stream.flush()
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     if output:
-        output.written = True
+        output.written = True  # also where the reader went away (| head): nothing else may follow
+    stream = output.stream if output else sys.stdout
+    stream.write(text)
+    stream.flush()
 
 
 def print_failure(failure: dict[str, Any]) -> None:
@@ -71,7 +72,14 @@ def _kept_stream(after: ExitStack) -> TextIO:
             os.dup2(nowhere.fileno(), 1)
     after.callback(_put_back, kept, ours)
     after.enter_context(redirect_stdout(sys.stderr))  # which keeps secrets to itself
-    return after.enter_context(open(os.dup(kept), "w", encoding="utf-8"))
+    stream = open(os.dup(kept), "w", encoding="utf-8")  # noqa: SIM115 - closed below
+    after.callback(_close, stream)
+    return stream
+
+
+def _close(stream: TextIO) -> None:
+    with suppress(BrokenPipeError):
+        stream.close()
 
 
 def _put_back(kept: int, ours: TextIO) -> None:

@@ -22,6 +22,8 @@ from tasks.objects import Stores, find_stores, objects
 from tasks.version import restore, version_all
 
 Say = Callable[[str], None]
+KEPT_FIELDS = ("time", "kind", "step", "error")
+"""Words of an event that RAFT chose itself: they tell how a run stands. ``error`` is the name of a class."""
 MOST_TEXTS = 100
 """Texts that are looked for in event logs; an act on more prompts than this clears every message instead."""
 
@@ -180,7 +182,7 @@ def _blanked(line: bytes) -> bytes:
     except ValueError:
         return b""
     plain = {
-        key: value if key in ("time", "kind", "step") or not isinstance(value, str | list | dict) else "(erased)"
+        key: value if key in KEPT_FIELDS or not isinstance(value, str | list | dict) else "(erased)"
         for key, value in event.items()
     }
     return json.dumps(plain).encode() + b"\n"

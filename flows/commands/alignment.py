@@ -1,5 +1,6 @@
 """``raft align``, ``resume``, ``repro``, ``prepare``: bring a run about."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,11 +40,12 @@ def align(
     from raft_core.loading import default_run_name
     from raft_core.records.names import check_run_name
     from raft_core.records.run import open_run
+    from tasks.date import dated
 
     workspace, settled = workspace_folder(), settled_config(config, overrides)
     run_name = default_run_name(settled) if name is None else check_run_name(name)
-    if (workspace / "runs" / run_name).exists():
-        open_run(workspace / "runs", run_name, settled)
+    if (folder := workspace / "runs" / run_name).exists():
+        open_run(folder.parent, run_name, dated(settled, folder, datetime.now(UTC).date().isoformat()))
     if receipt is None:
         _show(workspace, run_name, _work_on(workspace, run_name, settled, quiet=quiet or as_json), as_json=as_json)
         return

@@ -6,7 +6,7 @@ what else lies in its database is for its owner (``aftermath.NOT_ERASED``).
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,14 @@ from tasks.erase import MOST_TEXTS, ErasedRows
 
 PAGE = 20
 """Flow runs of one answer of a server: each may have half a megabyte of parameters."""
-TEXT = ("CHAR", "TEXT", "JSON")
-"""Parts of the declared types of columns in which a text may stand."""
+TEXT = {
+    "flow_run": ("parameters",), "flow_run_state": ("message", "data"), "task_run_state": ("message", "data"),
+    "log": ("message",), "events": ("payload", "resource"), "event_resources": ("resource",),
+    "artifact": ("description", "data"), "artifact_collection": ("description", "data"),
+}  # fmt: skip
+"""Table → columns in which words of a person may stand. The others hold ids, names and times, of other projects too."""
+FEWEST_CHARS = 8
+"""Of a text that is looked for: a shorter one would be found inside ids and words that have nothing to do with it."""
 
 
 def erase_in_prefect(target: Target, texts: Sequence[str], done: ErasedRows) -> None:
@@ -52,11 +58,15 @@ def _database() -> str:
 def holds_prompt(parameters: Any, target: Target) -> bool:
     """Whether a prompt of ``target`` stands anywhere in a flow run's parameters."""
     return any(
-        prompt["prompt_id"] in target.prompts
-        or prompt.get("source") in target.sources
+        _is_one(prompt["prompt_id"], target.prompts)
+        or _is_one(prompt.get("source"), target.sources)
         or (target.text is not None and target.text in str(prompt.get("text")))
         for prompt in _prompts_in(parameters)
     )
+
+
+def _is_one(value: Any, of: Collection[str]) -> bool:
+    return isinstance(value, str) and value in of
 
 
 def _prompts_in(parameters: Any) -> Iterator[dict[str, Any]]:
@@ -81,9 +91,14 @@ def _erase_in_file(path: Path, target: Target, texts: Sequence[str], done: Erase
             rows = database.execute("SELECT id, parameters FROM flow_run WHERE instr(parameters, 'prompt_id') > 0")
             found = [(key,) for key, parameters in rows if holds_prompt(json.loads(parameters), target)]
             database.executemany("UPDATE flow_run SET parameters = '{}' WHERE id = ?", found)
-            for table in sorted(tables):
-                _blank(database, table, texts)
+            wanted = [text for text in texts if len(text) >= FEWEST_CHARS][:MOST_TEXTS]
+            for table in sorted(tables & TEXT.keys()):
+                _blank(database, table, wanted)
             done.flow_runs += len(found)
+        if num_left := len(set(texts) - set(wanted)):
+            done.left.append(
+                f"messages and events in {path} may quote {num_left} texts, which are too short or too many to look for"
+            )
         with closing(sqlite3.connect(path, timeout=30)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except (sqlite3.Error, ValueError) as error:
@@ -91,10 +106,10 @@ def _erase_in_file(path: Path, target: Target, texts: Sequence[str], done: Erase
 
 
 def _blank(database: sqlite3.Connection, table: str, texts: Sequence[str]) -> None:
-    """Cut ``texts`` out of every message, state and event; very many of them are left to ``aftermath.NOT_ERASED``."""
-    columns = database.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall()
-    for column in (name for name, declared in columns if any(kind in declared.upper() for kind in TEXT)):
-        for text in texts[:MOST_TEXTS]:
+    """Cut ``texts`` out of every message, state and event."""
+    there = {name for (name,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+    for column in (name for name in TEXT[table] if name in there):
+        for text in texts:
             for form in {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]} - {""}:
                 database.execute(
                     f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) WHERE instr("{column}", ?) > 0',

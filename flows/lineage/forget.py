@@ -233,7 +233,7 @@ def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
 
 def _texts(chosen: Plan) -> list[str]:
     """What a message must not quote any more."""
-    return [*chosen.prompts.values(), *([chosen.target.text] if chosen.target.text else [])]
+    return [*([chosen.target.text] if chosen.target.text else []), *chosen.prompts.values()]
 
 
 def _excluded_id(workspace: Path, value: str) -> str:

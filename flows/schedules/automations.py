@@ -4,7 +4,7 @@ Each has a fixed name and is replaced, so that deploying twice changes nothing. 
 one deployment: a call that does not name a webhook leaves the one that is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
@@ -22,13 +22,18 @@ from flows.announce import AUDIT_FAILED, AWAITING, ENDED, FAILED, PROMOTED, STOP
 HEARTBEAT_S = 30
 """Prefect's shortest. A run that was not heard of for ``SILENCE_S`` is taken for dead."""
 SILENCE_S = 180
-START_S = 900
+CRASH_S = SILENCE_S + 120
+"""A run that crashed is taken up after so long, unless the first of the automations has done it."""
+START_S = 1800
 """A run that a worker submitted, and that was not heard of for so long, is taken for one that died while it started.
-Longer than a silence: a container's image may have to be fetched first."""
+Longer than the quarter of an hour for which Prefect may hold events back."""
+MAX_STARTS = 10
+"""A run that was killed so often is ended: it would be killed again."""
 SILENT = "no heartbeat for"
-HEARTBEAT, CRASHED, SUBMITTED, CANCELLED = (
-    f"prefect.flow-run.{state}" for state in ("heartbeat", "Crashed", "Submitting", "Cancelled")
-)
+HEARTBEAT, CRASHED, SUBMITTED, RUNNING, CANCELLED, FAILED_STATE = (
+    f"prefect.flow-run.{state}"
+    for state in ("heartbeat", "Crashed", "Submitting", "Running", "Cancelled", "Failed")
+)  # fmt: skip
 BLOCK = "raft-notifications"
 PREFIX = "raft: "
 
@@ -50,24 +55,35 @@ def healing(flows: Sequence[str]) -> list[AutomationCore]:
     """A run that fell silent, crashed or never started is started again, in the same run directory.
 
     If it lives after all (the server was away), the second process waits for the first one's lease. Three ways to
-    notice, because one word may be lost on the way, and a process may die before its first heartbeat.
+    notice, because one word may be lost on the way, and a process may die before its first heartbeat. A run that
+    crashed before it ever ran (no image, no such module) stays so: it would crash again.
     """
+    starts = [str(number) for number in range(1, MAX_STARTS + 1)]
     return [
-        _revival("a silent run goes on", flows, HEARTBEAT, SILENCE_S),
-        _revival("a crashed run goes on", flows, CRASHED, SILENCE_S),
-        _revival("a run that did not start is started again", flows, SUBMITTED, START_S),
-    ]
+        _revival("a silent run goes on", flows, HEARTBEAT, {HEARTBEAT, ENDED, CANCELLED}, SILENCE_S),
+        _revival("a crashed run goes on", flows, CRASHED, {RUNNING, CANCELLED}, CRASH_S, {"prefect.run-count": starts}),
+        _revival(
+            "a run that did not start is started again", flows, SUBMITTED,
+            {HEARTBEAT, ENDED, RUNNING, CRASHED, CANCELLED, FAILED_STATE}, START_S,
+        ),
+    ]  # fmt: skip
 
 
-def _revival(name: str, flows: Sequence[str], after: str, within_s: float) -> AutomationCore:
-    """Where neither a heartbeat nor an end is told within ``within_s`` of the event ``after``, start the run again."""
+def _revival(
+    name: str, flows: Sequence[str], after: str, expect: set[str], within_s: float,
+    about: Mapping[str, Sequence[str]] | None = None,
+) -> AutomationCore:  # fmt: skip
+    """Where nothing of ``expect`` is told within ``within_s`` of the event ``after``, start the run again.
+
+    ``about``: labels that all of these events carry.
+    """
     trigger = EventTrigger(
-        match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+        match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*", **(about or {})}),
         match_related=ResourceSpecification.model_validate(
             {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
         ),
         for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=timedelta(seconds=within_s),
-        after={after}, expect={HEARTBEAT, ENDED, CANCELLED},
+        after={after}, expect=expect,
     )  # fmt: skip
     again = ChangeFlowRunState(
         state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} {within_s:g} s: goes on elsewhere"

@@ -24,7 +24,7 @@ from pydantic import Field
 from flows.announce import AUDIT_FAILED, ENDED, FAILED, FINISHED, STOPPED, announce, send
 from flows.environment import guard_secrets, ledger_uri, tracking_uri
 from flows.progress import Reporter
-from flows.schedules.automations import SILENT
+from flows.schedules.automations import MAX_STARTS, SILENT
 from flows.schedules.overlap import Overlap, Superseded, is_superseded, model_slot
 from flows.secrecy import without_secrets
 from raft_core.config import RaftConfig
@@ -33,8 +33,6 @@ from raft_core.loading import load_config
 from raft_core.records.names import check_run_name, registered_name
 from raft_core.types import content_id
 
-MAX_STARTS = 10
-"""A run that was killed so often is ended: it would be killed again."""
 BUSY_S = 15.0
 ENDED_AFTER_S = (0.0, 1.0, 2.0)
 """On sqlite, Prefect's server drops an event that comes while it writes something else: the word of an end is said

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import flows.align
+from flows import cli, exits
 from flows.align import align_run
 from raft_core import embedded
 from raft_core.errors import StepError
@@ -41,10 +42,11 @@ def test_a_run_that_goes_on_another_day_renders_the_same_prompts(
     embedded.prepare("tiny")
     model = Path(shutil.copytree(embedded.resolve("embedded:tiny/policy"), tmp_path / "model"))
     (model / "chat_template.jinja").write_text(TEMPLATE)
-    config = load_config(TINY, [
+    overrides = [
         f"policy.model={model}", "policy.chat_template=true", "iterations=1", "sampling.prompts_per_iteration=4",
         "prompts.max_held_out=4", "versioning.enabled=false", "evaluation.bootstrap_resamples=200",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    config = load_config(TINY, overrides)
 
     def align() -> None:
         align_run(config, name="dated", workspace=tmp_path, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
@@ -73,3 +75,7 @@ def test_a_run_that_goes_on_another_day_renders_the_same_prompts(
     )
     assert expected != other
     assert [row["prompt_token_ids"] for row in rows] == expected
+    monkeypatch.setenv("RAFT_WORKSPACE", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    again = ["align", str(TINY), *overrides, "--name", "dated"]
+    assert exits.run_command(cli.app, again) == exits.DONE, "the same command goes on with it, on a third day"

@@ -110,6 +110,25 @@ def test_a_local_database_holds_no_byte_of_it_afterwards() -> None:
         assert fails.text.encode() not in data, where(path, fails.text)
 
 
+def test_a_short_text_is_not_looked_for_in_the_ids_and_names_of_all_flows() -> None:
+    from prefect.settings import get_current_settings
+
+    def names() -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(get_current_settings().home / "prefect.db")) as reader:
+            return reader.execute("SELECT id, name FROM flow UNION SELECT id, name FROM flow_run").fetchall()
+
+    align(OldMaterial((KEPT,)))
+    before, done = names(), ErasedRows()
+    digit = before[0][0][0]
+    erase_in_prefect(Target(frozenset(), text="align"), ["align", digit], done)
+    assert names() == before
+    assert ["2 texts" in told for told in done.left] == [True]
+
+
+def test_parameters_of_others_may_have_any_form() -> None:
+    assert not holds_prompt({"prompt_id": ["a"], "source": {}, "more": {"prompt_id": {}}}, Target(frozenset(["a"])))
+
+
 def test_a_server_empties_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     gone, stays = align(OldMaterial((SECRET,))), align(OldMaterial((KEPT,)))
     monkeypatch.setattr("flows.lineage.erase_prefect._erase_in_file", lambda *_: None)

@@ -31,6 +31,7 @@ def pool(site: Any) -> Any:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(automations, "SILENCE_S", SILENCE_S)
         patched.setattr(automations, "START_S", SILENCE_S)
+        patched.setattr(automations, "CRASH_S", 2 * SILENCE_S)
         automations.keep_automations(site.client, automations.healing(HEALED))
     return site
 

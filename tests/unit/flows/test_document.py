@@ -44,6 +44,17 @@ def test_nothing_but_the_document() -> None:
     assert NOISE | {"after it"} <= set(done.stderr.splitlines())
 
 
+def test_a_reader_that_goes_away_is_no_fault_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = [sys.executable, "-c", NOISY, "align", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # as head does
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert "Traceback" not in told
+
+
 def test_a_failure_is_a_document_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = run("align", "fails", "--json")
