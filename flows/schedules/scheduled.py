@@ -256,11 +256,14 @@ def _this_run() -> FlowRun:
 
 
 def _ended(this: FlowRun) -> State[str] | None:
-    """How this flow run had ended, where silence alone started it again: the word of its end was lost on the way."""
+    """How this flow run had ended, where silence alone started it again: the word of its end was lost on the way.
+
+    Several automations may have noticed the silence: the state before the first of them counts.
+    """
     with get_client(sync_client=True) as client:
         states = sorted(client.read_flow_run_states(this.id), key=lambda state: state.timestamp)
     for before, again in reversed(list(pairwise(states))):
-        if again.name == "AwaitingRetry":
+        if again.name == "AwaitingRetry" != before.name:
             lost = (again.message or "").startswith(SILENT) and before.is_final() and not before.is_crashed()
             return State(type=before.type, name=before.name, message=before.message) if lost else None
     return None

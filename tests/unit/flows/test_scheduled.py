@@ -1,15 +1,19 @@
 """Flows of the schedules, without a server: whoever watches hears of every one that could not do its work."""
 
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prefect import Flow
+from prefect.client.schemas.objects import State, StateType
 
 from flows.announce import ENDED, FAILED
 from flows.deploy import FLOWS
 from flows.schedules import scheduled
+from flows.schedules.automations import SILENT
 from tasks import audit
 
 
@@ -39,3 +43,25 @@ def test_a_failure_is_told(
     with pytest.raises(OSError, match="cannot reach"):
         flow.fn(**wanted)
     assert heard == [(FAILED, "cannot reach http://[redacted]@host"), (ENDED, ""), (ENDED, "")]
+
+
+@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize(
+    ("end", "known"), [("Cancelled", True), ("Completed", True), ("Crashed", False), ("Running", False)]
+)
+def test_how_a_run_had_ended_however_often_silence_was_told(
+    times: int, end: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stood still tells it of each of its automations at once."""
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    names = [("RUNNING", "Running", ""), (end.upper(), end, "")]
+    names += [("SCHEDULED", "AwaitingRetry", f"{SILENT} 180 s: goes on elsewhere")] * times
+    names += [("PENDING", "Pending", ""), ("RUNNING", "Running", "")]
+    states = [
+        State(type=StateType(kind), name=name, message=message, timestamp=first + timedelta(seconds=second))
+        for second, (kind, name, message) in enumerate(names)
+    ]
+    client = SimpleNamespace(read_flow_run_states=lambda _: states)
+    monkeypatch.setattr(scheduled, "get_client", lambda **_: nullcontext(client))
+    found = scheduled._ended(SimpleNamespace(id="1"))  # type: ignore[arg-type]
+    assert (found.name if found else None) == (end if known else None)
