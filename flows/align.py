@@ -198,7 +198,7 @@ def _end_recorded(session: Session) -> Iterator[None]:
         if isinstance(error, Exception) and "MLflow" not in session.away:  # whoever interrupts does not want to wait
             from tasks.track import track
 
-            with suppress(Exception):  # what ended the run is to be told, not this
+            with suppress(OSError, RaftError, ValueError, LookupError, TypeError):  # what ended the run is to be told
                 track(run, session.tracking_uri.get_secret_value())
         raise
 
