@@ -1,7 +1,7 @@
 """MLflow's aliases ``champion`` and ``previous``, as the ledger has them: a projection that can be repaired."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +33,21 @@ def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
     witnesses = read_witnesses(uri)
     seen, missing = None, list[str]()
     while seen != (last := last_digest(entries := ledger.entries())):
-        every = sorted({entry.model for entry in entries})
-        check_witnesses({model: witness for model, witness in witnesses.items() if model in every}, entries)
+        hold_ledger(witnesses, entries)
         models = sorted({e.model for e in entries if e.kind in ("promoted", "rolled_back")})
         missing = [fault for model in models for fault in _fill_in(entries, model, runs, uri)]
         with connected(uri) as client:
             for model in models:
                 _set_aliases(client, entries, model)
             _mark_withdrawn(client, entries)
-            for model in every:
+            for model in sorted({entry.model for entry in entries}):
                 _leave_witness(client, entries[-1], model)
         seen = last
     return missing
 
 
 def read_witnesses(uri: str) -> dict[str, str]:
-    """Registered model → number and digest of the ledger's last entry when its aliases were set. Raises StepError.
+    """Registered model → number and digest of the ledger's last entry when MLflow last heard of it. Raises StepError.
 
     Read before the ledger: whatever a tag names was in the ledger before it was in the tag.
     """
@@ -61,6 +60,12 @@ def read_witnesses(uri: str) -> dict[str, str]:
             found |= {model.name: model.tags[LEDGER_TAG] for model in page if LEDGER_TAG in model.tags}
             if not (token := page.token):
                 return found
+
+
+def hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Collection[str] = ()) -> None:
+    """``check_witnesses`` for the models of this ledger, and ``models``: MLflow may serve other ledgers as well."""
+    known = {*models, *(entry.model for entry in entries)}
+    check_witnesses({model: witness for model, witness in seen.items() if model in known}, entries)
 
 
 def check_witnesses(witnesses: Mapping[str, str], entries: Sequence[Entry]) -> None:

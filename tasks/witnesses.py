@@ -14,7 +14,7 @@ from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Entry, Ledger
 from raft_core.records.run import BASE, Run, read_commit
 from raft_core.records.verification import Problem
-from tasks.aliases import check_witnesses, read_witnesses
+from tasks.aliases import hold_ledger, read_witnesses
 from tasks.objects import check_pointers, find_stores
 from tasks.register import model_name
 from tasks.registered import Version, versions
@@ -51,7 +51,7 @@ def ask(run: Run, iteration: int, workspace: Path, uri: str, ledger: Ledger, *, 
             raise
         unseen.append(f"the ledger could not be asked: {away.what}")
         return unseen
-    _hold_ledger(seen, entries, {model_name(run)})
+    hold_ledger(seen, entries, {model_name(run)})
     problems = [
         *registry_problems([run], registered), *ledger_problems(run, entries),
         *_pointer_problems(run, iteration, workspace),
@@ -73,13 +73,7 @@ def ask_ledger(models: Collection[str], uri: str, ledger: Ledger) -> None:
     seen: dict[str, str] = {}
     with suppress(StepError):
         seen = read_witnesses(uri)
-    _hold_ledger(seen, ledger.entries(), models)
-
-
-def _hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Collection[str]) -> None:
-    """MLflow may serve other ledgers as well: only models of this one, and ``models``, are its witnesses."""
-    known = {*models, *(entry.model for entry in entries)}
-    check_witnesses({model: witness for model, witness in seen.items() if model in known}, entries)
+    hold_ledger(seen, ledger.entries(), models)
 
 
 def registry_problems(runs: Sequence[Run], found: Sequence[Version]) -> Iterator[Problem]:

@@ -103,7 +103,9 @@ def load(config: FunctionRewardConfig) -> FunctionReward:
     importlib.invalidate_caches()
     files = {file: digest_of_named(folder / file, "files") for file in config.files}
     data = {path: (_stamp(path), file_digest(path)) for file in config.files for path in _below(folder / file)}
-    place = _place(folder, where, {str(path.resolve()): file_digest(path) for path in data if path.suffix == ".py"})
+    place = _place(
+        folder, where, {str(path.resolve()): digest for path, (_, digest) in data.items() if path.suffix == ".py"}
+    )
     with place.entered(keep=True):
         load_code = _load_file if where.endswith(".py") else _load_module
         module, main, others = load_code(where, place.modules)
