@@ -63,19 +63,17 @@ def read_witnesses(uri: str) -> dict[str, str]:
 
 
 def hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Collection[str] = ()) -> None:
-    """``check_witnesses`` for the models of this ledger, and ``models``: MLflow may serve other ledgers as well."""
+    """Raise IntegrityError unless ``entries`` hold what the registry has seen of them.
+
+    Asked of the ledger's own models and of ``models``: one MLflow may serve other ledgers as well.
+    """
     known = {*models, *(entry.model for entry in entries)}
-    check_witnesses({model: witness for model, witness in seen.items() if model in known}, entries)
-
-
-def check_witnesses(witnesses: Mapping[str, str], entries: Sequence[Entry]) -> None:
-    """Raise IntegrityError unless ``entries`` hold what the registry has seen of them."""
     ours = {f"{entry.number} {entry.digest}" for entry in entries}
-    for model, seen in witnesses.items():
-        if seen not in ours:
+    for model, witness in seen.items():
+        if model in known and witness not in ours:
             raise IntegrityError(
                 f"entries are missing at the end of the ledger: MLflow's {model} has seen one that is not in it",
-                got=f"{len(entries)} entries, the last {last_digest(entries)}", expected=f"entry {seen}",
+                got=f"{len(entries)} entries, the last {last_digest(entries)}", expected=f"entry {witness}",
                 do=f"restore the ledger from a copy; if those entries are lost for good, delete the tag {LEDGER_TAG} "
                 f"of {model} in MLflow",
             )  # fmt: skip

@@ -11,6 +11,7 @@ from raft_core import embedded
 from raft_core.errors import IntegrityError, RaftError
 from raft_core.records.hashing import FileHashes
 from raft_core.records.ledger import Ledger
+from raft_core.records.names import registered_name
 from raft_core.records.run import BASE, Run, committed_iterations, read_commit, read_run
 from raft_core.records.verification import Problem, Verification, unordered_erasures, verify_run
 
@@ -124,7 +125,7 @@ def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -
 
 def _verify_ledger(runs: Sequence[Run], ledger: Ledger | None, tracking_uri: str, checked: Checked) -> None:
     """Erasures that it must hold, commits that it names, and entries that MLflow has seen of it."""
-    from tasks.aliases import check_witnesses, read_witnesses
+    from tasks.aliases import hold_ledger, read_witnesses
     from tasks.witnesses import ledger_problems
 
     seen: dict[str, str] = {}
@@ -132,14 +133,17 @@ def _verify_ledger(runs: Sequence[Run], ledger: Ledger | None, tracking_uri: str
         seen = read_witnesses(tracking_uri)
     try:
         entries = ledger.entries() if ledger is not None else []
-        if ledger is not None:
-            check_witnesses(seen, entries)
     except RaftError as error:
         if not isinstance(error, IntegrityError):
             checked.unseen.append(f"the ledger: {error.what}")
             return
         checked.others.append(Problem(None, "ledger", Path("ledger"), str(error)))
         return
+    try:
+        if ledger is not None:
+            hold_ledger(seen, entries, {registered_name(run.config) for run in runs})
+    except IntegrityError as error:
+        checked.others.append(Problem(None, "ledger", Path("ledger"), str(error)))
     for run in runs:
         checked.others += [*unordered_erasures(run, entries), *ledger_problems(run, entries)]
 

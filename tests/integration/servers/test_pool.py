@@ -85,7 +85,7 @@ def killed(pool: Any, kill_tree: Any) -> dict[str, FlowRun]:
 def test_another_worker_goes_on_with_a_run_that_fell_silent(pool: Any, killed: dict[str, FlowRun], name: str) -> None:
     wait(lambda: "Completed" in [state for state, _ in pool.states(killed[name])], 900, f"the end of {name}")
     states = pool.states(killed[name])
-    assert ("AwaitingRetry", f"no heartbeat for {SILENCE_S} s: goes on elsewhere") in states
+    assert any(state == "AwaitingRetry" and told.startswith(automations.SILENT) for state, told in states)
     (folder,) = Path(pool.folder / "runs").glob(f"{name}-*")
     run = read_run(folder)
     assert len(read_events(run, "started")) == 2
@@ -119,9 +119,10 @@ def test_what_ended_or_was_cancelled_is_not_done_again(pool: Any, killed: dict[s
     started_in_vain(pool, ended, "Completed", next(iter(before)).parents[1])
     started_in_vain(pool, cancelled, "Cancelled", tables.parents[1])
     end = pool.client.read_flow_run(killed["nightly"].id).end_time
-    wait(lambda: datetime.now(UTC) > end + timedelta(seconds=2 * SILENCE_S), 300, "a time in which it could be revived")
-    silent = [told for _, told in pool.states(killed["nightly"]) if told.startswith(automations.SILENT)]
-    assert len(silent) == 1, "it was not taken for silent after its end"
+    wait(lambda: datetime.now(UTC) > end + timedelta(seconds=3 * SILENCE_S), 300, "a time in which it could be revived")
+    wait(lambda: pool.state(killed["nightly"]) == "Completed", 600, "the end of what it was revived for, if it was")
+    (folder,) = (pool.folder / "runs").glob("nightly-*")
+    assert len(read_events(read_run(folder), "started")) == 2, "it was killed once, and did not begin again"
     pool.call("raft", "resume", tables.parents[1].name, "-q")
     assert len(read_chain(read_run(tables.parents[1]))) == 13, "a person goes on with what was cancelled"
 

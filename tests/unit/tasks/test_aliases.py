@@ -7,7 +7,7 @@ import pytest
 
 from raft_core.errors import IntegrityError
 from raft_core.records.ledger import Entry, FileLedger, Kind
-from tasks.aliases import LEDGER_TAG, apply, check_witnesses, read_witnesses
+from tasks.aliases import LEDGER_TAG, apply, hold_ledger, read_witnesses
 from tasks.tracking import connected
 
 
@@ -84,7 +84,8 @@ def test_the_witness_is_the_last_entry(ledger: FileLedger, uri: str, tmp_path: P
     apply(ledger, tmp_path / "runs", uri)
     entries = ledger.entries()
     assert read_witnesses(uri) == {"m": f"3 {entries[-1].digest}"}
-    check_witnesses(read_witnesses(uri), entries)
+    hold_ledger(read_witnesses(uri), entries)
     for fewer in ([], entries[:2]):
         with pytest.raises(IntegrityError, match=LEDGER_TAG):
-            check_witnesses(read_witnesses(uri), fewer)
+            hold_ledger(read_witnesses(uri), fewer, {"m"})
+    hold_ledger({"of another ledger": "7 abc"}, entries, {"m"})
