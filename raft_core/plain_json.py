@@ -58,9 +58,9 @@ def read_json(path: Path, most: int = MAX_BYTES) -> Any:
     return parse_json(read_bounded(path, most))
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The document in ``path``, which must be an object."""
-    return parse_object(read_bounded(path))
+def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
+    """The document in ``path``, which must be an object, of ``most`` bytes."""
+    return parse_object(read_bounded(path, most))
 
 
 def parse_json(data: bytes | str, *, any_number: bool = False) -> Any:

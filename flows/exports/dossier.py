@@ -10,7 +10,7 @@ import pyarrow as pa
 from flows.views.run import RunView, view_run
 from flows.views.text import number
 from raft_core.errors import IntegrityError
-from raft_core.plain_json import read_object
+from raft_core.plain_json import MAX_BYTES, MAX_LOG_BYTES, read_object
 from raft_core.records.descent import find_withdrawal
 from raft_core.records.ledger import Entry
 from raft_core.records.lineage import Lineage, Link, lineage
@@ -118,7 +118,7 @@ class Dossier:
     def training_log(self, iteration: int) -> list[Row]:
         """One row an optimiser step: step, loss, learning_rate, grad_norm."""
         path = self.run.folder(iteration) / "finetune.json"
-        return list(_json(path).get("log", ())) if path.is_file() else []
+        return list(_json(path, MAX_LOG_BYTES).get("log", ())) if path.is_file() else []
 
 
 def open_dossier(
@@ -169,9 +169,9 @@ def _strings(value: Any) -> set[str]:
     return {text for part in inner for text in _strings(part)}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     try:
-        document = read_object(path)
+        document = read_object(path, most)
     except (OSError, ValueError) as error:
         raise IntegrityError(f"not a readable record: {path}", got=error, do="restore it from git") from error
     return document

@@ -310,6 +310,15 @@ def test_an_adapter_is_carried_on_at_every_stage(
 
 @pytest.mark.full
 @pytest.mark.parametrize("stage", [2, 3])
+def test_packed_batches_on_parts_of_a_model(finetune: Finetune, tmp_path: Path, stage: int) -> None:
+    finetune("whole", lora=None, batching="packed")
+    finetune("parts", lora=None, batching="packed", zero_stage=stage, ranks=2)
+    apart = difference(tmp_path / "whole", tmp_path / "parts")
+    assert all(value <= limit for value, limit in zip(apart, (2e-4, 1e-6), strict=True)), apart
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [2, 3])
 def test_a_rank_without_a_sequence_takes_part(finetune: Finetune, tmp_path: Path, stage: int) -> None:
     """Eleven sequences in batches of ten: the last step has one, so one rank only has a dummy."""
     finetune("one", batch_size=10, ranks=1, lora=None)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +279,18 @@ def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) ->
         template.render_in_child(loop, turns, {})
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}) == []
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}, wanted=True) == ["a"]
+
+
+def test_the_time_that_a_template_may_take_grows_with_the_prompts() -> None:
+    """200,000 prompts took longer than the half minute that a few may take."""
+    tell = "from raft_core.policies.text.template import _limit; import resource; _limit({}); "
+    tell += "print(resource.getrlimit(resource.RLIMIT_CPU)[0])"
+    few, many = (
+        int(subprocess.run([sys.executable, "-c", tell.format(prompts)], capture_output=True, check=True).stdout)
+        for prompts in (1, 200_000)
+    )
+    assert template.CPU_S <= few <= 2 * template.CPU_S
+    assert many >= 200_000 * template.EACH_S
 
 
 def test_an_id_of_the_hub_is_told_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,21 @@ def check_weights_alone(folder: Path) -> None:
     check_tensors(folder, transformers.AutoConfig.from_pretrained(folder), check_weights(folder), config)
 
 
+def test_a_shape_that_torch_cannot_hold_is_refused_in_words(save: Callable[[Any], Path]) -> None:
+    """It takes no byte, so the sizes in the header agree with the file."""
+    folder = save(build("llama"))
+    (path,) = folder.glob("*.safetensors")
+    change(folder, lambda tensors: {**tensors, "odd": torch.empty(0, 1)})
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["odd"]["shape"] = [0, 2**63, 2**63]
+    told = json.dumps(header).encode()
+    path.write_bytes(len(told).to_bytes(8, "little") + told + data[8 + size :])
+    with pytest.raises(InputError, match=r"transformers cannot build the model"):
+        check_weights_alone(folder)
+
+
 def refused(folder: Path) -> str:
     """The message of the check; loading the weights themselves is refused as well."""
     with pytest.raises(InputError) as caught:

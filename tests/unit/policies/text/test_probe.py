@@ -1,6 +1,7 @@
 """Real architectures, randomly initialised: who can be sampled, padded and packed, and who is refused by name."""
 
 from collections.abc import Sequence
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -58,6 +59,18 @@ def test_a_state_that_padding_changes_is_refused_by_name() -> None:
         block_size=8, head_dim=8,
     )  # fmt: skip
     with pytest.raises(InputError, match="MiniMaxForCausalLM cannot be sampled in batches"):
+        check_decoding(model)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[enforce fail] can't allocate memory")]
+)
+def test_a_lack_of_memory_is_not_held_against_the_architecture(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("llama")
+    monkeypatch.setattr(model, "forward", Mock(side_effect=error))
+    with pytest.raises(MemoryError):
         check_decoding(model)
 
 
