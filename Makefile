@@ -36,7 +36,7 @@ test: lint
 	@$(PYTEST) -m "not full and not soak and not real_parts and not gpu" $(PYTEST_ARGS)
 
 test-unit: env-test
-	@$(PYTEST) tests/unit -m "not full" $(PYTEST_ARGS)
+	@$(PYTEST) tests/unit -m "not full and not slow" $(PYTEST_ARGS)
 
 test-full: lint
 	@$(PYTEST) -m "not gpu and not soak" $(PYTEST_ARGS)

@@ -19,6 +19,8 @@ from raft_core.errors import RaftError
 from raft_core.policies.text import template
 from tasks import remote
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("random", "json", "socket", "subprocess", "sitecustomize", "usercustomize", "dvc", "pip", "torch", "raft_core")
 """Modules of the standard library, Python's own hooks, and what the children are started for."""
 

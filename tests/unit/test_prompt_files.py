@@ -118,6 +118,7 @@ CHATS: dict[str, tuple[str, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHATS)
 def test_conversations_come_with_a_command_that_converts_them(case: str, tmp_path: Path) -> None:
     name, row, column = CHATS[case]

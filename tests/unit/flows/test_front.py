@@ -7,6 +7,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 RAFT = Path(sys.executable).with_name("raft")
 

@@ -25,6 +25,8 @@ from tasks.prepare import Material
 from tasks.score_shards import ScoreJob
 from tasks.shards import ShardJob
 
+pytestmark = pytest.mark.slow
+
 MANY = 200_000
 MOST_BYTES = 16_384
 """Prefect refuses 524,288; what we hand over does not grow with the data."""

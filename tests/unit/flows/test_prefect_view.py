@@ -19,6 +19,8 @@ from raft_core.gates import Decision
 from raft_core.records.run import Run, read_events, record_event
 from tasks.decide import decide
 
+pytestmark = pytest.mark.slow
+
 FLOW_RUN = "01234567-89ab-7cde-8f01-23456789abcd"
 
 

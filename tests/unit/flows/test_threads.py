@@ -8,6 +8,8 @@ import pytest
 
 from flows import environment
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import hashlib, torch
 torch.set_num_threads(2)

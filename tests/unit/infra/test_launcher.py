@@ -15,6 +15,8 @@ import yaml
 from raft_core import launch
 from raft_core.errors import StepError
 
+pytestmark = pytest.mark.slow
+
 KUBERNETES = Path(__file__).parents[3] / "infra" / "kubernetes"
 SCRIPT = KUBERNETES / "launch.sh"
 KUBECTL = """#!{python} -IS

@@ -23,6 +23,8 @@ from raft_core.types import Prompt
 from tasks.track import track
 from tasks.tracking import connected
 
+pytestmark = pytest.mark.slow
+
 OFF = {"enabled": False}
 
 

@@ -14,6 +14,8 @@ from raft_core.records.run import Run, read_chain, read_commit
 from raft_core.types import Prompt
 from tasks.register import register
 
+pytestmark = pytest.mark.slow
+
 Raft = Callable[..., tuple[int, str, str]]
 MODEL = "raft-traced"
 OFF = {"enabled": False}

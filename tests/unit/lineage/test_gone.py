@@ -20,6 +20,8 @@ from raft_core.records.run import Run
 from raft_core.records.trace import By, find
 from raft_core.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 OFF = {"enabled": False}
 TWO = Prompt.of("two").prompt_id
 

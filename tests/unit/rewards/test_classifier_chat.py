@@ -12,6 +12,8 @@ from raft_core.rewards import classifier
 from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Path]
 TEMPLATE = (
     "{% for m in messages %}{{ '[CLS]' if m['role'] == 'user' else '[SEP]' }} {{ m['content'] }} [SEP]{% endfor %}"

@@ -10,6 +10,8 @@ from raft_core.records.ledger import Entry, FileLedger, Kind
 from tasks.aliases import LEDGER_TAG, apply, hold_ledger, read_witnesses
 from tasks.tracking import connected
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> FileLedger:

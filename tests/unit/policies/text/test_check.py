@@ -18,6 +18,8 @@ from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
 from raft_core.policies.text import backend, template
 from raft_core.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [Prompt.of(" w1 w2"), Prompt.of(" w3")]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}.{% endfor %}"
 

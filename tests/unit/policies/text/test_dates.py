@@ -15,6 +15,8 @@ from raft_core.policies.text import backend, model
 from raft_core.policies.text.template import TemplateFault, dated, render_in_child
 from raft_core.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 TURNS = [{"role": "user", "content": "a"}]
 PLAIN = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 DAY = "2026-01-05"
