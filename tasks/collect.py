@@ -125,11 +125,27 @@ def _goner(run: Run, iteration: int) -> Goner | None:
 
 
 def _kept_pointers(workspace: Path, runs: Mapping[str, Run], going: set[tuple[str, int]]) -> list[str]:
-    """DVC's hash of everything in the workspace that a pointer or a dvc.lock keeps, goners left out."""
+    """DVC's hash of everything that a pointer or a dvc.lock of the workspace keeps, goners left out."""
     left_out = {runs[name].folder(iteration) / "policy.dvc" for name, iteration in going}
     pointers = [p for p in (workspace / "runs").rglob("*.dvc") if p not in left_out]
     kept = [pointer_md5(pointer) for pointer in pointers if pointer.is_file()]
-    return kept + [pointer_md5(pointer, ours=False) for pointer in workspace.glob("*.dvc") if pointer.is_file()]
+    return kept + _kept_beside_runs(workspace)
+
+
+def _kept_beside_runs(workspace: Path) -> list[str]:
+    """What people keep with DVC themselves, in whatever folder: pointers, and outputs of pipelines."""
+    if not (workspace / ".dvc").is_dir():
+        return []
+    runs = workspace / "runs"
+    try:
+        with opened(workspace) as repo:
+            outs = [out for out in repo.index.outs if not Path(out.stage.path).is_relative_to(runs.resolve())]
+            return [str(out.hash_info.value) for out in outs if out.hash_info]
+    except (DvcException, OSError) as error:
+        raise StepError(
+            "DVC cannot say what else it keeps here, so nothing is collected", got=error,
+            do="mend what `dvc data status` complains of",
+        ) from error  # fmt: skip
 
 
 def _objects_of(workspace: Path, folders: Sequence[str]) -> set[str]:

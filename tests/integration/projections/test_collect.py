@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from raft_core.errors import IntegrityError
+from raft_core.errors import IntegrityError, StepError
 from raft_core.gates import Decision
 from raft_core.records.collected import collected
 from raft_core.records.retention import Retention
@@ -81,6 +82,34 @@ def test_an_object_that_something_kept_refers_to_stays(finished_run: Run) -> Non
     found = collecting.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
     kept = collecting._objects_of(workspace, [pointer_md5(finished_run.folder(1) / "policy.dvc")])
     assert not set(found.objects) & kept
+
+
+def keep_by_pointer(folder: Path, pointer: str) -> None:
+    (folder / "kept.dvc").write_text(pointer)
+
+
+def keep_by_pipeline(folder: Path, pointer: str) -> None:
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"copy": {"cmd": "true", "outs": ["kept"]}}}))
+    lock = {"schema": "2.0", "stages": {"copy": {"cmd": "true", "outs": yaml.safe_load(pointer)["outs"]}}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+@pytest.mark.parametrize("keep", [keep_by_pointer, keep_by_pipeline])
+def test_what_a_person_keeps_in_a_folder_of_his_own_stays(finished_run: Run, keep: Callable[[Path, str], None]) -> None:
+    workspace = finished_run.path.parents[1]
+    (workspace / "mine" / "deep").mkdir(parents=True)
+    pointer = (finished_run.folder(0) / "policy.dvc").read_text().replace("path: policy", "path: kept")
+    keep(workspace / "mine" / "deep", pointer)
+    found = collecting.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
+    assert len(found.goners) == 1
+    assert not found.objects
+
+
+def test_a_pipeline_that_nobody_can_read_stops_the_collection(finished_run: Run) -> None:
+    workspace = finished_run.path.parents[1]
+    (workspace / "dvc.yaml").write_text("stages: [")
+    with pytest.raises(StepError, match="nothing is collected"):
+        collecting.plan(workspace, {}, ALL_GO)
 
 
 def test_killed_in_the_middle_a_second_collection_finishes(finished_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
