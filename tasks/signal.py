@@ -56,16 +56,17 @@ def _silent(rewards: Rewards, train: Sequence[Prompt]) -> Iterator[tuple[str, st
     """Rewards whose sum cannot differ between samples."""
     if all(reward.weight == 0 for reward in rewards.rewards):
         yield "the weight of every reward is 0", "give one of scoring.rewards a weight"
-    if all(_wants_references(reward.reward) for reward in rewards.rewards) and _no_reference(train):
+    if all(_needs_references(reward.reward) for reward in rewards.rewards) and _no_reference(train):
         yield (
             "every reward compares with references, and no training prompt has one",
-            "add a reference to the prompts: a key of each JSON line, a column of the CSV or Parquet file",
+            "give each prompt its reference: the key `reference` of a JSON line, the column `reference` of a CSV or "
+            "Parquet file",
         )
 
 
 def _doubtful(rewards: Rewards, train: Sequence[Prompt]) -> list[str]:
     """What is odd, but leaves something to learn."""
-    wanting = [reward.name for reward in rewards.rewards if _wants_references(reward.reward)]
+    wanting = [reward.name for reward in rewards.rewards if _needs_references(reward.reward)]
     known = {reward.reward.identity: reward.name for reward in rewards.rewards}
     told = []
     if 0 < len(wanting) < len(rewards.rewards) and _no_reference(train):
@@ -76,8 +77,8 @@ def _doubtful(rewards: Rewards, train: Sequence[Prompt]) -> list[str]:
     return told
 
 
-def _wants_references(reward: object) -> bool:
-    return bool(getattr(reward, "wants_references", False))
+def _needs_references(reward: object) -> bool:
+    return bool(getattr(reward, "needs_references", False))
 
 
 def _no_reference(train: Sequence[Prompt]) -> bool:

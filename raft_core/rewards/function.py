@@ -52,13 +52,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class FunctionReward:
-    """A user's function. ``wants_references``: it has a parameter of that name."""
+    """A user's function. It wants references if it has a parameter of that name; without a default it needs them."""
 
     identity: str
     sources: Mapping[str, str]
     function: Callable[..., Any]
     batched: bool
     wants_references: bool
+    needs_references: bool
     place: Place
     data: Mapping[Path, tuple[tuple[int, int, int], str]]
     """What ``files`` names: how it lay there when it was hashed, and its digest."""
@@ -110,12 +111,13 @@ def load(config: FunctionRewardConfig) -> FunctionReward:
         load_code = _load_file if where.endswith(".py") else _load_module
         module, main, others = load_code(where, place.modules)
         function = _function(module, name, where)
-        wants_references = _check_signature(function, config)
+        asked = _check_signature(function, config)
     _LAST[folder, where] = place
     return FunctionReward(
         identity=reward_identity(config, "-".join([json_digest([main, others]), name, *sorted(files.values())])),
         sources={**others, **files, where: main}, function=function, batched=config.batched,
-        wants_references=wants_references, place=place, data=data,
+        wants_references=asked is not None, needs_references=asked is not None and asked.default is asked.empty,
+        place=place, data=data,
     )  # fmt: skip
 
 
@@ -231,17 +233,17 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig) -> bool:
-    """Whether the function asks for references; raises ConfigError if it cannot be called as told."""
+def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig) -> inspect.Parameter | None:
+    """The parameter by which the function asks for references; raises ConfigError if it cannot be called as told."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions written in C tell none
-        return False
+        return None
     plural = "s" if config.batched else ""
-    wants = f"reference{plural}" in signature.parameters
+    asked = signature.parameters.get(f"reference{plural}")
     other = "completion" if config.batched else "completions"
     try:
-        signature.bind([], [], **({f"reference{plural}": []} if wants else {}))
+        signature.bind([], [], **({f"reference{plural}": []} if asked else {}))
         fits = other not in signature.parameters
     except TypeError:
         fits = False
@@ -253,4 +255,4 @@ def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig)
             do=f"change its parameters, or set batched: {contrary} if it takes "
             + ("one sample at a time" if config.batched else "lists"),
         )  # fmt: skip
-    return wants
+    return asked

@@ -159,15 +159,16 @@ def _check_prompts(
     if empty := [p for p, length in zip(prompts, lengths, strict=True) if not length or not p.text.strip()]:
         raise InputError(f"{len(empty)} prompts are empty", got=_named(empty), do="remove them from the prompts file")
     limit = config.max_prompt_tokens
-    why = "policy.max_prompt_tokens"
+    why, change = "policy.max_prompt_tokens", "raise policy.max_prompt_tokens"
     if context is not None and context - sampling.max_new_tokens < limit:
         limit, why = context - sampling.max_new_tokens, f"the context of {context} tokens less sampling.max_new_tokens"
+        change = "lower sampling.max_new_tokens"
     long = sorted(((n, p) for p, n in zip(prompts, lengths, strict=True) if n > limit), key=lambda pair: -pair[0])
     if long:
         raise InputError(
             f"{len(long)} of {len(prompts)} prompts are longer than {limit} tokens ({why})",
             got=_named([p for _, p in long], [n for n, _ in long]), expected=f"at most {limit} tokens each",
-            do="shorten or remove them, or change that limit",
+            do=f"shorten or remove them, or {change}",
         )  # fmt: skip
 
 

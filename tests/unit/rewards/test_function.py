@@ -37,9 +37,13 @@ def test_one_by_one_file() -> None:
 
 def test_references_by_name() -> None:
     batched = "def f(prompts, completions, references):\n    return [c == r for c, r in zip(completions, references)]\n"
-    assert load(function(batched, "f"))(PROMPTS, ["yes", "yes"]) == [True, False]
+    reward = load(function(batched, "f"))
+    assert reward(PROMPTS, ["yes", "yes"]) == [True, False]
+    assert reward.needs_references
     single = "def f(prompt, completion, *, reference=None):\n    return completion == reference\n"
-    assert load(function(single, "f", batched=False))(PROMPTS, ["yes", "yes"]) == [True, False]
+    reward = load(function(single, "f", batched=False))
+    assert reward(PROMPTS, ["yes", "yes"]) == [True, False]
+    assert not reward.needs_references, "it may do without them"
 
 
 def test_a_function_may_change_its_lists() -> None:

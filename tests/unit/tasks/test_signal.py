@@ -15,8 +15,8 @@ from tasks.signal import check_signal
 class Reward:
     """A reward that is never called."""
 
-    def __init__(self, identity: str = "a", wants_references: bool = False) -> None:
-        self.identity, self.wants_references = identity, wants_references
+    def __init__(self, identity: str = "a", needs_references: bool = False) -> None:
+        self.identity, self.needs_references = identity, needs_references
 
     def __call__(self, prompts: Any, completions: Any) -> list[float]:
         raise AssertionError("not scored")
@@ -51,7 +51,7 @@ HOPELESS = [
     (config_of(per_prompt=1, type="best_then_top", fraction=1), rewards(Reward()), PLAIN, "keeps every sample"),
     (config_of(top_k=1), rewards(Reward()), PLAIN, "sampling.top_k 1 gives 4 equal samples"),
     (config_of(), rewards(Reward(), Reward("b"), weight=0.0), PLAIN, "the weight of every reward is 0"),
-    (config_of(), rewards(Reward(wants_references=True)), PLAIN, "no training prompt has one"),
+    (config_of(), rewards(Reward(needs_references=True)), PLAIN, "no training prompt has one"),
 ]
 
 
@@ -76,7 +76,7 @@ def test_what_cannot_learn_is_refused_with_the_key_that_lets_it_go_on(
         (config_of(per_prompt=1, type="all_best"), rewards(Reward()), PLAIN),
         (config_of(per_prompt=1, type="best_then_top"), rewards(Reward()), PLAIN),
         (config_of(per_prompt=1, type="top_fraction", fraction=0.2), rewards(Reward()), PLAIN),
-        (config_of(), rewards(Reward(wants_references=True)), ANSWERED),
+        (config_of(), rewards(Reward(needs_references=True)), ANSWERED),
     ],
 )
 def test_what_may_learn_is_let_alone(config: RaftConfig, found: Rewards, train: list[Prompt]) -> None:
@@ -84,7 +84,7 @@ def test_what_may_learn_is_let_alone(config: RaftConfig, found: Rewards, train: 
 
 
 def test_what_is_odd_is_a_warning() -> None:
-    both = rewards(Reward("a"), Reward("b", wants_references=True), gold=(Reward("a"), Reward("c")))
+    both = rewards(Reward("a"), Reward("b", needs_references=True), gold=(Reward("a"), Reward("c")))
     told = check_signal(config_of(), both, PLAIN)
     assert told == [
         "reward r1 compares with references, and no training prompt has one",
