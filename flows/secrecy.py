@@ -6,6 +6,7 @@ wrapped, and every log record is made clean before any handler sees it.
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -35,10 +36,13 @@ def without_secrets(text: str) -> str:
 
 
 def secrets_in(environment: Mapping[str, str]) -> set[str]:
-    """Passwords and users' tokens of addresses, as they are written and as they are meant; values of telling names."""
+    """Passwords and users' tokens of addresses, as they are written and as they are meant; values of telling names.
+
+    Not the name of a file or folder that is there: PWD, OLDPWD, or where a secret lies.
+    """
     found: set[str] = set()
     for name, value in environment.items():
-        if is_secret_name(name):
+        if is_secret_name(name) and not (os.path.isabs(value) and os.path.exists(value)):
             found.add(value)
         elif "://" in value and "@" in value:
             found |= _of_address(value)

@@ -55,6 +55,14 @@ def test_what_the_environment_holds() -> None:
     )
 
 
+def test_the_folder_of_a_shell_is_no_password(tmp_path: Path) -> None:
+    """PWD is set in every shell: a message that told somebody to read a file there hid the file's place."""
+    (tmp_path / "key.json").touch()
+    shell = {"PWD": str(tmp_path), "OLDPWD": "/", "GOOGLE_CREDENTIALS": str(tmp_path / "key.json")}
+    assert secrets_in(shell) == set()
+    assert secrets_in({"DB_PWD": "/like/a/folder"}) == {"/like/a/folder"}
+
+
 def test_prints_of_a_library(guarded: Callable[[], StringIO]) -> None:
     stderr = guarded()
     print(f"cannot reach {ADDRESS}", file=sys.stderr)
