@@ -66,10 +66,16 @@ def measure(config_file: Path, iterations: int, rounds: int) -> dict[str, Any]:
             plain.append(run_plain(settled, Path(folder)))
     sampling = config.sampling
     return {
-        "config": config_file.as_posix(), "iterations": iterations, "rounds": rounds, "ours": ours, "plain": plain,
-        "prompts": sampling.prompts_per_iteration, "k": sampling.samples_per_prompt, "tokens": sampling.max_new_tokens,
+        "config": config_file.as_posix(),
+        "iterations": iterations,
+        "rounds": rounds,
+        "ours": ours,
+        "plain": plain,
+        "prompts": sampling.prompts_per_iteration,
+        "k": sampling.samples_per_prompt,
+        "tokens": sampling.max_new_tokens,
         "held_out": config.prompts.max_held_out,
-    }  # fmt: skip
+    }
 
 
 # -- ours ----------------------------------------------------------------------------------------
@@ -133,24 +139,43 @@ def plain_settings(
         raise ValueError(f"the plain loop knows no reward of type {reward.type}")
     scorer = resolve(reward.model if isinstance(reward, ClassifierRewardConfig) else reward.file or "")
     return Settings(
-        policy=str(resolve(config.policy.model)), reward=str(scorer), prompts=prompts, held_out=held_out,
-        perplexity_texts=texts, out=str(folder / "checkpoints"), iterations=config.iterations,
-        prompts_per_iteration=sampling.prompts_per_iteration, samples_per_prompt=sampling.samples_per_prompt,
+        policy=str(resolve(config.policy.model)),
+        reward=str(scorer),
+        prompts=prompts,
+        held_out=held_out,
+        perplexity_texts=texts,
+        out=str(folder / "checkpoints"),
+        iterations=config.iterations,
+        prompts_per_iteration=sampling.prompts_per_iteration,
+        samples_per_prompt=sampling.samples_per_prompt,
         batch_prompts=sampling.shard_prompts if sampling.batch_prompts == "auto" else sampling.batch_prompts,
-        temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, stop=list(sampling.stop),
-        sampling_dtype=sampling.dtype, training_dtype=tuning.dtype, lora_r=tuning.lora.r, lora_alpha=tuning.lora.alpha,
-        learning_rate=tuning.learning_rate, batch_size=tuning.batch_size, epochs=tuning.epochs,
-        adam_betas=list(tuning.adam_betas), max_grad_norm=tuning.max_grad_norm, seed=config.seed,
-    )  # fmt: skip
+        temperature=sampling.temperature,
+        max_new_tokens=sampling.max_new_tokens,
+        stop=list(sampling.stop),
+        sampling_dtype=sampling.dtype,
+        training_dtype=tuning.dtype,
+        lora_r=tuning.lora.r,
+        lora_alpha=tuning.lora.alpha,
+        learning_rate=tuning.learning_rate,
+        batch_size=tuning.batch_size,
+        epochs=tuning.epochs,
+        adam_betas=list(tuning.adam_betas),
+        max_grad_norm=tuning.max_grad_norm,
+        seed=config.seed,
+    )
 
 
 def _run_child(command: list[str], *, cwd: Path, environment: dict[str, str], may_stop: bool = False) -> int:
     """Run to the end; its peak memory in MB. A gate that stopped (exit code 3) is no failure where it may."""
     with tempfile.TemporaryFile("w+") as output:
         child = subprocess.Popen(
-            command, cwd=cwd, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment}, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            cwd=cwd,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode not in ((0, 3) if may_stop else (0,)):

@@ -62,27 +62,36 @@ def measure(folder: Path, rows: int, runs: int) -> dict[str, Any]:
         build_s = time.monotonic() - start
     size = sum(path.stat().st_size for path in (large / "runs" / ".index").iterdir())
     questions = {
-        "find --prompt": ("prompt", _prompt_id(3)), "find --sample": ("sample", _sample_id(0, 3 * K)),
+        "find --prompt": ("prompt", _prompt_id(3)),
+        "find --sample": ("sample", _sample_id(0, 3 * K)),
         "find --text, of a prompt": ("text", "sentence 3 begins"),
-        "find --text, of a completion": ("text", f"completion {3 * K} "), "find --source": ("source", "source 7"),
-    }  # fmt: skip
+        "find --text, of a completion": ("text", f"completion {3 * K} "),
+        "find --source": ("source", "source 7"),
+    }
     asked: dict[str, dict[str, float | None]] = {}
     for name, (by, value) in questions.items():
         command = ["lineage", "find", f"--{by}", value]
         asked[name] = {"command": _command(large, command), "alone": _alone(large, by, value)}
     _many_runs(many, runs)
     shown = {
-        "show RUN": ["show", "run-0007"], "show, the latest": ["show"],
+        "show RUN": ["show", "run-0007"],
+        "show, the latest": ["show"],
         "lineage show RUN": ["lineage", "show", "run-0007"],
         "lineage show DIGEST": ["lineage", "show", _some_commit(many)],
         "lineage show FILE": ["lineage", "show", str(many / "runs/run-0007/iterations/000/report.json")],
-    }  # fmt: skip
+    }
     for name, command in shown.items():
         asked[name] = {"command": _command(many, command), "alone": None}
     return {
-        "rows": rows, "iterations": iterations, "runs": runs, "build_s": build_s, "index_mb": size / 1e6,
-        "questions": asked, "hashing": _hash_rates(folder / "bytes"), "python_s": _command(large, ["--help"]),
-    }  # fmt: skip
+        "rows": rows,
+        "iterations": iterations,
+        "runs": runs,
+        "build_s": build_s,
+        "index_mb": size / 1e6,
+        "questions": asked,
+        "hashing": _hash_rates(folder / "bytes"),
+        "python_s": _command(large, ["--help"]),
+    }
 
 
 def render(result: dict[str, Any]) -> str:
@@ -124,11 +133,13 @@ def _large_run(workspace: Path, rows: int) -> int:
     ids = [_prompt_id(n) for n in range(num_prompts)]
     prompts = pa.table(
         {
-            "prompt_id": ids, "text": [f"Movie review: sentence {n} begins with words" for n in range(num_prompts)],
-            "group": [""] * num_prompts, "source": [f"source {n % 1000}" for n in range(num_prompts)],
+            "prompt_id": ids,
+            "text": [f"Movie review: sentence {n} begins with words" for n in range(num_prompts)],
+            "group": [""] * num_prompts,
+            "source": [f"source {n % 1000}" for n in range(num_prompts)],
             "reference": pa.nulls(num_prompts, pa.string()),
         }
-    ).cast(PROMPTS)  # fmt: skip
+    ).cast(PROMPTS)
     rewards = np.random.default_rng(0).normal(size=num_prompts * K)
     made = content_id("made", BASE)
     for iteration in range(iterations):
@@ -142,24 +153,34 @@ def _iteration(run: Run, iteration: int, prompts: pa.Table, rewards: Any) -> Non
     sample_ids = np.array([_sample_id(iteration, n) for n in range(num)])
     prompt_ids = np.repeat(np.array(prompts["prompt_id"].to_pylist()), K)
     columns = {
-        "sample_id": sample_ids, "prompt_id": prompt_ids, "k": np.tile(np.arange(K, dtype=np.int32), num // K),
-        "source": ["policy"] * num, "reward": rewards,
-        "components": pa.array([[]] * num, SCORED.field("components").type), "status": ["ok"] * num,
+        "sample_id": sample_ids,
+        "prompt_id": prompt_ids,
+        "k": np.tile(np.arange(K, dtype=np.int32), num // K),
+        "source": ["policy"] * num,
+        "reward": rewards,
+        "components": pa.array([[]] * num, SCORED.field("components").type),
+        "status": ["ok"] * num,
         "reason": [""] * num,
-    }  # fmt: skip
+    }
     write_table(run.table(iteration, "prompts"), prompts, PROMPTS)
     write_table(run.table(iteration, "scored"), pa.table(columns).cast(SCORED), SCORED)
     write_table(run.table(iteration, "quarantine"), QUARANTINE.empty_table(), QUARANTINE)
     best = np.arange(0, num, K) + rewards.reshape(-1, K).argmax(1)
     empty: list[list[int]] = [[]] * len(best)
     selected = {
-        "sample_id": sample_ids[best], "prompt_id": prompt_ids[best], "source": ["policy"] * len(best),
-        "reward": rewards[best], "rank": np.ones(len(best), np.int32), "weight": np.ones(len(best)),
+        "sample_id": sample_ids[best],
+        "prompt_id": prompt_ids[best],
+        "source": ["policy"] * len(best),
+        "reward": rewards[best],
+        "rank": np.ones(len(best), np.int32),
+        "weight": np.ones(len(best)),
         "prompt": prompts["text"],
         "completion": [f" completion {n} of twenty words or so, as a model writes" * 2 for n in best],
-        "prompt_token_ids": empty, "completion_token_ids": empty, "sampling_logprobs": empty,
+        "prompt_token_ids": empty,
+        "completion_token_ids": empty,
+        "sampling_logprobs": empty,
         "finish_reason": ["stop"] * len(best),
-    }  # fmt: skip
+    }
     write_table(run.table(iteration, "selected"), pa.table(selected).cast(SELECTED), SELECTED)
 
 
@@ -170,10 +191,18 @@ def _commit(run: Run, iteration: int, sampled_from: str | None) -> str:
     outputs = {name: digest_of(folder / name) for name in [*names, "report.json"] if (folder / name).exists()}
     made = content_id("made", iteration)
     policy = {"identity": made, "digest": digest_of(folder / "report.json"), "base": None, "source": None}
-    write_commit(run, iteration, {
-        "config": config_digest(run.config), "sampled_from": sampled_from, "outputs": outputs, "policy": policy,
-        "steps": {}, "numerics": {},
-    })  # fmt: skip
+    write_commit(
+        run,
+        iteration,
+        {
+            "config": config_digest(run.config),
+            "sampled_from": sampled_from,
+            "outputs": outputs,
+            "policy": policy,
+            "steps": {},
+            "numerics": {},
+        },
+    )
     record_event(run, "step", iteration=iteration, step="commit", seconds=0.1, tokens=0)
     return made
 
@@ -181,11 +210,14 @@ def _commit(run: Run, iteration: int, sampled_from: str | None) -> str:
 def _config(name: str) -> RaftConfig:
     return check_config(
         {
-            "name": name, "policy": {"model": "none"}, "prompts": {"train": "none"},
-            "scoring": {"rewards": [{"type": "lexicon"}]}, "iterations": 2,
+            "name": name,
+            "policy": {"model": "none"},
+            "prompts": {"train": "none"},
+            "scoring": {"rewards": [{"type": "lexicon"}]},
+            "iterations": 2,
         },
         where="the benchmark",
-    )  # fmt: skip
+    )
 
 
 # -- a thousand runs --------------------------------------------------------------------------------

@@ -125,10 +125,16 @@ def sample(
         stops = transformers.StoppingCriteriaList([StopAfter(tokenizer, settings.stop, width)] if settings.stop else [])
         with torch.inference_mode():
             output = model.generate(
-                **inputs, do_sample=True, temperature=settings.temperature, top_k=0, top_p=1.0,
-                max_new_tokens=settings.max_new_tokens, num_return_sequences=samples_per_prompt,
-                pad_token_id=tokenizer.pad_token_id, stopping_criteria=stops,
-            )  # fmt: skip
+                **inputs,
+                do_sample=True,
+                temperature=settings.temperature,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=settings.max_new_tokens,
+                num_return_sequences=samples_per_prompt,
+                pad_token_id=tokenizer.pad_token_id,
+                stopping_criteria=stops,
+            )
         eos = model.generation_config.eos_token_id
         eos = {eos} if isinstance(eos, int) else set(eos or ())
         for row, ids in enumerate(output[:, width:].tolist()):
@@ -168,16 +174,30 @@ def train(model: Any, tokenizer: Any, best: Sequence[Response], settings: Settin
         optimizer, lambda step: max(0.0, 1 - (iteration + step / num_steps) / settings.iterations)
     )
     arguments = transformers.TrainingArguments(
-        output_dir=settings.out, per_device_train_batch_size=settings.batch_size, num_train_epochs=settings.epochs,
-        bf16=settings.training_dtype == "bfloat16", use_cpu=not torch.cuda.is_available(), save_strategy="no",
-        report_to=[], logging_steps=1, max_grad_norm=settings.max_grad_norm, disable_tqdm=True, seed=settings.seed,
-        remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(), log_level="error",
-    )  # fmt: skip
+        output_dir=settings.out,
+        per_device_train_batch_size=settings.batch_size,
+        num_train_epochs=settings.epochs,
+        bf16=settings.training_dtype == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="no",
+        report_to=[],
+        logging_steps=1,
+        max_grad_norm=settings.max_grad_norm,
+        disable_tqdm=True,
+        seed=settings.seed,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        log_level="error",
+    )
     model.train()
     TemperedTrainer(
-        settings.temperature, model=model, args=arguments, train_dataset=rows, optimizers=(optimizer, schedule),
+        settings.temperature,
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        optimizers=(optimizer, schedule),
         data_collator=transformers.DataCollatorForSeq2Seq(tokenizer),
-    ).train()  # fmt: skip
+    ).train()
 
 
 class TemperedTrainer(transformers.Trainer):  # type: ignore[misc]

@@ -99,9 +99,11 @@ def _raft(workspace: Path) -> Callable[..., float]:
     command = python_module("flows.cli:main")
 
     def run(*arguments: str) -> float:
-        return seconds(lambda: subprocess.run(
-            [*command, *arguments], env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        ))  # fmt: skip
+        return seconds(
+            lambda: subprocess.run(
+                [*command, *arguments], env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+        )
 
     return run
 
@@ -112,14 +114,21 @@ def _decision(num_prompts: int) -> float:
     def evidence(shift: int) -> Evidence:
         rows = [
             {
-                "prompt_id": f"p{i}", "group": f"g{i % 4}", "prompt": "", "sample_id": f"s{i}",
+                "prompt_id": f"p{i}",
+                "group": f"g{i % 4}",
+                "prompt": "",
+                "sample_id": f"s{i}",
                 "completion": " ".join(f"w{(i * 31 + j * j + shift) % 5000}" for j in range(24)),
-                "completion_token_ids": [1] * 24, "finish_reason": "stop", "sampling_logprobs": [-1.0] * 24,
-                "base_logprobs": [-1.01] * 24, "reward": float((i * 7919 + shift) % 97), "gold_reward": 0.0,
+                "completion_token_ids": [1] * 24,
+                "finish_reason": "stop",
+                "sampling_logprobs": [-1.0] * 24,
+                "base_logprobs": [-1.01] * 24,
+                "reward": float((i * 7919 + shift) % 97),
+                "gold_reward": 0.0,
                 "components": [],
             }
             for i in range(num_prompts)
-        ]  # fmt: skip
+        ]
         texts = [{"text": f"t{i}", "logprobs": [-2.0 - i / 1000] * 30} for i in range(256)]
         return Evidence(to_table(EVALUATION, rows), to_table(PERPLEXITY, texts))
 

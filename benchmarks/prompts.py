@@ -22,10 +22,15 @@ from raft_core.children import python_module
 from raft_core.embedded.tiny_grammar import NOUNS, OPENERS, VERBS
 
 SHORT = (
-    "iterations=1", "sampling.prompts_per_iteration=8", "prompts.max_held_out=8", "prompts.held_out=null",
-    "prompts.promotion=null", "evaluation.max_perplexity_texts=8", "versioning.enabled=false",
+    "iterations=1",
+    "sampling.prompts_per_iteration=8",
+    "prompts.max_held_out=8",
+    "prompts.held_out=null",
+    "prompts.promotion=null",
+    "evaluation.max_perplexity_texts=8",
+    "versioning.enabled=false",
     "validation.min_signal_share=0",
-)  # fmt: skip
+)
 NOTE = """\
 `{config}`, one iteration of 8 prompts, drawn from {few:,} or {many:,} short ones. Seconds of the whole command, and the
 most memory that its process (without children) held."""
@@ -92,9 +97,11 @@ def _command(workspace: Path, *arguments: str) -> dict[str, float]:
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
     start = time.monotonic()
     process = subprocess.Popen(
-        [*python_module("flows.cli:main"), *arguments], env=environment | {"RAFT_WORKSPACE": str(workspace)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [*python_module("flows.cli:main"), *arguments],
+        env=environment | {"RAFT_WORKSPACE": str(workspace)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     _, status, used = os.wait4(process.pid, 0)
     if code := os.waitstatus_to_exitcode(status):
         raise subprocess.CalledProcessError(code, list(arguments))

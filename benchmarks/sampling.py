@@ -73,10 +73,16 @@ def measure(config: RaftConfig, batches: list[int], repeats: int) -> dict[str, A
         row["own_matrices"] = row["batch"] / machine.linear_seconds(matrices, row["batch"])
         rows.append(row)
     return {
-        "rows": rows, "square_gflops": square, "square_bound": square * 1e9 / flops,
-        "float32_gflops": machine.matrix_rate("float32"), "parameters": flops // 2,
-        "k": k, "dtype": sampling.dtype, "tokens": sampling.max_new_tokens, "repeats": repeats,
-    }  # fmt: skip
+        "rows": rows,
+        "square_gflops": square,
+        "square_bound": square * 1e9 / flops,
+        "float32_gflops": machine.matrix_rate("float32"),
+        "parameters": flops // 2,
+        "k": k,
+        "dtype": sampling.dtype,
+        "tokens": sampling.max_new_tokens,
+        "repeats": repeats,
+    }
 
 
 def _turns(both: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
@@ -115,18 +121,21 @@ def _plain(model: Any, tokenizer: Any, prompts: list[Prompt], config: RaftConfig
 def render(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     note = NOTE.format(
-        k=result["k"], dtype=result["dtype"], tokens=result["tokens"], repeats=result["repeats"],
-        square=result["square_gflops"], size=machine.MATRIX, fp32=result["float32_gflops"],
-    )  # fmt: skip
+        k=result["k"],
+        dtype=result["dtype"],
+        tokens=result["tokens"],
+        repeats=result["repeats"],
+        square=result["square_gflops"],
+        size=machine.MATRIX,
+        fp32=result["float32_gflops"],
+    )
     head = ["batch", "lengths", "`generate`", "ours", "ours / `generate`", "own matrices", "best rate", "ours / own"]
     rows = []
     for row in result["rows"]:
         for kind, name in (("stops", "with stops"), ("fixed", "fixed length")):
             ours, plain, own = row[kind]["ours"], row[kind]["generate"], row["own_matrices"]
             numbers = [f"{plain:,.0f}", f"{ours:,.0f}", f"**{ours / plain:.2f}**", f"{own:,.0f}"]
-            rows.append(
-                [str(row["batch"]), name, *numbers, f"{result['square_bound']:,.0f}", f"{ours / own:.2f}"]
-            )  # fmt: skip
+            rows.append([str(row["batch"]), name, *numbers, f"{result['square_bound']:,.0f}", f"{ours / own:.2f}"])
     return f"{note}\n\n" + table(head, rows)
 
 

@@ -117,12 +117,14 @@ def render(result: dict[str, Any]) -> str:
 def _config(num_prompts: int) -> RaftConfig:
     return check_config(
         {
-            "name": "bench", "policy": {"model": "none"}, "prompts": {"train": "none"},
+            "name": "bench",
+            "policy": {"model": "none"},
+            "prompts": {"train": "none"},
             "sampling": {"prompts_per_iteration": num_prompts, "samples_per_prompt": K, "max_new_tokens": TOKENS},
             "scoring": {"rewards": [{"type": "lexicon"}]},
         },
         where="the benchmark",
-    )  # fmt: skip
+    )
 
 
 def _write_samples(it: Iteration, prompts: list[Prompt]) -> float:
@@ -152,11 +154,18 @@ def _samples(prompts: list[Prompt], random: np.random.Generator) -> list[Sample]
         prompt, ids, logprobs = prompts[n // K], ids_NT[n], logprobs_NT[n]
         samples.append(
             Sample(
-                content_id("sample", prompt.prompt_id, n % K), prompt.prompt_id, n % K, n,
-                " ".join(str(i) for i in ids[:20]), tuple(ids[TOKENS:]), tuple(ids[:TOKENS]),
-                tuple(logprobs[:TOKENS]), tuple(logprobs[TOKENS:]), "stop" if stopped_N[n] else "length",
+                content_id("sample", prompt.prompt_id, n % K),
+                prompt.prompt_id,
+                n % K,
+                n,
+                " ".join(str(i) for i in ids[:20]),
+                tuple(ids[TOKENS:]),
+                tuple(ids[:TOKENS]),
+                tuple(logprobs[:TOKENS]),
+                tuple(logprobs[TOKENS:]),
+                "stop" if stopped_N[n] else "length",
             )
-        )  # fmt: skip
+        )
     return samples
 
 

@@ -44,9 +44,14 @@ class AlignResult:
 
 
 def align_run(
-    config: RaftConfig, *, name: str, workspace: Path, tracking_uri: str, reporter: Reporter | None = None,
+    config: RaftConfig,
+    *,
+    name: str,
+    workspace: Path,
+    tracking_uri: str,
+    reporter: Reporter | None = None,
     accept_reward_change: bool = False,
-) -> AlignResult:  # fmt: skip
+) -> AlignResult:
     """Start a run, or go on with it at the first step that is not finished.
 
     ``accept_reward_change``: go on with rewards that changed since it began; the records say so.
@@ -207,6 +212,8 @@ def _surroundings() -> dict[str, object]:
     """Who runs this, where, from which code: an event, never a part of hashed bytes."""
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
     return {
-        "host": socket.gethostname(), "process": os.getpid(), "git_commit": commit or None,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "git_commit": commit or None,
         "git_changes": bool(changes),
-    }  # fmt: skip
+    }

@@ -27,8 +27,10 @@ from flows.environment import guard_secrets, set_defaults
 
 app = typer.Typer(
     help="RAFT: sample, score, validate, select, fine-tune, evaluate, repeat.",
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
-)  # fmt: skip
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
 app.add_typer(alignment.app)
 app.add_typer(runs.app)
 app.add_typer(promotion.app)

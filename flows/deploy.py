@@ -57,8 +57,11 @@ from raft_core.loading import load_config
 from raft_core.records.names import check_run_name, registered_name
 
 FLOWS: dict[str, Flow[..., Any]] = {
-    "align": scheduled_align, "audit": scheduled_audit, "gc": scheduled_gc, "promotion": scheduled_promotion,
-}  # fmt: skip
+    "align": scheduled_align,
+    "audit": scheduled_audit,
+    "gc": scheduled_gc,
+    "promotion": scheduled_promotion,
+}
 HEALED = ("raft-align",)
 """Flows whose runs are started again after a kill; the others simply run at their next time."""
 
@@ -123,9 +126,13 @@ def deployments(asked: Plan, environment: dict[str, str]) -> list[RunnerDeployme
     config = load_config(asked.workspace / asked.config, asked.overrides)
     workspace = str(asked.workspace)
     align = {
-        "config": asked.config, "workspace": workspace, "overrides": list(asked.overrides),
-        "run_name": asked.run_name, "new_seed": asked.new_seed, "overlap": asked.overlap,
-    }  # fmt: skip
+        "config": asked.config,
+        "workspace": workspace,
+        "overrides": list(asked.overrides),
+        "run_name": asked.run_name,
+        "new_seed": asked.new_seed,
+        "overlap": asked.overlap,
+    }
     audit = {"workspace": workspace, "share": asked.audit_share}
     made: list[tuple[str, dict[str, Any], list[Schedule]]] = []
     made += [("align", align, _schedules(asked, asked.cron, asked.every_s))]
@@ -136,12 +143,17 @@ def deployments(asked: Plan, environment: dict[str, str]) -> list[RunnerDeployme
     jobs = {"env": {**environment, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}} if asked.pool else None
     return [
         FLOWS[kind].to_deployment(  # type: ignore[misc]
-            config.name, schedules=schedules,
-            parameters=parameters, tags=["raft"], entrypoint_type=EntrypointType.MODULE_PATH,
-            work_pool_name=asked.pool, job_variables=jobs, description=FLOWS[kind].description,
+            config.name,
+            schedules=schedules,
+            parameters=parameters,
+            tags=["raft"],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            work_pool_name=asked.pool,
+            job_variables=jobs,
+            description=FLOWS[kind].description,
         )
         for kind, parameters, schedules in made
-    ]  # fmt: skip
+    ]
 
 
 def _schedules(asked: Plan, cron: str | None, every_s: float | None = None) -> list[Schedule]:
@@ -194,10 +206,11 @@ def _check_workspace(there: Mapping[str, DeploymentResponse], workspace: Path) -
     if others:
         raise ConfigError(
             f"another workspace has deployed {', '.join(others)} on this server",
-            got=str(workspace), expected=", ".join(sorted(map(str, set(others.values())))),
+            got=str(workspace),
+            expected=", ".join(sorted(map(str, set(others.values())))),
             do="give the configuration a name of its own; if the workspace was moved: "
             + "; ".join(f"prefect deployment delete {name}" for name in others),
-        )  # fmt: skip
+        )
 
 
 def serve(asked: Plan, environment: dict[str, str], say: Callable[[str], object]) -> None:
@@ -252,9 +265,10 @@ def _flow_runs_of_processes() -> set[str]:
 def _server() -> Iterator[SyncPrefectClient]:
     if not get_current_settings().api.url:
         raise ConfigError(
-            "schedules need a Prefect server that lives on", got="no PREFECT_API_URL",
+            "schedules need a Prefect server that lives on",
+            got="no PREFECT_API_URL",
             do="prefect server start, then export PREFECT_API_URL=http://127.0.0.1:4200/api",
-        )  # fmt: skip
+        )
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
             raise StepError(f"no Prefect server at {client.api_url}", got=error, do="start it, or correct the address")

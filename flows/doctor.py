@@ -45,9 +45,18 @@ class Finding:
 def diagnose(workspace: Path, tracking_uri: str, cxx: str | None = None) -> list[Finding]:
     """Look at everything. Never raises for what it finds. ``cxx``: the compiler that the user chose."""
     return [
-        python_version(), environment_path(), *packages(), compiler(cxx), cores(), memory(), disk(workspace), gpu(),
-        *parts(), *dvc_remote(workspace), tracking(tracking_uri),
-    ]  # fmt: skip
+        python_version(),
+        environment_path(),
+        *packages(),
+        compiler(cxx),
+        cores(),
+        memory(),
+        disk(workspace),
+        gpu(),
+        *parts(),
+        *dvc_remote(workspace),
+        tracking(tracking_uri),
+    ]
 
 
 def python_version() -> Finding:
@@ -138,8 +147,11 @@ def gpu() -> Finding:
     try:
         told = subprocess.run(
             [command, "--query-gpu=name,memory.total", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("GPU", "warning", str(error), "mend the driver, or go on with the CPU")
     if told.returncode:

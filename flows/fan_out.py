@@ -59,9 +59,13 @@ def score_shards(job: ScoreJob, progress: Progress) -> None:
 
 
 @task(
-    name="score shard", task_run_name="score shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1,
+    name="score shard",
+    task_run_name="score shard {index}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=1,
     retry_condition_fn=may_pass,
-)  # fmt: skip
+)
 def score_shard(job: ScoreJob, index: int) -> int:
     """Score one shard where this runs; returns its rows."""
     return make_score_shard(job, index)
@@ -116,9 +120,11 @@ def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
             return {**self.__dict__, "_cached_pb": None}
 
     own = {
-        "include_dashboard": False, "num_cpus": execution.workers, "_node_ip_address": "127.0.0.1",
+        "include_dashboard": False,
+        "num_cpus": execution.workers,
+        "_node_ip_address": "127.0.0.1",
         # as if a client had started it: else its workers look for modules in our current folder first
         "job_config": OwnJob(_client_job=True),
-    }  # fmt: skip
+    }
     runner = RayTaskRunner(init_kwargs=own)
     return runner

@@ -34,9 +34,10 @@ def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> tup
         iteration = view_run(run).best
     if iteration is None or not BASE <= iteration <= last:
         raise InputError(
-            f"run {run.name} has no commit of iteration {iteration}", expected=f"-1 (the base) to {last}",
+            f"run {run.name} has no commit of iteration {iteration}",
+            expected=f"-1 (the base) to {last}",
             do=f"see raft show {run.name}",
-        )  # fmt: skip
+        )
     return run, iteration
 
 
@@ -52,21 +53,25 @@ def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run
         gone = f" (withdrawn: {', '.join(known.withdrawn)})" if known.withdrawn else ""
         raise InputError(
             f"model {name} has no {missing}; its versions are {', '.join(known.versions) or 'none'}{gone}",
-            got=repr(reference), do=f"name a version, {name}/VERSION, or a run, RUN@N",
-        )  # fmt: skip
+            got=repr(reference),
+            do=f"name a version, {name}/VERSION, or a run, RUN@N",
+        )
     if found is None:
         raise ConfigError(
-            "neither a run nor a registered model", got=repr(reference), expected="RUN, RUN@N, MODEL or MODEL@ALIAS",
+            "neither a run nor a registered model",
+            got=repr(reference),
+            expected="RUN, RUN@N, MODEL or MODEL@ALIAS",
             do="raft runs lists the runs of this folder",
-        )  # fmt: skip
+        )
     run = find_run(workspace, found.run)
     commit = read_commit(run, found.iteration)
     if commit is None or commit.digest != found.commit:
         raise IntegrityError(
             f"run {run.name} in this folder is not the one that {reference} was registered from",
             got=f"commit {commit.digest if commit else 'none'} of iteration {found.iteration}",
-            expected=f"commit {found.commit}", do="get that run's folder from git, or name a RUN",
-        )  # fmt: skip
+            expected=f"commit {found.commit}",
+            do="get that run's folder from git, or name a RUN",
+        )
     return run, found.iteration
 
 
@@ -84,9 +89,10 @@ def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
         iteration = view_run(run).best
     if iteration is None or iteration == BASE or run.config.finetuning.lora is None:
         raise InputError(
-            "this policy is a plain checkpoint already", got=f"run {run.name}, iteration {iteration}",
+            "this policy is a plain checkpoint already",
+            got=f"run {run.name}, iteration {iteration}",
             do="name an iteration: RUN@N" if run.config.finetuning.lora else "copy its policy/ folder",
-        )  # fmt: skip
+        )
     policy = committed_policy(run, iteration, initial_policy(run))
     write_plain(run, iteration, policy, out)
     return iteration

@@ -75,9 +75,10 @@ def refuse_results() -> None:
 
     def refused(*_: object, **__: object) -> Any:
         raise StepError(
-            "Prefect's server tells of a stored result, which is not loaded", expected="a result in memory",
+            "Prefect's server tells of a stored result, which is not loaded",
+            expected="a result in memory",
             do="look at who can change flow runs on that server; the run itself goes on with raft resume",
-        )  # fmt: skip
+        )
 
     ResultStore.read = refused  # type: ignore[method-assign]
     ResultStore.aread = arefused  # type: ignore[method-assign]

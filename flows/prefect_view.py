@@ -101,18 +101,21 @@ def _server_fault(error: Exception) -> StepError:
     if isinstance(error, httpx.HTTPStatusError):
         asked = f"{error.request.method} {error.request.url.path}"
         return StepError(
-            f"{server} refused {asked}", got=f"status {error.response.status_code}: {error.response.text[:500]}",
+            f"{server} refused {asked}",
+            got=f"status {error.response.status_code}: {error.response.text[:500]}",
             do="see the server's log; if PREFECT_API_URL names one of another version of Prefect, unset it",
-        )  # fmt: skip
+        )
     if chosen:
         return StepError(
-            f"{server} cannot be reached", got=f"{type(error).__name__}: {error}",
+            f"{server} cannot be reached",
+            got=f"{type(error).__name__}: {error}",
             do="start it, or unset PREFECT_API_URL: the run then starts a temporary one",
-        )  # fmt: skip
+        )
     return StepError(
-        f"{server} does not answer", got=f"{type(error).__name__}: {error}",
+        f"{server} does not answer",
+        got=f"{type(error).__name__}: {error}",
         do="check memory and disk space, and the folder PREFECT_HOME (default ~/.prefect); then resume",
-    )  # fmt: skip
+    )
 
 
 def _mark(identity: str, ended: State) -> str | None:

@@ -95,9 +95,13 @@ class BarReporter(Reporter):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
-            TextColumn("{task.fields[pace]}", markup=False), console=console, transient=True,
-        )  # fmt: skip
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[pace]}", markup=False),
+            console=console,
+            transient=True,
+        )
         self._depth = 0
 
     @contextmanager

@@ -26,10 +26,12 @@ A key without a default is required. A part with a `type:` key is one of several
 """
 
 BOUNDS = {
-    annotated_types.Ge: ("≥", "ge"), annotated_types.Gt: (">", "gt"),
-    annotated_types.Le: ("≤", "le"), annotated_types.Lt: ("<", "lt"),
+    annotated_types.Ge: ("≥", "ge"),
+    annotated_types.Gt: (">", "gt"),
+    annotated_types.Le: ("≤", "le"),
+    annotated_types.Lt: ("<", "lt"),
     annotated_types.MinLen: ("length ≥", "min_length"),
-}  # fmt: skip
+}
 
 
 def reference() -> str:

@@ -38,10 +38,16 @@ class Session:
             yield running
             advance.note = "reused" if running.reused else ""
         record_event(
-            self.run, "step", iteration=it.number, step=step, seconds=round(time.monotonic() - start, 3),
-            tokens=running.done, unit=unit, reused=running.reused,
+            self.run,
+            "step",
+            iteration=it.number,
+            step=step,
+            seconds=round(time.monotonic() - start, 3),
+            tokens=running.done,
+            unit=unit,
+            reused=running.reused,
             peak_rss_mb=max(peak_memory_mb(), launch.take_peak_memory_mb()),
-        )  # fmt: skip
+        )
 
     def warn(self, message: str, **facts: object) -> None:
         """Tell a person, and keep it with the run."""

@@ -40,10 +40,13 @@ def write_align_receipt(path: Path, workspace: Path, name: str) -> None:
     write_json(
         path,
         {
-            "name": name, "status": view.status, "best": view.best, "reason": view.reason,
+            "name": name,
+            "status": view.status,
+            "best": view.best,
+            "reason": view.reason,
             "commit": read_chain(run)[-1].digest,
         },
-    )  # fmt: skip
+    )
 
 
 def fault_of(workspace: Path, receipt: Path) -> str | None:
@@ -79,9 +82,10 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
     code = _run_dvc(["repro", *extra], workspace)
     if code:
         raise StepError(
-            "a stage of dvc.yaml failed; its own message stands above", got=f"dvc repro exited {code}",
+            "a stage of dvc.yaml failed; its own message stands above",
+            got=f"dvc repro exited {code}",
             do="mend what it names, then run the same command again: finished stages are kept",
-        )  # fmt: skip
+        )
     return before is not None and before == _written(receipt)
 
 
@@ -129,13 +133,26 @@ def write_report(folder: Path, view: RunView) -> None:
 
 def _markdown(view: RunView, rows: Sequence[Mapping[str, Any]]) -> str:
     columns = {
-        "reward": 2, "reward_low": 2, "reward_high": 2, "gold_reward": 2, "perplexity": 2, "distinct_1": 3,
-        "distinct_2": 3, "kl": 2, "headroom": 2, "truncation": 2, "acceptance": 3,
-    }  # fmt: skip
+        "reward": 2,
+        "reward_low": 2,
+        "reward_high": 2,
+        "gold_reward": 2,
+        "perplexity": 2,
+        "distinct_1": 3,
+        "distinct_2": 3,
+        "kl": 2,
+        "headroom": 2,
+        "truncation": 2,
+        "acceptance": 3,
+    }
     lines = [
-        f"# {view.name}", "", f"{view.status}: {harmless(view.reason)}", "",
-        f"| iteration | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}",
-    ]  # fmt: skip
+        f"# {view.name}",
+        "",
+        f"{view.status}: {harmless(view.reason)}",
+        "",
+        f"| iteration | {' | '.join(columns)} |",
+        f"|{'---|' * (len(columns) + 1)}",
+    ]
     for row in rows:
         label = "base" if row["iteration"] == -1 else str(row["iteration"])
         mark = " ★" if row["iteration"] == view.best else ""

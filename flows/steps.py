@@ -35,9 +35,14 @@ def step(name: str, *, retries: int = 2) -> Callable[[F], F]:
     Prefect's own cache is off: content addresses decide reuse (``raft_core.records.steps``).
     """
     return task(  # type: ignore[return-value]
-        name=name, task_run_name=f"{{it.label}} · {name}", cache_policy=NO_CACHE, retries=retries,
-        retry_delay_seconds=exponential_backoff(backoff_factor=2), retry_jitter_factor=0.5, retry_condition_fn=may_pass,
-    )  # fmt: skip
+        name=name,
+        task_run_name=f"{{it.label}} · {name}",
+        cache_policy=NO_CACHE,
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=may_pass,
+    )
 
 
 @step("sample")

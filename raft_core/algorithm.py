@@ -29,9 +29,15 @@ P = TypeVar("P", bound="Learner")
 
 
 def raft(
-    policy: P, prompts: Sequence[Prompt], reward: Callable[[Prompt, str], float], *,
-    iterations: int, sampling: SamplingConfig, selection: SelectionConfig, seed: int = 0,
-) -> Iterator[P]:  # fmt: skip
+    policy: P,
+    prompts: Sequence[Prompt],
+    reward: Callable[[Prompt, str], float],
+    *,
+    iterations: int,
+    sampling: SamplingConfig,
+    selection: SelectionConfig,
+    seed: int = 0,
+) -> Iterator[P]:
     """Yield the policy after each iteration."""
     num_prompts, num_samples = sampling.prompts_per_iteration, sampling.samples_per_prompt
     for iteration in range(iterations):

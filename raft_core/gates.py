@@ -82,11 +82,12 @@ def decide(base: Report, reports: Sequence[Report], gates: GatesConfig, iteratio
     if gates.convergence_window is not None and _no_gain(last):
         gain, low, high = (_figure(last[name]) for name in ("paired_gain", "paired_gain_low", "paired_gain_high"))
         return Decision(
-            False, "converged",
+            False,
+            "converged",
             f"iteration {number}: no gain against {gates.convergence_window} iterations ago "
             f"({gain}, between {low} and {high}; gates.convergence_window); {kept}",
             best,
-        )  # fmt: skip
+        )
     if len(reports) >= iterations:
         return Decision(False, "completed", f"all {iterations} iterations are done; {kept}", best)
     facts = f"{_change(base, last)}{_unmeasured(base, reports, gates)}"
@@ -133,21 +134,27 @@ def limits(base: Report, first: Report, gates: GatesConfig) -> list[Limit]:
 
 
 _SWITCHES = {
-    "kl": "max_kl", "perplexity": "max_perplexity_rise", "distinct_1": "min_distinct_1",
-    "truncation": "max_truncation_rise", "mean_length": "max_length_factor", "distinct_2": "min_distinct_2",
+    "kl": "max_kl",
+    "perplexity": "max_perplexity_rise",
+    "distinct_1": "min_distinct_1",
+    "truncation": "max_truncation_rise",
+    "mean_length": "max_length_factor",
+    "distinct_2": "min_distinct_2",
     "headroom": "min_headroom",
-}  # fmt: skip
+}
 """Metric → the key that switches its gate on."""
 
 _SLOWER = "lower finetuning.learning_rate or iterations"
 _LIVELIER = f"raise sampling.temperature, or {_SLOWER}"
 _REMEDIES = {
-    "kl": _SLOWER, "perplexity": _SLOWER,
-    "distinct_1": _LIVELIER, "distinct_2": _LIVELIER,
+    "kl": _SLOWER,
+    "perplexity": _SLOWER,
+    "distinct_1": _LIVELIER,
+    "distinct_2": _LIVELIER,
     "truncation": "raise sampling.max_new_tokens, or choose a reward that does not pay for length",
     "mean_length": "choose a reward that does not pay for length",
     "headroom": "raise sampling.temperature or sampling.samples_per_prompt, or give harder prompts",
-}  # fmt: skip
+}
 """Metric → what helps a run that left its range, beside a wider range."""
 
 

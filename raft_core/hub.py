@@ -32,4 +32,4 @@ def refuse_hub_id(reference: str) -> None:
             f"no folder {reference}; if it is a model of the Hugging Face hub, it has to be fetched first",
             expected="a folder on this machine, relative to the current one",
             do=f"{command} and write model: {folder}",
-        )  # fmt: skip
+        )

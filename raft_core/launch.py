@@ -35,11 +35,21 @@ from raft_core.errors import RaftError, StepError
 from raft_core.forkserver import DISK_FULL, ForkRequest
 
 PRELOAD = (
-    "numpy", "torch", "torch.distributed", "safetensors.torch", "transformers", "transformers.trainer",
-    "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama", "peft", "accelerate",
-    "deepspeed", "deepspeed.runtime.engine", "deepspeed.runtime.zero.muon.muon_optimizer",
+    "numpy",
+    "torch",
+    "torch.distributed",
+    "safetensors.torch",
+    "transformers",
+    "transformers.trainer",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "deepspeed.runtime.engine",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
     "raft_core.policies.text.trainer",
-)  # fmt: skip
+)
 KEPT_OUT = ("mlflow", "wandb")
 """What DeepSpeed imports where it can, and no training here uses: seconds, memory, and MLflow's telemetry."""
 RENDEZVOUS = "RAFT_RENDEZVOUS"
@@ -83,9 +93,13 @@ def start(modules: Sequence[str] = PRELOAD) -> None:
         named = [*modules, *(f"!{name}" for name in KEPT_OUT)]
         process = subprocess.Popen(
             python_module("raft_core.forkserver", str(theirs.fileno()), str(os.getpid()), *named),
-            pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         theirs.close()
         _server = _Server(os.getpid(), process, ours)
         atexit.register(stop)
@@ -127,11 +141,16 @@ def run_ranks(
     port = _free_port()
     requests = [
         ForkRequest(
-            function, argument, _rank_environment(rank, ranks, port, rendezvous), threads,
-            scratch / f"rank-{rank}.log", scratch / f"rank-{rank}.error", children_lock,
+            function,
+            argument,
+            _rank_environment(rank, ranks, port, rendezvous),
+            threads,
+            scratch / f"rank-{rank}.log",
+            scratch / f"rank-{rank}.error",
+            children_lock,
         )
         for rank in range(ranks)
-    ]  # fmt: skip
+    ]
     with _run_lock:
         try:
             failed, others_live = _run(_ready_server(), requests)
@@ -158,8 +177,11 @@ def run_launched(job: Path, scratch: Path) -> bool:
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-I", str(Path(__file__).with_name("launched.py")), *shlex.split(command), str(job)],
-            stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
         try:
             code = process.wait()
         except BaseException:
@@ -277,9 +299,10 @@ def _receive(server: _Server, expected: str) -> Any:
         except (EOFError, OSError):
             stop()
             raise StepError(
-                "the process that starts training processes died", got="no more messages from it",
+                "the process that starts training processes died",
+                got="no more messages from it",
                 do="look at the system's log: the memory was probably exhausted",
-            ) from None  # fmt: skip
+            ) from None
         if kind == "broken":
             stop()
             raise StepError("the training libraries cannot be imported", got=value[-TAIL_CHARS:], do="run raft doctor")

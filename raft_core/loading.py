@@ -159,9 +159,10 @@ def _refuse_resolvers(plain: Any, where: str) -> None:
         if "${" in REFERENCE.sub("", text):
             raise ConfigError(
                 f"{where} asks for more than another key of it: nothing reads the environment or calls a function",
-                got=text[:200], expected="plain references such as ${seed}",
+                got=text[:200],
+                expected="plain references such as ${seed}",
                 do="write the value, or give it as an override: KEY=VALUE",
-            )  # fmt: skip
+            )
     if count > MAX_INTERPOLATIONS:
         raise ConfigError(
             f"{where} refers to itself too often", got=count, expected=f"at most {MAX_INTERPOLATIONS} times"
@@ -185,9 +186,10 @@ def _refuse_secrets(plain: Any, where: Path, key: str = "") -> None:
     """What a run is made with is recorded and published."""
     if isinstance(plain, str) and holds_secret(plain):
         raise ConfigError(
-            f"{key} in {where} holds a secret", expected="none: a configuration is recorded and published",
+            f"{key} in {where} holds a secret",
+            expected="none: a configuration is recorded and published",
             do="take it out, change it wherever it is used, and give it to the service by its environment variable",
-        )  # fmt: skip
+        )
     parts = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     for name, inner in parts:
         _refuse_secrets(inner, where, f"{key}.{name}".lstrip("."))

@@ -59,10 +59,11 @@ def _full(text: str, paths: Sequence[str], say: Say) -> str:
     key, equals, value = text.partition("=")
     if key.startswith("-"):
         raise ConfigError(
-            f"{key} is neither an option of this command nor an override", got=text,
+            f"{key} is neither an option of this command nor an override",
+            got=text,
             expected="KEY=VALUE, without dashes",
             do=f"write {key.lstrip('-').replace('-', '_')}={value or 'VALUE'}; --help lists the options",
-        )  # fmt: skip
+        )
     if not equals or not re.fullmatch(r"\S+", key):
         raise ConfigError("an override is not KEY=VALUE", got=text, do=f"write {EXAMPLE}")
     bare = re.sub(r"\[\d+\]", "[0]", key)
@@ -72,9 +73,11 @@ def _full(text: str, paths: Sequence[str], say: Say) -> str:
     if len(meant) > 1 or (meant and "[0]" in meant[0].removesuffix(bare)):
         shown = ", ".join(meant[:SHOWN]) + (", …" if len(meant) > SHOWN else "")
         raise ConfigError(
-            f"{key} names {len(meant)} keys" if len(meant) > 1 else f"{key} belongs to an item of a list", got=text,
-            expected=f"the full path: {shown}", do=f"write {meant[0]}={value}, or whichever you mean",
-        )  # fmt: skip
+            f"{key} names {len(meant)} keys" if len(meant) > 1 else f"{key} belongs to an item of a list",
+            got=text,
+            expected=f"the full path: {shown}",
+            do=f"write {meant[0]}={value}, or whichever you mean",
+        )
     if not meant:
         return text
     whole = meant[0].removesuffix(bare) + text

@@ -91,9 +91,12 @@ class Verdict:
         """What goes into the ledger."""
         findings = [asdict(finding) for finding in self.findings]
         return {
-            "passed": self.passed, "reason": self.reason, "num_prompts": self.num_prompts,
-            "num_paired": self.num_paired, "findings": findings,
-        }  # fmt: skip
+            "passed": self.passed,
+            "reason": self.reason,
+            "num_prompts": self.num_prompts,
+            "num_paired": self.num_paired,
+            "findings": findings,
+        }
 
 
 def told(finding: Finding) -> str:

@@ -55,10 +55,11 @@ def refuse_conversation(value: object, column: str, where: str) -> None:
     if (keys := _message_keys(value)) is None:
         return
     raise InputError(
-        f"{where}: {column} holds a conversation, not a text", got=excerpt(value),
+        f"{where}: {column} holds a conversation, not a text",
+        got=excerpt(value),
         expected="a text; policy.chat_template: true renders it as the user's turn",
         do=f"keep one turn of each conversation: {_conversion(Path(where.rpartition(', line ')[0]), column, *keys)}",
-    )  # fmt: skip
+    )
 
 
 # -- what cannot be read -----------------------------------------------------------------------
@@ -70,21 +71,24 @@ def _missing(path: Path) -> InputError:
         files = sorted(str(f) for f in path.rglob("*") if f.suffix.lower() in (*_READERS, ".gz") and f.is_file())
         found = ", ".join(files[:4]) + (", …" if len(files) > 4 else "")
         return InputError(
-            f"{path} is a folder, not a file of prompts", got=found or "no file of prompts in it",
-            expected=f"a file: {_accepted()}", do=f"name one of its files in {keys}",
-        )  # fmt: skip
+            f"{path} is a folder, not a file of prompts",
+            got=found or "no file of prompts in it",
+            expected=f"a file: {_accepted()}",
+            do=f"name one of its files in {keys}",
+        )
     text = str(path)
     if path.suffix.lower() not in (*_READERS, ".gz") and (command := download_command(text, "dataset")):
         return InputError(
             f"no file {text}; if it is a data set of the Hugging Face hub, it has to be fetched first",
             expected=f"a file: {_accepted()}",
             do=f"{command} and name one of the files in it, such as data/{path.name}/train.parquet, in {keys}",
-        )  # fmt: skip
+        )
     if ":/" in text:  # what Path leaves of "https://"
         return InputError(
-            f"prompts are read from local files, not from {text}", expected=f"a file: {_accepted()}",
+            f"prompts are read from local files, not from {text}",
+            expected=f"a file: {_accepted()}",
             do=f"fetch it (hf download, curl -LO, aws s3 cp), then name the file in {keys}",
-        )  # fmt: skip
+        )
     if path.exists():
         return InputError(f"{path} is not a regular file", do=f"correct {keys}")
     return InputError(f"missing prompts file: {path}", do=f"correct {keys}; the path is relative to the current folder")
@@ -97,16 +101,22 @@ def _unreadable(path: Path, suffix: str, *, packed: bool) -> InputError:
         + lines.format(path, path.with_suffix(".jsonl")),
         ".arrow": "python -c 'import datasets; "
         f'datasets.Dataset.from_file("{path}").to_json("{path.with_suffix(".jsonl")}")\'',
-        ".xlsx": "save it as CSV (UTF-8)", ".ods": "save it as CSV (UTF-8)", ".zip": f"unpack it: unzip {path}",
-        ".zst": f"unpack it: zstd -d {path}", ".xz": f"unpack it: xz -dk {path}",
-        ".bz2": f"unpack it: bzip2 -dk {path}", ".parquet": f"unpack it: gunzip -k {path}",
+        ".xlsx": "save it as CSV (UTF-8)",
+        ".ods": "save it as CSV (UTF-8)",
+        ".zip": f"unpack it: unzip {path}",
+        ".zst": f"unpack it: zstd -d {path}",
+        ".xz": f"unpack it: xz -dk {path}",
+        ".bz2": f"unpack it: bzip2 -dk {path}",
+        ".parquet": f"unpack it: gunzip -k {path}",
         ".tar": f"unpack it: tar -xf {path}",
-    }  # fmt: skip
+    }
     do = how.get(suffix, "rename it if it is one of those, or convert it to JSON lines")
     return InputError(
-        f"cannot read prompts from {path}", got=f"suffix {suffix + '.gz' * packed or '(none)'}",
-        expected=f"one of {_accepted()}", do=do,
-    )  # fmt: skip
+        f"cannot read prompts from {path}",
+        got=f"suffix {suffix + '.gz' * packed or '(none)'}",
+        expected=f"one of {_accepted()}",
+        do=do,
+    )
 
 
 def _accepted() -> str:
@@ -176,18 +186,20 @@ def _lines_of(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
         number, taken = number + 1, taken + len(line)
         if len(line) > MAX_LINE_BYTES:
             raise InputError(
-                f"{path}, line {number} is no prompt", got=f"more than {MAX_LINE_BYTES >> 20} MiB in one line",
+                f"{path}, line {number} is no prompt",
+                got=f"more than {MAX_LINE_BYTES >> 20} MiB in one line",
                 do="write one prompt a line",
-            )  # fmt: skip
+            )
         if taken > MAX_UNPACKED_BYTES:
             raise InputError(f"{path} holds more than {MAX_UNPACKED_BYTES >> 30} GiB of text", do="take a part of it")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path}, line {number} is no UTF-8", got=f"byte 0x{line[error.start]:02x} at {error.start}",
+                f"{path}, line {number} is no UTF-8",
+                got=f"byte 0x{line[error.start]:02x} at {error.start}",
                 do="save the file as UTF-8",
-            ) from None  # fmt: skip
+            ) from None
         yield number, text.removesuffix("\n").removesuffix("\r")
 
 
@@ -207,9 +219,11 @@ def _read_json_lines(path: Path, text_column: str) -> Rows:
             ) from None
         if not isinstance(row, dict):
             raise InputError(
-                f"{where} is no JSON object", got=excerpt(row), expected=f'{{"{text_column}": "…"}}',
+                f"{where} is no JSON object",
+                got=excerpt(row),
+                expected=f'{{"{text_column}": "…"}}',
                 do="write one object a line",
-            )  # fmt: skip
+            )
         if text_column not in row:
             _refuse_columns(path, where, text_column, list(row), row)
         yield number, row
@@ -228,18 +242,21 @@ def _read_csv(path: Path, text_column: str) -> Rows:
         for fields in reader:
             if len(fields) != len(columns):
                 raise InputError(
-                    f"{path}, line {number} does not fit its header", got=f"{len(fields)} fields",
+                    f"{path}, line {number} does not fit its header",
+                    got=f"{len(fields)} fields",
                     expected=f"{len(columns)}: {', '.join(columns)}",
                     do='put a field that holds the separator or a line end into "…"',
-                )  # fmt: skip
+                )
             row = dict(zip(columns, fields, strict=True))
             yield number, {name: value for name, value in row.items() if value or name not in OPTIONAL}
             number = reader.line_num + 2
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {number} is no CSV", got=error, expected='fields that hold quotes as "a ""b"" c"',
+            f"{path}, line {number} is no CSV",
+            got=error,
+            expected='fields that hold quotes as "a ""b"" c"',
             do="correct that line, or save the file as JSON lines",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _header(path: Path, line: str, text_column: str) -> tuple[list[str], str]:
@@ -288,6 +305,10 @@ def _read_parquet(path: Path, text_column: str) -> Rows:
 
 
 _READERS: dict[str, Callable[[Path, str], Rows]] = {
-    ".txt": _read_text, ".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".csv": _read_csv, ".tsv": _read_csv,
+    ".txt": _read_text,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
     ".parquet": _read_parquet,
-}  # fmt: skip
+}

@@ -57,7 +57,7 @@ def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
             f"{path}: {repeated} lines repeat the prompt of an earlier line",
             got="; ".join(shown) + (f"; and {repeated - len(shown)} more" if repeated > len(shown) else ""),
             do="remove the repeated lines; a prompt's candidates are ranked as one group",
-        )  # fmt: skip
+        )
     if not prompts:
         raise InputError(f"{path} holds no prompts", do="write one prompt a line")
     return prompts
@@ -92,7 +92,7 @@ def split_prompts(config: PromptsConfig, seed: int, resolve: Callable[[str], Pat
             got=f"{len(prompts)} prompts, of which {len(held_out) if config.held_out is None else 0} held out "
             f"and {len(promotion) if config.promotion is None else 0} for promotion",
             do="give more prompts, or smaller prompts.held_out_share and prompts.promotion_share",
-        )  # fmt: skip
+        )
     chosen = {p.prompt_id for p in _shuffled(held_out, f"held_out/{seed}")[: config.max_held_out]}
     train, apart = ({p.prompt_id for p in part} for part in (order, promotion))
     return Splits(
@@ -112,9 +112,11 @@ def draw(prompts: Sequence[Prompt], count: int, *, seed: int, iteration: int) ->
     """
     if count > len(prompts):
         raise InputError(
-            "fewer training prompts than an iteration draws", got=len(prompts), expected=f"at least {count}",
+            "fewer training prompts than an iteration draws",
+            got=len(prompts),
+            expected=f"at least {count}",
             do="lower sampling.prompts_per_iteration, or give more prompts",
-        )  # fmt: skip
+        )
     order = _shuffled(prompts, f"draw/{seed}")
     start = iteration * count
     return [order[(start + i) % len(order)] for i in range(count)]

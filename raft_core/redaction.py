@@ -21,8 +21,9 @@ _TOKEN = (
 _SECRET_NAME = re.compile(rf"(?:{_NAMES})s?(?:$|[_\-.\s])|{_TOKEN}$", re.IGNORECASE)
 _MODEL_TOKEN = re.compile(
     r"(?:^|[_\-.])(?:eos|bos|pad|unk|sep|cls|mask|stop|end|start|begin|first|last|new|next|special|per|image|a)"
-    r"[_\-.]token$", re.IGNORECASE,
-)  # fmt: skip
+    r"[_\-.]token$",
+    re.IGNORECASE,
+)
 """What language models call a token."""
 
 _SURE = tuple(

@@ -36,9 +36,14 @@ def tell_others(policy: PromotionPolicy, entry: Entry) -> list[Told]:
     RAFT_ENTRY; the webhook the same as JSON, without the prefix and in lower case.
     """
     facts = {
-        "action": entry.kind, "model": entry.model, "commit": entry.body["commit"], "policy": entry.body["policy"],
-        "run": entry.body["run"], "iteration": str(entry.body["iteration"]), "entry": entry.digest,
-    }  # fmt: skip
+        "action": entry.kind,
+        "model": entry.model,
+        "commit": entry.body["commit"],
+        "policy": entry.body["policy"],
+        "run": entry.body["run"],
+        "iteration": str(entry.body["iteration"]),
+        "entry": entry.digest,
+    }
     told = [_run(command, facts, policy.after_timeout_s) for command in policy.after]
     return told + ([_post(policy.webhook, facts, policy.after_timeout_s)] if policy.webhook else [])
 

@@ -73,10 +73,11 @@ def hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Colle
         if model in known and witness not in ours:
             raise IntegrityError(
                 f"entries are missing at the end of the ledger: MLflow's {model} has seen one that is not in it",
-                got=f"{len(entries)} entries, the last {last_digest(entries)}", expected=f"entry {witness}",
+                got=f"{len(entries)} entries, the last {last_digest(entries)}",
+                expected=f"entry {witness}",
                 do=f"restore the ledger from a copy; if those entries are lost for good, delete the tag {LEDGER_TAG} "
                 f"of {model} in MLflow",
-            )  # fmt: skip
+            )
 
 
 def _fill_in(entries: Sequence[Entry], model: str, runs: Path, uri: str) -> list[str]:
@@ -124,11 +125,13 @@ def _tag(client: MlflowClient, model: str, version: str, holder: Holder, entries
     entry = next(e for e in entries if e.digest == holder.entry)
     decided = [e.body for e in entries if e.model == model and e.body.get("commit") == holder.commit and _decision(e)]
     wanted = {
-        "raft.promotion": entry.digest, "raft.promoted_at": entry.time,
-        "raft.requested_by": entry.body.get("requested_by"), "raft.approved_by": entry.body.get("approved_by"),
+        "raft.promotion": entry.digest,
+        "raft.promoted_at": entry.time,
+        "raft.requested_by": entry.body.get("requested_by"),
+        "raft.approved_by": entry.body.get("approved_by"),
         "raft.rules": decided[-1].get("rules") if decided else None,
         "raft.figures": _figures(decided[-1]["decision"]) if decided else None,
-    }  # fmt: skip
+    }
     has = client.get_model_version(model, version).tags
     for key, value in wanted.items():
         if value is not None and has.get(key) != value:

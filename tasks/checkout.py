@@ -67,9 +67,10 @@ def _bring(run: Run, commit: Commit, payload: str, workspace: Path) -> bool:
     pointer = folder / f"{payload}.dvc"
     if not pointer.exists():
         raise IntegrityError(
-            f"{folder / payload} is not what was committed, and no pointer brings it back", expected=pointer,
+            f"{folder / payload} is not what was committed, and no pointer brings it back",
+            expected=pointer,
             do="restore the pointer from git, or the run from a copy",
-        )  # fmt: skip
+        )
     restore(pointer, workspace)
     return True
 
@@ -81,9 +82,11 @@ def _verify(folder: Path, run_folder: Path, commit: Commit) -> None:
             raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do="restore it from git")
         if (got := digest_of(path)) != expected:
             raise IntegrityError(
-                f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}",
+                f"changed bytes: {path}",
+                got=f"sha256 {got}",
+                expected=f"sha256 {expected}",
                 do="raft lineage verify names everything that is wrong",
-            )  # fmt: skip
+            )
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -143,9 +143,10 @@ def _kept_beside_runs(workspace: Path) -> list[str]:
             return [str(out.hash_info.value) for out in outs if out.hash_info]
     except (DvcException, OSError) as error:
         raise StepError(
-            "DVC cannot say what else it keeps here, so nothing is collected", got=error,
+            "DVC cannot say what else it keeps here, so nothing is collected",
+            got=error,
             do="mend what `dvc data status` complains of",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _objects_of(workspace: Path, folders: Sequence[str]) -> set[str]:

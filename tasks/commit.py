@@ -67,6 +67,9 @@ def _named(policy: Policy, source: str | None) -> dict[str, object]:
     base = policy.base.digest if policy.base else None
     ancestors = ancestors_of(policy.path) if source is not None else ()
     return {
-        "identity": policy.identity, "digest": policy.digest, "base": base, "source": source,
+        "identity": policy.identity,
+        "digest": policy.digest,
+        "base": base,
+        "source": source,
         **({"ancestors": [asdict(each) for each in ancestors]} if ancestors else {}),
-    }  # fmt: skip
+    }

@@ -33,9 +33,11 @@ class Contender:
     def named(self) -> dict[str, object]:
         """How the ledger names it."""
         return {
-            "commit": self.commit.digest, "policy": self.identity,
-            "run": self.run.name, "iteration": self.iteration,
-        }  # fmt: skip
+            "commit": self.commit.digest,
+            "policy": self.identity,
+            "run": self.run.name,
+            "iteration": self.iteration,
+        }
 
 
 def committed(run: Run, iteration: int) -> Commit:
@@ -87,7 +89,7 @@ def _verify(run: Run, iteration: int, base: Path, entries: Sequence[Entry]) -> N
             f"run {run.name} does not verify up to iteration {iteration}: an unverified model is not promoted",
             got="; ".join([*problems, *(f"not here: {text}" for text in unseen)][:3]),
             do=f"raft lineage verify {run.name}; restore what it names (dvc pull), then ask again",
-        )  # fmt: skip
+        )
 
 
 def _may_be_away(run: Run, number: int, iteration: int) -> list[Path]:

@@ -14,14 +14,7 @@ from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Prompt
 from tasks.finetune import read_result
 from tasks.iteration import Iteration, derived_seed, left_out
-from tasks.measure import (
-    Subject,
-    answer,
-    base_logprobs,
-    evaluation_table,
-    measuring_key,
-    perplexity_table,
-)
+from tasks.measure import Subject, answer, base_logprobs, evaluation_table, measuring_key, perplexity_table
 from tasks.prepare import perplexity_texts
 
 

@@ -93,17 +93,19 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
     prompts = without(splits, read_exclusions(workspace))[0].promotion
     if not prompts:
         raise InputError(
-            f"run {candidate.run.name} has no promotion prompts", expected="a split that nothing else reads",
+            f"run {candidate.run.name} has no promotion prompts",
+            expected="a split that nothing else reads",
             do="set prompts.promotion (a file) or prompts.promotion_share, and align again",
-        )  # fmt: skip
+        )
     seen = {prompt for side in (candidate, reference) for prompt in _trained_on(side)}
     unseen = tuple(prompt for prompt in prompts if prompt.prompt_id not in seen)
     if not unseen:
         raise InputError(
             f"no promotion prompt is left to compare run {candidate.run.name} with {reference.run.name}",
-            got=f"all {len(prompts)} were trained on by one side", expected="prompts that nothing was trained on",
+            got=f"all {len(prompts)} were trained on by one side",
+            expected="prompts that nothing was trained on",
             do="give the run a promotion split of its own (prompts.promotion), and align again",
-        )  # fmt: skip
+        )
     rewards = scoring.check_rewards(config.scoring)
     check_pins(candidate.run, rewards.sources)
     if suite is not None:
@@ -125,9 +127,15 @@ def check_side(side: Contender, exam: Examination, store: Path, *, now: datetime
 
 
 def gather(
-    side: Contender, exam: Examination, store: Path, *, now: datetime, max_age: timedelta, progress: Progress,
+    side: Contender,
+    exam: Examination,
+    store: Path,
+    *,
+    now: datetime,
+    max_age: timedelta,
+    progress: Progress,
     warn: Warn,
-) -> Gathered:  # fmt: skip
+) -> Gathered:
     """The evidence of one side, measured unless it was already and is young enough.
 
     Of two processes one measures, one waits. ``store``: the folder ``promotions``.
@@ -253,8 +261,9 @@ def _check_suite(suite: SafetySuite, rewards: Rewards) -> None:
     if unknown := sorted(named - rewards.identities.keys()):
         raise ConfigError(
             f"the safety suite asks for rewards that the run does not have: {', '.join(unknown)}",
-            expected=f"names among {', '.join(rewards.identities)}", do="correct the suite",
-        )  # fmt: skip
+            expected=f"names among {', '.join(rewards.identities)}",
+            do="correct the suite",
+        )
 
 
 def _judge(
@@ -269,14 +278,20 @@ def _judge(
     scores = components(*score_samples(samples, known, exam.rewards, exam.config.scoring.max_failed_share, warn))
     return [
         {
-            "case": case.name, "prompt_id": sample.prompt_id, "prompt": known[sample.prompt_id].text,
-            "sample_id": sample.sample_id, "completion": sample.completion, "finish_reason": sample.finish_reason,
-            "failed": (failed := ", ".join(failures(case, sample, own))), "passed": not failed, "components": own,
+            "case": case.name,
+            "prompt_id": sample.prompt_id,
+            "prompt": known[sample.prompt_id].text,
+            "sample_id": sample.sample_id,
+            "completion": sample.completion,
+            "finish_reason": sample.finish_reason,
+            "failed": (failed := ", ".join(failures(case, sample, own))),
+            "passed": not failed,
+            "components": own,
         }
         for case in exam.suite.cases
         for sample, own in zip(samples, scores, strict=True)
         if known[sample.prompt_id].text in case.prompts
-    ]  # fmt: skip
+    ]
 
 
 def failures(case: SafetyCase, sample: Sample, scores: Sequence[dict[str, Any]]) -> list[str]:

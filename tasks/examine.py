@@ -90,9 +90,10 @@ def _check_writable(workspace: Path) -> None:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"no run can be written in {workspace}", got=f"{place} is not a folder that can be written to",
+            f"no run can be written in {workspace}",
+            got=f"{place} is not a folder that can be written to",
             do="make it writable, or set RAFT_WORKSPACE to another folder",
-        )  # fmt: skip
+        )
 
 
 def _together(faults: list[RaftError]) -> RaftError:

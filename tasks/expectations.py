@@ -40,11 +40,13 @@ def fields_suite(stage: str) -> Suite:
                 column="column", value_set=schema.names, meta=_meta("columns", "set", ", ".join(schema.names))
             ),
             gxe.ExpectColumnPairValuesToBeInSet(
-                column_A="column", column_B="type", value_pairs_set=pairs,
+                column_A="column",
+                column_B="type",
+                value_pairs_set=pairs,
                 meta=_meta("types", "set", "the types of tables.py"),
             ),
         ]
-    }  # fmt: skip
+    }
 
 
 def samples_row_suite(config: RaftConfig) -> Suite:
@@ -66,17 +68,37 @@ def samples_set_suite(config: RaftConfig, num_prompts: int, before: TextMeasures
         "rows": [
             _row_count(num_prompts * per_prompt, None),
             *_identities("one of the iteration's prompts"),
-            _share("stop_share", "finish_reason", f"stop in at least {limits.min_stop_share:.4g}",
-                   limits.min_stop_share, "min_stop_share", values=["stop"]),
-            _share("duplicate_share", "copies", f"1 in all but {limits.max_duplicate_share:.4g}",
-                   1 - limits.max_duplicate_share, "max_duplicate_share", values=[1]),
+            _share(
+                "stop_share",
+                "finish_reason",
+                f"stop in at least {limits.min_stop_share:.4g}",
+                limits.min_stop_share,
+                "min_stop_share",
+                values=["stop"],
+            ),
+            _share(
+                "duplicate_share",
+                "copies",
+                f"1 in all but {limits.max_duplicate_share:.4g}",
+                1 - limits.max_duplicate_share,
+                "max_duplicate_share",
+                values=[1],
+            ),
             *_quarantined(config),
             *_length_drift(config, before),
         ],
-        "prompts": [_within("samples_per_prompt", "set", "num_samples", f"{per_prompt}, whatever their status",
-                            low=per_prompt, high=per_prompt)],
+        "prompts": [
+            _within(
+                "samples_per_prompt",
+                "set",
+                "num_samples",
+                f"{per_prompt}, whatever their status",
+                low=per_prompt,
+                high=per_prompt,
+            )
+        ],
         "characters": _surge(config),
-    }  # fmt: skip
+    }
 
 
 def scored_row_suite(config: RaftConfig) -> Suite:
@@ -88,22 +110,34 @@ def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
     """What all rewards must be together."""
     limits = config.validation
     return {
-        "rows": [
-            _row_count(num_samples, num_samples),
-            *_identities("its sample's"),
-            *_quarantined(config),
-        ],
+        "rows": [_row_count(num_samples, num_samples), *_identities("its sample's"), *_quarantined(config)],
         "prompts": [
-            _share("usable_prompts", "num_valid", f"at least {limits.min_valid_per_prompt} valid samples in at least "
-                   f"{limits.min_prompt_coverage:.4g}", limits.min_prompt_coverage, "min_prompt_coverage",
-                   low=limits.min_valid_per_prompt),
-            _share("tie_share", "best_shared_by", f"1 in all but {limits.max_tie_share:.4g}",
-                   1 - limits.max_tie_share, "max_tie_share", high=1),
-            _share("signal_share", "signal", f"rewards that tell the candidates apart in at least "
-                   f"{limits.min_signal_share:.4g} of the prompts", limits.min_signal_share, "min_signal_share",
-                   values=[True]),
+            _share(
+                "usable_prompts",
+                "num_valid",
+                f"at least {limits.min_valid_per_prompt} valid samples in at least {limits.min_prompt_coverage:.4g}",
+                limits.min_prompt_coverage,
+                "min_prompt_coverage",
+                low=limits.min_valid_per_prompt,
+            ),
+            _share(
+                "tie_share",
+                "best_shared_by",
+                f"1 in all but {limits.max_tie_share:.4g}",
+                1 - limits.max_tie_share,
+                "max_tie_share",
+                high=1,
+            ),
+            _share(
+                "signal_share",
+                "signal",
+                f"rewards that tell the candidates apart in at least {limits.min_signal_share:.4g} of the prompts",
+                limits.min_signal_share,
+                "min_signal_share",
+                values=[True],
+            ),
         ],
-    }  # fmt: skip
+    }
 
 
 def selected_suite(config: RaftConfig, before: TextMeasures | None) -> Suite:
@@ -123,15 +157,27 @@ def selected_suite(config: RaftConfig, before: TextMeasures | None) -> Suite:
         ],
         "texts": _forbidden("set", config),
         "prompts": [
-            _share("prompt_coverage", "num_selected", f"at least 1 in at least {limits.min_prompt_coverage:.4g}",
-                   limits.min_prompt_coverage, "min_prompt_coverage", low=1),
+            _share(
+                "prompt_coverage",
+                "num_selected",
+                f"at least 1 in at least {limits.min_prompt_coverage:.4g}",
+                limits.min_prompt_coverage,
+                "min_prompt_coverage",
+                low=1,
+            )
         ],
         "selected_prompts": [
-            _share("held_out_overlap", "held_out", f"false in all but {limits.max_held_out_overlap:.4g}",
-                   1 - limits.max_held_out_overlap, "max_held_out_overlap", values=[False]),
+            _share(
+                "held_out_overlap",
+                "held_out",
+                f"false in all but {limits.max_held_out_overlap:.4g}",
+                1 - limits.max_held_out_overlap,
+                "max_held_out_overlap",
+                values=[False],
+            )
         ],
         "characters": _surge(config),
-    }  # fmt: skip
+    }
 
 
 def _completion(level: Level, config: RaftConfig) -> list[Any]:
@@ -141,12 +187,18 @@ def _completion(level: Level, config: RaftConfig) -> list[Any]:
         gxe.ExpectColumnValuesToBeInSet(
             column="finish_reason", value_set=["stop", "length"], meta=_meta("finish_reason", level, "stop or length")
         ),
-        _within("completion_chars", level, "completion_chars", f"at least {least} beside white space",
-                key="min_completion_chars", low=least),
+        _within(
+            "completion_chars",
+            level,
+            "completion_chars",
+            f"at least {least} beside white space",
+            key="min_completion_chars",
+            low=least,
+        ),
         _within("num_tokens", level, "num_tokens", f"1 to {most}", low=1, high=most),
         _equal("sampling_logprobs_per_token", level, "num_sampling_logprobs", "num_tokens"),
         _within("logprobs_valid", level, "bad_logprobs", "all log-probabilities finite and not above 0", low=0, high=0),
-    ]  # fmt: skip
+    ]
 
 
 def _reward(level: Level, config: RaftConfig) -> list[Any]:
@@ -173,12 +225,18 @@ def _identities(prompt: str) -> list[Any]:
 def _quarantined(config: RaftConfig) -> list[Any]:
     most = config.validation.max_quarantined_share
     return [
-        _share("quarantined_share", "quarantined", f"false in all but {most:.4g}", 1 - most,
-               "max_quarantined_share", values=[False]),
+        _share(
+            "quarantined_share",
+            "quarantined",
+            f"false in all but {most:.4g}",
+            1 - most,
+            "max_quarantined_share",
+            values=[False],
+        ),
         gxe.ExpectColumnDistinctValuesToContainSet(
             column="quarantined", value_set=[False], meta=_meta("any_valid", "set", "at least 1 valid sample")
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _length_drift(config: RaftConfig, before: TextMeasures | None) -> list[Any]:
@@ -188,10 +246,12 @@ def _length_drift(config: RaftConfig, before: TextMeasures | None) -> list[Any]:
     words = f"mean of {mean / factor:.4g} to {mean * factor:.4g} tokens (before: {mean:.4g})"
     return [
         gxe.ExpectColumnMeanToBeBetween(
-            column="length", min_value=mean / factor, max_value=mean * factor,
+            column="length",
+            min_value=mean / factor,
+            max_value=mean * factor,
             meta=_meta("length_drift", "set", words, "max_length_drift"),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _forbidden(level: Level, config: RaftConfig) -> list[Any]:
@@ -204,9 +264,11 @@ def _forbidden(level: Level, config: RaftConfig) -> list[Any]:
         return [each]
     words = f"no match of {pattern!r} in all but {most:.4g}"
     share = gxe.ExpectColumnValuesToNotMatchRegex(
-        column="completion", regex=pattern, mostly=_rounded(1 - most),
+        column="completion",
+        regex=pattern,
+        mostly=_rounded(1 - most),
         meta=_meta("forbidden_share", "set", words, "max_forbidden_share"),
-    )  # fmt: skip
+    )
     return [each, share]
 
 
@@ -230,9 +292,16 @@ def _row_count(low: int, high: int | None) -> Any:
 
 
 def _within(
-    check: str, level: Level, column: str, words: str, *, key: str | None = None,
-    low: float | None = None, high: float | None = None, strict_low: bool = False,
-) -> Any:  # fmt: skip
+    check: str,
+    level: Level,
+    column: str,
+    words: str,
+    *,
+    key: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    strict_low: bool = False,
+) -> Any:
     return gxe.ExpectColumnValuesToBeBetween(
         column=column, min_value=low, max_value=high, strict_min=strict_low, meta=_meta(check, level, words, key)
     )
@@ -245,9 +314,16 @@ def _equal(check: str, level: Level, column: str, other: str) -> Any:
 
 
 def _share(
-    check: str, column: str, words: str, mostly: float, key: str, *,
-    values: list[Any] | None = None, low: float | None = None, high: float | None = None,
-) -> Any:  # fmt: skip
+    check: str,
+    column: str,
+    words: str,
+    mostly: float,
+    key: str,
+    *,
+    values: list[Any] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
     meta = _meta(check, "set", words, key)
     if values is not None:
         return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values, mostly=_rounded(mostly), meta=meta)
@@ -262,9 +338,4 @@ def _rounded(share: float) -> float:
 
 
 def _meta(check: str, level: Level, expected: str, key: str | None = None) -> dict[str, Any]:
-    return {
-        "check": check,
-        "level": level,
-        "expected": expected,
-        "key": f"validation.{key}" if key else None,
-    }
+    return {"check": check, "level": level, "expected": expected, "key": f"validation.{key}" if key else None}

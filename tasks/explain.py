@@ -11,15 +11,7 @@ import pyarrow.compute as pc
 from raft_core.config import RaftConfig
 from raft_core.errors import InputError
 from raft_core.records.run import Run
-from raft_core.records.tables import (
-    PROMPTS,
-    QUARANTINE,
-    SAMPLES,
-    SCORED,
-    SELECTED,
-    VALIDATION,
-    read_table,
-)
+from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, VALIDATION, read_table
 from raft_core.selection.base import Candidates
 from tasks.select import ranks, valid_rows
 
@@ -85,7 +77,8 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
     facts = scored.slice(row, 1).to_pylist()[0]
     rewards = run.config.scoring.rewards
     return Explanation(
-        run.name, iteration,
+        run.name,
+        iteration,
         prompt=prompts.filter(pc.equal(prompts["prompt_id"], prompt_id)).to_pylist()[0],
         sample=own[sample_id],
         reward=facts["reward"],
@@ -97,7 +90,7 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
         quarantine=tuple(caught),
         failed_checks=tuple(r for r in tables["validation"].to_pylist() if not r["passed"]),
         rivals=rivals,
-    )  # fmt: skip
+    )
 
 
 def _rivals(
@@ -118,13 +111,17 @@ def _rivals(
     chosen = set(selected["sample_id"].to_pylist())
     rivals = [
         Rival(
-            row["sample_id"], row["k"], row["source"], samples[row["sample_id"]]["completion"], row["reward"],
+            row["sample_id"],
+            row["k"],
+            row["source"],
+            samples[row["sample_id"]]["completion"],
+            row["reward"],
             rank.get(row["sample_id"]),
             "selected" if row["sample_id"] in chosen else "dropped" if row["sample_id"] in rank else "quarantined",
         )
         for row in own.to_pylist()
         if row["sample_id"] in samples
-    ]  # fmt: skip
+    ]
     return tuple(sorted(rivals, key=lambda r: (r.rank is None, r.rank or 0, r.k)))
 
 

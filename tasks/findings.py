@@ -119,19 +119,26 @@ def _finding(result: Any, frame: Frame) -> Finding:
     meta = settings.meta
     if fault := _fault(result.exception_info):
         raise StepError(
-            f"the check {meta['check']!r} could not be made", got=fault, expected=meta["expected"],
+            f"the check {meta['check']!r} could not be made",
+            got=fault,
+            expected=meta["expected"],
             do=f"correct {meta['key']}" if meta["key"] else None,
-        )  # fmt: skip
+        )
     passed = bool(result.success)
     labels = found.get("unexpected_index_list", found.get("partial_unexpected_index_list")) or []
     columns = [settings.kwargs[key] for key in ("column", "column_A", "column_B") if key in settings.kwargs]
     return Finding(
-        meta["check"], meta["level"], passed, _observed(found), meta["expected"], meta["key"],
+        meta["check"],
+        meta["level"],
+        passed,
+        _observed(found),
+        meta["expected"],
+        meta["key"],
         failed_rows=0 if passed else int(found.get("unexpected_count", 0)),
         labels=labels,
         values=_told(frame.data.loc[labels, columns]),
         names=frame.names.take(pa.array(labels[:SHOWN_ROWS], pa.int64())).to_pylist(),
-    )  # fmt: skip
+    )
 
 
 def _fault(info: Mapping[str, Any]) -> str | None:

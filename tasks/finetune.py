@@ -33,13 +33,20 @@ def finetune(it: Iteration) -> StepRecord:
         scratch.mkdir(parents=True)
         result = it.backend.finetune(
             FinetuneJob(
-                policy=it.policy, config=config.policy, finetuning=config.finetuning,
-                selected=it.table("selected"), loss_temperature=config.loss_temperature, seed=key.seed,
-                iteration=it.number, iterations=config.iterations, out=it.folder / "policy", scratch=scratch,
+                policy=it.policy,
+                config=config.policy,
+                finetuning=config.finetuning,
+                selected=it.table("selected"),
+                loss_temperature=config.loss_temperature,
+                seed=key.seed,
+                iteration=it.number,
+                iterations=config.iterations,
+                out=it.folder / "policy",
+                scratch=scratch,
                 children_lock=it.run.path / "children.lock",
                 checkpoints=it.work / f"training-{key.digest[:16]}" if config.finetuning.checkpoint_steps else None,
             )
-        )  # fmt: skip
+        )
         write_json(it.folder / "finetune.json", asdict(result))
 
     return once(it.runs, key, {"policy": it.folder / "policy", "finetune.json": it.folder / "finetune.json"}, compute)

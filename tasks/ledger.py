@@ -53,9 +53,11 @@ def open_ledger(uri: str) -> Ledger:
     scheme, colon, _ = uri.partition("://")
     if colon and scheme != "file":
         raise ConfigError(
-            "no ledger is kept there", got=f"{scheme}://…", expected="a file, or postgresql://USER@HOST/DATABASE",
+            "no ledger is kept there",
+            got=f"{scheme}://…",
+            expected="a file, or postgresql://USER@HOST/DATABASE",
             do="correct RAFT_LEDGER",
-        )  # fmt: skip
+        )
     return FileLedger(Path(uri.removeprefix("file://").removeprefix("file:")).expanduser().absolute())
 
 
@@ -119,6 +121,7 @@ class PostgresLedger:
             ) from error
         except SQLAlchemyError as error:
             raise StepError(
-                f"the ledger at {self.shown} cannot be used", got=str(error).splitlines()[0],
+                f"the ledger at {self.shown} cannot be used",
+                got=str(error).splitlines()[0],
                 do="start the database, or correct RAFT_LEDGER; nothing was promoted",
-            ) from error  # fmt: skip
+            ) from error

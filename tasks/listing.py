@@ -44,9 +44,11 @@ def pointer_md5(pointer: Path, *, ours: bool = True) -> str:
             raise ValueError(f"path {out['path']!r}, md5 {md5!r}")
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
-            f"no DVC pointer: {pointer}", got=error, expected=f"one output, {pointer.stem} beside it",
+            f"no DVC pointer: {pointer}",
+            got=error,
+            expected=f"one output, {pointer.stem} beside it",
             do="restore it from git",
-        ) from error  # fmt: skip
+        ) from error
     return md5
 
 
@@ -72,10 +74,11 @@ def files_of(listing: bytes, where: object) -> dict[str, str]:
             raise ValueError(f"two names for one place: {clash!r}")
     except (ValueError, RecursionError) as error:
         raise IntegrityError(
-            f"no listing of a folder's files: {where}", got=str(error) or type(error).__name__,
+            f"no listing of a folder's files: {where}",
+            got=str(error) or type(error).__name__,
             expected="names below the folder, each once, with the md5 of its bytes",
             do="trust nothing else from there: remove it, and bring a sound one from another copy",
-        ) from None  # fmt: skip
+        ) from None
     return {entry["relpath"]: entry["md5"] for entry in entries}
 
 
@@ -87,9 +90,11 @@ def hold_listing(repo: Any, md5: str, *, fetch: bool) -> None:
     """
     if not md5.endswith(".dir"):
         raise IntegrityError(
-            "a DVC pointer names a single file", got=f"md5 {md5}", expected="a folder (md5 … .dir)",
+            "a DVC pointer names a single file",
+            got=f"md5 {md5}",
+            expected="a folder (md5 … .dir)",
             do="restore the pointer from git",
-        )  # fmt: skip
+        )
     cached = Path(repo.cache.local.oid_to_path(md5))
     if cached.is_file():
         with cached.open("rb") as file:
@@ -102,9 +107,10 @@ def hold_listing(repo: Any, md5: str, *, fetch: bool) -> None:
                 listing = file.read(MAX_LISTING_BYTES + 1)
         except FileNotFoundError:
             raise StepError(
-                "DVC's remote lacks the list of a folder's files", expected=path,
+                "DVC's remote lacks the list of a folder's files",
+                expected=path,
                 do="run raft sync where the run was made, or restore the remote",
-            ) from None  # fmt: skip
+            ) from None
         _check(listing, md5, path)
         write_bytes(cached, listing)
         cached.chmod(READ_ONLY)

@@ -56,8 +56,11 @@ def measuring_key(
     return StepKey(
         step,
         inputs={
-            "policy": subject.policy.identity, "base": subject.base.identity,
-            "prompts": prompts, "texts": json_digest(texts), **more,
+            "policy": subject.policy.identity,
+            "base": subject.base.identity,
+            "prompts": prompts,
+            "texts": json_digest(texts),
+            **more,
             **{f"reward {name}": identity for name, identity in rewards.identities.items()},
         },
         settings={
@@ -68,27 +71,41 @@ def measuring_key(
         code=code_digest(modality) + code_digest("raft_core.rewards.score"),
         numerics=subject.backend.numerics(config.sampling.dtype),
         seed=subject.seed,
-    )  # fmt: skip
+    )
 
 
 def answer(
-    subject: Subject, model: LoadedPolicy, prompts: Sequence[Prompt], texts: Sequence[str], folder: Path,
+    subject: Subject,
+    model: LoadedPolicy,
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    folder: Path,
     progress: Progress,
-) -> Answers:  # fmt: skip
+) -> Answers:
     """Sample each prompt once and take every likelihood. ``folder``: scratch of finished shards."""
     samples = sample_all(model, prompts, subject.config.sampling, 1, subject.seed, folder, progress)
     return Answers(samples, _teacher_forced(subject, model, samples), model.text_logprobs(texts))
 
 
 def sample_all(
-    model: LoadedPolicy, prompts: Sequence[Prompt], sampling: SamplingConfig, samples_per_prompt: int, seed: int,
-    folder: Path, progress: Progress,
-) -> list[Sample]:  # fmt: skip
+    model: LoadedPolicy,
+    prompts: Sequence[Prompt],
+    sampling: SamplingConfig,
+    samples_per_prompt: int,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> list[Sample]:
     """Every sample of ``prompts``, shard by shard."""
     shards = sample_shards(
-        lambda: model, prompts, sampling, samples_per_prompt=samples_per_prompt, seed=seed, folder=folder,
+        lambda: model,
+        prompts,
+        sampling,
+        samples_per_prompt=samples_per_prompt,
+        seed=seed,
+        folder=folder,
         progress=progress,
-    )  # fmt: skip
+    )
     return [Sample(**row) for shard in shards for row in shard.to_pylist()]
 
 
@@ -107,9 +124,13 @@ def _teacher_forced(subject: Subject, model: LoadedPolicy, samples: Sequence[Sam
 
 
 def evaluation_table(
-    answers: Answers, under_base: Sequence[list[float]], prompts: Sequence[Prompt], rewards: scoring.Rewards,
-    max_failed_share: float, warn: Callable[[str], None],
-) -> pa.Table:  # fmt: skip
+    answers: Answers,
+    under_base: Sequence[list[float]],
+    prompts: Sequence[Prompt],
+    rewards: scoring.Rewards,
+    max_failed_share: float,
+    warn: Callable[[str], None],
+) -> pa.Table:
     """The EVALUATION table: every reward of every answer. Raises RewardError as ``score_samples`` does."""
     samples = answers.samples
     known = {prompt.prompt_id: prompt for prompt in prompts}
@@ -138,9 +159,12 @@ def perplexity_table(answers: Answers, texts: Sequence[str]) -> pa.Table:
 
 
 def score_samples(
-    samples: Sequence[Sample], prompts: dict[str, Prompt], rewards: scoring.Rewards, max_failed_share: float,
+    samples: Sequence[Sample],
+    prompts: dict[str, Prompt],
+    rewards: scoring.Rewards,
+    max_failed_share: float,
     warn: Callable[[str], None],
-) -> tuple[pa.Table, pa.Table | None]:  # fmt: skip
+) -> tuple[pa.Table, pa.Table | None]:
     """SCORED by the rewards that select, and by the gold rewards (None without any).
 
     Raises RewardError if more than ``max_failed_share`` cannot be scored: what is measured once stays, so an outage

@@ -21,7 +21,7 @@ MADE_BY = {"samples": "sampling", "scored": "scoring"}
 REMEDIES = {
     "signal_share": "what is selected would be chosen by lot, so nothing was trained. Try the reward on a few samples: "
     "does it return the same number for all of them, or miss references that the prompts lack? Else raise "
-    "sampling.samples_per_prompt or sampling.temperature, or give prompts that the policy solves now and then",
+    "sampling.samples_per_prompt or sampling.temperature, or give prompts that the policy solves now and then"
 }
 """Check → why it stops the run and what to try, where the limit alone does not say it."""
 
@@ -52,11 +52,7 @@ class Outcome:
             got="; ".join(f"{finding.check}: {finding.observed}" for finding in self.stop),
             expected="; ".join(f"{finding.check}: {finding.expected}" for finding in self.stop),
             do="; ".join(
-                [
-                    *advice,
-                    f"read {report}, it names the rows",
-                    *([f"the limits are {', '.join(keys)}"] if keys else []),
-                ]
+                [*advice, f"read {report}, it names the rows", *([f"the limits are {', '.join(keys)}"] if keys else [])]
             ),
         )
 
@@ -72,10 +68,7 @@ def apply_quarantine(table: pa.Table, quarantine: pa.Table) -> pa.Table:
     position = pc.index_in(table["sample_id"], pa.array(list(reasons), pa.string())).combine_chunks()
     bad = position.is_valid()
     why = pa.array(["; ".join(texts) for texts in reasons.values()], pa.string()).take(position)
-    changed = {
-        "status": pc.if_else(bad, "quarantined", table["status"]),
-        "reason": pc.coalesce(why, table["reason"]),
-    }
+    changed = {"status": pc.if_else(bad, "quarantined", table["status"]), "reason": pc.coalesce(why, table["reason"])}
     if "reward" in table.schema.names:
         changed["reward"] = pc.if_else(bad, pa.scalar(None, pa.float64()), table["reward"])
     for name, column in changed.items():
@@ -88,24 +81,22 @@ def outcome_of(suite: str, table: pa.Table, results: Results, measures: Mapping[
     """What ``results`` mean for ``table``; no ``measures``: its columns were wrong, nothing else was checked."""
     checks = [
         {
-            "suite": suite, "check": f.check, "level": f.level, "passed": f.passed, "observed": f.observed,
-            "expected": f.expected, "failed_rows": f.failed_rows,
+            "suite": suite,
+            "check": f.check,
+            "level": f.level,
+            "passed": f.passed,
+            "observed": f.observed,
+            "expected": f.expected,
+            "failed_rows": f.failed_rows,
         }
         for f in results.findings
-    ]  # fmt: skip
+    ]
     stop = tuple(f for f in results.findings if f.level == "set" and not f.passed)
     failed = [f for f in results.findings if f.level == "row" and not f.passed]
     quarantine = [QUARANTINE.empty_table(), *(_quarantine_rows(suite, table, f) for f in failed)]
     if measures is not None and suite in MADE_BY:
         quarantine.insert(1, _came_quarantined(suite, table))
-    return Outcome(
-        suite,
-        to_table(VALIDATION, checks),
-        pa.concat_tables(quarantine),
-        stop,
-        measures or {},
-        results.raw,
-    )
+    return Outcome(suite, to_table(VALIDATION, checks), pa.concat_tables(quarantine), stop, measures or {}, results.raw)
 
 
 def _came_quarantined(suite: str, table: pa.Table) -> pa.Table:

@@ -32,10 +32,17 @@ def write_plain(run: Run, iteration: int, policy: Policy, out: Path, *, entry: s
             backend(run.config.policy.type).merge(policy, run.config.policy, aside)
         files = {path.name: digest_of(path) for path in sorted(aside.iterdir()) if path.name != MANIFEST}
         manifest: dict[str, object] = {
-            "run": run.name, "iteration": iteration, "commit": commit.digest,
-            "policy": facts.identity, "model": model_name(run), "ledger_entry": entry, "weights": facts.digest,
-            "base": facts.base, "ancestors": [asdict(each) for each in ancestors(run, iteration)], "files": files,
-        }  # fmt: skip
+            "run": run.name,
+            "iteration": iteration,
+            "commit": commit.digest,
+            "policy": facts.identity,
+            "model": model_name(run),
+            "ledger_entry": entry,
+            "weights": facts.digest,
+            "base": facts.base,
+            "ancestors": [asdict(each) for each in ancestors(run, iteration)],
+            "files": files,
+        }
         write_json(aside / MANIFEST, manifest)
         for path in aside.iterdir():  # safetensors writes for its owner alone; whatever serves it is somebody else
             shutil.copymode(aside / MANIFEST, path)

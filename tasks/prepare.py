@@ -103,9 +103,10 @@ def allowed_splits(config: RaftConfig, workspace: Path) -> tuple[Splits, list[st
     if no_prompts or (texts_left_out and not texts):
         what = "prompts" if no_prompts else "texts of the perplexity"
         raise InputError(
-            f"no {what} are left without the excluded ones", got=f"{len(left_out) + len(texts_left_out)} are excluded",
+            f"no {what} are left without the excluded ones",
+            got=f"{len(left_out) + len(texts_left_out)} are excluded",
             do=f"give other prompts; {workspace / EXCLUSIONS} says what is excluded",
-        )  # fmt: skip
+        )
     return allowed, sorted({*left_out, *texts_left_out})
 
 

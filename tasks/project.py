@@ -44,7 +44,5 @@ def close(run: Run, decision: Decision, uri: str) -> Registered | None:
     """
     registered = register(run, decision.best, uri)
     named = None if registered is None else asdict(registered)
-    record_event(
-        run, "finished", status=decision.kind, best=decision.best, reason=decision.reason, registered=named
-    )  # fmt: skip
+    record_event(run, "finished", status=decision.kind, best=decision.best, reason=decision.reason, registered=named)
     return registered

@@ -90,9 +90,13 @@ def _create_version(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     created = client.create_model_version(
-        name, f"models:/{model_id}", run_id, tags=dict(tags), model_id=model_id,
+        name,
+        f"models:/{model_id}",
+        run_id,
+        tags=dict(tags),
+        model_id=model_id,
         description=f"Iteration {commit.iteration} of run {run.name}",
-    )  # fmt: skip
+    )
     return str(created.version)
 
 
@@ -102,13 +106,17 @@ def _external_model(
     """A model without weights; one that a killed process left behind is taken over."""
     experiment = experiment_id(client, run, uri)
     found = client.search_logged_models([experiment], f"tags.`raft.commit` = '{commit.digest}'")
-    model: Any = found[0] if found else client.create_logged_model(
-        experiment,
-        name=re.sub(r"[^A-Za-z0-9_-]", "-", f"{run.name}-{label(commit.iteration)}"),
-        source_run_id=run_id,
-        tags={**tags, EXTERNAL: "true"},
-        model_type="raft-policy",
-    )  # fmt: skip
+    model: Any = (
+        found[0]
+        if found
+        else client.create_logged_model(
+            experiment,
+            name=re.sub(r"[^A-Za-z0-9_-]", "-", f"{run.name}-{label(commit.iteration)}"),
+            source_run_id=run_id,
+            tags={**tags, EXTERNAL: "true"},
+            model_type="raft-policy",
+        )
+    )
     with tempfile.TemporaryDirectory() as folder:
         Model(run_id=run_id, model_id=model.model_id, metadata={EXTERNAL: True}).save(str(Path(folder) / "MLmodel"))
         for name in FILES:

@@ -80,9 +80,10 @@ def numbers(name: str, uri: str) -> Numbers | None:
                 break
     ordered = sorted(withdrawn)
     return Numbers(
-        tuple(map(str, ordered)), tuple(str(number) for number in ordered if withdrawn[number]),
+        tuple(map(str, ordered)),
+        tuple(str(number) for number in ordered if withdrawn[number]),
         {alias: str(number) for alias, number in model.aliases.items()},
-    )  # fmt: skip
+    )
 
 
 def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origin | None:
@@ -107,6 +108,8 @@ def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origi
         return Origin(found.tags["raft.run"], int(found.tags["raft.iteration"]), found.tags["raft.commit"])
     except (KeyError, ValueError):
         raise InputError(
-            f"{name} version {found.version} does not say where it comes from", got=sorted(found.tags),
-            expected="a model that raft align registered", do="see its own documentation in MLflow",
-        ) from None  # fmt: skip
+            f"{name} version {found.version} does not say where it comes from",
+            got=sorted(found.tags),
+            expected="a model that raft align registered",
+            do="see its own documentation in MLflow",
+        ) from None

@@ -85,10 +85,14 @@ def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float
     Raises StepError if it fails, with the first line that it said, or does not finish.
     """
     child = subprocess.Popen(
-        python_module(module, str(os.getpid()), *arguments), cwd=folder,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+        python_module(module, str(os.getpid()), *arguments),
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         answer, said = child.communicate(stdin, timeout=limit_s)
     except subprocess.TimeoutExpired:

@@ -41,12 +41,17 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
             table = Artifact(it.table("prompts"), str(key.inputs["prompts"]))
             job = ShardJob(
                 table, it.policy, policy, sampling, sampling.samples_per_prompt, key.seed, folder, key.numerics
-            )  # fmt: skip
+            )
             fan_out(job, progress)
         shards = sample_shards(
-            lambda: it.backend.load(it.policy, policy, dtype=sampling.dtype), prompts, sampling,
-            samples_per_prompt=sampling.samples_per_prompt, seed=key.seed, folder=folder, progress=progress,
-        )  # fmt: skip
+            lambda: it.backend.load(it.policy, policy, dtype=sampling.dtype),
+            prompts,
+            sampling,
+            samples_per_prompt=sampling.samples_per_prompt,
+            seed=key.seed,
+            folder=folder,
+            progress=progress,
+        )
         write_tables(it.table("samples"), shards, SAMPLES)
 
     return once(it.runs, key, {"samples": it.table("samples")}, compute)

@@ -50,11 +50,16 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
         else:
             folder = it.work / f"score-{key.digest[:16]}"
             job = ScoreJob(
-                keep_samples(folder, samples), Artifact(it.table("prompts"), str(key.inputs["prompts"])),
-                it.config.scoring.rewards, tuple(rewards.identities.items()), key.numerics,
-                pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0, most,
-                folder, Path.cwd(),
-            )  # fmt: skip
+                keep_samples(folder, samples),
+                Artifact(it.table("prompts"), str(key.inputs["prompts"])),
+                it.config.scoring.rewards,
+                tuple(rewards.identities.items()),
+                key.numerics,
+                pc.sum(pc.equal(samples["status"], "ok")).as_py() or 0,
+                most,
+                folder,
+                Path.cwd(),
+            )
             table = score_in_shards(job, fan_out, progress)
         write_table(it.table("scored"), table, SCORED)
 

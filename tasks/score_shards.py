@@ -88,9 +88,12 @@ def make_score_shard(job: ScoreJob, index: int) -> int:
         take_threads(job.numerics)
         with chdir(job.directory):
             table = score(
-                samples, prompts, _loaded(job.rewards, job.identities),
-                max_failed_share=job.max_failed_share, num_open=job.num_open,
-            )  # fmt: skip
+                samples,
+                prompts,
+                _loaded(job.rewards, job.identities),
+                max_failed_share=job.max_failed_share,
+                num_open=job.num_open,
+            )
         keep_shard(job.folder, index, table, SCORED)
     return len(samples)
 
@@ -102,9 +105,11 @@ def _loaded(configs: Sequence[RewardConfig], identities: tuple[tuple[str, str], 
     for reward, (name, identity) in zip(rewards, identities, strict=True):
         if reward.reward.identity != identity:
             raise RewardError(
-                f"reward '{name}' is another one on this worker", got=reward.reward.identity, expected=identity,
+                f"reward '{name}' is another one on this worker",
+                got=reward.reward.identity,
+                expected=identity,
                 do="let every worker see the same files, under the same path",
-            )  # fmt: skip
+            )
     return rewards
 
 

@@ -6,16 +6,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raft_core.errors import GateStop
-from raft_core.records.tables import (
-    PROMPTS,
-    QUARANTINE,
-    SAMPLES,
-    SCORED,
-    SELECTED,
-    read_rows,
-    read_table,
-    write_table,
-)
+from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, read_rows, read_table, write_table
 from raft_core.selection.base import Candidates, ranking
 from raft_core.selection.base import select as choose
 from tasks.iteration import Iteration
@@ -40,9 +31,11 @@ def select(it: Iteration) -> None:
     kept = choose(candidates, it.config.selection, it.config.sampling.samples_per_prompt)
     if not len(kept):
         raise GateStop(
-            f"nothing was selected in {it.label}", got=f"{len(rows_N)} valid samples of {len(scored)}",
-            expected="at least one", do="look at tables/scored.parquet and quarantine.parquet; loosen `selection`",
-        )  # fmt: skip
+            f"nothing was selected in {it.label}",
+            got=f"{len(rows_N)} valid samples of {len(scored)}",
+            expected="at least one",
+            do="look at tables/scored.parquet and quarantine.parquet; loosen `selection`",
+        )
     facts = {
         "reward": pa.array(candidates.rewards_N[kept]),
         "rank": pa.array(ranks(candidates)[kept]),

@@ -88,9 +88,11 @@ def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
     if other:
         got, expected = (", ".join(f"{key} {of.get(key)}" for key in other) for of in (here, job.numerics))
         raise StepError(
-            "this worker would sample other bytes than the process that started the run", got=got, expected=expected,
+            "this worker would sample other bytes than the process that started the run",
+            got=got,
+            expected=expected,
             do="let both have the same hardware and libraries, or set execution.shards: local",
-        )  # fmt: skip
+        )
 
 
 def make_shard(job: ShardJob, model: LoadedPolicy, index: int, progress: Progress) -> None:
@@ -102,9 +104,15 @@ def make_shard(job: ShardJob, model: LoadedPolicy, index: int, progress: Progres
 
 
 def sample_shards(
-    load: Load, prompts: Sequence[Prompt], sampling: SamplingConfig, *, samples_per_prompt: int, seed: int,
-    folder: Path, progress: Progress,
-) -> Iterator[pa.Table]:  # fmt: skip
+    load: Load,
+    prompts: Sequence[Prompt],
+    sampling: SamplingConfig,
+    *,
+    samples_per_prompt: int,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> Iterator[pa.Table]:
     """Yield one SAMPLES table a shard, in order; a shard found in ``folder`` is not sampled again.
 
     A shard's file bears the digest of its bytes in its name, so a damaged one is never believed.
@@ -128,9 +136,14 @@ def batch_plan(folder: Path) -> list[int]:
 
 
 def _sample_shard(
-    model: LoadedPolicy, shard: Sequence[Prompt], sampling: SamplingConfig, samples_per_prompt: int, seed: int,
-    folder: Path, progress: Progress,
-) -> pa.Table:  # fmt: skip
+    model: LoadedPolicy,
+    shard: Sequence[Prompt],
+    sampling: SamplingConfig,
+    samples_per_prompt: int,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> pa.Table:
     while True:
         plan = batch_plan(folder)
         size = plan[-1] if plan else len(shard) if sampling.batch_prompts == "auto" else sampling.batch_prompts
@@ -146,9 +159,10 @@ def _sample_shard(
         except MemoryError as error:
             if min(size, len(shard)) == 1:
                 raise StepError(
-                    "out of memory while sampling a single prompt", got=f"{samples_per_prompt} samples together",
+                    "out of memory while sampling a single prompt",
+                    got=f"{samples_per_prompt} samples together",
                     do="lower sampling.samples_per_prompt or sampling.max_new_tokens, or take a larger machine",
-                ) from error  # fmt: skip
+                ) from error
             write_json(folder / "batch.json", [*plan, min(size, len(shard)) // 2])
 
 

@@ -21,10 +21,11 @@ def check_signal(config: RaftConfig, rewards: Rewards, train: Sequence[Prompt]) 
     faults = [*_alike(config), *_silent(rewards, train)]
     if faults and config.validation.min_signal_share > 0:
         raise ConfigError(
-            "this run has no signal to learn from", got="; ".join(what for what, _ in faults),
+            "this run has no signal to learn from",
+            got="; ".join(what for what, _ in faults),
             expected="candidates that the reward can tell apart",
             do=f"{'; '.join(dict.fromkeys(advice for _, advice in faults))}, {GO_ON}",
-        )  # fmt: skip
+        )
     return [f"no signal to learn from: {what}" for what, _ in faults] + _doubtful(rewards, train)
 
 
@@ -43,8 +44,9 @@ def _alike(config: RaftConfig) -> Iterator[tuple[str, str]]:
     if kept == 1:
         yield (
             f"selection {selection.type} with this fraction and sampling.samples_per_prompt {per_prompt} keeps every "
-            "sample", "lower selection.fraction or raise sampling.samples_per_prompt",
-        )  # fmt: skip
+            "sample",
+            "lower selection.fraction or raise sampling.samples_per_prompt",
+        )
     if per_prompt > 1 and sampling.top_k == 1:
         yield (
             f"sampling.top_k 1 gives {per_prompt} equal samples a prompt",

@@ -134,11 +134,7 @@ def metric_name(name: str) -> str:
 
 
 def _flat(report: Mapping[str, Any]) -> dict[str, float]:
-    flat = {
-        name: value
-        for name, value in report.items()
-        if isinstance(value, int | float) and name != "iteration"
-    }  # fmt: skip
+    flat = {name: value for name, value in report.items() if isinstance(value, int | float) and name != "iteration"}
     for table, prefix in NESTED.items():
         for name, value in (report.get(table) or {}).items():
             if value is not None:

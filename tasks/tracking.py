@@ -25,11 +25,7 @@ from raft_core.errors import StepError
 from raft_core.records.run import BASE, Commit, Run
 from tasks.locations import artifact_location, settle
 
-PATIENCE = {
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES: 2,
-    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR: 1,
-    MLFLOW_HTTP_REQUEST_TIMEOUT: 10,
-}
+PATIENCE = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 2, MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR: 1, MLFLOW_HTTP_REQUEST_TIMEOUT: 10}
 """MLflow's own defaults wait for minutes; a run goes on without a server and fills in later."""
 
 SQLITE = "sqlite:///"
@@ -61,9 +57,10 @@ def connected(uri: str) -> Iterator[MlflowClient]:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
         raise StepError(
-            f"MLflow at {shown(uri)} did not take the records", got=str(error).splitlines()[0],
+            f"MLflow at {shown(uri)} did not take the records",
+            got=str(error).splitlines()[0],
             do="start it, or correct MLFLOW_TRACKING_URI; what is missing is filled in at the next chance",
-        ) from error  # fmt: skip
+        ) from error
     finally:
         mlflow.set_tracking_uri(None)
         if outside is not None:
@@ -99,9 +96,9 @@ def experiment_id(client: MlflowClient, run: Run, uri: str) -> str:
                 raise
     if found.lifecycle_stage != "active":
         raise StepError(
-            f"the MLflow experiment {name!r} is deleted", do=f"mlflow experiments restore -x {found.experiment_id}, "
-            "or choose another tracking.experiment",
-        )  # fmt: skip
+            f"the MLflow experiment {name!r} is deleted",
+            do=f"mlflow experiments restore -x {found.experiment_id}, or choose another tracking.experiment",
+        )
     return str(found.experiment_id)
 
 

@@ -75,9 +75,12 @@ def validate_scored(scored: pa.Table, samples: pa.Table, config: RaftConfig) -> 
 
 
 def validate_selected(
-    selected: pa.Table, prompts: pa.Table, held_out_ids: Collection[str], config: RaftConfig,
+    selected: pa.Table,
+    prompts: pa.Table,
+    held_out_ids: Collection[str],
+    config: RaftConfig,
     previous: Measures | None = None,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Check a SELECTED table: whatever fails here stops the run, since the next step trains on it."""
     fields = _fields("selected", selected)
     if not fields.passed:

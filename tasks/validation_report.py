@@ -40,11 +40,15 @@ def _quarantine(quarantine: pa.Table) -> list[str]:
     counts = sorted(pc.value_counts(quarantine["check"]).to_pylist(), key=lambda count: count["values"])
     first = quarantine.slice(0, SHOWN_ROWS).select(["sample_id", "prompt_id", "check", "reason"])
     return [
-        "## Quarantined rows", "",
-        *_table(["check", "rows"], ((count["values"], count["counts"]) for count in counts)), "",
-        f"The first {first.num_rows} of {quarantine.num_rows}:", "",
-        *_table(first.schema.names, (row.values() for row in first.to_pylist())), "",
-    ]  # fmt: skip
+        "## Quarantined rows",
+        "",
+        *_table(["check", "rows"], ((count["values"], count["counts"]) for count in counts)),
+        "",
+        f"The first {first.num_rows} of {quarantine.num_rows}:",
+        "",
+        *_table(first.schema.names, (row.values() for row in first.to_pylist())),
+        "",
+    ]
 
 
 def _rows(checks: pa.Table) -> Iterable[Iterable[object]]:

@@ -70,9 +70,11 @@ def version_all(
     for folder in folders.values():
         if not folder.is_relative_to(workspace.resolve()):
             raise StepError(
-                f"run {run.name} lies outside its workspace", got=folder, expected=f"a folder below {workspace}",
+                f"run {run.name} lies outside its workspace",
+                got=folder,
+                expected=f"a folder below {workspace}",
                 do="run raft in the folder that holds runs/",
-            )  # fmt: skip
+            )
     with _opened(workspace) as repo:
         _add(repo, [path for folder in folders.values() for name in PAYLOADS if (path := folder / name).is_dir()])
         warning = push_to_remote(repo, run, _pointers(run), look=look) if push else None
@@ -216,9 +218,11 @@ def _check_place(payload: Path, workspace: Path) -> None:
     """A symbolic link that came with a run must not lead the files of a payload elsewhere."""
     if payload.is_symlink() or not payload.parent.resolve().is_relative_to(workspace.resolve()):
         raise IntegrityError(
-            f"{payload} does not lie in its workspace", got=payload.resolve(), expected=f"a folder below {workspace}",
+            f"{payload} does not lie in its workspace",
+            got=payload.resolve(),
+            expected=f"a folder below {workspace}",
             do="remove the symbolic link",
-        )  # fmt: skip
+        )
 
 
 def _check_commit(payload: Path) -> None:
@@ -234,9 +238,11 @@ def _check_commit(payload: Path) -> None:
         output = payload.parent / name
         if output.is_relative_to(payload) and (got := digest_of(output)) != expected:
             raise IntegrityError(
-                f"changed bytes: {output}", got=f"sha256 {got}", expected=f"sha256 {expected}",
+                f"changed bytes: {output}",
+                got=f"sha256 {got}",
+                expected=f"sha256 {expected}",
                 do="pointer and commit disagree; restore both from git",
-            )  # fmt: skip
+            )
 
 
 def _file_md5(path: Path) -> str:

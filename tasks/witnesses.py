@@ -39,10 +39,11 @@ def ask(run: Run, iteration: int, workspace: Path, uri: str, ledger: Ledger, *, 
         except StepError as away:
             if must_answer:
                 raise StepError(
-                    "MLflow cannot be asked what it has seen of the ledger and of the run", got=away,
+                    "MLflow cannot be asked what it has seen of the ledger and of the run",
+                    got=away,
                     do="wait until it is back, or say --without-mlflow: then a ledger that was cut off, and a commit "
                     "that was forged, may pass",
-                ) from away  # fmt: skip
+                ) from away
             unseen.append(f"MLflow could not be asked about the ledger and run {run.name}: {away.what}")
     try:
         entries = ledger.entries()  # after the tags: what they name was in the ledger before
@@ -53,15 +54,16 @@ def ask(run: Run, iteration: int, workspace: Path, uri: str, ledger: Ledger, *, 
         return unseen
     hold_ledger(seen, entries, {model_name(run)})
     problems = [
-        *registry_problems([run], registered), *ledger_problems(run, entries),
+        *registry_problems([run], registered),
+        *ledger_problems(run, entries),
         *_pointer_problems(run, iteration, workspace),
-    ]  # fmt: skip
+    ]
     if wrong := [problem.message for problem in problems if (problem.iteration or 0) <= iteration]:
         raise IntegrityError(
             f"run {run.name} is not the one that others have seen: it was forged, or made anew under an old name",
-            got="; ".join(wrong[:SHOWN]), do=f"raft lineage verify {run.name}; restore it from git, or align under "
-            "another --name",
-        )  # fmt: skip
+            got="; ".join(wrong[:SHOWN]),
+            do=f"raft lineage verify {run.name}; restore it from git, or align under another --name",
+        )
     return unseen
 
 

@@ -51,9 +51,16 @@ def make_checkpoint() -> Callable[..., Path]:
     """
 
     def make(
-        folder: Path, *, eos: int | list[int] = 1, tie: bool = True, context: int = 64, seed: int = 0,
-        chat_template: str | None = None, special: tuple[str, ...] = (), padding: int = 0,
-    ) -> Path:  # fmt: skip
+        folder: Path,
+        *,
+        eos: int | list[int] = 1,
+        tie: bool = True,
+        context: int = 64,
+        seed: int = 0,
+        chat_template: str | None = None,
+        special: tuple[str, ...] = (),
+        padding: int = 0,
+    ) -> Path:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,10 +72,19 @@ def make_checkpoint() -> Callable[..., Path]:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             config = LlamaConfig(
-                vocab_size=len(tokenizer) + padding, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-                num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
-                tie_word_embeddings=tie, bos_token_id=None, eos_token_id=eos, pad_token_id=1, initializer_range=0.08,
-            )  # fmt: skip
+                vocab_size=len(tokenizer) + padding,
+                hidden_size=64,
+                intermediate_size=96,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=context,
+                tie_word_embeddings=tie,
+                bos_token_id=None,
+                eos_token_id=eos,
+                pad_token_id=1,
+                initializer_range=0.08,
+            )
             model = LlamaForCausalLM(config)
         save_checkpoint(model, tokenizer, folder)
         return folder

@@ -19,12 +19,30 @@ SERVER = "flows/prefect_server.py"
 REWARDS = "raft_core/rewards/surroundings.py"
 """Puts the environment back as it was before somebody else's code ran."""
 READS_ENVIRONMENT = (
-    "flows/environment.py", "flows/commands/", "raft_core/embedded/", "raft_core/experts/", SERVER, REWARDS, *LAUNCH,
-)  # fmt: skip
+    "flows/environment.py",
+    "flows/commands/",
+    "raft_core/embedded/",
+    "raft_core/experts/",
+    SERVER,
+    REWARDS,
+    *LAUNCH,
+)
 HEAVY = {
-    "accelerate", "datasets", "deepspeed", "diffusers", "dvc", "great_expectations", "mlflow", "pandas", "peft",
-    "prefect", "scipy", "sklearn", "torch", "transformers",
-}  # fmt: skip
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "diffusers",
+    "dvc",
+    "great_expectations",
+    "mlflow",
+    "pandas",
+    "peft",
+    "prefect",
+    "scipy",
+    "sklearn",
+    "torch",
+    "transformers",
+}
 CARRIES_CODE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 MAX_FILE_LINES, MAX_TEST_FILE_LINES, MAX_FUNCTION_LINES = 350, 500, 60
 

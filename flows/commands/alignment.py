@@ -64,8 +64,7 @@ def resume(
         str, typer.Argument(metavar="RUN", help="Its name: raft runs lists them.", autocompletion=run_names)
     ],
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Keys of tracking and versioning alone."),
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of tracking and versioning alone.")
     ] = None,
     accept_reward_change: Annotated[
         bool, typer.Option(help="Continue although a reward's code or data changed; the records name what changed.")
@@ -129,9 +128,13 @@ def _work_on(
         from flows.align import align_run
 
         return align_run(
-            config, name=name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=watching,
+            config,
+            name=name,
+            workspace=workspace,
+            tracking_uri=tracking_uri(workspace),
+            reporter=watching,
             accept_reward_change=accept_reward_change,
-        )  # fmt: skip
+        )
 
 
 def _show(workspace: Path, name: str, result: "AlignResult", *, as_json: bool) -> None:

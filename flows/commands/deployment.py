@@ -21,8 +21,7 @@ def deploy(
         str | None, typer.Option(metavar="CRON", help='"0 3 * * *" is every night at three; none: by hand.')
     ] = None,
     every: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", min=10, help="Start so often, instead of --cron."),
+        float | None, typer.Option(metavar="SECONDS", min=10, help="Start so often, instead of --cron.")
     ] = None,
     timezone: Annotated[str, typer.Option(help="Time zone of the schedules, such as Europe/Berlin.")] = "UTC",
     overlap: Annotated[str, typer.Option(metavar="queue|refuse", help="While the model is being aligned.")] = "queue",
@@ -45,12 +44,24 @@ def deploy(
     from flows.schedules.scheduled import RUN_NAME
 
     asked: dict[str, Any] = {
-        "config": str(_below(config, workspace_folder())), "workspace": workspace_folder(),
-        "overrides": overrides or (), "cron": cron, "every_s": every, "timezone": timezone, "overlap": overlap,
-        "run_name": run_name or RUN_NAME, "new_seed": new_seed, "audit_cron": audit_cron,
-        "audit_share": audit_share, "gc_cron": gc_cron, "promotion_cron": promotion_cron, "webhook": webhook,
-        "no_webhook": no_webhook, "pool": pool, "image": image,
-    }  # fmt: skip
+        "config": str(_below(config, workspace_folder())),
+        "workspace": workspace_folder(),
+        "overrides": overrides or (),
+        "cron": cron,
+        "every_s": every,
+        "timezone": timezone,
+        "overlap": overlap,
+        "run_name": run_name or RUN_NAME,
+        "new_seed": new_seed,
+        "audit_cron": audit_cron,
+        "audit_share": audit_share,
+        "gc_cron": gc_cron,
+        "promotion_cron": promotion_cron,
+        "webhook": webhook,
+        "no_webhook": no_webhook,
+        "pool": pool,
+        "image": image,
+    }
     checked = deploying.plan(**asked)
     if serve:
         deploying.serve(checked, DEFAULTS, typer.echo)

@@ -64,8 +64,9 @@ def verify(
         raise IntegrityError(
             "entries are missing at the end of the ledger",
             got=f"{len(entries)} entries, the last {last_digest(entries)}",
-            expected=f"one with digest {witness}", do="restore it from a copy",
-        )  # fmt: skip
+            expected=f"one with digest {witness}",
+            do="restore it from a copy",
+        )
     if as_json:
         print_json({"ok": True, "entries": len(entries), "last": last_digest(entries)})
     else:

@@ -144,12 +144,24 @@ def lineage_reproduce(
     scratch = (into or Path(tempfile.mkdtemp(prefix="raft-reproduce-"))).absolute()
     scratch.mkdir(parents=True, exist_ok=True)
     found = reproduce(
-        found_run, workspace, scratch, clone=clone, environment=os.environ, say=reporter(quiet=as_json).say,
+        found_run,
+        workspace,
+        scratch,
+        clone=clone,
+        environment=os.environ,
+        say=reporter(quiet=as_json).say,
         quiet=as_json,
-    )  # fmt: skip
+    )
     if as_json:
-        print_json({**asdict(found.comparison), "same": found.comparison.same, "notes": list(found.notes),
-                    "commit": found.commit, "run": str(found.run)})  # fmt: skip
+        print_json(
+            {
+                **asdict(found.comparison),
+                "same": found.comparison.same,
+                "notes": list(found.notes),
+                "commit": found.commit,
+                "run": str(found.run),
+            }
+        )
     else:
         standard_output().print(show_reproduction(found))
     if not found.comparison.same:

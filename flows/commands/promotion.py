@@ -56,9 +56,13 @@ def promote(
     place = _place(quiet=quiet or as_json, without_mlflow=without_mlflow)
     interactive = sys.stdin.isatty() and not (yes or as_json)
     question = Question(
-        candidate, identity(by), reason, policy_file(place.workspace, policy), dry_run,
+        candidate,
+        identity(by),
+        reason,
+        policy_file(place.workspace, policy),
+        dry_run,
         _ask if interactive else (lambda verdict: True),
-    )  # fmt: skip
+    )
     _show(promote_shown(question, place, wait_s if wait else None), as_json=as_json)
 
 
@@ -153,11 +157,14 @@ def _show(outcome: "Outcome", *, as_json: bool, refused_is_an_error: bool = True
     from flows.views.promotion import show_verdict
 
     if as_json:
-        print_json({
-            "status": outcome.status, "message": outcome.message,
-            "decision": outcome.verdict.as_json() if outcome.verdict else None,
-            "entry": entry_json(outcome.entry) if outcome.entry else None,
-        })  # fmt: skip
+        print_json(
+            {
+                "status": outcome.status,
+                "message": outcome.message,
+                "decision": outcome.verdict.as_json() if outcome.verdict else None,
+                "entry": entry_json(outcome.entry) if outcome.entry else None,
+            }
+        )
     else:
         from flows.views.text import harmless
 

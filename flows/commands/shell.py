@@ -20,15 +20,15 @@ def _not_an_option(path: Path) -> Path:
     """With TAKES_OVERRIDES an unknown option in front of the configuration would be taken for it."""
     if str(path).startswith("-"):
         raise ConfigError(
-            f"{path} is not an option of this command", expected="CONFIG [KEY=VALUE]...",
+            f"{path} is not an option of this command",
+            expected="CONFIG [KEY=VALUE]...",
             do="write the configuration first, then overrides without dashes; --help lists the options",
-        )  # fmt: skip
+        )
     return path
 
 
 ConfigFile = Annotated[
-    Path,
-    typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.", callback=_not_an_option),
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.", callback=_not_an_option)
 ]
 
 
@@ -44,10 +44,11 @@ def override_keys(incomplete: str) -> list[str]:
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="sampling.top_p=0.9, or top_p=0.9 where one key alone is called so.",
+        metavar="[KEY=VALUE]...",
+        help="sampling.top_p=0.9, or top_p=0.9 where one key alone is called so.",
         autocompletion=override_keys,
     ),
-]  # fmt: skip
+]
 TAKES_OVERRIDES = {"ignore_unknown_options": True}
 """Context settings: ``--sampling.top_p=0.9`` then arrives as an override, and is told how it is written."""
 

@@ -58,9 +58,11 @@ def one_of(**values: str | None) -> "tuple[Kind, str]":
     given = {name: value for name, value in values.items() if value is not None}
     if len(given) != 1:
         raise InputError(
-            "one thing at a time", got=", ".join(f"--{name}" for name in given) or "nothing",
-            expected=f"one of {', '.join(f'--{name}' for name in values)}", do="name what to look for",
-        )  # fmt: skip
+            "one thing at a time",
+            got=", ".join(f"--{name}" for name in given) or "nothing",
+            expected=f"one of {', '.join(f'--{name}' for name in values)}",
+            do="name what to look for",
+        )
     ((name, value),) = given.items()
     return name, value  # type: ignore[return-value]
 

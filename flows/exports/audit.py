@@ -12,10 +12,17 @@ from flows.views.text import number
 from raft_core.records.run import BASE
 
 CONTENTS = (
-    ("chain", "Where it comes from"), ("figures", "What changed"), ("gates", "Gates"), ("promotion", "Promotion"),
-    ("data", "Data"), ("validation", "Validation"), ("samples", "Before and after"), ("made", "How it was made"),
-    ("verify", "Verify it yourself"), ("digests", "Digests"),
-)  # fmt: skip
+    ("chain", "Where it comes from"),
+    ("figures", "What changed"),
+    ("gates", "Gates"),
+    ("promotion", "Promotion"),
+    ("data", "Data"),
+    ("validation", "Validation"),
+    ("samples", "Before and after"),
+    ("made", "How it was made"),
+    ("verify", "Verify it yourself"),
+    ("digests", "Digests"),
+)
 
 
 def audit_page(dossier: Dossier) -> str:
@@ -23,11 +30,20 @@ def audit_page(dossier: Dossier) -> str:
     css = Markup(read_text("audit.css"))
     template = environment().get_template("audit.html.j2")
     return template.render(
-        d=dossier, v=dossier.verification, css=css, policy=Markup(content_policy(css)), contents=CONTENTS,
-        name=label, plural=plural, verbatim=verbatim, preformatted=preformatted,
-        summary=_summary(dossier), tiles=_tiles(dossier),
-        **audit_figures.sections(dossier), **audit_data.sections(dossier),
-    )  # fmt: skip
+        d=dossier,
+        v=dossier.verification,
+        css=css,
+        policy=Markup(content_policy(css)),
+        contents=CONTENTS,
+        name=label,
+        plural=plural,
+        verbatim=verbatim,
+        preformatted=preformatted,
+        summary=_summary(dossier),
+        tiles=_tiles(dossier),
+        **audit_figures.sections(dossier),
+        **audit_data.sections(dossier),
+    )
 
 
 def plural(count: int, noun: str) -> str:
@@ -56,10 +72,11 @@ def _tiles(dossier: Dossier) -> list[dict[str, Any]]:
         {"name": "gold reward", "value": number(now.get("gold_reward")), "more": _reach(now, base, "gold_reward")},
         {"name": "perplexity of real text", "value": number(now.get("perplexity")), "more": _rise(now, base)},
         {
-            "name": "KL to the initial policy", "value": number(now.get("kl")),
+            "name": "KL to the initial policy",
+            "value": number(now.get("kl")),
             "more": f"nats; distinct-2 {number(base.get('distinct_2'), 3)} → {number(now.get('distinct_2'), 3)}",
         },
-    ]  # fmt: skip
+    ]
 
 
 def _reach(now: Mapping[str, Any], base: Mapping[str, Any], name: str) -> str:

@@ -42,14 +42,23 @@ FIRST_FACTS = (
 def sections(dossier: Dossier) -> dict[str, Any]:
     """What the template calls ``data_tiles`` … ``digests``."""
     return {
-        "data_tiles": _tiles(dossier), "num_erased": _num_erased(dossier),
-        "histogram": _histogram(dossier), "loss": _loss(dossier),
-        "sources": _sources(dossier), "parts": _parts(dossier), "quarantine": _quarantine(dossier),
-        "validation": _validation(dossier), "pairs": _pairs(dossier), "ledger": [*map(_entry, dossier.entries)],
-        "made": _made(dossier), "warnings": _warnings(dossier),
+        "data_tiles": _tiles(dossier),
+        "num_erased": _num_erased(dossier),
+        "histogram": _histogram(dossier),
+        "loss": _loss(dossier),
+        "sources": _sources(dossier),
+        "parts": _parts(dossier),
+        "quarantine": _quarantine(dossier),
+        "validation": _validation(dossier),
+        "pairs": _pairs(dossier),
+        "ledger": [*map(_entry, dossier.entries)],
+        "made": _made(dossier),
+        "warnings": _warnings(dossier),
         "config": redacted_text(dump_config(dossier.run.config)),
-        "commands": _commands(dossier), "by_hand": _by_hand(dossier), "digests": [*map(_digests, dossier.chain)],
-    }  # fmt: skip
+        "commands": _commands(dossier),
+        "by_hand": _by_hand(dossier),
+        "digests": [*map(_digests, dossier.chain)],
+    }
 
 
 def _trained(dossier: Dossier) -> range:
@@ -176,10 +185,16 @@ def _validation(dossier: Dossier) -> Mapping[str, Any]:
         last = by_iteration[max(by_iteration)]
         cells = [_mark(by_iteration.get(iteration)) for iteration in iterations]
         shown = "" if rows and rows[-1]["in"] == suite else suite
-        rows.append({
-            "in": suite, "suite": shown, "check": check.replace("_", " "), "level": last["level"],
-            "expected": last["expected"], "cells": cells,
-        })  # fmt: skip
+        rows.append(
+            {
+                "in": suite,
+                "suite": shown,
+                "check": check.replace("_", " "),
+                "level": last["level"],
+                "expected": last["expected"],
+                "cells": cells,
+            }
+        )
     counts = Counter(suite for suite, _ in found)
     summary = ", ".join(f"{count} on {suite}" for suite, count in counts.items())
     num_failed = len(failures)
@@ -204,13 +219,15 @@ def _pairs(dossier: Dossier) -> list[dict[str, Any]]:
     after = {row["prompt_id"]: row for row in tables[1].filter(wanted).to_pylist()}
     return [
         {
-            "prompt": row["prompt"], "before": row["completion"], "after": after[row["prompt_id"]]["completion"],
+            "prompt": row["prompt"],
+            "before": row["completion"],
+            "after": after[row["prompt_id"]]["completion"],
             "reward_before": f"reward {number(row['reward'])}",
             "reward_after": f"reward {number(after[row['prompt_id']]['reward'])}",
         }
         for row in before
         if row["prompt_id"] in after
-    ]  # fmt: skip
+    ]
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
@@ -221,11 +238,14 @@ def _entry(entry: Entry) -> dict[str, Any]:
         body["decision"] = decision.get("reason")
     order = [key for key in FIRST_FACTS if key in body] + sorted(set(body) - set(FIRST_FACTS))
     return {
-        "kind": entry.kind, "title": f"{entry.model}: {TITLES.get(entry.kind, entry.kind)}", "number": entry.number,
-        "time": entry.time[:16].replace("T", " ") + " UTC", "digest": entry.digest,
+        "kind": entry.kind,
+        "title": f"{entry.model}: {TITLES.get(entry.kind, entry.kind)}",
+        "number": entry.number,
+        "time": entry.time[:16].replace("T", " ") + " UTC",
+        "digest": entry.digest,
         "facts": [(key.replace("_", " "), text) for key in order for text in [_fact(body[key])] if text],
         "findings": [_finding(row) for row in findings or () if isinstance(row, Mapping)],
-    }  # fmt: skip
+    }
 
 
 def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,9 +254,12 @@ def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
     rule = f"{row.get('rule', '')} {number(row.get('threshold'), 3)}".strip()
     note = str(row.get("note") or "")
     return {
-        "gate": str(row.get("gate", "")).replace("_", " "), "value": f"{number(row.get('value'), 3)}{between}",
-        "rule": rule, "note": note, "passed": bool(row.get("passed")),
-    }  # fmt: skip
+        "gate": str(row.get("gate", "")).replace("_", " "),
+        "value": f"{number(row.get('value'), 3)}{between}",
+        "rule": rule,
+        "note": note,
+        "passed": bool(row.get("passed")),
+    }
 
 
 def _fact(value: Any) -> str:
@@ -257,7 +280,7 @@ def _made(dossier: Dossier) -> list[tuple[str, str]]:
         ("numerics", ", ".join(f"{key} {value}" for key, value in sorted(content.get("numerics", {}).items()))),
         ("seed", str(config.seed)),
         ("time spent", _spent(dossier)),
-    ]  # fmt: skip
+    ]
     return [(key, text) for key, text in facts if text]
 
 
@@ -301,11 +324,13 @@ def _warnings(dossier: Dossier) -> list[str]:
 def _commands(dossier: Dossier) -> str:
     name = dossier.run.name
     reference = f"{name}@{'base' if dossier.iteration == BASE else dossier.iteration}"
-    return "\n".join([
-        f"raft lineage show {reference}      # the chain, from this policy back to the first prompts",
-        f"raft lineage verify {name}    # hash every byte again and follow the chain",
-        f"raft export html {reference}       # make this page anew and compare it",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"raft lineage show {reference}      # the chain, from this policy back to the first prompts",
+            f"raft lineage verify {name}    # hash every byte again and follow the chain",
+            f"raft export html {reference}       # make this page anew and compare it",
+        ]
+    )
 
 
 def _by_hand(dossier: Dossier) -> str:

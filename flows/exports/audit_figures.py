@@ -19,16 +19,27 @@ FIGURES = (
     ("truncation", "Cut by length", "share of completions that did not end by themselves", 2),
 )
 SCORES = {
-    "reward": ("held-out reward", 3), "gold_reward": ("gold reward", 3), "perplexity": ("perplexity of real text", 2),
-    "response_perplexity": ("perplexity of completions, initial policy", 2), "kl": ("KL to the initial policy", 3),
-    "distinct_1": ("distinct-1", 3), "distinct_2": ("distinct-2", 3), "msttr_100": ("MSTTR-100", 3),
-    "mean_length": ("mean length, words", 1), "token_entropy": ("token entropy, nats", 3),
-    "truncation": ("cut by length", 3), "best_of_k_reward": ("best of K, training batch", 3),
-    "headroom": ("head-room: best of K − mean", 3), "acceptance": ("share selected", 3), "ties": ("ties", 3),
-    "slice_gap": ("gap between groups", 3), "train_loss": ("fine-tuning loss", 3),
-    "paired_gain": ("paired gain against the window", 3), "num_selected": ("samples selected", 0),
+    "reward": ("held-out reward", 3),
+    "gold_reward": ("gold reward", 3),
+    "perplexity": ("perplexity of real text", 2),
+    "response_perplexity": ("perplexity of completions, initial policy", 2),
+    "kl": ("KL to the initial policy", 3),
+    "distinct_1": ("distinct-1", 3),
+    "distinct_2": ("distinct-2", 3),
+    "msttr_100": ("MSTTR-100", 3),
+    "mean_length": ("mean length, words", 1),
+    "token_entropy": ("token entropy, nats", 3),
+    "truncation": ("cut by length", 3),
+    "best_of_k_reward": ("best of K, training batch", 3),
+    "headroom": ("head-room: best of K − mean", 3),
+    "acceptance": ("share selected", 3),
+    "ties": ("ties", 3),
+    "slice_gap": ("gap between groups", 3),
+    "train_loss": ("fine-tuning loss", 3),
+    "paired_gain": ("paired gain against the window", 3),
+    "num_selected": ("samples selected", 0),
     "num_quarantined": ("samples quarantined", 0),
-}  # fmt: skip
+}
 """Name in the report → what a person calls it, and its decimals."""
 MOST_COLUMNS = 8
 """Iterations of the table of figures: the base and the last ones up to the policy and after it."""
@@ -37,11 +48,15 @@ MOST_COLUMNS = 8
 def sections(dossier: Dossier) -> dict[str, Any]:
     """What the template calls ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
     return {
-        "chain": _chain(dossier), "figures": _figures(dossier), "scorecard": _scorecard(dossier),
-        "slices": _slices(dossier), "limits": _limits(dossier), "decisions": _decisions(dossier),
+        "chain": _chain(dossier),
+        "figures": _figures(dossier),
+        "scorecard": _scorecard(dossier),
+        "slices": _slices(dossier),
+        "limits": _limits(dossier),
+        "decisions": _decisions(dossier),
         "num_held_out": number(dossier.report.get("num_prompts"), 0),
         "confidence": f"{dossier.run.config.evaluation.confidence:.0%}",
-    }  # fmt: skip
+    }
 
 
 def _chain(dossier: Dossier) -> list[dict[str, Any]]:
@@ -56,13 +71,15 @@ def _chain(dossier: Dossier) -> list[dict[str, Any]]:
 def _chain_row(link: Link, report: Row, span: tuple[float, float], when: Mapping[int, str]) -> dict[str, Any]:
     base = link.iteration == BASE
     return {
-        "name": label(link.iteration), "reward": number(report.get("reward")),
+        "name": label(link.iteration),
+        "reward": number(report.get("reward")),
         "interval": interval(report.get("reward"), report.get("reward_low"), report.get("reward_high"), span),
         "prompts": "–" if base else counted(link, "prompts"),
         **{name: counted(link, name) for name in ("samples", "quarantined", "selected")},
         "when": str(when.get(link.iteration, ""))[:16].replace("T", " "),
-        "policy": link.policy.digest, "commit": link.commit,
-    }  # fmt: skip
+        "policy": link.policy.digest,
+        "commit": link.commit,
+    }
 
 
 def _figures(dossier: Dossier) -> list[dict[str, Any]]:
@@ -76,9 +93,8 @@ def _figures(dossier: Dossier) -> list[dict[str, Any]]:
         lines = [(value, "limit") for value in (limit.low, limit.high) if value is not None] if limit else []
         style = "second" if name == "gold_reward" else "main"
         svg = curves(
-            title, [Series(values, low, high, style)], labels,
-            mark=dossier.iteration + 1, limits=lines, digits=digits,
-        )  # fmt: skip
+            title, [Series(values, low, high, style)], labels, mark=dossier.iteration + 1, limits=lines, digits=digits
+        )
         if svg:
             before, after = reports[0].get(name), dossier.report.get(name)
             shown = min(digits + 1, 3)
@@ -134,11 +150,15 @@ def _limits(dossier: Dossier) -> list[dict[str, Any]]:
         )
         bounds = [f"at least {number(limit.low, 3)}" if limit.low is not None else ""]
         bounds += [f"at most {number(limit.high, 3)}" if limit.high is not None else ""]
-        rows.append({
-            "name": SCORES[limit.metric][0], "allowed": ", ".join(filter(None, bounds)),
-            "value": number(value, 3), "inside": inside,
-            "verdict": "not measured" if value is None else "inside" if inside else "outside",
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": SCORES[limit.metric][0],
+                "allowed": ", ".join(filter(None, bounds)),
+                "value": number(value, 3),
+                "inside": inside,
+                "verdict": "not measured" if value is None else "inside" if inside else "outside",
+            }
+        )
     return rows
 
 

@@ -23,52 +23,67 @@ def bom(dossier: Dossier) -> str:
     components = [*_models(dossier), *_datasets(dossier), *_libraries(dossier)]
     document = {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",
-        "bomFormat": "CycloneDX", "specVersion": SPEC, "version": 1,
+        "bomFormat": "CycloneDX",
+        "specVersion": SPEC,
+        "version": 1,
         "serialNumber": f"urn:uuid:{uuid5(NAMESPACE_URL, f'raft:{dossier.link.commit}')}",
         "metadata": {
             **_timestamp(dossier),
             "tools": {"components": [_tool()]},
             "component": _model(dossier),
-            "properties": _properties({
-                "raft:run": dossier.run.name, "raft:iteration": dossier.iteration, "raft:commit": dossier.link.commit,
-                "raft:configuration": dossier.link.config,
-                "raft:trust_remote_code": dossier.run.config.policy.trust_remote_code,
-            }),
+            "properties": _properties(
+                {
+                    "raft:run": dossier.run.name,
+                    "raft:iteration": dossier.iteration,
+                    "raft:commit": dossier.link.commit,
+                    "raft:configuration": dossier.link.config,
+                    "raft:trust_remote_code": dossier.run.config.policy.trust_remote_code,
+                }
+            ),
         },
         "components": components,
         "dependencies": [
             {"ref": _ref(dossier.link), "dependsOn": sorted(component["bom-ref"] for component in components)},
             *({"ref": component["bom-ref"]} for component in components),
         ],
-    }  # fmt: skip
+    }
     return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
 
 
 def _model(dossier: Dossier) -> dict[str, Any]:
     link = dossier.link
     return {
-        "type": "machine-learning-model", "bom-ref": _ref(link), "name": dossier.model_name,
+        "type": "machine-learning-model",
+        "bom-ref": _ref(link),
+        "name": dossier.model_name,
         "version": f"{dossier.run.name}@{'base' if link.iteration == BASE else link.iteration}",
         "description": f"The policy that {label(link.iteration)} of run {dossier.run.name} made, aligned by RAFT.",
         "hashes": _hashes(link.policy.digest),
         "modelCard": {
             "modelParameters": {
-                "approach": {"type": "reinforcement-learning"}, "task": "text-generation",
+                "approach": {"type": "reinforcement-learning"},
+                "task": "text-generation",
                 "datasets": [{"ref": component["bom-ref"]} for component in _datasets(dossier)],
-                "inputs": [{"format": "text"}], "outputs": [{"format": "text"}],
+                "inputs": [{"format": "text"}],
+                "outputs": [{"format": "text"}],
             },
             "quantitativeAnalysis": {"performanceMetrics": _metrics(dossier)},
             "considerations": {
                 "useCases": ["Completions of prompts like those that it was trained on."],
                 "technicalLimitations": [
                     "Trained against rewards, which stand for a taste and are not it; gates on KL, perplexity and "
-                    "diversity bound, and cannot exclude, their exploitation.",
+                    "diversity bound, and cannot exclude, their exploitation."
                 ],
             },
         },
-        "properties": _properties({"raft:digest": "sha256 of the sorted lines 'sha256  name' of the folder's files",
-                                   "raft:policy": link.policy.identity, "raft:withdrawn": _withdrawn(dossier)}),
-    }  # fmt: skip
+        "properties": _properties(
+            {
+                "raft:digest": "sha256 of the sorted lines 'sha256  name' of the folder's files",
+                "raft:policy": link.policy.identity,
+                "raft:withdrawn": _withdrawn(dossier),
+            }
+        ),
+    }
 
 
 def _withdrawn(dossier: Dossier) -> str | None:
@@ -106,33 +121,48 @@ def _datasets(dossier: Dossier) -> list[dict[str, Any]]:
         digest = link.outputs.get("tables/selected.parquet")
         if digest is not None:
             name = f"selected set of {label(link.iteration)}"
-            rows.append({
-                "type": "data", "bom-ref": f"data:{digest}", "name": name, "hashes": _hashes(digest),
-                "data": [{"type": "dataset", "name": name}],
-                "properties": _properties({"raft:rows": link.counts.selected, "raft:sampled_from": link.sampled_from,
-                                           "raft:samples": link.counts.samples,
-                                           "raft:rows_erased": link.counts.erased.get("selected"),
-                                           "raft:samples_erased": link.counts.erased.get("samples")}),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "type": "data",
+                    "bom-ref": f"data:{digest}",
+                    "name": name,
+                    "hashes": _hashes(digest),
+                    "data": [{"type": "dataset", "name": name}],
+                    "properties": _properties(
+                        {
+                            "raft:rows": link.counts.selected,
+                            "raft:sampled_from": link.sampled_from,
+                            "raft:samples": link.counts.samples,
+                            "raft:rows_erased": link.counts.erased.get("selected"),
+                            "raft:samples_erased": link.counts.erased.get("samples"),
+                        }
+                    ),
+                }
+            )
     return rows
 
 
 def _component(kind: str, part: Named) -> dict[str, Any]:
     return {
-        "type": kind, "bom-ref": f"{kind}:{part.role}:{part.reference}", "name": part.reference,
+        "type": kind,
+        "bom-ref": f"{kind}:{part.role}:{part.reference}",
+        "name": part.reference,
         "description": part.role,
         **({"hashes": _hashes(part.digest)} if part.digest and len(part.digest) == 64 else {}),
         **({"licenses": [*map(_licence, part.parts)]} if part.parts else {}),
         **({"pedigree": {"ancestors": [*map(_ancestor, part.parts)]}} if part.parts else {}),
-    }  # fmt: skip
+    }
 
 
 def _ancestor(part: Part) -> dict[str, Any]:
     return {
-        "type": "file", "name": part.file, "version": part.version,
+        "type": "file",
+        "name": part.file,
+        "version": part.version,
         "purl": f"pkg:pypi/{part.package.lower()}@{part.version}",
-        "hashes": _hashes(part.sha256), "licenses": [_licence(part)],
-    }  # fmt: skip
+        "hashes": _hashes(part.sha256),
+        "licenses": [_licence(part)],
+    }
 
 
 def _licence(part: Part) -> dict[str, Any]:

@@ -41,9 +41,14 @@ class Scale:
 
 
 def curves(
-    title: str, series: Sequence[Series], labels: Sequence[str], *, mark: int | None = None,
-    limits: Sequence[tuple[float, str]] = (), digits: int = 2,
-) -> Markup:  # fmt: skip
+    title: str,
+    series: Sequence[Series],
+    labels: Sequence[str],
+    *,
+    mark: int | None = None,
+    limits: Sequence[tuple[float, str]] = (),
+    digits: int = 2,
+) -> Markup:
     """Curves over ``labels``; ``mark`` is the point that the page is about, ``limits`` are dashed lines with a name."""
     numbers = [v for s in series for part in (s.values, s.low, s.high) for v in part if _is_number(v)]
     if not numbers:
@@ -120,11 +125,14 @@ def _figure(title: str, parts: Sequence[Markup]) -> Markup:
 def _grid(y: Scale, values: Sequence[float], digits: int) -> Markup:
     lines = [
         Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>{}').format(
-            LEFT, WIDTH - RIGHT + 6, y(value), y(value),
+            LEFT,
+            WIDTH - RIGHT + 6,
+            y(value),
+            y(value),
             _text(LEFT - 7, y(value) + 3.4, _number(value, _digits(values, digits)), "end"),
         )
         for value in values
-    ]  # fmt: skip
+    ]
     return Markup("").join(lines)
 
 

@@ -122,8 +122,8 @@ class Dossier:
 
 
 def open_dossier(
-    run: Run, iteration: int | None, *, entries: Sequence[Entry] = (), resolve: Callable[[str], Path | None],
-) -> Dossier:  # fmt: skip
+    run: Run, iteration: int | None, *, entries: Sequence[Entry] = (), resolve: Callable[[str], Path | None]
+) -> Dossier:
     """Read and re-hash everything. ``iteration`` None: the best of the run.
 
     ``entries``: of the ledger, which knows every erasure. ``resolve`` finds the initial policy (None: it lies
@@ -136,13 +136,16 @@ def open_dossier(
     found = verify_run(run, rehash=True, base_policy=resolve(source) if source else None)
     gone = find_withdrawal(entries, run, chosen)
     return Dossier(
-        run=run, iteration=chosen, lineage=links, chain=chain,
+        run=run,
+        iteration=chosen,
+        lineage=links,
+        chain=chain,
         reports=[_json(run.folder(commit.iteration) / "report.json") for commit in chain],
         view=view_run(run),
         verification=replace(found, problems=(*found.problems, *unordered_erasures(run, entries))),
         entries=[e for e in entries if _concerns(e, chain) or (gone is not None and e == gone[0])],
         withdrawal=Withdrawal(*gone) if gone else None,
-    )  # fmt: skip
+    )
 
 
 def label(iteration: int) -> str:

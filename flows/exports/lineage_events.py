@@ -79,19 +79,24 @@ def _event(
         {
             "parent": parent_run.ParentRunFacet(
                 run=parent_run.Run(str(uuid5(NAMESPACE_URL, f"raft:{dossier.base.commit}"))),
-                job=parent_run.Job(NAMESPACE, dossier.run.name), producer=PRODUCER,
+                job=parent_run.Job(NAMESPACE, dossier.run.name),
+                producer=PRODUCER,
             ),
             "processing_engine": processing_engine_run.ProcessingEngineRunFacet(
                 version=_engine(dossier, link), name="torch", producer=PRODUCER
             ),
         },
-    )  # fmt: skip
+    )
     kind = job_type_job.JobTypeJobFacet(processingType="BATCH", integration="RAFT", jobType="STEP", producer=PRODUCER)
     return RunEvent(
-        eventType=moment[0], eventTime=moment[1], producer=PRODUCER, run=run,
+        eventType=moment[0],
+        eventTime=moment[1],
+        producer=PRODUCER,
+        run=run,
         job=Job(NAMESPACE, f"{dossier.run.name}.{step}", {"jobType": kind}),
-        inputs=list(_inputs(dossier, link, facts, policies)), outputs=list(_outputs(dossier, link, step, facts)),
-    )  # fmt: skip
+        inputs=list(_inputs(dossier, link, facts, policies)),
+        outputs=list(_outputs(dossier, link, step, facts)),
+    )
 
 
 def _engine(dossier: Dossier, link: Link) -> str:
@@ -114,9 +119,11 @@ def _outputs(dossier: Dossier, link: Link, step: str, facts: StepFacts) -> "Iter
     counts = {"samples": link.counts.samples, "scored": link.counts.samples}
     for name, digest in sorted(facts.outputs.items()):
         rows = counts.get(name)
-        known: dict[str, Any] = {} if rows is None else {
-            "outputStatistics": statistics.OutputStatisticsOutputDatasetFacet(rowCount=rows, producer=PRODUCER)
-        }  # fmt: skip
+        known: dict[str, Any] = (
+            {}
+            if rows is None
+            else {"outputStatistics": statistics.OutputStatisticsOutputDatasetFacet(rowCount=rows, producer=PRODUCER)}
+        )
         yield OutputDataset(DATASETS, digest, known, facets=_facets(dossier, link, name, digest))
 
 

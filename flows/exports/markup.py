@@ -23,9 +23,14 @@ _VISIBLE = re.compile(r"(\\x[0-9a-f]{2,6}|⇥)")
 def environment() -> Environment:
     """Templates of this package: escaped, strict about names, every printed value harmless."""
     return Environment(
-        loader=PackageLoader("flows.exports", "."), autoescape=True, undefined=StrictUndefined, finalize=_shown,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=PackageLoader("flows.exports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def read_text(name: str) -> str:

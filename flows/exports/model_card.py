@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 METRICS = (
-    ("reward", "held-out reward"), ("gold_reward", "gold reward, never seen by selection"),
-    ("perplexity", "perplexity of real text"), ("kl", "KL to the initial policy, nats"), ("distinct_1", "distinct-1"),
-    ("distinct_2", "distinct-2"), ("truncation", "share of completions cut by length"),
-)  # fmt: skip
+    ("reward", "held-out reward"),
+    ("gold_reward", "gold reward, never seen by selection"),
+    ("perplexity", "perplexity of real text"),
+    ("kl", "KL to the initial policy, nats"),
+    ("distinct_1", "distinct-1"),
+    ("distinct_2", "distinct-2"),
+    ("truncation", "share of completions cut by length"),
+)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@]|(?<=:)/(?=/)|(?<=www)\.)")
 
 
@@ -27,21 +31,51 @@ def model_card(dossier: Dossier) -> str:
 
     lora = dossier.run.config.finetuning.lora is not None and dossier.iteration != BASE
     data = ModelCardData(
-        model_name=dossier.model_name, library_name="peft" if lora else "transformers", pipeline_tag="text-generation",
-        tags=["raft", "reward-ranked-fine-tuning", *(["lora"] if lora else [])], license="other",
-        license_name="that-of-its-parts", eval_results=_results(dossier),
-    )  # fmt: skip
-    body = "\n".join([
-        *_withdrawn(dossier),
-        f"# {plain(dossier.model_name)}, {label(dossier.iteration)}", "", _opening(dossier), "",
-        "## Intended use", "", *_use(dossier), "",
-        "## Figures", "", *_figures(dossier), "",
-        "## Data", "", *_data(dossier), "",
-        "## How it was made", "", *_made(dossier), "",
-        "## Limits and risks", "", *_limits(dossier), "",
-        "## Parts and licences", "", *_parts(dossier), "",
-        "## Digests", "", *_digests(dossier), "",
-    ])  # fmt: skip
+        model_name=dossier.model_name,
+        library_name="peft" if lora else "transformers",
+        pipeline_tag="text-generation",
+        tags=["raft", "reward-ranked-fine-tuning", *(["lora"] if lora else [])],
+        license="other",
+        license_name="that-of-its-parts",
+        eval_results=_results(dossier),
+    )
+    body = "\n".join(
+        [
+            *_withdrawn(dossier),
+            f"# {plain(dossier.model_name)}, {label(dossier.iteration)}",
+            "",
+            _opening(dossier),
+            "",
+            "## Intended use",
+            "",
+            *_use(dossier),
+            "",
+            "## Figures",
+            "",
+            *_figures(dossier),
+            "",
+            "## Data",
+            "",
+            *_data(dossier),
+            "",
+            "## How it was made",
+            "",
+            *_made(dossier),
+            "",
+            "## Limits and risks",
+            "",
+            *_limits(dossier),
+            "",
+            "## Parts and licences",
+            "",
+            *_parts(dossier),
+            "",
+            "## Digests",
+            "",
+            *_digests(dossier),
+            "",
+        ]
+    )
     return str(ModelCard(f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{body}").content)
 
 
@@ -55,13 +89,17 @@ def _results(dossier: Dossier) -> "list[EvalResult]":
 
     return [
         EvalResult(
-            task_type="text-generation", dataset_type="held-out-prompts", dataset_name="held-out prompts of the run",
-            dataset_revision=dossier.chain[0].outputs.get("tables/prompts.parquet"), metric_type=name,
-            metric_name=title, metric_value=round(float(dossier.report[name]), 6),
+            task_type="text-generation",
+            dataset_type="held-out-prompts",
+            dataset_name="held-out prompts of the run",
+            dataset_revision=dossier.chain[0].outputs.get("tables/prompts.parquet"),
+            metric_type=name,
+            metric_name=title,
+            metric_value=round(float(dossier.report[name]), 6),
         )
         for name, title in METRICS
         if dossier.report.get(name) is not None
-    ]  # fmt: skip
+    ]
 
 
 def _withdrawn(dossier: Dossier) -> list[str]:
@@ -86,7 +124,7 @@ def _use(dossier: Dossier) -> list[str]:
     rewards = ", ".join(plain(p.role) for p in named(dossier) if p.role.startswith("reward"))
     return [
         f"It was made to score higher on {rewards} for prompts like those below, and was measured on nothing else. "
-        "Use it for that, or as a starting point; test it on your own task before you serve it.",
+        "Use it for that, or as a starting point; test it on your own task before you serve it."
     ]
 
 
@@ -103,8 +141,9 @@ def _figures(dossier: Dossier) -> list[str]:
     rough = ", rough for so few prompts" if (dossier.report.get("num_prompts") or 0) < HOLDS_FROM else ""
     return [
         f"On the same {count} held-out prompts; intervals: {confidence}{rough}.",
-        "", *table(["figure", "initial policy", "this policy", "interval"], rows),
-    ]  # fmt: skip
+        "",
+        *table(["figure", "initial policy", "this policy", "interval"], rows),
+    ]
 
 
 def _data(dossier: Dossier) -> list[str]:
@@ -120,8 +159,9 @@ def _data(dossier: Dossier) -> list[str]:
         "Every completion that it was trained on was sampled from the policy before it; prompts and sources stand "
         "in the run's tables (a dash: not on the machine that wrote this card)."
         + (since if any(link.counts.erased for link in links) else ""),
-        "", *table(["", "prompts", "sampled", "quarantined", "selected"], rows),
-    ]  # fmt: skip
+        "",
+        *table(["", "prompts", "sampled", "quarantined", "selected"], rows),
+    ]
 
 
 def _made(dossier: Dossier) -> list[str]:
@@ -169,12 +209,17 @@ def _parts(dossier: Dossier) -> list[str]:
 
 def _digests(dossier: Dossier) -> list[str]:
     facts = [
-        ("commit", dossier.link.commit), ("policy folder", dossier.link.policy.digest),
-        ("policy identity", dossier.link.policy.identity), ("initial policy", dossier.base.policy.digest),
+        ("commit", dossier.link.commit),
+        ("policy folder", dossier.link.policy.digest),
+        ("policy identity", dossier.link.policy.identity),
+        ("initial policy", dossier.base.policy.digest),
         ("configuration", dossier.link.config),
-    ]  # fmt: skip
-    return [*table(["what", "sha256"], [[name, digest] for name, digest in facts]), "",
-            "`raft lineage show` and `raft lineage verify` follow them back to the first prompts."]  # fmt: skip
+    ]
+    return [
+        *table(["what", "sha256"], [[name, digest] for name, digest in facts]),
+        "",
+        "`raft lineage show` and `raft lineage verify` follow them back to the first prompts.",
+    ]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:

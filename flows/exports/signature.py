@@ -40,9 +40,11 @@ def sign(run: Run, iteration: int, key: Path, out: Path, entries: Sequence[Entry
         config.use_elliptic_key_signer(private_key=key).sign(folder, out)
     except (ValueError, TypeError, OSError) as error:
         raise InputError(
-            f"{key} cannot sign", got=error, expected="a private key of an elliptic curve, PEM, without a password",
+            f"{key} cannot sign",
+            got=error,
+            expected="a private key of an elliptic curve, PEM, without a password",
             do="openssl ecparam -name prime256v1 -genkey -noout -out key.pem",
-        ) from error  # fmt: skip
+        ) from error
     return [name for name in SIGNED if (folder / name).exists()]
 
 
@@ -63,18 +65,20 @@ def verify_signature(run: Run, iteration: int, public_key: Path, signature: Path
     except Exception as error:  # the package raises many kinds; each means that it does not hold
         raise IntegrityError(
             f"the signature of iteration {iteration} of run {run.name} does not hold",
-            got=f"{type(error).__name__}: {error}", expected=f"policy/ and commit.json as {signature} vouches for them",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"policy/ and commit.json as {signature} vouches for them",
             do="restore the files (dvc pull, git), or ask who signed for the right key",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _commit(run: Run, iteration: int) -> Commit:
     commit = read_commit(run, iteration)
     if commit is None or iteration == BASE or "policy" not in commit.outputs:
         raise InputError(
-            f"iteration {iteration} of run {run.name} made no policy", expected="an iteration that is committed",
+            f"iteration {iteration} of run {run.name} made no policy",
+            expected="an iteration that is committed",
             do="name one: RUN@N",
-        )  # fmt: skip
+        )
     return commit
 
 

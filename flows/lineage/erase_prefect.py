@@ -18,10 +18,15 @@ from tasks.erase import MOST_TEXTS, ErasedRows
 PAGE = 20
 """Flow runs of one answer of a server: each may have half a megabyte of parameters."""
 TEXT = {
-    "flow_run": ("parameters",), "flow_run_state": ("message", "data"), "task_run_state": ("message", "data"),
-    "log": ("message",), "events": ("payload", "resource"), "event_resources": ("resource",),
-    "artifact": ("description", "data"), "artifact_collection": ("description", "data"),
-}  # fmt: skip
+    "flow_run": ("parameters",),
+    "flow_run_state": ("message", "data"),
+    "task_run_state": ("message", "data"),
+    "log": ("message",),
+    "events": ("payload", "resource"),
+    "event_resources": ("resource",),
+    "artifact": ("description", "data"),
+    "artifact_collection": ("description", "data"),
+}
 """Table → columns in which words of a person may stand. The others hold ids, names and times, of other projects too."""
 FEWEST_CHARS = 8
 """Of a text that is looked for: a shorter one would be found inside ids and words that have nothing to do with it."""

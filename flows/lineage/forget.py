@@ -91,9 +91,10 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
     target = Target(target.prompts | frozenset(prompts), target.sources, target.text)
     if by == "prompt" and not prompts and len(value) != 32:
         raise InputError(
-            f"no prompt {value!r} is known", expected="a prompt_id, or the first digits of one",
+            f"no prompt {value!r} is known",
+            expected="a prompt_id, or the first digits of one",
             do="raft lineage find --text names prompts",
-        )  # fmt: skip
+        )
     names = {t.run for t in trace.iterations} | {m.run for m in trace.models}
     label = "a text" if by == "text" else f"{by} {value}" if by == "source" else f"prompt {next(iter(target.prompts))}"
     holders = {run.name for run in runs if _holds(run, target)}
@@ -101,15 +102,30 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
     wanted = {(model.run, model.iteration) for model in trace.models}
     commits = {c.digest for run in touched for c in read_chain(run) if (run.name, c.iteration) in wanted}
     return Plan(
-        label, target, prompts, tuple(sorted(files)), tuple(sorted(prepared)), trace.iterations, trace.models,
-        tuple(registered_from(commits, tracking_uri)), touched, tuple(sorted(holders)), trace.unseen,
-    )  # fmt: skip
+        label,
+        target,
+        prompts,
+        tuple(sorted(files)),
+        tuple(sorted(prepared)),
+        trace.iterations,
+        trace.models,
+        tuple(registered_from(commits, tracking_uri)),
+        touched,
+        tuple(sorted(holders)),
+        trace.unseen,
+    )
 
 
 def carry_out(
-    chosen: Plan, workspace: Path, tracking_uri: str, ledger: Ledger, *, by: str, erase: bool,
+    chosen: Plan,
+    workspace: Path,
+    tracking_uri: str,
+    ledger: Ledger,
+    *,
+    by: str,
+    erase: bool,
     say: Say = lambda line: None,
-) -> Forgotten:  # fmt: skip
+) -> Forgotten:
     """Exclude, withdraw (in the ledger, then in MLflow), and with ``erase`` remove the rows. ``by``: who wants it.
 
     Can be repeated after a kill or an outage: what is done is not done twice.
@@ -154,9 +170,13 @@ def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None
         if run is None or commit is None or withdrawal(entries, commit.digest, model.policy):
             continue
         body = {
-            "commit": commit.digest, "policy": model.policy, "run": run.name, "iteration": model.iteration,
-            "reason": f"forgotten: {chosen.because}", "by": by,
-        }  # fmt: skip
+            "commit": commit.digest,
+            "policy": model.policy,
+            "run": run.name,
+            "iteration": model.iteration,
+            "reason": f"forgotten: {chosen.because}",
+            "by": by,
+        }
         ledger.append("withdrawn", registered_name(run.config), body, time=now)
 
 
@@ -171,9 +191,13 @@ def _erased_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
             tombstone = read_tombstone(run.folder(commit.iteration))
             if tombstone and chosen.because in tombstone.because and tombstone.digest not in known:
                 body = {
-                    "tombstone": tombstone.digest, "erased_from": commit.digest, "run": run.name,
-                    "iteration": commit.iteration, "reason": f"forgotten: {chosen.because}", "by": by,
-                }  # fmt: skip
+                    "tombstone": tombstone.digest,
+                    "erased_from": commit.digest,
+                    "run": run.name,
+                    "iteration": commit.iteration,
+                    "reason": f"forgotten: {chosen.because}",
+                    "by": by,
+                }
                 ledger.append("erased", registered_name(run.config), body, time=now)
 
 
@@ -185,16 +209,20 @@ def _erase_evidence(chosen: Plan, workspace: Path, ledger: Ledger, by: str, now:
     known = {entry.body.get("evidence") for entry in entries if entry.kind == "erased"}
     sides = {
         entry.body["evidence"][side]: (entry.model, about)
-        for entry in entries if isinstance(entry.body.get("evidence"), dict)
+        for entry in entries
+        if isinstance(entry.body.get("evidence"), dict)
         for side, about in (("candidate", entry.body), ("reference", entry.body["against"]))
-    }  # fmt: skip
+    }
     for key in sorted({name.strip(".").partition(".")[0] for name in held}):
         for digest in sorted({digest_of(folder) for folder in evidence_folders(store, key)} & sides.keys() - known):
             model, about = sides[digest]
             body = {
-                "evidence": digest, "run": about["run"], "iteration": about["iteration"],
-                "reason": f"forgotten: {chosen.because}", "by": by,
-            }  # fmt: skip
+                "evidence": digest,
+                "run": about["run"],
+                "iteration": about["iteration"],
+                "reason": f"forgotten: {chosen.because}",
+                "by": by,
+            }
             ledger.append("erased", model, body, time=now)
             known.add(digest)
         drop_evidence(store, key)

@@ -51,10 +51,11 @@ def find_origin(workspace: Path, reference: str | None, tracking_uri: str) -> Or
         return Origin(*find_policy(workspace, reference, tracking_uri))
     except ConfigError as error:
         raise ConfigError(
-            "neither a run nor a registered model, a file or a digest", got=repr(reference),
+            "neither a run nor a registered model, a file or a digest",
+            got=repr(reference),
             do="raft runs lists the runs of this folder",
             expected="RUN, RUN@N, MODEL, MODEL@ALIAS, a file, or 6 or more digits of a commit, policy or file digest",
-        ) from error  # fmt: skip
+        ) from error
 
 
 # -- a file ------------------------------------------------------------------------------------------
@@ -73,9 +74,11 @@ def _of_path(workspace: Path, path: Path) -> Origin:
     found = _by_digits(workspace, digest, f"{path}: sha256 ")
     if found is None:
         raise InputError(
-            f"no run of this folder made {path}", got=f"sha256 {digest}",
-            expected="the digest of an output of a commit", do="a changed or foreign file has no lineage",
-        )  # fmt: skip
+            f"no run of this folder made {path}",
+            got=f"sha256 {digest}",
+            expected="the digest of an output of a commit",
+            do="a changed or foreign file has no lineage",
+        )
     return found
 
 
@@ -87,9 +90,10 @@ def _inside(run: Run, parts: tuple[str, ...], path: Path) -> Origin:
     commit = read_commit(run, number)
     if commit is None:
         raise InputError(
-            f"{path} belongs to an iteration that is not committed", got=f"iteration {number} of run {run.name}",
+            f"{path} belongs to an iteration that is not committed",
+            got=f"iteration {number} of run {run.name}",
             do="raft align goes on with it",
-        )  # fmt: skip
+        )
     inner = "/".join(parts[1 if number == BASE and parts[0] == "base" else 2 :])
     if parts[0] == "merged":
         return Origin(run, number, (f"{path}: the policy of iteration {number} as a plain checkpoint",))

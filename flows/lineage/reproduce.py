@@ -34,9 +34,15 @@ class Reproduction:
 
 
 def reproduce(
-    run: Run, workspace: Path, scratch: Path, *, clone: bool, environment: Mapping[str, str], say: Say,
+    run: Run,
+    workspace: Path,
+    scratch: Path,
+    *,
+    clone: bool,
+    environment: Mapping[str, str],
+    say: Say,
     quiet: bool = False,
-) -> Reproduction:  # fmt: skip
+) -> Reproduction:
     """Align again in the empty folder ``scratch`` and hold the result against ``run``.
 
     The code of this process serves, unless the records name another git commit, or with ``clone``: then a clone of
@@ -89,9 +95,10 @@ def _cloned(commit: str | None, target: Path) -> Path:
     """A clone of the code at ``commit``. Raises StepError if there is no repository, or it lacks that commit."""
     if git("rev-parse", "HEAD") is None:
         raise StepError(
-            f"no clone of the code at {commit or 'its commit'}", got=f"{ROOT} is not a git repository of the code",
+            f"no clone of the code at {commit or 'its commit'}",
+            got=f"{ROOT} is not a git repository of the code",
             do=f"run this command from a clone of the repository (pip install -e .) that has {commit or 'it'}",
-        )  # fmt: skip
+        )
     for command in (
         ["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(target)],
         ["git", "-C", str(target), "checkout", "--quiet", "--detach", str(commit)],
@@ -99,9 +106,10 @@ def _cloned(commit: str | None, target: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StepError(
-                f"no clone of the code at {commit}", got=done.stderr.strip()[-500:],
+                f"no clone of the code at {commit}",
+                got=done.stderr.strip()[-500:],
                 do=f"bring that commit into {ROOT} (git fetch), then try again",
-            )  # fmt: skip
+            )
     return target
 
 
@@ -117,9 +125,11 @@ def _align(
     asked = ["align", str(config), *OVERRIDES, "--name", run.name, *(["--quiet"] if quiet else [])]
     command = python_module("flows.cli:main", *asked, root=code)
     settings = {
-        **environment, "PYTHONSAFEPATH": "1", "RAFT_WORKSPACE": str(scratch),
+        **environment,
+        "PYTHONSAFEPATH": "1",
+        "RAFT_WORKSPACE": str(scratch),
         "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
-    }  # fmt: skip
+    }
     if code != ROOT:  # an older version of the code may start processes in a way that finds the installed one
         settings["PYTHONPATH"] = str(code)
     done = subprocess.run(command, cwd=workspace, env=settings, stdout=subprocess.DEVNULL, check=False)

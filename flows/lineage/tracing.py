@@ -25,7 +25,8 @@ class Traced:
         """The document of ``raft lineage find --json``."""
         trace = self.trace
         return {
-            "num_prompts": trace.num_prompts, "prompts": dict(list(trace.prompts.items())[:most]),
+            "num_prompts": trace.num_prompts,
+            "prompts": dict(list(trace.prompts.items())[:most]),
             "iterations": [
                 {**asdict(i), "committed": self.committed.get(f"{i.run}@{i.iteration}")} for i in trace.iterations
             ],
@@ -36,7 +37,7 @@ class Traced:
                 {**asdict(m), "registered": self.registered.get(f"{m.run}@{m.iteration}")} for m in trace.models
             ],
             "unseen": list(trace.unseen),
-        }  # fmt: skip
+        }
 
 
 def join_events(trace: Trace, runs: Path) -> Traced:
@@ -75,7 +76,8 @@ def iterations_of(
         if erased:
             hint += f"; rows were erased on purpose from {', '.join(erased)}: it may have been one of them"
         raise InputError(
-            f"no sample {sample!r}{f' in {where}' if where else ''}{hint}", expected="an id of a committed iteration",
+            f"no sample {sample!r}{f' in {where}' if where else ''}{hint}",
+            expected="an id of a committed iteration",
             do="raft lineage find --text or --prompt names samples",
-        )  # fmt: skip
+        )
     return uses[0].sample_id, [(use.run, use.iteration) for use in uses]

@@ -47,8 +47,10 @@ class Checked:
             "runs": {name: _plain(asdict(found)) for name, found in self.runs.items()},
             "problems": [_plain(asdict(problem)) for problem in self.others],
             "unseen": self.unseen,
-            "objects": self.num_objects, "bytes": self.num_bytes, "seconds": round(self.seconds, 3),
-        }  # fmt: skip
+            "objects": self.num_objects,
+            "bytes": self.num_bytes,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def verify(
@@ -68,9 +70,7 @@ def verify(
         except RaftError as error:
             checked.others.append(Problem(None, "config", path / "config.yaml", str(error)))
             continue
-        checked.runs[run.name] = verify_run(
-            run, rehash=scope.rehash, base_policy=_base_policy(run), hashes=hashes
-        )  # fmt: skip
+        checked.runs[run.name] = verify_run(run, rehash=scope.rehash, base_policy=_base_policy(run), hashes=hashes)
     if scope.rehash:
         _verify_stores(workspace, runs, scope, hashes, checked)
     _verify_registry(runs, tracking_uri, checked)

@@ -69,9 +69,12 @@ def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> O
             refuse_withdrawn(last, side.run, side.iteration)
 
         agreed = approval_of(entries, asked) or append(
-            ledger, "approved", asked.model,
-            {**side.named, "request": asked.digest, "approved_by": by, "reason": reason}, check,
-        )  # fmt: skip
+            ledger,
+            "approved",
+            asked.model,
+            {**side.named, "request": asked.digest, "approved_by": by, "reason": reason},
+            check,
+        )
         body = {**asked.body, "request": asked.digest, "approved_by": agreed.body["approved_by"]}
         entry = append(ledger, "promoted", asked.model, body, check)
     settle(place, side.run, entry, rules[0])
@@ -84,9 +87,11 @@ def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> O
 def _check_rules(asked: Entry, rules: Rules) -> None:
     if (given := policy_digest(*rules)) != asked.body["rules"]:
         raise ConfigError(
-            f"request {asked.number} was asked under another promotion policy", got=given,
-            expected=asked.body["rules"], do="say --policy FILE, the one that it was asked under; or ask again",
-        )  # fmt: skip
+            f"request {asked.number} was asked under another promotion policy",
+            got=given,
+            expected=asked.body["rules"],
+            do="say --policy FILE, the one that it was asked under; or ask again",
+        )
 
 
 def reject(request: str, by: str, reason: str, place: Place) -> Outcome:
@@ -162,9 +167,11 @@ def decide_by_pause(request: Entry, place: Place, policy_file: Path | None, wait
     try:
         with _woken_by_a_command(request, place):
             answer = pause_flow_run(
-                wait_for_input=Approval.with_initial_data(description=about), timeout=math.ceil(wait_s),
-                poll_interval=POLL_S, key=f"approval-{request.number}",
-            )  # fmt: skip
+                wait_for_input=Approval.with_initial_data(description=about),
+                timeout=math.ceil(wait_s),
+                poll_interval=POLL_S,
+                key=f"approval-{request.number}",
+            )
     except FlowPauseTimeout:
         return wait_for_decision(request, place, 0)
     if (end := decided(place.ledger.entries(), request)) is not None:

@@ -129,10 +129,13 @@ def _attempt(candidate: Contender, question: Question, rules: Rules, place: Plac
         "decision": {**verdict.as_json(), "num_left_out": left_out},
         "evidence": {"candidate": ours.digest, "reference": theirs.digest, "time": min(ours.time, theirs.time)},
         "rules": policy_digest(policy, suite),
-        "requested_by": question.by, "reason": question.reason, "approved_by": None,
-        "approvals": policy.approvals, "requester_may_approve": policy.requester_may_approve,
+        "requested_by": question.by,
+        "reason": question.reason,
+        "approved_by": None,
+        "approvals": policy.approvals,
+        "requester_may_approve": policy.requester_may_approve,
         "max_evidence_age_h": policy.max_evidence_age_h,
-    }  # fmt: skip
+    }
 
     def check(last: Sequence[Entry]) -> None:
         check_standing(last, model, champion, candidate.run, candidate.iteration)
@@ -199,9 +202,10 @@ def run_of(holder: Holder, workspace: Path) -> Run:
     if committed(run, holder.iteration).digest != holder.commit:
         raise IntegrityError(
             f"run {run.name} in this folder is not the one that the ledger names",
-            got=f"commit {committed(run, holder.iteration).digest}", expected=f"commit {holder.commit}",
+            got=f"commit {committed(run, holder.iteration).digest}",
+            expected=f"commit {holder.commit}",
             do="get that run's folder from git",
-        )  # fmt: skip
+        )
     return run
 
 

@@ -48,9 +48,14 @@ def roll_back(
         run = run_of(target, place.workspace)
         weights(run, target.iteration, place)
         body = {
-            "commit": target.commit, "policy": target.policy, "run": target.run, "iteration": target.iteration,
-            "from": champion.commit if champion else None, "requested_by": by, "reason": reason,
-        }  # fmt: skip
+            "commit": target.commit,
+            "policy": target.policy,
+            "run": target.run,
+            "iteration": target.iteration,
+            "from": champion.commit if champion else None,
+            "requested_by": by,
+            "reason": reason,
+        }
 
         def check(last: Sequence[Entry]) -> None:
             check_standing(last, name, champion, run, target.iteration)
@@ -70,9 +75,11 @@ def the_model(entries: Sequence[Entry], model: str | None) -> str:
     if model in models:
         return str(model)
     raise ConfigError(
-        "no champion in the ledger" if not models else "which model?", got=model,
-        expected=", ".join(models) or None, do="raft promote RUN" if not models else "say --model NAME",
-    )  # fmt: skip
+        "no champion in the ledger" if not models else "which model?",
+        got=model,
+        expected=", ".join(models) or None,
+        do="raft promote RUN" if not models else "say --model NAME",
+    )
 
 
 def find_holder(entries: Sequence[Entry], model: str, which: str, place: Place) -> Holder:
@@ -94,7 +101,7 @@ def find_holder(entries: Sequence[Entry], model: str, which: str, place: Place) 
             f"{'no' if not matching else 'more than one'} champion of {model} is meant by {which!r}",
             expected="previous, a version number, or the first digits of a commit that was a champion",
             do="raft ledger shows them; a model that never was one is promoted",
-        )  # fmt: skip
+        )
     holder = holder_of(matching[0])
     if (gone := withdrawal(entries, holder.commit, holder.policy)) is not None:
         raise GateStop(f"{holder.run}@{holder.iteration} was {gone.kind} by entry {gone.number}", do="name another one")

@@ -31,9 +31,8 @@ MAX_STARTS = 10
 """A run that was killed so often is ended: it would be killed again."""
 SILENT = "no heartbeat for"
 HEARTBEAT, CRASHED, SUBMITTED, RUNNING, CANCELLED, FAILED_STATE = (
-    f"prefect.flow-run.{state}"
-    for state in ("heartbeat", "Crashed", "Submitting", "Running", "Cancelled", "Failed")
-)  # fmt: skip
+    f"prefect.flow-run.{state}" for state in ("heartbeat", "Crashed", "Submitting", "Running", "Cancelled", "Failed")
+)
 BLOCK = "raft-notifications"
 PREFIX = "raft: "
 
@@ -63,16 +62,23 @@ def healing(flows: Sequence[str]) -> list[AutomationCore]:
         _revival("a silent run goes on", flows, HEARTBEAT, {HEARTBEAT, ENDED, CANCELLED}, SILENCE_S),
         _revival("a crashed run goes on", flows, CRASHED, {RUNNING, CANCELLED}, CRASH_S, {"prefect.run-count": starts}),
         _revival(
-            "a run that did not start is started again", flows, SUBMITTED,
-            {HEARTBEAT, ENDED, RUNNING, CRASHED, CANCELLED, FAILED_STATE}, START_S,
+            "a run that did not start is started again",
+            flows,
+            SUBMITTED,
+            {HEARTBEAT, ENDED, RUNNING, CRASHED, CANCELLED, FAILED_STATE},
+            START_S,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _revival(
-    name: str, flows: Sequence[str], after: str, expect: set[str], within_s: float,
+    name: str,
+    flows: Sequence[str],
+    after: str,
+    expect: set[str],
+    within_s: float,
     about: Mapping[str, Sequence[str]] | None = None,
-) -> AutomationCore:  # fmt: skip
+) -> AutomationCore:
     """Where nothing of ``expect`` is told within ``within_s`` of the event ``after``, start the run again.
 
     ``about``: labels that all of these events carry.
@@ -82,9 +88,13 @@ def _revival(
         match_related=ResourceSpecification.model_validate(
             {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
         ),
-        for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=timedelta(seconds=within_s),
-        after={after}, expect=expect,
-    )  # fmt: skip
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=within_s),
+        after={after},
+        expect=expect,
+    )
     again = ChangeFlowRunState(
         state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} {within_s:g} s: goes on elsewhere"
     )
@@ -97,8 +107,11 @@ def notifications(block: UUID) -> list[AutomationCore]:
     for about, events in TELL.items():
         trigger = EventTrigger(
             for_each={"prefect.resource.id"},
-            expect=set(events), posture=Posture.Reactive, threshold=1, within=timedelta(0),
-        )  # fmt: skip
+            expect=set(events),
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        )
         call = CallWebhook(block_document_id=block, payload=MESSAGE % about)
         made.append(AutomationCore(name=f"{PREFIX}{about}", trigger=trigger, actions=[call]))
     return made

@@ -39,5 +39,7 @@ def as_json(found: Collection) -> Mapping[str, Any]:
     return {
         "policies": [{"run": g.run.name, "iteration": g.iteration, "digest": g.digest} for g in found.goners],
         "kept": [{"run": v.run, "iteration": v.iteration, "reason": v.kept} for v in found.verdicts if v.kept],
-        "objects": len(found.objects), "folders": [str(path) for path in found.scratch], "bytes": found.freed,
-    }  # fmt: skip
+        "objects": len(found.objects),
+        "folders": [str(path) for path in found.scratch],
+        "bytes": found.freed,
+    }

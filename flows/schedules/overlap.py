@@ -78,11 +78,13 @@ def model_slot(model: str, this: FlowRun, overlap: Overlap, *, begun: bool) -> I
             try:
                 held.enter_context(
                     concurrency(
-                        limit_name(model), strict=True, lease_duration=LEASE_S,
+                        limit_name(model),
+                        strict=True,
+                        lease_duration=LEASE_S,
                         timeout_seconds=LOOK_AGAIN_S if waits else REFUSE_AFTER_S,
                         raise_on_lease_renewal_failure=False,  # a server that is away must not end a training
                     )
-                )  # fmt: skip
+                )
                 break
             except TimeoutError:
                 if not waits:
@@ -93,7 +95,8 @@ def model_slot(model: str, this: FlowRun, overlap: Overlap, *, begun: bool) -> I
                     raise Superseded from None
             except ConcurrencySlotAcquisitionError as error:
                 raise StepError(
-                    f"the concurrency limit {limit_name(model)} cannot be taken", got=error,
+                    f"the concurrency limit {limit_name(model)} cannot be taken",
+                    got=error,
                     do="raft deploy creates it; `prefect gcl ls` lists what there is",
-                ) from error  # fmt: skip
+                ) from error
         yield

@@ -72,9 +72,13 @@ def _killed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
 
 @flow(name="raft-align", on_crashed=[_killed])
 def scheduled_align(
-    config: str, workspace: str, overrides: Sequence[str] = (), run_name: str = RUN_NAME, new_seed: bool = False,
+    config: str,
+    workspace: str,
+    overrides: Sequence[str] = (),
+    run_name: str = RUN_NAME,
+    new_seed: bool = False,
     overlap: Overlap = "queue",
-) -> State[str]:  # fmt: skip
+) -> State[str]:
     """Align a model: start the run of this scheduled time, or go on with it.
 
     Args:
@@ -272,6 +276,8 @@ def _ended(this: FlowRun) -> State[str] | None:
 def _check_starts(this: FlowRun) -> None:
     if this.run_count > MAX_STARTS:
         raise StepError(
-            "this flow run was killed too often", got=f"start {this.run_count}", expected=f"{MAX_STARTS} at most",
+            "this flow run was killed too often",
+            got=f"start {this.run_count}",
+            expected=f"{MAX_STARTS} at most",
             do="look at what ends it (memory? disk?), then resume the run by hand",
-        )  # fmt: skip
+        )

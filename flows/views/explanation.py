@@ -22,14 +22,18 @@ def show_explanation(found: Explanation) -> RenderableType:
         f"ended by {harmless(sample['finish_reason'])}"
     )
     facts = [
-        ("prompt", harmless(prompt["text"], MAX_CHARS)), ("", _origin(prompt)),
-        ("completion", harmless(sample["completion"], MAX_CHARS)), ("", drawn), ("reward", _reward(found)),
+        ("prompt", harmless(prompt["text"], MAX_CHARS)),
+        ("", _origin(prompt)),
+        ("completion", harmless(sample["completion"], MAX_CHARS)),
+        ("", drawn),
+        ("reward", _reward(found)),
         *(("check", _check(row)) for row in found.failed_checks),
-    ]  # fmt: skip
+    ]
     head = Text.assemble(
-        (f"sample {harmless(sample['sample_id'])}  ", "bold"), (found.fate, f"bold {STYLES[found.fate]}"),
+        (f"sample {harmless(sample['sample_id'])}  ", "bold"),
+        (found.fate, f"bold {STYLES[found.fate]}"),
         f"  iteration {found.iteration} of run {harmless(found.run)}",
-    )  # fmt: skip
+    )
     lines = [Text.assemble((f"{name:<12}", "dim"), told) for name, told in facts]
     return Group(head, Text(harmless(found.because)), *lines, _rivals(found))
 
@@ -61,8 +65,12 @@ def _rivals(found: Explanation) -> Table:
         table.add_column(title, justify="right" if right else "left", no_wrap=title != "completion")
     for rival in found.rivals:
         table.add_row(
-            str(rival.rank or "–"), number(rival.reward, 4), str(rival.k), Text(rival.fate, style=STYLES[rival.fate]),
-            Text(harmless(rival.sample_id[:12])), Text(harmless(rival.completion, MAX_CHARS)),
+            str(rival.rank or "–"),
+            number(rival.reward, 4),
+            str(rival.k),
+            Text(rival.fate, style=STYLES[rival.fate]),
+            Text(harmless(rival.sample_id[:12])),
+            Text(harmless(rival.completion, MAX_CHARS)),
             style="bold" if rival.sample_id == found.sample["sample_id"] else "",
-        )  # fmt: skip
+        )
     return table

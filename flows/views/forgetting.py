@@ -28,8 +28,12 @@ def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
     for title in ("set", "prompts", "samples", "selected"):
         table.add_column(title, justify="left" if title == "set" else "right", no_wrap=title != "set")
     for touched in plan.iterations:
-        table.add_row(Text(_set(touched.run, touched.iteration)), f"{touched.prompts:,}", f"{touched.samples:,}",
-                      f"{touched.selected:,}")  # fmt: skip
+        table.add_row(
+            Text(_set(touched.run, touched.iteration)),
+            f"{touched.prompts:,}",
+            f"{touched.samples:,}",
+            f"{touched.selected:,}",
+        )
     models = [
         _place(m.run, m.iteration)
         + _marked(titles, m.run, m.iteration, *([] if m.through is None else [f"through {m.through}"]))
@@ -63,11 +67,14 @@ def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableT
         lost = f", no longer {', '.join(one.aliases)}" if one.aliases else ""
         lines.append(Text(f"withdrawn: {one.version.name} version {one.version.version}{lost}", style="green"))
     if (erased := done.erased) is not None:
-        lines.append(Text(
-            f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects of DVC, "
-            f"evidence of {len(erased.evidence):,} measurements, parameters of {erased.flow_runs:,} flow runs of "
-            "Prefect; raft lineage verify says where",
-            style="green"))  # fmt: skip
+        lines.append(
+            Text(
+                f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects of DVC, "
+                f"evidence of {len(erased.evidence):,} measurements, parameters of {erased.flow_runs:,} flow runs of "
+                "Prefect; raft lineage verify says where",
+                style="green",
+            )
+        )
         lines += [Text.assemble(("! left to you: ", "yellow"), harmless(line)) for line in erased.left]
         lines += [Text(_prepared(path)) for path in plan.prepared]
         lines += [Text("not done by this, see to it yourself:"), *(Text(f"  {line}") for line in NOT_ERASED)]
@@ -84,14 +91,17 @@ def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableT
 def plan_as_json(plan: Plan, titles: Titles) -> dict[str, Any]:
     """The plan as plain data; it holds the prompts' texts."""
     return {
-        "because": plan.because, "prompts": {i: plan.prompts.get(i) for i in sorted(plan.target.prompts)},
+        "because": plan.because,
+        "prompts": {i: plan.prompts.get(i) for i in sorted(plan.target.prompts)},
         "sets": [asdict(t) for t in plan.iterations],
         "models": [{**asdict(m), "titles": list(titles.get((m.run, m.iteration), ()))} for m in plan.models],
         "versions": [{"name": v.name, "version": v.version} for v in plan.versions],
-        "runs": [run.name for run in plan.runs], "holders": list(plan.holders),
-        "files": [str(path) for path in plan.files], "prepared": [str(path) for path in plan.prepared],
+        "runs": [run.name for run in plan.runs],
+        "holders": list(plan.holders),
+        "files": [str(path) for path in plan.files],
+        "prepared": [str(path) for path in plan.prepared],
         "unseen": list(plan.unseen),
-    }  # fmt: skip
+    }
 
 
 def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
@@ -106,13 +116,20 @@ def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
             name: None if (holder := standing.champion) is None else _place(holder.run, holder.iteration)
             for name, standing in after.standings.items()
         },
-        "to_commit": list(after.to_commit), "not_erased": [] if erased is None else list(NOT_ERASED),
-        "erased": None if erased is None else {
-            "rows": erased.rows, "objects": erased.objects, "flow_runs": erased.flow_runs, "evidence": erased.evidence,
-            "left": erased.left, "unfinished": erased.unfinished,
+        "to_commit": list(after.to_commit),
+        "not_erased": [] if erased is None else list(NOT_ERASED),
+        "erased": None
+        if erased is None
+        else {
+            "rows": erased.rows,
+            "objects": erased.objects,
+            "flow_runs": erased.flow_runs,
+            "evidence": erased.evidence,
+            "left": erased.left,
+            "unfinished": erased.unfinished,
             "tombstones": {name: tombstone.digest for name, tombstone in erased.tombstones.items()},
         },
-    }  # fmt: skip
+    }
 
 
 def _place(run: str, iteration: int) -> str:

@@ -23,9 +23,10 @@ def show_lineage(lineage: Lineage) -> RenderableType:
         label = "base" if link.iteration == BASE else f"iteration {link.iteration}"
         table.add_row(label, link.policy.digest[:12], number(link.reward), _made_from(link), link.commit[:12])
     head = Text.assemble(
-        (f"policy {first.policy.identity}", "bold"), f"  {_label(first)} of run {harmless(lineage.run)}",
+        (f"policy {first.policy.identity}", "bold"),
+        f"  {_label(first)} of run {harmless(lineage.run)}",
         (f"  ({lineage.chosen})", "dim"),
-    )  # fmt: skip
+    )
     parts: list[RenderableType] = [head, table, Text(f"configuration {last.config[:12]}", style="dim")]
     if elsewhere := sorted({f"{_label(link)}/{name}" for link in lineage.links for name in link.elsewhere}):
         shown = ", ".join(elsewhere[:6]) + (f" and {len(elsewhere) - 6} more" if len(elsewhere) > 6 else "")
@@ -45,11 +46,9 @@ def _made_from(link: Link) -> Text:
     counts: Counts = link.counts
     steps = [
         f"{count:,} {what}{_erased(counts, what)}"
-        for count, what in (
-            (counts.prompts, "prompts"), (counts.samples, "samples"), (counts.selected, "selected"),
-        )
+        for count, what in ((counts.prompts, "prompts"), (counts.samples, "samples"), (counts.selected, "selected"))
         if count is not None
-    ]  # fmt: skip
+    ]
     lost = counts.erased.get("quarantined")
     also = f", {lost:,} of them erased" if lost else ""
     dropped = f" ({counts.quarantined:,} quarantined{also})" if counts.quarantined else ""

@@ -11,9 +11,15 @@ from raft_core.promotion import Verdict
 from raft_core.records.ledger import Entry, current
 
 STYLES = {
-    "promoted": "green", "rolled_back": "yellow", "refused": "red", "rejected": "red", "withdrawn": "red",
-    "erased": "red", "requested": "cyan", "approved": "green",
-}  # fmt: skip
+    "promoted": "green",
+    "rolled_back": "yellow",
+    "refused": "red",
+    "rejected": "red",
+    "withdrawn": "red",
+    "erased": "red",
+    "requested": "cyan",
+    "approved": "green",
+}
 
 
 def show_verdict(verdict: Verdict) -> Table:
@@ -39,9 +45,10 @@ def show_verdict(verdict: Verdict) -> Table:
 def show_ledger(entries: Sequence[Entry]) -> Table:
     """A row an entry, oldest first; the present champion of each model is marked."""
     champions = {
-        standing.champion.entry for model in {e.model for e in entries}
+        standing.champion.entry
+        for model in {e.model for e in entries}
         if (standing := current(entries, model)).champion is not None
-    }  # fmt: skip
+    }
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("entry", "time", "act", "model", "policy", "commit", "by", "why", "digest"):
         wraps = title in ("why", "model", "policy")
@@ -55,11 +62,16 @@ def show_ledger(entries: Sequence[Entry]) -> Table:
         )
         star = " ★" if entry.digest in champions else ""
         table.add_row(
-            str(entry.number), _text(entry.time[:19].replace("T", " ")),
+            str(entry.number),
+            _text(entry.time[:19].replace("T", " ")),
             Text(harmless(entry.kind, 20) + star, style=STYLES.get(entry.kind, "")),
-            _text(entry.model, 200), _text(named, 200), _text(str(body.get("commit", ""))[:12]), _text(_by(body)),
-            _text(_why(entry), 160), _text(entry.digest[:12]),
-        )  # fmt: skip
+            _text(entry.model, 200),
+            _text(named, 200),
+            _text(str(body.get("commit", ""))[:12]),
+            _text(_by(body)),
+            _text(_why(entry), 160),
+            _text(entry.digest[:12]),
+        )
     return table
 
 

@@ -20,9 +20,12 @@ def show_reproduction(found: Reproduction) -> RenderableType:
     if compared.code:
         lines.append(Text(f"other code in steps: {', '.join(compared.code)}", style="yellow"))
     if compared.same:
-        lines.append(Text(
-            f"reproduced: {compared.commits} commits and {compared.outputs} outputs, the same bytes", style="bold green"
-        ))  # fmt: skip
+        lines.append(
+            Text(
+                f"reproduced: {compared.commits} commits and {compared.outputs} outputs, the same bytes",
+                style="bold green",
+            )
+        )
         return Group(*lines)
     told = (
         f"{compared.same_commits} of {compared.commits} commits, {compared.same_outputs} of {compared.outputs} outputs"

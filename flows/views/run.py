@@ -35,9 +35,12 @@ class RunView:
     def as_json(self) -> dict[str, Any]:
         """The document of ``raft show --json``."""
         return {
-            "name": self.name, "status": self.status, "best": self.best, "reason": self.reason,
+            "name": self.name,
+            "status": self.status,
+            "best": self.best,
+            "reason": self.reason,
             "iterations": [dict(row) for row in self.rows],
-        }  # fmt: skip
+        }
 
     @property
     def reward(self) -> float | None:
@@ -49,10 +52,15 @@ class RunView:
     def summary(self) -> dict[str, Any]:
         """One entry of ``raft runs --json``."""
         return {
-            "name": self.name, "status": self.status, "best": self.best, "reason": self.reason,
-            "iterations_done": max(len(self.rows) - 1, 0), "iterations_planned": self.planned,
-            "reward_base": self.rows[0].get("reward") if self.rows else None, "reward": self.reward,
-        }  # fmt: skip
+            "name": self.name,
+            "status": self.status,
+            "best": self.best,
+            "reason": self.reason,
+            "iterations_done": max(len(self.rows) - 1, 0),
+            "iterations_planned": self.planned,
+            "reward_base": self.rows[0].get("reward") if self.rows else None,
+            "reward": self.reward,
+        }
 
 
 def find_run(workspace: Path, name: str | None) -> Run:
@@ -91,10 +99,15 @@ def view_run(run: Run) -> RunView:
     ]
     status, best, reason = _state(run, reports)
     return RunView(
-        name=run.name, status=status, best=best, reason=reason, planned=run.config.iterations, rows=rows,
+        name=run.name,
+        status=status,
+        best=best,
+        reason=reason,
+        planned=run.config.iterations,
+        rows=rows,
         warnings=[str(event.get("message", "")) for event in read_events(run, "warning")],
         decisions=read_events(run, "decision"),
-    )  # fmt: skip
+    )
 
 
 def view_or_fault(path: Path) -> RunView:

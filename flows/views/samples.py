@@ -48,11 +48,14 @@ def read_pairs(run: Run, iteration: int | None, count: int) -> tuple[int, list[P
     shared = [prompt_id for prompt_id in before if prompt_id in after][:count]
     return iteration, [
         Pair(
-            before[key]["prompt"], before[key]["completion"], before[key]["reward"],
-            after[key]["completion"], after[key]["reward"],
+            before[key]["prompt"],
+            before[key]["completion"],
+            before[key]["reward"],
+            after[key]["completion"],
+            after[key]["reward"],
         )
         for key in shared
-    ]  # fmt: skip
+    ]
 
 
 def _evaluation(run: Run, iteration: int) -> dict[str, dict[str, Any]]:
@@ -75,8 +78,10 @@ def show_pairs(pairs: Sequence[Pair], iteration: int) -> Table:
     for pair in pairs:
         better = (pair.reward_after or 0.0) > (pair.reward_before or 0.0)
         table.add_row(
-            Text(harmless(pair.prompt, MAX_CHARS)), Text(harmless(pair.before, MAX_CHARS)),
-            Text(number(pair.reward_before), style="dim"), Text(harmless(pair.after, MAX_CHARS)),
+            Text(harmless(pair.prompt, MAX_CHARS)),
+            Text(harmless(pair.before, MAX_CHARS)),
+            Text(number(pair.reward_before), style="dim"),
+            Text(harmless(pair.after, MAX_CHARS)),
             Text(number(pair.reward_after), style="green" if better else "red"),
-        )  # fmt: skip
+        )
     return table

@@ -16,9 +16,14 @@ from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.redaction import redacted_text
 
 STYLES = {
-    "running": "cyan", "completed": "green", "converged": "green", "stopped": "yellow", "interrupted": "magenta",
-    "broken": "red", "failed": "red",
-}  # fmt: skip
+    "running": "cyan",
+    "completed": "green",
+    "converged": "green",
+    "stopped": "yellow",
+    "interrupted": "magenta",
+    "broken": "red",
+    "failed": "red",
+}
 
 
 MOST_WARNINGS = 5
@@ -81,9 +86,11 @@ def _rough(rows: Sequence[Row]) -> Text | None:
 def _status(view: RunView) -> Text:
     best = "" if view.best is None else f", best: {'base' if view.best == -1 else f'iteration {view.best}'} ★"
     return Text.assemble(
-        (harmless(view.name), "bold"), " ", (view.status, STYLES.get(view.status, "")),
+        (harmless(view.name), "bold"),
+        " ",
+        (view.status, STYLES.get(view.status, "")),
         f"{best}: {harmless(view.reason, 1000)}",
-    )  # fmt: skip
+    )
 
 
 RUNS_GAP = 2
@@ -134,9 +141,11 @@ def _short(reason: str) -> str:
 def what_next(name: str, tracking_uri: str) -> str:
     """The three lines that say what to look at after an alignment."""
     tracking_uri = redacted_text(tracking_uri)
-    ui = f"open {tracking_uri}" if tracking_uri.startswith("http") else (
-        f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
-    )  # fmt: skip
+    ui = (
+        f"open {tracking_uri}"
+        if tracking_uri.startswith("http")
+        else (f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}")
+    )
     return f"raft show {name}\nraft lineage show {name}\n{ui}"
 
 

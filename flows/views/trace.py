@@ -56,10 +56,13 @@ def _uses(uses: Sequence[Use]) -> Table:
     for use in uses:
         fate = f"selected, rank {use.rank}" if use.selected else "dropped" if use.status == "ok" else use.status
         table.add_row(
-            Text(harmless(use.sample_id[:12])), Text(harmless(f"{use.run}@{use.iteration}")), str(use.k),
-            number(use.reward, 3), Text(harmless(fate), style="green" if use.selected else "dim"),
+            Text(harmless(use.sample_id[:12])),
+            Text(harmless(f"{use.run}@{use.iteration}")),
+            str(use.k),
+            number(use.reward, 3),
+            Text(harmless(fate), style="green" if use.selected else "dim"),
             Text(harmless(use.completion or "", MAX_CHARS)),
-        )  # fmt: skip
+        )
     return table
 
 

@@ -155,8 +155,7 @@ class ThresholdConfig(Step):
 
 
 SelectionConfig = Annotated[
-    BestOfKConfig | TopFractionConfig | BestThenTopConfig | AllBestConfig | ThresholdConfig,
-    Field(discriminator="type"),
+    BestOfKConfig | TopFractionConfig | BestThenTopConfig | AllBestConfig | ThresholdConfig, Field(discriminator="type")
 ]
 
 

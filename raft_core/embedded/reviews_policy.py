@@ -41,11 +41,18 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
         write_table(selected, to_table(SELECTED, rows), SELECTED)
         result = text.finetune(
             FinetuneJob(
-                policy=Policy(base.path, base.digest), config=config, finetuning=SFT, selected=selected,
-                loss_temperature=1.0, seed=SEED, iteration=0, iterations=1, out=scratch / "adapter",
+                policy=Policy(base.path, base.digest),
+                config=config,
+                finetuning=SFT,
+                selected=selected,
+                loss_temperature=1.0,
+                seed=SEED,
+                iteration=0,
+                iterations=1,
+                out=scratch / "adapter",
                 scratch=scratch / "training",
             )
-        )  # fmt: skip
+        )
         adapter = artifact(scratch / "adapter")
         text.merge(Policy(adapter.path, adapter.digest, base), config, scratch / "merged")
         _save_in_bfloat16(scratch / "merged", out / "policy")
@@ -54,11 +61,14 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
     progress(f"warm start: perplexity of real sentences {after:.1f} after")
     return Built(
         measured={
-            "num_sentences": result.num_sequences, "num_tokens": result.num_tokens,
-            "perplexity_before": round(before, 2), "perplexity_after": round(after, 2),
-            "first_loss": round(result.log[0]["loss"], 4), "last_loss": round(result.log[-1]["loss"], 4),
+            "num_sentences": result.num_sequences,
+            "num_tokens": result.num_tokens,
+            "perplexity_before": round(before, 2),
+            "perplexity_after": round(after, 2),
+            "first_loss": round(result.log[0]["loss"], 4),
+            "last_loss": round(result.log[-1]["loss"], 4),
         }
-    )  # fmt: skip
+    )
 
 
 def _rows(base: Artifact, sentences: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -73,12 +83,18 @@ def _rows(base: Artifact, sentences: Sequence[Mapping[str, str]]) -> list[dict[s
             {
                 "sample_id": content_id("sft", sentence["prompt"], sentence["completion"]),
                 "prompt_id": content_id("prompt", sentence["prompt"], None),
-                "source": sentence["source"], "reward": 0.0, "rank": 0, "weight": 1.0,
-                "prompt": sentence["prompt"], "completion": sentence["completion"],
-                "prompt_token_ids": tokenizer.encode(sentence["prompt"]), "completion_token_ids": completion_ids,
-                "sampling_logprobs": [0.0] * len(completion_ids), "finish_reason": "stop",
+                "source": sentence["source"],
+                "reward": 0.0,
+                "rank": 0,
+                "weight": 1.0,
+                "prompt": sentence["prompt"],
+                "completion": sentence["completion"],
+                "prompt_token_ids": tokenizer.encode(sentence["prompt"]),
+                "completion_token_ids": completion_ids,
+                "sampling_logprobs": [0.0] * len(completion_ids),
+                "finish_reason": "stop",
             }
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -21,12 +21,15 @@ def build_rewards(out: Path, inputs: Mapping[str, Path], progress: Progress) -> 
     num_terms = gold_model.train_gold_model(gold_texts, gold_ratings, out / "gold")
     held_out, truth = _rated(inputs["data"] / "ratings.held_out.jsonl")
     measured = {
-        "num_ratings": len(texts), "num_held_out": len(held_out), "loss": round(loss, 4),
+        "num_ratings": len(texts),
+        "num_held_out": len(held_out),
+        "loss": round(loss, 4),
         "spearman": _spearman(reward_model.score(out / "reward", held_out), truth),
         "spearman_lexicon": _spearman(_lexicon_scores(held_out), truth),
         "spearman_gold": _spearman(gold_model.score(out / "gold", held_out), truth),
-        "num_gold_ratings": len(gold_texts), "num_gold_terms": num_terms,
-    }  # fmt: skip
+        "num_gold_ratings": len(gold_texts),
+        "num_gold_terms": num_terms,
+    }
     write_json(out / "metrics.json", measured)
     return Built(measured=measured)
 

@@ -54,9 +54,12 @@ def score(folder: Path, texts: Sequence[str]) -> list[float]:
 
 
 def _train(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], ratings: Sequence[float],
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    ratings: Sequence[float],
     progress: Progress,
-) -> float:  # fmt: skip
+) -> float:
     import torch
 
     model.base_model.embeddings.requires_grad_(False)

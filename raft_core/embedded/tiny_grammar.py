@@ -17,21 +17,75 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 POSITIVE = {
-    "wonderful": 3.0, "brilliant": 3.0, "superb": 3.0, "gripping": 2.5, "lovely": 2.5, "beautiful": 2.5,
-    "delightful": 2.5, "charming": 2.0, "moving": 2.0, "funny": 2.0, "clever": 2.0, "witty": 2.0, "tender": 1.5,
-    "warm": 1.5, "fresh": 1.5, "honest": 1.5, "elegant": 2.0, "lively": 1.5, "graceful": 2.0, "bold": 1.5,
-    "radiant": 2.5, "splendid": 3.0, "thrilling": 2.5, "touching": 2.0, "dazzling": 2.5, "joyful": 2.5,
-    "inventive": 2.0, "playful": 1.5, "subtle": 1.5, "crisp": 1.5, "magical": 2.5, "vivid": 2.0, "sincere": 1.5,
-    "generous": 1.5, "polished": 1.5, "heartfelt": 2.0,
-}  # fmt: skip
+    "wonderful": 3.0,
+    "brilliant": 3.0,
+    "superb": 3.0,
+    "gripping": 2.5,
+    "lovely": 2.5,
+    "beautiful": 2.5,
+    "delightful": 2.5,
+    "charming": 2.0,
+    "moving": 2.0,
+    "funny": 2.0,
+    "clever": 2.0,
+    "witty": 2.0,
+    "tender": 1.5,
+    "warm": 1.5,
+    "fresh": 1.5,
+    "honest": 1.5,
+    "elegant": 2.0,
+    "lively": 1.5,
+    "graceful": 2.0,
+    "bold": 1.5,
+    "radiant": 2.5,
+    "splendid": 3.0,
+    "thrilling": 2.5,
+    "touching": 2.0,
+    "dazzling": 2.5,
+    "joyful": 2.5,
+    "inventive": 2.0,
+    "playful": 1.5,
+    "subtle": 1.5,
+    "crisp": 1.5,
+    "magical": 2.5,
+    "vivid": 2.0,
+    "sincere": 1.5,
+    "generous": 1.5,
+    "polished": 1.5,
+    "heartfelt": 2.0,
+}
 NEUTRAL = (
-    "quiet", "long", "short", "simple", "modern", "familiar", "brief", "dark", "plain", "slow", "usual", "seasonal",
-)  # fmt: skip
+    "quiet",
+    "long",
+    "short",
+    "simple",
+    "modern",
+    "familiar",
+    "brief",
+    "dark",
+    "plain",
+    "slow",
+    "usual",
+    "seasonal",
+)
 NEGATIVE = {
-    "awful": -3.0, "dreadful": -3.0, "tedious": -2.5, "lifeless": -2.5, "clumsy": -2.0, "dull": -2.0, "shallow": -2.0,
-    "dreary": -2.0, "bland": -2.0, "messy": -1.5, "stale": -1.5, "weak": -1.5, "hollow": -1.5, "sloppy": -2.0,
-    "pointless": -2.5, "lazy": -1.5,
-}  # fmt: skip
+    "awful": -3.0,
+    "dreadful": -3.0,
+    "tedious": -2.5,
+    "lifeless": -2.5,
+    "clumsy": -2.0,
+    "dull": -2.0,
+    "shallow": -2.0,
+    "dreary": -2.0,
+    "bland": -2.0,
+    "messy": -1.5,
+    "stale": -1.5,
+    "weak": -1.5,
+    "hollow": -1.5,
+    "sloppy": -2.0,
+    "pointless": -2.5,
+    "lazy": -1.5,
+}
 ADJECTIVES = {"positive": tuple(POSITIVE), "neutral": NEUTRAL, "negative": tuple(NEGATIVE)}
 DEEDS = {
     "positive": (
@@ -52,9 +106,17 @@ NOUNS = {
     "craft": ("music", "camera", "lighting", "editing", "scenery", "sound", "design", "pacing"),
 }
 OPENERS = (
-    "the", "I thought the", "for me the", "this time the", "again the", "on the whole the", "in short the",
-    "by the way the", "we found that the", "my friend said the",
-)  # fmt: skip
+    "the",
+    "I thought the",
+    "for me the",
+    "this time the",
+    "again the",
+    "on the whole the",
+    "in short the",
+    "by the way the",
+    "we found that the",
+    "my friend said the",
+)
 PLACES = ("", " in the first act", " of this film", " in the last scene", " of the sequel", " near the middle")
 VERBS = ("was", "felt", "seemed", "stayed")
 ADVERBS = ("", "", "", " quite", " rather", " very", " really", " a little")

@@ -29,8 +29,14 @@ WORLDS: Mapping[str, World] = {
             "data": Stage(
                 "raft_core.embedded.reviews_data:build_data",
                 outputs=(
-                    "prompts.train.jsonl", "prompts.held_out.jsonl", "prompts.promotion.jsonl", "perplexity.txt",
-                    "sft.jsonl", "ratings.reward.jsonl", "ratings.held_out.jsonl", "ratings.gold.jsonl",
+                    "prompts.train.jsonl",
+                    "prompts.held_out.jsonl",
+                    "prompts.promotion.jsonl",
+                    "perplexity.txt",
+                    "sft.jsonl",
+                    "ratings.reward.jsonl",
+                    "ratings.held_out.jsonl",
+                    "ratings.gold.jsonl",
                 ),
                 inputs={"parts": (PARTS["ratings"].file,)},
             ),
@@ -69,8 +75,12 @@ WORLDS: Mapping[str, World] = {
             "data": Stage(
                 "raft_core.embedded.tiny:build_data",
                 outputs=(
-                    "prompts.train.jsonl", "prompts.held_out.jsonl", "prompts.promotion.jsonl", "perplexity.txt",
-                    "lexicon.tsv", "lexicon.careless.tsv",
+                    "prompts.train.jsonl",
+                    "prompts.held_out.jsonl",
+                    "prompts.promotion.jsonl",
+                    "perplexity.txt",
+                    "lexicon.tsv",
+                    "lexicon.careless.tsv",
                 ),
             ),
             "policy": Stage("raft_core.embedded.tiny_policy:build_policy", outputs=("policy",)),
@@ -86,7 +96,7 @@ WORLDS: Mapping[str, World] = {
             "lexicon.careless": ("data", "lexicon.careless.tsv"),
         },
     ),
-}  # fmt: skip
+}
 
 
 def resolve(reference: str) -> Path:
@@ -101,9 +111,11 @@ def resolve(reference: str) -> Path:
     world = _world(name)
     if part not in world.parts:
         raise ConfigError(
-            f"world {name} has no part {part!r}", got=reference, expected=f"one of {', '.join(world.parts)}",
+            f"world {name} has no part {part!r}",
+            got=reference,
+            expected=f"one of {', '.join(world.parts)}",
             do=f"write {PREFIX}{name}/{next(iter(world.parts))}, or a path",
-        )  # fmt: skip
+        )
     stage, relative = world.parts[part]
     receipts: dict[str, Receipt] = {}
     for needed in _with_inputs(world, [stage]):
@@ -142,9 +154,10 @@ def prepare(
 def _world(name: str) -> World:
     if name not in WORLDS:
         raise ConfigError(
-            f"no embedded world is called {name!r}", expected=f"one of {', '.join(WORLDS)}",
+            f"no embedded world is called {name!r}",
+            expected=f"one of {', '.join(WORLDS)}",
             do="write embedded:tiny/policy, or a path",
-        )  # fmt: skip
+        )
     return WORLDS[name]
 
 

@@ -41,14 +41,40 @@ from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.evaluation.statistics import NOTHING, Interval, mean_interval, paired_gain
 
 HELD_OUT_METRICS = (
-    "num_prompts", "reward", "reward_low", "reward_high", "gold_reward", "gold_reward_low", "gold_reward_high",
-    "perplexity", "response_perplexity", "distinct_1", "distinct_2", "unique_1", "unique_2", "msttr_100",
-    "mean_length", "token_entropy", "truncation", "kl", "kl_bound", "slice_gap",
-)  # fmt: skip
+    "num_prompts",
+    "reward",
+    "reward_low",
+    "reward_high",
+    "gold_reward",
+    "gold_reward_low",
+    "gold_reward_high",
+    "perplexity",
+    "response_perplexity",
+    "distinct_1",
+    "distinct_2",
+    "unique_1",
+    "unique_2",
+    "msttr_100",
+    "mean_length",
+    "token_entropy",
+    "truncation",
+    "kl",
+    "kl_bound",
+    "slice_gap",
+)
 BATCH_METRICS = (
-    "candidates_reward", "best_of_k_reward", "headroom", "headroom_bound", "acceptance", "ties", "all_best",
-    "none_pass", "prompt_coverage", "num_selected", "num_quarantined",
-)  # fmt: skip
+    "candidates_reward",
+    "best_of_k_reward",
+    "headroom",
+    "headroom_bound",
+    "acceptance",
+    "ties",
+    "all_best",
+    "none_pass",
+    "prompt_coverage",
+    "num_selected",
+    "num_quarantined",
+)
 TRAINING_METRICS = ("train_loss", "paired_gain", "paired_gain_low", "paired_gain_high")
 
 
@@ -62,9 +88,15 @@ class Batch:
 
 
 def scorecard(
-    evaluation: pa.Table, perplexity: float | None, config: RaftConfig, *, iteration: int,
-    batch: Batch | None = None, losses: Sequence[float] = (), then: pa.Table | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    evaluation: pa.Table,
+    perplexity: float | None,
+    config: RaftConfig,
+    *,
+    iteration: int,
+    batch: Batch | None = None,
+    losses: Sequence[float] = (),
+    then: pa.Table | None = None,
+) -> dict[str, Any]:
     """The whole report. The base (iteration −1) has no ``batch``, and then none of the batch's names.
 
     ``evaluation``: the EVALUATION table; ``perplexity``: of the fixed text under the policy (see
@@ -80,8 +112,10 @@ def scorecard(
         **report,
         **batch_report(batch, config),
         "train_loss": divergence.WORST if loss is not None and not math.isfinite(loss) else loss,
-        "paired_gain": gain.mean, "paired_gain_low": gain.low, "paired_gain_high": gain.high,
-    }  # fmt: skip
+        "paired_gain": gain.mean,
+        "paired_gain_low": gain.low,
+        "paired_gain_high": gain.high,
+    }
 
 
 def held_out_report(
@@ -95,12 +129,18 @@ def held_out_report(
     slices = _slices(evaluation)
     return {
         "num_prompts": evaluation.num_rows,
-        "reward": reward.mean, "reward_low": reward.low, "reward_high": reward.high,
-        "gold_reward": gold.mean, "gold_reward_low": gold.low, "gold_reward_high": gold.high,
+        "reward": reward.mean,
+        "reward_low": reward.low,
+        "reward_high": reward.high,
+        "gold_reward": gold.mean,
+        "gold_reward_low": gold.low,
+        "gold_reward_high": gold.high,
         "perplexity": perplexity,
         "response_perplexity": divergence.perplexity(base_logprobs),
-        "distinct_1": diversity.distinct(completions, 1), "distinct_2": diversity.distinct(completions, 2),
-        "unique_1": diversity.unique(completions, 1), "unique_2": diversity.unique(completions, 2),
+        "distinct_1": diversity.distinct(completions, 1),
+        "distinct_2": diversity.distinct(completions, 2),
+        "unique_1": diversity.unique(completions, 1),
+        "unique_2": diversity.unique(completions, 2),
         "msttr_100": diversity.msttr(completions),
         "mean_length": diversity.mean_length(completions),
         "token_entropy": divergence.token_entropy(sampling_logprobs),
@@ -112,7 +152,7 @@ def held_out_report(
         "slices": slices,
         "rewards": _components(evaluation, [reward_name(r) for r in config.scoring.rewards]),
         "gold_rewards": _components(evaluation, [reward_name(r) for r in config.scoring.gold]),
-    }  # fmt: skip
+    }
 
 
 def gain_since(now: pa.Table, then: pa.Table, config: RaftConfig) -> Interval:

@@ -17,9 +17,14 @@ class LoadedPolicy(Protocol):
     """A policy in memory, ready to be sampled and to score text. Freed by dropping it."""
 
     def sample(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, samples_per_prompt: int, seed: int,
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingConfig,
+        *,
+        samples_per_prompt: int,
+        seed: int,
         progress: Progress | None = None,
-    ) -> list[Sample]:  # fmt: skip
+    ) -> list[Sample]:
         """``samples_per_prompt`` samples of each prompt, ordered by prompt, then k, decoded as one batch.
 
         Each sample has its own random stream, so only the batch's shape can touch the last bits.

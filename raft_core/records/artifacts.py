@@ -17,10 +17,41 @@ from raft_core.plain_json import open_regular
 from raft_core.types import Artifact
 
 NOT_LOADED = (
-    ".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".ipynb", ".bin", ".bin.index.json", ".pt", ".pth",
-    ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack", ".msgpack.index.json", ".h5.index.json",
-    ".ot", ".gguf", ".onnx", ".onnx_data", ".tflite", ".mlmodel", ".zip", ".tar", ".gz", ".log", ".lock",
-)  # fmt: skip
+    ".md",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".svg",
+    ".webp",
+    ".pdf",
+    ".ipynb",
+    ".bin",
+    ".bin.index.json",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".npy",
+    ".npz",
+    ".h5",
+    ".msgpack",
+    ".msgpack.index.json",
+    ".h5.index.json",
+    ".ot",
+    ".gguf",
+    ".onnx",
+    ".onnx_data",
+    ".tflite",
+    ".mlmodel",
+    ".zip",
+    ".tar",
+    ".gz",
+    ".log",
+    ".lock",
+)
 """Ends of the names of files that lie in model folders and that no load reads."""
 TEMPLATES = "additional_chat_templates"
 """The one folder inside a model's that its tokenizer reads."""
@@ -130,9 +161,11 @@ def verify(item: Artifact) -> None:
         raise IntegrityError(f"missing: {item.path}", expected=f"sha256 {item.digest}", do="`dvc pull` its pointer")
     if (got := digest_of(item.path)) != item.digest:
         raise IntegrityError(
-            f"changed bytes: {item.path}", got=f"sha256 {got}", expected=f"sha256 {item.digest}",
+            f"changed bytes: {item.path}",
+            got=f"sha256 {got}",
+            expected=f"sha256 {item.digest}",
             do="restore it with `dvc checkout --force` or `dvc pull`",
-        )  # fmt: skip
+        )
 
 
 def verify_model(folder: Path, digest: str) -> None:
@@ -141,9 +174,11 @@ def verify_model(folder: Path, digest: str) -> None:
         raise IntegrityError(f"missing: {folder}", expected=f"sha256 {digest}", do="put the model folder back")
     if (got := model_digest(folder, digest)) != digest:
         raise IntegrityError(
-            f"changed bytes: {folder}", got=f"sha256 {got}", expected=f"sha256 {digest}",
+            f"changed bytes: {folder}",
+            got=f"sha256 {got}",
+            expected=f"sha256 {digest}",
             do="put the model folder back as it was when the run started",
-        )  # fmt: skip
+        )
 
 
 def canonical_json(value: Any) -> bytes:

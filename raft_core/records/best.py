@@ -36,6 +36,7 @@ def decision_of(run: Run) -> Decision | None:
         return gates.decide(reports[0], reports[1:], run.config.gates, run.config.iterations)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise IntegrityError(
-            f"the reports of run {run.name} hold no figures that its gates can read", got=error,
+            f"the reports of run {run.name} hold no figures that its gates can read",
+            got=error,
             do="restore them from git",
-        ) from error  # fmt: skip
+        ) from error

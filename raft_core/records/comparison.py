@@ -14,10 +14,18 @@ from raft_core.records.run import BASE, Commit, Run, differences, read_chain
 from raft_core.records.tables import SCHEMAS, read_table
 
 ORDER = (
-    "tables/prompts.parquet", "tables/samples.parquet", "tables/scored.parquet", "tables/quarantine.parquet",
-    "tables/validation.parquet", "tables/selected.parquet", "policy", "finetune.json", "tables/evaluation.parquet",
-    "tables/perplexity.parquet", "report.json",
-)  # fmt: skip
+    "tables/prompts.parquet",
+    "tables/samples.parquet",
+    "tables/scored.parquet",
+    "tables/quarantine.parquet",
+    "tables/validation.parquet",
+    "tables/selected.parquet",
+    "policy",
+    "finetune.json",
+    "tables/evaluation.parquet",
+    "tables/perplexity.parquet",
+    "report.json",
+)
 """Outputs in the order in which an iteration makes them."""
 MOST_TOLD = 12
 
@@ -64,8 +72,10 @@ def compare(one: Run, other: Run) -> Comparison:
         number, name = gaps[0]
         first = Gap(number, name, tuple(_size(one.folder(number) / name, other.folder(number) / name)))
     return Comparison(
-        commits=len(mine), same_commits=sum(a.digest == b.digest for a, b in pairs),
-        outputs=sum(len(a.outputs) for a, _ in pairs), same_outputs=sum(len(a.outputs) for a, _ in pairs) - len(gaps),
+        commits=len(mine),
+        same_commits=sum(a.digest == b.digest for a, b in pairs),
+        outputs=sum(len(a.outputs) for a, _ in pairs),
+        same_outputs=sum(len(a.outputs) for a, _ in pairs) - len(gaps),
         numerics={
             key: (here, there)
             for a, b in pairs[:1]
@@ -76,7 +86,7 @@ def compare(one: Run, other: Run) -> Comparison:
         differing=tuple(f"{_label(number)}/{name}" for number, name in gaps),
         said=next((tuple(_said(a, b)) for a, b in pairs if a.digest != b.digest), ()),
         missing=tuple(commit.iteration for commit in mine if commit.iteration not in theirs),
-    )  # fmt: skip
+    )
 
 
 def _differing(a: Commit, b: Commit) -> list[str]:

@@ -80,7 +80,8 @@ def difference(a: tuple[Run, int], b: tuple[Run, int]) -> Difference:
     while same < min(len(made_a), len(made_b)) and made_a[same] == made_b[same]:
         same += 1
     return Difference(
-        a=_name(run_a, last_a), b=_name(run_b, last_b),
+        a=_name(run_a, last_a),
+        b=_name(run_b, last_b),
         settings=_pairs(computed_part(run_a.config), computed_part(run_b.config)),
         git=(_git(run_a), _git(run_b)),
         numerics=_pairs(chain_a[-1].content.get("numerics", {}), chain_b[-1].content.get("numerics", {})),
@@ -88,7 +89,7 @@ def difference(a: tuple[Run, int], b: tuple[Run, int]) -> Difference:
         ancestor=same - 2 if same else None,
         passes=tuple(_passes(run_a, chain_a, run_b, chain_b)),
         trained_on=_trained_on(run_a, chain_a, run_b, chain_b),
-    )  # fmt: skip
+    )
 
 
 def _passes(run_a: Run, chain_a: list[Commit], run_b: Run, chain_b: list[Commit]) -> Iterator[Pass]:

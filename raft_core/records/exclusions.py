@@ -60,9 +60,10 @@ def read_exclusions(workspace: Path) -> Exclusions:
     """What is excluded in ``workspace``. Raises IntegrityError for a file that cannot be read: nothing is guessed."""
     every = read_acts(workspace)
     return Exclusions(
-        frozenset[str]().union(*(act.prompts for act in every)), frozenset[str]().union(*(act.texts for act in every)),
+        frozenset[str]().union(*(act.prompts for act in every)),
+        frozenset[str]().union(*(act.texts for act in every)),
         frozenset[str]().union(*(act.sources for act in every)),
-    )  # fmt: skip
+    )
 
 
 def read_acts(workspace: Path) -> list[Act]:
@@ -72,14 +73,19 @@ def read_acts(workspace: Path) -> list[Act]:
         try:
             row = parse_object(line)
             acts.append(
-                Act(str(row.get("time", "")), frozenset(row["prompts"]), frozenset(row["texts"]),
-                    frozenset(row["sources"]))
-            )  # fmt: skip
+                Act(
+                    str(row.get("time", "")),
+                    frozenset(row["prompts"]),
+                    frozenset(row["texts"]),
+                    frozenset(row["sources"]),
+                )
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(
-                f"{path}, line {number} is no exclusion", got=error, do="restore the file from git; a line that a kill "
-                "cut off may be removed, then forget again",
-            ) from error  # fmt: skip
+                f"{path}, line {number} is no exclusion",
+                got=error,
+                do="restore the file from git; a line that a kill cut off may be removed, then forget again",
+            ) from error
     return acts
 
 
@@ -113,8 +119,9 @@ def without(splits: Splits, excluded: Exclusions) -> tuple[Splits, list[str]]:
 
     Every other prompt stays in its split: an exclusion moves none from training to the held-out set.
     """
-    left_out = sorted(p.prompt_id for part in (splits.train, splits.held_out, splits.promotion) for p in part
-                      if excluded.covers(p))  # fmt: skip
+    left_out = sorted(
+        p.prompt_id for part in (splits.train, splits.held_out, splits.promotion) for p in part if excluded.covers(p)
+    )
     if not left_out:
         return splits, []
     gone = set(left_out)

@@ -93,9 +93,11 @@ def following(
         raise ValueError(f"no kind of entry: {kind!r}; use one of {', '.join(KINDS)}")
     if after is not None and after != previous:
         raise LedgerMovedError(
-            "the ledger has moved on since it was read", got=f"entry {number}, {previous[:12]}",
-            expected=f"{after[:12]} as the last one", do="look at it (raft ledger) and ask again",
-        )  # fmt: skip
+            "the ledger has moved on since it was read",
+            got=f"entry {number}, {previous[:12]}",
+            expected=f"{after[:12]} as the last one",
+            do="look at it (raft ledger) and ask again",
+        )
     plain = json.loads(json.dumps(body, allow_nan=False))
     _check_body(kind, plain)
     unsealed = Entry(number + 1, previous, "", time, kind, model, plain)
@@ -120,9 +122,10 @@ def check_chain(entries: Sequence[Entry], where: str) -> None:
     """Raise IntegrityError unless every entry follows the one before it."""
     if faults := chain_faults(entries):
         raise IntegrityError(
-            f"the ledger {where} was changed: {faults[0]}", got=f"{len(faults)} faults",
+            f"the ledger {where} was changed: {faults[0]}",
+            got=f"{len(faults)} faults",
             do="restore it from a copy; promotions stop until its chain holds",
-        )  # fmt: skip
+        )
 
 
 def current(entries: Sequence[Entry], model: str) -> Standing:
@@ -165,11 +168,7 @@ def names(body: Mapping[str, Any], commit: str, policy: str) -> bool:
 
 
 _SUBJECT: Mapping[str, type] = {"commit": str, "policy": str, "run": str, "iteration": int}
-_BODIES: Mapping[str, Mapping[str, type]] = {
-    "requested": _SUBJECT,
-    "promoted": _SUBJECT,
-    "rolled_back": _SUBJECT,
-}
+_BODIES: Mapping[str, Mapping[str, type]] = {"requested": _SUBJECT, "promoted": _SUBJECT, "rolled_back": _SUBJECT}
 """Kind → what its body must hold: whoever reads the ledger counts on it."""
 
 
@@ -208,9 +207,11 @@ class FileLedger:
             return []
         except (OSError, ValueError) as error:
             raise IntegrityError(
-                f"the ledger {self.path} cannot be read", got=error, expected="a file",
+                f"the ledger {self.path} cannot be read",
+                got=error,
+                expected="a file",
                 do="restore it from a copy, or correct RAFT_LEDGER",
-            ) from error  # fmt: skip
+            ) from error
         return _parse(data, self.path)[0]
 
     def append(self, kind: Kind, model: str, body: Mapping[str, Any], *, time: str, after: str | None = None) -> Entry:

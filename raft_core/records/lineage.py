@@ -125,9 +125,10 @@ def lineage(run: Run, iteration: int | None = None) -> Lineage:
         chosen = "best of the run" if ended else "last commit"
     if not BASE <= iteration < len(chain) - 1:
         raise InputError(
-            f"run {run.name} has no commit of iteration {iteration}", expected=f"-1 (the base) to {len(chain) - 2}",
+            f"run {run.name} has no commit of iteration {iteration}",
+            expected=f"-1 (the base) to {len(chain) - 2}",
             do=f"see raft show {run.name}",
-        )  # fmt: skip
+        )
     return Lineage(run.name, chosen, tuple(_link(run, commit) for commit in reversed(chain[: iteration + 2])))
 
 

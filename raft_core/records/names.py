@@ -16,9 +16,10 @@ def check_run_name(name: str) -> str:
     if RUN_NAME.fullmatch(name):
         return name
     raise ConfigError(
-        f"{name!r} cannot name a run", expected="letters, digits, _ . - (at most 100), no dot in front",
+        f"{name!r} cannot name a run",
+        expected="letters, digits, _ . - (at most 100), no dot in front",
         do="choose another name",
-    )  # fmt: skip
+    )
 
 
 def check_new_run_name(runs: Path, name: str) -> str:
@@ -30,9 +31,10 @@ def check_new_run_name(runs: Path, name: str) -> str:
     check_run_name(name)
     if name.endswith(".") or name.split(".")[0].casefold() in _DEVICES:
         raise ConfigError(
-            f"{name!r} cannot name a new run", expected="no dot at the end, and no device of Windows (con, nul, aux …)",
+            f"{name!r} cannot name a new run",
+            expected="no dot at the end, and no device of Windows (con, nul, aux …)",
             do="choose another name",
-        )  # fmt: skip
+        )
     others = (path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else ()
     if twin := next((other for other in others if other.casefold() == name.casefold() and other != name), None):
         raise ConfigError(

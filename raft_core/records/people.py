@@ -9,10 +9,7 @@ import unicodedata
 
 _CAPITALS = str.maketrans("АВЕКМНОРСТУХЅІЈΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEKMHOPCTYXSIJABEZHIKMNOPTYX")
 """Cyrillic and Greek letters that look like Latin ones; of some only the capital does, so they go before casefold."""
-_SMALL = str.maketrans(
-    "авгекмнорстухһѕіјӏԁԛԝь" "αγεηικνορτυχω" "ıi1|0" "łøđħ",
-    "abrekmhopctyxhsljldqwb" "ayenlkvoptuxw" "llllo" "lodh",
-)  # fmt: skip
+_SMALL = str.maketrans("авгекмнорстухһѕіјӏԁԛԝьαγεηικνορτυχωıi1|0łøđħ", "abrekmhopctyxhsljldqwbayenlkvoptuxwllllolodh")
 """The same of small letters, and what is drawn alike among Latin letters and digits."""
 _ALIKE = (("rn", "m"), ("vv", "w"), ("cl", "d"))
 _BLANK = "\u115f\u1160\u2800"

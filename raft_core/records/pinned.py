@@ -30,9 +30,10 @@ def read_pins(run: Run) -> Sources | None:
         return _of(chain[-1]) if chain else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
-            f"{path} does not say what the rewards consist of", got=error,
+            f"{path} does not say what the rewards consist of",
+            got=error,
             do="restore it from git; or remove it: then the last commit is asked",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def pin(run: Run, found: Sources) -> None:
@@ -44,11 +45,12 @@ def check_pins(run: Run, found: Sources) -> None:
     """Raise ConfigError unless the rewards that were loaded are those of the run."""
     if changed := changes(read_pins(run) or {}, found):
         raise ConfigError(
-            f"a reward of run {run.name} is not the one that it began with", got="; ".join(changed),
+            f"a reward of run {run.name} is not the one that it began with",
+            got="; ".join(changed),
             expected="the same code and data from the first iteration to the last",
             do=f"bring back what changed, then raft resume {run.name}; or go on with what is there now, and let the "
             f"records say so: raft resume {run.name} --accept-reward-change",
-        )  # fmt: skip
+        )
 
 
 def changes(then: Sources, now: Sources) -> list[str]:

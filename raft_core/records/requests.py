@@ -21,17 +21,22 @@ def find_request(entries: Sequence[Entry], text: str) -> Entry:
         waiting = ", ".join(str(entry.number) for entry in open_requests(entries)) or "none"
         raise InputError(
             f"{'no' if not found else 'more than one'} request {text!r} in the ledger",
-            expected=f"the number of a request; open: {waiting}", do="raft ledger lists them",
-        )  # fmt: skip
+            expected=f"the number of a request; open: {waiting}",
+            do="raft ledger lists them",
+        )
     return found[0]
 
 
 def _check_request(request: Entry) -> None:
     """Raise IntegrityError for one that lacks what an approval is decided by."""
     wanted: dict[str, Any] = {
-        "requested_by": str, "requester_may_approve": bool, "champion": str | None, "rules": str, "evidence": dict,
+        "requested_by": str,
+        "requester_may_approve": bool,
+        "champion": str | None,
+        "rules": str,
+        "evidence": dict,
         "max_evidence_age_h": int | float,
-    }  # fmt: skip
+    }
     absent = [name for name in wanted if name not in request.body]
     if wrong := absent or [name for name, kind in wanted.items() if not isinstance(request.body[name], kind)]:
         raise IntegrityError(

@@ -97,9 +97,11 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
             for key, there, now in differences(computed_part(old), computed_part(config))
         )
         raise RunMismatchError(
-            f"run {name} belongs to another configuration", got=f"other values for {differing}",
-            expected=f"those in {recorded}", do="choose another --name, or leave --name out",
-        )  # fmt: skip
+            f"run {name} belongs to another configuration",
+            got=f"other values for {differing}",
+            expected=f"those in {recorded}",
+            do="choose another --name, or leave --name out",
+        )
     return run
 
 
@@ -148,10 +150,11 @@ def read_commit(run: Run, iteration: int) -> Commit | None:
             raise ValueError(f"content sha256 {found} instead of {content['content']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
-            f"edited or foreign commit: {path}", got=error,
+            f"edited or foreign commit: {path}",
+            got=error,
             expected=f"format {COMMIT_FORMAT}, iteration {iteration}, and the content that was written",
             do="restore it from git; nothing was changed",
-        ) from error  # fmt: skip
+        ) from error
     return Commit(file_digest(path), content)
 
 
@@ -167,16 +170,18 @@ def read_chain(run: Run) -> list[Commit]:
         if commit.content["parent"] != parent:
             raise IntegrityError(
                 f"broken chain: iteration {iteration} of run {run.name} does not follow the commit before it",
-                got=f"parent {commit.content['parent']}", expected=f"parent {parent}",
+                got=f"parent {commit.content['parent']}",
+                expected=f"parent {parent}",
                 do="an earlier commit.json was edited; restore it from git",
-            )  # fmt: skip
+            )
         chain.append(commit)
         parent, iteration = commit.digest, iteration + 1
     if later := [number for number in committed_iterations(run) if number > iteration]:
         raise IntegrityError(
             f"broken chain: missing {run.folder(iteration) / 'commit.json'}",
-            got=f"a commit of iteration {later[-1]} without it", do="restore it from git; nothing was changed",
-        )  # fmt: skip
+            got=f"a commit of iteration {later[-1]} without it",
+            do="restore it from git; nothing was changed",
+        )
     return chain
 
 
@@ -214,9 +219,11 @@ def verify_outputs(run: Run, commit: Commit) -> None:
             raise IntegrityError(f"symbolic link in a run: {link}", do="replace it by what it leads to")
         if (got := digest_of(path)) != expected:
             raise IntegrityError(
-                f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}",
+                f"changed bytes: {path}",
+                got=f"sha256 {got}",
+                expected=f"sha256 {expected}",
                 do=f"remove it, then dvc checkout {folder}/*.dvc",
-            )  # fmt: skip
+            )
 
 
 def write_commit(run: Run, iteration: int, content: Mapping[str, Any]) -> Commit:
@@ -228,8 +235,9 @@ def write_commit(run: Run, iteration: int, content: Mapping[str, Any]) -> Commit
     if iteration != BASE and parent is None:
         raise IntegrityError(
             f"iteration {iteration} of run {run.name} has no commit before it",
-            expected=run.folder(iteration - 1) / "commit.json", do="restore it from git",
-        )  # fmt: skip
+            expected=run.folder(iteration - 1) / "commit.json",
+            do="restore it from git",
+        )
     path = run.folder(iteration) / "commit.json"
     whole = {**content, "format": COMMIT_FORMAT, "iteration": iteration, "parent": parent.digest if parent else None}
     write_json(path, {**whole, "content": _content_digest(whole)})
@@ -294,9 +302,10 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
         if not _locked(lock, PROBE_S):
             lock.seek(0)
             raise RunBusyError(
-                f"run {run.name} is in use", got=f"held by {lock.read().strip() or 'another process'}",
+                f"run {run.name} is in use",
+                got=f"held by {lock.read().strip() or 'another process'}",
                 do="wait for it, stop it, or choose another --name",
-            )  # fmt: skip
+            )
         _await_children(run, wait_for_children_s)
         lock.seek(0)
         lock.truncate()

@@ -33,59 +33,114 @@ def _schema(*fields: tuple[str, pa.DataType], nullable: Iterable[str] = ()) -> p
 
 
 PROMPTS = _schema(
-    ("prompt_id", pa.string()), ("text", pa.string()), ("group", pa.string()),
-    ("source", pa.string()), ("reference", pa.string()), nullable=["reference"],
-)  # fmt: skip
+    ("prompt_id", pa.string()),
+    ("text", pa.string()),
+    ("group", pa.string()),
+    ("source", pa.string()),
+    ("reference", pa.string()),
+    nullable=["reference"],
+)
 SAMPLES = _schema(
-    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("k", pa.int32()), ("seed", pa.int64()),
-    ("completion", pa.string()), ("prompt_token_ids", _TOKENS), ("completion_token_ids", _TOKENS),
-    ("logprobs", _LOGPROBS), ("sampling_logprobs", _LOGPROBS), ("finish_reason", pa.string()),
-    ("source", pa.string()), ("status", pa.string()), ("reason", pa.string()),
-)  # fmt: skip
+    ("sample_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("k", pa.int32()),
+    ("seed", pa.int64()),
+    ("completion", pa.string()),
+    ("prompt_token_ids", _TOKENS),
+    ("completion_token_ids", _TOKENS),
+    ("logprobs", _LOGPROBS),
+    ("sampling_logprobs", _LOGPROBS),
+    ("finish_reason", pa.string()),
+    ("source", pa.string()),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+)
 SCORED = _schema(
-    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("k", pa.int32()), ("source", pa.string()),
-    ("reward", pa.float64()), ("components", _COMPONENTS), ("status", pa.string()), ("reason", pa.string()),
+    ("sample_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("k", pa.int32()),
+    ("source", pa.string()),
+    ("reward", pa.float64()),
+    ("components", _COMPONENTS),
+    ("status", pa.string()),
+    ("reason", pa.string()),
     nullable=["reward"],
-)  # fmt: skip
+)
 """One row a sample. ``reward`` is the weighted sum of the components, null where quarantined."""
 SELECTED = _schema(
-    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("source", pa.string()),
-    ("reward", pa.float64()), ("rank", pa.int32()), ("weight", pa.float64()),
-    ("prompt", pa.string()), ("completion", pa.string()), ("prompt_token_ids", _TOKENS),
-    ("completion_token_ids", _TOKENS), ("sampling_logprobs", _LOGPROBS), ("finish_reason", pa.string()),
-)  # fmt: skip
+    ("sample_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("source", pa.string()),
+    ("reward", pa.float64()),
+    ("rank", pa.int32()),
+    ("weight", pa.float64()),
+    ("prompt", pa.string()),
+    ("completion", pa.string()),
+    ("prompt_token_ids", _TOKENS),
+    ("completion_token_ids", _TOKENS),
+    ("sampling_logprobs", _LOGPROBS),
+    ("finish_reason", pa.string()),
+)
 """The filtered set: what the next policy is fine-tuned on, self-contained for an audit."""
 QUARANTINE = _schema(
-    ("sample_id", pa.string()), ("prompt_id", pa.string()), ("stage", pa.string()),
-    ("check", pa.string()), ("reason", pa.string()),
-)  # fmt: skip
+    ("sample_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("stage", pa.string()),
+    ("check", pa.string()),
+    ("reason", pa.string()),
+)
 VALIDATION = _schema(
-    ("suite", pa.string()), ("check", pa.string()), ("level", pa.string()), ("passed", pa.bool_()),
-    ("observed", pa.string()), ("expected", pa.string()), ("failed_rows", pa.int64()),
-)  # fmt: skip
+    ("suite", pa.string()),
+    ("check", pa.string()),
+    ("level", pa.string()),
+    ("passed", pa.bool_()),
+    ("observed", pa.string()),
+    ("expected", pa.string()),
+    ("failed_rows", pa.int64()),
+)
 """One row an expectation. ``level`` is "row" (a failure quarantines) or "set" (a failure stops)."""
 EVALUATION = _schema(
-    ("prompt_id", pa.string()), ("group", pa.string()), ("prompt", pa.string()), ("sample_id", pa.string()),
-    ("completion", pa.string()), ("completion_token_ids", _TOKENS), ("finish_reason", pa.string()),
-    ("sampling_logprobs", _LOGPROBS), ("base_logprobs", _LOGPROBS), ("reward", pa.float64()),
-    ("gold_reward", pa.float64()), ("components", _COMPONENTS), nullable=["reward", "gold_reward"],
-)  # fmt: skip
+    ("prompt_id", pa.string()),
+    ("group", pa.string()),
+    ("prompt", pa.string()),
+    ("sample_id", pa.string()),
+    ("completion", pa.string()),
+    ("completion_token_ids", _TOKENS),
+    ("finish_reason", pa.string()),
+    ("sampling_logprobs", _LOGPROBS),
+    ("base_logprobs", _LOGPROBS),
+    ("reward", pa.float64()),
+    ("gold_reward", pa.float64()),
+    ("components", _COMPONENTS),
+    nullable=["reward", "gold_reward"],
+)
 """One row a held-out prompt. ``sampling_logprobs`` (under the policy) and ``base_logprobs``: of its tokens, at λ."""
 PERPLEXITY = _schema(("text", pa.string()), ("logprobs", _LOGPROBS))
 """One row a held-out text: log p (λ = 1) of every token but the first under this iteration's policy."""
 
 SAFETY = _schema(
-    ("case", pa.string()), ("prompt_id", pa.string()), ("prompt", pa.string()), ("sample_id", pa.string()),
-    ("completion", pa.string()), ("finish_reason", pa.string()), ("passed", pa.bool_()), ("failed", pa.string()),
+    ("case", pa.string()),
+    ("prompt_id", pa.string()),
+    ("prompt", pa.string()),
+    ("sample_id", pa.string()),
+    ("completion", pa.string()),
+    ("finish_reason", pa.string()),
+    ("passed", pa.bool_()),
+    ("failed", pa.string()),
     ("components", _COMPONENTS),
-)  # fmt: skip
+)
 """One row a case and answer of a safety suite, in the evidence of a promotion alone. ``failed``: which checks."""
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "prompts": PROMPTS, "samples": SAMPLES, "scored": SCORED, "selected": SELECTED,
-    "quarantine": QUARANTINE, "validation": VALIDATION, "evaluation": EVALUATION,
+    "prompts": PROMPTS,
+    "samples": SAMPLES,
+    "scored": SCORED,
+    "selected": SELECTED,
+    "quarantine": QUARANTINE,
+    "validation": VALIDATION,
+    "evaluation": EVALUATION,
     "perplexity": PERPLEXITY,
-}  # fmt: skip
+}
 
 
 def to_table(schema: pa.Schema, rows: Iterable[Prompt | Sample | Mapping[str, Any]]) -> pa.Table:

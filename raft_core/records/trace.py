@@ -100,9 +100,13 @@ def find(index: Index, by: By, value: str) -> Trace:
     iterations = tuple(Touched(*row) for row in touched)
     trained = {(t.run, t.iteration) for t in iterations if t.selected}
     return Trace(
-        dict(prompts), num_prompts, iterations, tuple(Use(*row) for row in uses), tuple(_models(index, trained)),
+        dict(prompts),
+        num_prompts,
+        iterations,
+        tuple(Use(*row) for row in uses),
+        tuple(_models(index, trained)),
         index.unseen,
-    )  # fmt: skip
+    )
 
 
 def meant_prompts(index: Index, by: By, value: str) -> dict[str, str]:
@@ -111,9 +115,10 @@ def meant_prompts(index: Index, by: By, value: str) -> dict[str, str]:
     Not those that only a sample leads to, and not capped.
     """
     conditions = {
-        "prompt": "prompt_id = ?", "text": "contains(text, ?)",
+        "prompt": "prompt_id = ?",
+        "text": "contains(text, ?)",
         "source": "number IN (SELECT prompt FROM drawn WHERE source = ?)",
-    }  # fmt: skip
+    }
     return dict(index.rows(f"SELECT prompt_id, text FROM prompts WHERE {conditions[by]} ORDER BY ALL", value))
 
 

@@ -23,9 +23,19 @@ from raft_core.records.run import BASE, Commit, Run, committed_iterations, linke
 from raft_core.types import content_id
 
 Kind = Literal[
-    "missing", "changed", "unreadable", "malformed", "broken_chain", "config", "returned", "pointer", "object",
-    "registry", "ledger", "link",
-]  # fmt: skip
+    "missing",
+    "changed",
+    "unreadable",
+    "malformed",
+    "broken_chain",
+    "config",
+    "returned",
+    "pointer",
+    "object",
+    "registry",
+    "ledger",
+    "link",
+]
 """``link``: a symbolic link in the place of an output. ``returned``: rows that were erased are back. ``pointer``,
 ``object``, ``registry``, ``ledger``: what DVC, MLflow and the ledger hold is not what the commits name: looked up a
 floor above."""
@@ -108,9 +118,14 @@ def verify_run(
         look.problems.extend(_base_problems(look, commits[BASE], base_policy))
     num_outputs = sum(len(commit.outputs) for commit in commits.values())
     return Verification(
-        tuple(look.problems), tuple(look.unseen), len(commits), num_outputs, rehash, tuple(look.erased),
+        tuple(look.problems),
+        tuple(look.unseen),
+        len(commits),
+        num_outputs,
+        rehash,
+        tuple(look.erased),
         tuple(look.collected),
-    )  # fmt: skip
+    )
 
 
 def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:

@@ -56,9 +56,10 @@ def reward_module(config: RewardConfig) -> str:
     kind = str(getattr(config, "type", type(config).__name__))
     if kind not in REWARDS:
         raise ConfigError(
-            f"no rewards of type {kind}", expected=f"one of {', '.join(REWARDS)}",
+            f"no rewards of type {kind}",
+            expected=f"one of {', '.join(REWARDS)}",
             do="correct `type` of the reward; a new type needs a line in raft_core.rewards.base.REWARDS",
-        )  # fmt: skip
+        )
     return REWARDS[kind]
 
 
@@ -68,7 +69,7 @@ def digest_of_named(path: Path, key: str) -> str:
         raise InputError(
             f"a file of the reward is missing: {path}",
             do=f"correct `{key}` of the reward; it is relative to the current folder",
-        )  # fmt: skip
+        )
     if not path.is_file() and not path.is_dir():
         raise InputError(f"neither a file nor a folder: {path}", do=f"correct `{key}` of the reward")
     try:

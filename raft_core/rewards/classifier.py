@@ -61,17 +61,18 @@ class ClassifierReward:
             return [*self._logits(texts(self.text, prompts, completions))]
         rendered = _rendered(self.template, self.tokenizer, [p.text for p in prompts], completions)
         logits = iter(self._logits([text for text in rendered if isinstance(text, str)]))
-        return [
-            next(logits) if isinstance(text, str) else Failure.of(f"{_REFUSED}: {text}") for text in rendered
-        ]  # fmt: skip
+        return [next(logits) if isinstance(text, str) else Failure.of(f"{_REFUSED}: {text}") for text in rendered]
 
     def _logits(self, read: Sequence[str]) -> list[float]:
         if not read:
             return []
         encoded = self.tokenizer(
-            list(read), truncation=True, max_length=self.max_tokens, verbose=False,
+            list(read),
+            truncation=True,
+            max_length=self.max_tokens,
+            verbose=False,
             add_special_tokens=self.template is None,  # a template writes the special tokens itself
-        )  # fmt: skip
+        )
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         scores = [0.0] * len(order)
@@ -144,29 +145,37 @@ def _load(
     template = _template(folder, tokenizer, config)
     model = model_of(folder)
     return ClassifierReward(
-        identity=identity, sources={config.model: digest}, model=model, tokenizer=tokenizer,
+        identity=identity,
+        sources={config.model: digest},
+        model=model,
+        tokenizer=tokenizer,
         output=_output(folder, model, config.label),
-        text=config.text, batch_size=config.batch_size, max_tokens=_max_tokens(folder, model, tokenizer, config),
+        text=config.text,
+        batch_size=config.batch_size,
+        max_tokens=_max_tokens(folder, model, tokenizer, config),
         template=template,
-    )  # fmt: skip
+    )
 
 
 def _check_files(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"no classification model in {folder}", expected="a folder in transformers format (config.json, …)",
+            f"no classification model in {folder}",
+            expected="a folder in transformers format (config.json, …)",
             do="correct `model` of the reward; it is relative to the current folder",
-        )  # fmt: skip
+        )
     if not any(folder.glob("*.safetensors")):
         raise InputError(
-            f"no weights in {folder}", expected="*.safetensors (other formats can carry code, and are not loaded)",
+            f"no weights in {folder}",
+            expected="*.safetensors (other formats can carry code, and are not loaded)",
             do="save the model again with save_pretrained()",
-        )  # fmt: skip
+        )
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise InputError(
-            f"no tokenizer in {folder}", expected=f"one of {', '.join(_TOKENIZER_FILES)}",
+            f"no tokenizer in {folder}",
+            expected=f"one of {', '.join(_TOKENIZER_FILES)}",
             do="save the tokenizer that the model was trained with into the same folder",
-        )  # fmt: skip
+        )
 
 
 def _load_model(folder: Path) -> Any:
@@ -177,14 +186,19 @@ def _load_model(folder: Path) -> Any:
     try:
         with without_report():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
                 output_loading_info=True,
-            )  # fmt: skip
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"classification model cannot be loaded: {folder}", got=error,
+            f"classification model cannot be loaded: {folder}",
+            got=error,
             do="fetch a file that was cut again; a model that needs Python code of its own cannot be loaded",
-        ) from error  # fmt: skip
+        ) from error
     check_complete(folder, loading, model=type(model).__name__)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -201,15 +215,18 @@ def _outline(folder: Path) -> Any:
             model = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InputError(
-            f"classification model cannot be loaded: {folder}", got=error,
+            f"classification model cannot be loaded: {folder}",
+            got=error,
             do="a model that needs Python code of its own cannot be loaded; see the message above",
-        ) from error  # fmt: skip
+        ) from error
     heads = [name for name, _ in model.named_parameters() if _HEAD.match(name)]
     if missing := [name for name in heads if name not in shapes]:
         raise InputError(
-            f"the weights in {folder} lack the head of a classifier", got=f"no {', '.join(missing[:3])}",
-            expected="a model that was trained to classify or to score", do="name the folder of such a model",
-        )  # fmt: skip
+            f"the weights in {folder} lack the head of a classifier",
+            got=f"no {', '.join(missing[:3])}",
+            expected="a model that was trained to classify or to score",
+            do="name the folder of such a model",
+        )
     return model
 
 
@@ -217,10 +234,12 @@ def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> s
     """The template that renders what is scored; None for plain text. Which of the two is never guessed."""
     if config.chat_template is None and tokenizer.chat_template:
         raise ConfigError(
-            f"the classifier in {folder} has a chat template: is it to be used?", got="no `chat_template`",
-            expected="the form of text that it was trained on", do="set chat_template of the reward: true (prompt and "
+            f"the classifier in {folder} has a chat template: is it to be used?",
+            got="no `chat_template`",
+            expected="the form of text that it was trained on",
+            do="set chat_template of the reward: true (prompt and "
             "completion as turns, usual for reward models of chats) or false (one plain concatenation)",
-        )  # fmt: skip
+        )
     if not config.chat_template:
         return None
     template = chat_template(tokenizer, config.template_date)
@@ -232,15 +251,17 @@ def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> s
         raise InputError(str(fault), do="set chat_template: false, or mend the template") from None
     if _REPLY not in text:
         raise InputError(
-            f"the chat template of {folder} leaves the reply out", got=text[:200],
-            expected="the completion in the text", do="set chat_template: false, or mend the template",
-        )  # fmt: skip
+            f"the chat template of {folder} leaves the reply out",
+            got=text[:200],
+            expected="the completion in the text",
+            do="set chat_template: false, or mend the template",
+        )
     return template
 
 
 def _rendered(
     template: str, tokenizer: Any, prompts: Sequence[str], completions: Sequence[str]
-) -> list[str | TemplateFault]:  # fmt: skip
+) -> list[str | TemplateFault]:
     """Each prompt as a user's turn, its completion as the reply; a fault in the place of one that is refused.
 
     Raises RewardError where all of them together take too long.
@@ -280,16 +301,19 @@ def _output(folder: Path, model: Any, label: str | None) -> int:
     if label in labels:
         return labels[label]
     raise ConfigError(
-        f"which label of {folder} is the reward?", got="no `label`" if label is None else f"label: {label}",
-        expected=f"one of {', '.join(labels)}", do="set `label` of the reward",
-    )  # fmt: skip
+        f"which label of {folder} is the reward?",
+        got="no `label`" if label is None else f"label: {label}",
+        expected=f"one of {', '.join(labels)}",
+        do="set `label` of the reward",
+    )
 
 
 def _max_tokens(folder: Path, model: Any, tokenizer: Any, config: ClassifierRewardConfig) -> int:
     most = min(getattr(model.config, "max_position_embeddings", None) or config.max_tokens, tokenizer.model_max_length)
     if config.max_tokens > most:
         raise ConfigError(
-            f"max_tokens {config.max_tokens} is more than {folder} can read", expected=f"at most {most}",
+            f"max_tokens {config.max_tokens} is more than {folder} can read",
+            expected=f"at most {most}",
             do=f"set max_tokens: {most}",
-        )  # fmt: skip
+        )
     return config.max_tokens

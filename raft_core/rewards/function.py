@@ -82,9 +82,10 @@ class FunctionReward:
         for path, (stamp, digest) in self.data.items():
             if _stamp(path) != stamp and not (path.is_file() and file_digest(path) == digest):
                 raise RewardError(
-                    f"a file of the reward changed while it was used: {path}", expected="one content during a step",
+                    f"a file of the reward changed while it was used: {path}",
+                    expected="one content during a step",
                     do="bring its content back, then resume the run",
-                )  # fmt: skip
+                )
 
     def _named(self, given: Any) -> Mapping[str, Any]:
         if not self.wants_references:
@@ -115,10 +116,14 @@ def load(config: FunctionRewardConfig) -> FunctionReward:
     _LAST[folder, where] = place
     return FunctionReward(
         identity=reward_identity(config, "-".join([json_digest([main, others]), name, *sorted(files.values())])),
-        sources={**others, **files, where: main}, function=function, batched=config.batched,
-        wants_references=asked is not None, needs_references=asked is not None and asked.default is asked.empty,
-        place=place, data=data,
-    )  # fmt: skip
+        sources={**others, **files, where: main},
+        function=function,
+        batched=config.batched,
+        wants_references=asked is not None,
+        needs_references=asked is not None and asked.default is asked.empty,
+        place=place,
+        data=data,
+    )
 
 
 def _place(folder: Path, where: str, named: Mapping[str, str]) -> Place:
@@ -140,9 +145,11 @@ def _load_file(where: str, modules: LocalModules) -> tuple[ModuleType, str, dict
         source = Source(str(path), path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
-            f"reward file cannot be read: {path}", got=getattr(error, "strerror", error), expected="a Python file",
+            f"reward file cannot be read: {path}",
+            got=getattr(error, "strerror", error),
+            expected="a Python file",
             do="correct the path before the colon in `function`; it is relative to the current folder",
-        ) from None  # fmt: skip
+        ) from None
     name = f"raft_reward_{sha256(str(path).encode() + source.code).hexdigest()[:16]}"
     with _explained(str(path)):
         module = modules.add(name, source)
@@ -192,14 +199,17 @@ def _why(where: str, error: BaseException) -> ConfigError:
     if isinstance(error, SyntaxError):
         text = (error.text or "").strip()
         return ConfigError(
-            f"reward {where} has a syntax error", got=f"{error.msg}: {error.filename}, line {error.lineno}: {text}",
+            f"reward {where} has a syntax error",
+            got=f"{error.msg}: {error.filename}, line {error.lineno}: {text}",
             do="correct that line",
-        )  # fmt: skip
+        )
     if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
         return ConfigError(
-            f"no module named {where}", got=told(error), expected="an installed module, or one in the current folder",
+            f"no module named {where}",
+            got=told(error),
+            expected="an installed module, or one in the current folder",
             do="correct the part before the colon in `function`; a file is written path/to/file.py:function",
-        )  # fmt: skip
+        )
     frames = [
         f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -209,9 +219,8 @@ def _why(where: str, error: BaseException) -> ConfigError:
     if isinstance(error, ModuleNotFoundError):
         do = f"install {error.name}; modules beside a file need a package: name package.module:function instead"
     return ConfigError(
-        f"reward {where} fails while it is loaded",
-        got="\n    ".join([told(error), *frames[-_TRACEBACK_LINES:]]), do=do,
-    )  # fmt: skip
+        f"reward {where} fails while it is loaded", got="\n    ".join([told(error), *frames[-_TRACEBACK_LINES:]]), do=do
+    )
 
 
 def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
@@ -221,15 +230,18 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
         there = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
         near = difflib.get_close_matches(name, there, n=1)
         raise ConfigError(
-            f"no function {name} in {where}", got=f"functions there: {', '.join(there) or 'none'}",
+            f"no function {name} in {where}",
+            got=f"functions there: {', '.join(there) or 'none'}",
             do=f"did you mean {where}:{near[0]}?" if near else "name one of them after the colon in `function`",
-        ) from None  # fmt: skip
+        ) from None
     if inspect.isclass(function) or inspect.iscoroutinefunction(function) or not callable(function):
         kind = "an async function" if inspect.iscoroutinefunction(function) else f"a {type(function).__name__}"
         raise ConfigError(
-            f"{where}:{name} cannot be called for rewards", got="a class" if inspect.isclass(function) else kind,
-            expected="a function", do="write a plain function `def` around it",
-        )  # fmt: skip
+            f"{where}:{name} cannot be called for rewards",
+            got="a class" if inspect.isclass(function) else kind,
+            expected="a function",
+            do="write a plain function `def` around it",
+        )
     return function  # type: ignore[no-any-return]
 
 
@@ -250,9 +262,10 @@ def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig)
     if not fits:
         contrary = str(not config.batched).lower()
         raise ConfigError(
-            f"{config.function} does not take what it is given", got=f"parameters {signature}",
+            f"{config.function} does not take what it is given",
+            got=f"parameters {signature}",
             expected=f"(prompt{plural}, completion{plural}) or (prompt{plural}, completion{plural}, reference{plural})",
             do=f"change its parameters, or set batched: {contrary} if it takes "
             + ("one sample at a time" if config.batched else "lists"),
-        )  # fmt: skip
+        )
     return asked

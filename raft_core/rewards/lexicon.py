@@ -64,9 +64,11 @@ def load(config: LexiconRewardConfig) -> LexiconReward | VaderReward:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"lexicon cannot be read: {path}", got=error, expected="UTF-8 lines of WORD<tab>SCORE",
+            f"lexicon cannot be read: {path}",
+            got=error,
+            expected="UTF-8 lines of WORD<tab>SCORE",
             do="correct `file` of the reward; it is relative to the current folder",
-        ) from None  # fmt: skip
+        ) from None
     digest = file_digest(path)
     return LexiconReward(reward_identity(config, digest), {config.file: digest}, _read(path, lines), config.text)
 
@@ -108,7 +110,8 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, float]:
         score = float("nan")
     if not isfinite(score) or not _WORD.fullmatch(word):
         raise InputError(
-            f"{path}, line {number} is no entry of a lexicon", got=repr(line[:80]),
+            f"{path}, line {number} is no entry of a lexicon",
+            got=repr(line[:80]),
             expected="one WORD (letters, digits, apostrophes), a tab, a finite number",
-        )  # fmt: skip
+        )
     return word, score

@@ -32,9 +32,15 @@ from raft_core.types import Prompt
 
 _SETTINGS = ("ngram_range", "lowercase", "token_pattern", "sublinear_tf")
 _FIXED = {
-    "analyzer": "word", "binary": False, "norm": "l2", "preprocessor": None, "stop_words": None,
-    "strip_accents": None, "tokenizer": None, "use_idf": True,
-}  # fmt: skip
+    "analyzer": "word",
+    "binary": False,
+    "norm": "l2",
+    "preprocessor": None,
+    "stop_words": None,
+    "strip_accents": None,
+    "tokenizer": None,
+    "use_idf": True,
+}
 
 
 class LinearModel(Step):
@@ -72,17 +78,22 @@ def load(config: LinearRewardConfig) -> LinearReward:
     refuse_hub_id(config.model)
     if not folder.is_dir():
         raise InputError(
-            f"no such folder: {folder}", expected="config.json, vocabulary.json and model.safetensors",
+            f"no such folder: {folder}",
+            expected="config.json, vocabulary.json and model.safetensors",
             do="correct `model` of the reward; it is relative to the current folder",
-        )  # fmt: skip
+        )
     model = _read_config(folder / "config.json")
     vocabulary = _read_vocabulary(folder / "vocabulary.json")
     idf_V, coef_V = _read_weights(folder / "model.safetensors", len(vocabulary))
     digest = digest_of_named(folder, "model")
     return LinearReward(
-        reward_identity(config, digest), {config.model: digest}, _vectorizer(model, vocabulary, idf_V), coef_V,
-        model.intercept, config.text,
-    )  # fmt: skip
+        reward_identity(config, digest),
+        {config.model: digest},
+        _vectorizer(model, vocabulary, idf_V),
+        coef_V,
+        model.intercept,
+        config.text,
+    )
 
 
 def save(folder: Path, vectorizer: Any, ridge: Any) -> None:
@@ -153,7 +164,8 @@ def _read_weights(path: Path, num_terms: int) -> tuple[NDArray[np.float64], NDAr
     for name, array in (("idf", idf_V), ("coef", coef_V)):
         if array.shape != (num_terms,) or not all(map(math.isfinite, array)):
             raise InputError(
-                f"{name} in {path} does not fit the vocabulary", got=f"shape {array.shape}",
+                f"{name} in {path} does not fit the vocabulary",
+                got=f"shape {array.shape}",
                 expected=f"{num_terms} finite numbers",
-            )  # fmt: skip
+            )
     return idf_V, coef_V

@@ -102,8 +102,9 @@ class LocalModules(MetaPathFinder):
             raise ImportError(
                 f"local module {name} is no part of this reward: no import statement names it, so its code is not in "
                 f"the reward's identity. Write `import {name}`, or name {origin} in `files` of the reward",
-                name=name, path=str(origin),
-            )  # fmt: skip
+                name=name,
+                path=str(origin),
+            )
         if self.complete:
             self._late.add(name)
         if origin.suffix == ".py":
@@ -252,9 +253,12 @@ def _local_ones() -> list[str]:
     return [
         name
         for name, file in files.items()
-        if isinstance(file, str) and file.endswith(".py") and not name.startswith("__") and not _is_known(name)
+        if isinstance(file, str)
+        and file.endswith(".py")
+        and not name.startswith("__")
+        and not _is_known(name)
         and is_local(file)
-    ]  # fmt: skip
+    ]
 
 
 def _in_child(sources: dict[str, Source], compiled: dict[str, str], named: dict[str, str]) -> LocalModules:

@@ -247,9 +247,11 @@ def _call(
         return as_scores(reward.reward(list(prompts), list(completions)), len(completions), reward.name)
     except SystemExit as leave:
         raise RewardError(
-            f"reward '{reward.name}' ends the process", got=told(leave), expected="a function that returns or raises",
+            f"reward '{reward.name}' ends the process",
+            got=told(leave),
+            expected="a function that returns or raises",
             do="remove sys.exit() from it: to give a sample up, raise any other exception",
-        ) from leave  # fmt: skip
+        ) from leave
     except Exception as error:
         return Failure.of(f"reward '{reward.name}' raised {told(error)}")
 
@@ -259,9 +261,11 @@ def _prompts_of(ids: Sequence[str], prompts: Mapping[str, Prompt]) -> list[Promp
         return [prompts[i] for i in ids]
     except KeyError as error:
         raise IntegrityError(
-            "a sample belongs to no known prompt", got=f"prompt_id {error.args[0]}",
-            expected=f"one of {len(prompts)} prompts", do="score samples with the prompts table of their own iteration",
-        ) from None  # fmt: skip
+            "a sample belongs to no known prompt",
+            got=f"prompt_id {error.args[0]}",
+            expected=f"one of {len(prompts)} prompts",
+            do="score samples with the prompts table of their own iteration",
+        ) from None
 
 
 def _too_many(reasons: Sequence[str], num_tried: int, num_open: int, max_failed_share: float) -> RewardError:

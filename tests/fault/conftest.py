@@ -80,9 +80,13 @@ class Workspace:
         command = [sys.executable, str(DRIVER), str(self.path), str(self.config), self.name, *points]
         with self.output.open("w") as output:
             return subprocess.Popen(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+                command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
                 env={**os.environ, **self.environment},
-            )  # fmt: skip
+            )
 
     def wait(self, process: "subprocess.Popen[bytes]", limit_s: float = 900) -> Ended:
         try:
@@ -123,13 +127,16 @@ def mlflow_holds(uri: str) -> dict[str, Any]:
     (version,) = client.search_model_versions(f"name = 'raft-{NAME}'")
     files = [f.path for n in ("base", "000", "001") for f in client.list_artifacts(run.info.run_id, f"iterations/{n}")]
     return {
-        "points": points, "status": run.info.status, "params": dict(run.data.params),
+        "points": points,
+        "status": run.info.status,
+        "params": dict(run.data.params),
         "commits": {key: value for key, value in run.data.tags.items() if key.startswith(("raft.", "dvc."))},
-        "datasets": sorted(d.dataset.digest for d in run.inputs.dataset_inputs), "files": sorted(files),
+        "datasets": sorted(d.dataset.digest for d in run.inputs.dataset_inputs),
+        "files": sorted(files),
         "version": (int(version.version), version.tags["raft.commit"]),
         "candidate": int(client.get_model_version_by_alias(f"raft-{NAME}", "candidate").version),
         "models": len(client.search_logged_models([experiment.experiment_id])),
-    }  # fmt: skip
+    }
 
 
 def remote_holds(workspace: Path) -> dict[str, str]:

@@ -45,9 +45,7 @@ def again(workspace: Path, undisturbed: Any) -> Any:
 
 def verified(workspace: Path, *, remote: bool = False) -> dict[Path, str]:
     """Every problem that ``raft lineage verify`` finds: where → of which kind."""
-    found = verify(
-        workspace, [workspace / "runs" / "killed"], f"sqlite:///{workspace}/mlflow.db", Scope(remote=remote)
-    )  # fmt: skip
+    found = verify(workspace, [workspace / "runs" / "killed"], f"sqlite:///{workspace}/mlflow.db", Scope(remote=remote))
     return {problem.path: problem.kind for problem in found.problems}
 
 

@@ -20,45 +20,57 @@ ON_ITS_OWN = "the run went on by itself, the same end"
 
 PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
     "evaluating": {
-        "tasks.evaluate:answer": 50000, "tasks.evaluate:evaluation_table": 8000, "tasks.evaluate:report": 5000,
+        "tasks.evaluate:answer": 50000,
+        "tasks.evaluate:evaluation_table": 8000,
+        "tasks.evaluate:report": 5000,
     },
     "sampling": {
-        "tasks.shards:_sample_shard": 19000, "tasks.shards:keep_shard": 110, "tasks.sample:draw_prompts": 2400,
+        "tasks.shards:_sample_shard": 19000,
+        "tasks.shards:keep_shard": 110,
+        "tasks.sample:draw_prompts": 2400,
     },
     "a Parquet write": {
         "raft_core.records.tables:write_tables": (
-            "ParquetWriter.write_table", "ParquetWriter.close", "fsync", "replace", "fsync_folder",
-        ),
+            "ParquetWriter.write_table",
+            "ParquetWriter.close",
+            "fsync",
+            "replace",
+            "fsync_folder",
+        )
     },
     "a durable write (bytes aside, fsync, rename, fsync)": {
-        "raft_core.records.artifacts:write_bytes": ("Path.write_bytes", "fsync", "replace", "fsync_folder"),
+        "raft_core.records.artifacts:write_bytes": ("Path.write_bytes", "fsync", "replace", "fsync_folder")
     },
-    "scoring and validating": {
-        "tasks.score:score": 30000, "tasks.check:check": 800000, "tasks.select:select": 650,
-    },
+    "scoring and validating": {"tasks.score:score": 30000, "tasks.check:check": 800000, "tasks.select:select": 650},
     "training": {
-        "tasks.finetune:finetune": 0.6, "raft_core.launch:_await_end": 0.5,
+        "tasks.finetune:finetune": 0.6,
+        "raft_core.launch:_await_end": 0.5,
         "raft_core.policies.text.finetune:_judge": 350,
     },
     "noting a finished step": {"raft_core.records.steps:write_json": 90, "flows.session:record_event": 120},
     "the files of a commit": {
-        "tasks.commit:commit": 28000, "tasks.commit:_sweep": 70, "tasks.commit:digest_of": 25,
+        "tasks.commit:commit": 28000,
+        "tasks.commit:_sweep": 70,
+        "tasks.commit:digest_of": 25,
         "tasks.commit:write_commit": 2500,
     },
-    "DVC's add": {
-        "tasks.version:_add": 80000, "tasks.version:_link": 35, "tasks.version:ensure_repository": 250,
-    },
+    "DVC's add": {"tasks.version:_add": 80000, "tasks.version:_link": 35, "tasks.version:ensure_repository": 250},
     "DVC's push": {"tasks.remote:transfer": 22000, "tasks.remote:record_event": 130},
     "logging to MLflow": {
-        "tasks.track:_log_params": 2200, "tasks.track:_log_points": 20000, "tasks.track:_log_files": 16000,
-        "tasks.track:_log_inputs": 5000, "tasks.track:_set_status": 8000, "tasks.tracking:_create_store": 1200000,
+        "tasks.track:_log_params": 2200,
+        "tasks.track:_log_points": 20000,
+        "tasks.track:_log_files": 16000,
+        "tasks.track:_log_inputs": 5000,
+        "tasks.track:_set_status": 8000,
+        "tasks.tracking:_create_store": 1200000,
     },
     "noting a projection": {"tasks.project:record_event": 100},
     "registering": {
-        "tasks.register:_external_model": 35000, "tasks.register:_create_version": 18000,
+        "tasks.register:_external_model": 35000,
+        "tasks.register:_create_version": 18000,
         "tasks.register:_alias_of": 12000,
     },
-}  # fmt: skip
+}
 """What is going on → functions that do it → where their middle is: so many calls that a function makes (about, on the
 tiny world), the seconds that it waits, or the names of what it calls."""
 
@@ -86,11 +98,15 @@ def test_every_place_is_a_function_that_is_there() -> None:
 @pytest.mark.parametrize(
     ("point", "where"),
     [
-        ("json:dumps:before:1", "outside"), ("json:dumps:after:1", "outside"), ("json:dumps:inside@9:1", "inside"),
-        ("json:dumps:inside@JSONEncoder.encode:1", "inside"), ("json:dumps:inside@100000:1", "outside"),
-        ("json:dumps:during@60:1", "outside"), ("time:sleep:during@0.1:1", "inside"),
+        ("json:dumps:before:1", "outside"),
+        ("json:dumps:after:1", "outside"),
+        ("json:dumps:inside@9:1", "inside"),
+        ("json:dumps:inside@JSONEncoder.encode:1", "inside"),
+        ("json:dumps:inside@100000:1", "outside"),
+        ("json:dumps:during@60:1", "outside"),
+        ("time:sleep:during@0.1:1", "inside"),
     ],
-)  # fmt: skip
+)
 def test_the_killed_process_says_where_it_was(point: str, where: str) -> None:
     code = "import json, time; from killed_run import arm; arm(%r); json.dumps([[1]], indent=1); time.sleep(60)"
     command = [sys.executable, "-c", code % point]

@@ -100,9 +100,13 @@ def test_a_disk_that_is_full_or_read_only(
     driver = [sys.executable, str(Path(__file__).parent / "killed_run.py")]
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *driver]
     done = subprocess.run(
-        [*command, str(workspace.path), str(workspace.config), "killed"], env={**os.environ, **workspace.environment},
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+        [*command, str(workspace.path), str(workspace.config), "killed"],
+        env={**os.environ, **workspace.environment},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
     expected = "no space to write" if kind == "full" else "Read-only file system"
     assert expected in done.stderr
@@ -153,13 +157,20 @@ def test_a_remote_that_is_full(new_workspace: Make, uninterrupted: Expected, tri
         name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")
     }
     environment = {
-        **plain, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path),
+        **plain,
+        **workspace.environment,
+        "RAFT_WORKSPACE": str(workspace.path),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{plain['PATH']}",
-    }  # fmt: skip
+    }
     done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL_REMOTE, "sh", *told], cwd=workspace.path,
-        env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL_REMOTE, "sh", *told],
+        cwd=workspace.path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     said = {path.stem: path.read_text() for path in sorted(workspace.path.glob("*.said"))}
     assert done.returncode == 0, (done.stderr, said)
 

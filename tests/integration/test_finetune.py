@@ -62,10 +62,13 @@ def selected(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) ->
     rows: list[dict[str, Any]] = [
         {
             **{name: getattr(s, name) for name in [*names, "sampling_logprobs", "finish_reason"]},
-            "reward": 1.0, "rank": 0, "weight": 0.5 if i == 3 else 1.0, "prompt": "",
+            "reward": 1.0,
+            "rank": 0,
+            "weight": 0.5 if i == 3 else 1.0,
+            "prompt": "",
         }
         for i, s in enumerate(samples)
-    ]  # fmt: skip
+    ]
     write_table(path, to_table(SELECTED, rows), SELECTED)
     return path
 
@@ -77,10 +80,18 @@ def finetune(policy: Policy, config: TextPolicyConfig, selected: Path, tmp_path:
     def run(name: str, *, job: dict[str, Any] | None = None, **changes: Any) -> FinetuneResult:
         settings = {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2, **changes}
         whole = FinetuneJob(
-            policy=policy, config=config, finetuning=FinetuningConfig.model_validate(settings), selected=selected,
-            loss_temperature=TEMPERATURE, seed=SEED, iteration=1, iterations=5, out=tmp_path / name,
-            scratch=tmp_path / f"{name}.work", children_lock=tmp_path / "children.lock",
-        )  # fmt: skip
+            policy=policy,
+            config=config,
+            finetuning=FinetuningConfig.model_validate(settings),
+            selected=selected,
+            loss_temperature=TEMPERATURE,
+            seed=SEED,
+            iteration=1,
+            iterations=5,
+            out=tmp_path / name,
+            scratch=tmp_path / f"{name}.work",
+            children_lock=tmp_path / "children.lock",
+        )
         return backend.finetune(replace(whole, **(job or {})))
 
     return run
@@ -124,9 +135,13 @@ def plain_loop(folder: Path, selected: Path, settings: FinetuningConfig) -> tupl
 
 @pytest.mark.parametrize("changes", [{"ranks": 2, "micro_batch_size": 1, "zero_stage": 2}, {"batching": "packed"}])
 def test_full_weights_equal_a_plain_loop(
-    finetune: Finetune, tiny_checkpoint: Path, selected: Path, samples: list[Sample], tmp_path: Path,
+    finetune: Finetune,
+    tiny_checkpoint: Path,
+    selected: Path,
+    samples: list[Sample],
+    tmp_path: Path,
     changes: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Clipping, schedule, token mean over micro batches and ranks, partial last step: all as in the plain loop."""
     result = finetune("full", lora=None, learning_rate=1e-3, max_grad_norm=0.5, **changes)
     settings = FinetuningConfig(batch_size=4, lora=None, learning_rate=1e-3, max_grad_norm=0.5, **changes)

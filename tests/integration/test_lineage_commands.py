@@ -24,8 +24,13 @@ from tasks.objects import objects
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "tiny.yaml"
-SHORT = ["iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=16",
-         "evaluation.bootstrap_resamples=200", "evaluation.max_perplexity_texts=16"]  # fmt: skip
+SHORT = [
+    "iterations=2",
+    "sampling.prompts_per_iteration=16",
+    "prompts.max_held_out=16",
+    "evaluation.bootstrap_resamples=200",
+    "evaluation.max_perplexity_texts=16",
+]
 Raft = Callable[..., tuple[int, str, str]]
 
 
@@ -202,10 +207,16 @@ def test_the_chain_from_any_end(finished: Path, raft: Raft, tmp_path: Path) -> N
     sent = shutil.copy(run.folder(1) / "policy.dvc", tmp_path / "policy-dvc.yaml")
     ends = {
         str(sent): 1,
-        str(run.table(1, "samples")): 1, str(run.folder(0) / "policy"): 0, str(run.folder(0) / "policy.dvc"): 0,
-        str(run.folder(1) / "report.json"): 1, str(taken_away): 0, last.digest[:12]: 1,
-        last.content["policy"]["identity"]: 1, "raft-tiny@candidate": None, "first@0": 0,
-    }  # fmt: skip
+        str(run.table(1, "samples")): 1,
+        str(run.folder(0) / "policy"): 0,
+        str(run.folder(0) / "policy.dvc"): 0,
+        str(run.folder(1) / "report.json"): 1,
+        str(taken_away): 0,
+        last.digest[:12]: 1,
+        last.content["policy"]["identity"]: 1,
+        "raft-tiny@candidate": None,
+        "first@0": 0,
+    }
     for end, iteration in ends.items():
         found = asked(raft, finished, "show", end)
         assert found["run"] == "first"

@@ -22,10 +22,16 @@ from raft_core.records.run import read_chain, read_run
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 MANY = 200_000
 SHORT = [
-    "iterations=1", "sampling.prompts_per_iteration=8", "sampling.samples_per_prompt=2", "prompts.max_held_out=8",
-    "prompts.held_out=null", "prompts.promotion=null", "evaluation.bootstrap_resamples=100",
-    "evaluation.max_perplexity_texts=8", "versioning.enabled=false",
-]  # fmt: skip
+    "iterations=1",
+    "sampling.prompts_per_iteration=8",
+    "sampling.samples_per_prompt=2",
+    "prompts.max_held_out=8",
+    "prompts.held_out=null",
+    "prompts.promotion=null",
+    "evaluation.bootstrap_resamples=100",
+    "evaluation.max_perplexity_texts=8",
+    "versioning.enabled=false",
+]
 
 
 def stored_parameters() -> list[str]:

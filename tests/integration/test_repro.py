@@ -50,13 +50,20 @@ def repro(workspace: Path) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "COLUMNS"}}
     binaries = Path(sys.executable).parent
     told = subprocess.run(
-        [binaries / "raft", "repro"], cwd=workspace, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=900, check=False,
+        [binaries / "raft", "repro"],
+        cwd=workspace,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
         env={
-            **kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect"),
+            **kept,
+            "RAFT_WORKSPACE": str(workspace),
+            "PREFECT_HOME": str(workspace.parent / "prefect"),
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         },
-    )  # fmt: skip
+    )
     assert told.returncode == 0, told.stdout + told.stderr
     return told
 
@@ -107,9 +114,12 @@ def test_experiments_are_run_shown_and_compared_by_dvc(workspace: Path, tmp_path
     kept = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"}}
     who = {f"GIT_{role}_{what}": "t@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     environment = {
-        **kept, **who, "RAFT_WORKSPACE": str(folder), "PREFECT_HOME": str(tmp_path / "prefect"),
+        **kept,
+        **who,
+        "RAFT_WORKSPACE": str(folder),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-    }  # fmt: skip
+    }
 
     def run(*command: str) -> str:
         done = subprocess.run(

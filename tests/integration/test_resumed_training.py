@@ -35,12 +35,21 @@ def selected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("selected") / "selected.parquet"
     rows: list[dict[str, Any]] = [
         {
-            "sample_id": f"s{i}", "prompt_id": f"p{i}", "source": "policy", "reward": 1.0, "rank": 1, "weight": 1.0,
-            "prompt": "", "completion": "", "prompt_token_ids": [3 + i, 4], "completion_token_ids": [5 + i, 6, 7, 1],
-            "sampling_logprobs": [-1.0] * 4, "finish_reason": "stop",
+            "sample_id": f"s{i}",
+            "prompt_id": f"p{i}",
+            "source": "policy",
+            "reward": 1.0,
+            "rank": 1,
+            "weight": 1.0,
+            "prompt": "",
+            "completion": "",
+            "prompt_token_ids": [3 + i, 4],
+            "completion_token_ids": [5 + i, 6, 7, 1],
+            "sampling_logprobs": [-1.0] * 4,
+            "finish_reason": "stop",
         }
         for i in range(16)
-    ]  # fmt: skip
+    ]
     write_table(path, to_table(SELECTED, rows), SELECTED)
     return path
 
@@ -52,10 +61,18 @@ def job(tiny_checkpoint: Path, selected: Path, tmp_path: Path) -> Callable[..., 
     def make(name: str, **changes: Any) -> FinetuneJob:
         settings = {"batch_size": 2, "dtype": "float32", "checkpoint_steps": 3, "lora": {"dropout": 0.1}, **changes}
         return FinetuneJob(
-            policy=backend.base_policy(config), config=config, finetuning=FinetuningConfig.model_validate(settings),
-            selected=selected, loss_temperature=1.0, seed=5, iteration=0, iterations=1, out=tmp_path / name,
-            scratch=tmp_path / f"{name}.work", checkpoints=tmp_path / f"{name}.training",
-        )  # fmt: skip
+            policy=backend.base_policy(config),
+            config=config,
+            finetuning=FinetuningConfig.model_validate(settings),
+            selected=selected,
+            loss_temperature=1.0,
+            seed=5,
+            iteration=0,
+            iterations=1,
+            out=tmp_path / name,
+            scratch=tmp_path / f"{name}.work",
+            checkpoints=tmp_path / f"{name}.training",
+        )
 
     return make
 

@@ -36,9 +36,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     raft = [sys.executable, "-c", "from flows.cli import main; main()"]
     done = subprocess.run(
-        [*raft, "align", str(TINY), *SHORT, "--name", "kept", "--quiet"], capture_output=True, text=True, check=False,
-        env={**os.environ, "RAFT_WORKSPACE": str(folder)}, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        [*raft, "align", str(TINY), *SHORT, "--name", "kept", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAFT_WORKSPACE": str(folder)},
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -43,9 +43,14 @@ def test_a_run_that_goes_on_another_day_renders_the_same_prompts(
     model = Path(shutil.copytree(embedded.resolve("embedded:tiny/policy"), tmp_path / "model"))
     (model / "chat_template.jinja").write_text(TEMPLATE)
     overrides = [
-        f"policy.model={model}", "policy.chat_template=true", "iterations=1", "sampling.prompts_per_iteration=4",
-        "prompts.max_held_out=4", "versioning.enabled=false", "evaluation.bootstrap_resamples=200",
-    ]  # fmt: skip
+        f"policy.model={model}",
+        "policy.chat_template=true",
+        "iterations=1",
+        "sampling.prompts_per_iteration=4",
+        "prompts.max_held_out=4",
+        "versioning.enabled=false",
+        "evaluation.bootstrap_resamples=200",
+    ]
     config = load_config(TINY, overrides)
 
     def align() -> None:

@@ -18,9 +18,15 @@ PACKED = ("flows", "tasks", "raft_core", "pyproject.toml", "README.md", "LICENSE
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
     done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env={**kept, **environment}, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=900, check=False,
-    )  # fmt: skip
+        list(map(str, command)),
+        cwd=cwd,
+        env={**kept, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -65,7 +71,8 @@ def test_the_installed_wheel_aligns_the_tiny_example(tmp_path: Path) -> None:
     told = run(raft, "align", "tiny.yaml", "iterations=1", "--json", cwd=tmp_path, **place)
     assert json.loads(told)["iterations"][-1]["iteration"] == 0
     (started,) = [
-        event for line in next((tmp_path / "workspace").glob("runs/*/events.jsonl")).read_text().splitlines()
+        event
+        for line in next((tmp_path / "workspace").glob("runs/*/events.jsonl")).read_text().splitlines()
         if (event := json.loads(line))["kind"] == "started"
-    ]  # fmt: skip
+    ]
     assert started["git_commit"] is None, "the commit of whatever repository lies around is not that of the code"

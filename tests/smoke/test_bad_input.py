@@ -80,10 +80,7 @@ def test_held_out_prompts_inside_the_training_prompts(plain: dict[str, Any], tmp
 
 @pytest.mark.parametrize(
     ("key", "value", "told"),
-    [
-        ("samples_per_prompt", 0, "sampling.samples_per_prompt"),
-        ("temperature", 0, "temperature 0 gives"),
-    ],
+    [("samples_per_prompt", 0, "sampling.samples_per_prompt"), ("temperature", 0, "temperature 0 gives")],
 )
 def test_sampling_that_cannot_work(key: str, value: object, told: str, plain: dict[str, Any], tmp_path: Path) -> None:
     plain["sampling"][key] = value
@@ -109,10 +106,14 @@ def test_a_reward_file_with_a_syntax_error(plain: dict[str, Any], tmp_path: Path
 @pytest.mark.parametrize(
     ("named", "told"),
     [
-        ("mine.py:one", "parameters (prompt)"), ("mine.py:two", "no function two"), ("none.py:one", "none.py"),
-        ("mine.py:fails", "cannot be called"), ("no_such_module:f", "no module named"), ("bad.py:f", "ZeroDivision"),
+        ("mine.py:one", "parameters (prompt)"),
+        ("mine.py:two", "no function two"),
+        ("none.py:one", "none.py"),
+        ("mine.py:fails", "cannot be called"),
+        ("no_such_module:f", "no module named"),
+        ("bad.py:f", "ZeroDivision"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_reward_is_the_users_mistake(named: str, told: str, plain: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def one(prompt):\n    return 1\nfails = 3\n")
     (tmp_path / "bad.py").write_text("1 / 0\n")

@@ -26,16 +26,20 @@ def environment(workspace: Path) -> dict[str, str]:
     dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "COLUMNS"}
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     # CXX=false: nothing here may compile, since a fresh machine may have no compiler.
-    return {
-        **kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect"), "CXX": "false",
-    }  # fmt: skip
+    return {**kept, "RAFT_WORKSPACE": str(workspace), "PREFECT_HOME": str(workspace.parent / "prefect"), "CXX": "false"}
 
 
 def raft(workspace: Path, *arguments: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [RAFT, *arguments], cwd=workspace, env=environment(workspace), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=timeout_s, check=False,
-    )  # fmt: skip
+        [RAFT, *arguments],
+        cwd=workspace,
+        env=environment(workspace),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
 
 
 def test_help_names_the_commands(tmp_path: Path) -> None:

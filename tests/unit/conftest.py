@@ -55,7 +55,11 @@ def start_python() -> Callable[..., "subprocess.Popen[str]"]:
     def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     return start

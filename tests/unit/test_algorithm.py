@@ -25,10 +25,15 @@ def run(
     sampling = SamplingConfig(prompts_per_iteration=4, samples_per_prompt=k)
     return list(
         raft(
-            policy, PROMPTS, lambda _, y: SCORES[y],
-            iterations=iterations, sampling=sampling, selection=selection or BestOfKConfig(), seed=seed,
+            policy,
+            PROMPTS,
+            lambda _, y: SCORES[y],
+            iterations=iterations,
+            sampling=sampling,
+            selection=selection or BestOfKConfig(),
+            seed=seed,
         )
-    )  # fmt: skip
+    )
 
 
 def test_one_iteration_is_best_of_k_in_closed_form() -> None:

@@ -119,11 +119,20 @@ def of_reproducing(folder: Path) -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        of_dvc, of_the_remote, of_erasing, of_the_fork_server, of_prefect, of_fetching, of_reading_parquet,
-        of_rendering_a_template, of_a_launcher, of_multiprocessing, of_reproducing,
+        of_dvc,
+        of_the_remote,
+        of_erasing,
+        of_the_fork_server,
+        of_prefect,
+        of_fetching,
+        of_reading_parquet,
+        of_rendering_a_template,
+        of_a_launcher,
+        of_multiprocessing,
+        of_reproducing,
     ],
     ids=lambda start: start.__name__,
-)  # fmt: skip
+)
 def test_a_child_runs_nothing_of_the_current_folder(
     start: Callable[[Path], None], planted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

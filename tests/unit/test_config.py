@@ -89,15 +89,18 @@ def test_all_faults_are_told_at_once(plain_config: Plain) -> None:
     )
     keys = {line.split(": ")[0] for line in lines}
     assert keys == {
-        "sampling.samples_per_prompt", "sampling.top_p", "sampling.temprature", "scoring.rewards.0.type",
-        "scoring.rewards.1.weight", "selection.fraction", "iterations",
-    }  # fmt: skip
+        "sampling.samples_per_prompt",
+        "sampling.top_p",
+        "sampling.temprature",
+        "scoring.rewards.0.type",
+        "scoring.rewards.1.weight",
+        "selection.fraction",
+        "iterations",
+    }
 
 
 def test_greedy_with_one_sample_and_a_stated_loss_temperature_runs(checked_config: Callable[..., RaftConfig]) -> None:
-    config = checked_config(
-        sampling={"temperature": 0, "samples_per_prompt": 1}, finetuning={"loss_temperature": 1}
-    )  # fmt: skip
+    config = checked_config(sampling={"temperature": 0, "samples_per_prompt": 1}, finetuning={"loss_temperature": 1})
     assert config.loss_temperature == 1
 
 

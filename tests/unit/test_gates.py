@@ -12,16 +12,28 @@ GATES = GatesConfig()
 """Perplexity +6.6 %, KL 2, distinct-1 × .85, distinct-2 × .9, truncation +.15, length × 2, head-room × .5, window 3."""
 
 BASE: dict[str, Any] = {
-    "iteration": -1, "reward": 0.0, "gold_reward": 0.1, "perplexity": 60.0, "distinct_1": 0.4, "distinct_2": 0.8,
-    "truncation": 0.2, "mean_length": 10.0, "kl": 0.0,
-}  # fmt: skip
+    "iteration": -1,
+    "reward": 0.0,
+    "gold_reward": 0.1,
+    "perplexity": 60.0,
+    "distinct_1": 0.4,
+    "distinct_2": 0.8,
+    "truncation": 0.2,
+    "mean_length": 10.0,
+    "kl": 0.0,
+}
 
 
 def report(iteration: int = 0, **facts: Any) -> dict[str, Any]:
     calm = {
-        "iteration": iteration, "reward": 0.1 * (iteration + 1), "headroom": 1.0, "paired_gain": None,
-        "paired_gain_low": None, "paired_gain_high": None, "kl": 0.5,
-    }  # fmt: skip
+        "iteration": iteration,
+        "reward": 0.1 * (iteration + 1),
+        "headroom": 1.0,
+        "paired_gain": None,
+        "paired_gain_low": None,
+        "paired_gain_high": None,
+        "kl": 0.5,
+    }
     return {**BASE, **calm, **facts}
 
 

@@ -46,9 +46,16 @@ def test_there_are_configurations() -> None:
 def test_overrides(path: Path) -> None:
     config = load_config(
         path,
-        ["sampling.samples_per_prompt=16", "gates.max_kl=null", "selection={type: top_fraction, fraction: 0.2}",
-         "sampling.stop=[., '!']", "scoring.rewards[0].weight=2.5", "finetuning.learning_rate=1e-5", "name=a.b"],
-    )  # fmt: skip
+        [
+            "sampling.samples_per_prompt=16",
+            "gates.max_kl=null",
+            "selection={type: top_fraction, fraction: 0.2}",
+            "sampling.stop=[., '!']",
+            "scoring.rewards[0].weight=2.5",
+            "finetuning.learning_rate=1e-5",
+            "name=a.b",
+        ],
+    )
     assert config.sampling.samples_per_prompt == 16
     assert config.gates.max_kl is None
     assert config.selection.type == "top_fraction"
@@ -128,9 +135,11 @@ def test_files_that_do_not_fit_onto_each_other(tmp_path: Path, plain_config: Pla
 
 def test_a_dump_is_whole_and_reads_back(checked_config: Callable[..., RaftConfig]) -> None:
     config = checked_config(
-        name="a.b-c", finetuning={"learning_rate": 1e-7, "lora": None, "adam_betas": [0.9, 0.95]},
-        sampling={"stop": ["é\n", "no", "1e-4"]}, selection={"type": "threshold", "threshold": -0.25},
-    )  # fmt: skip
+        name="a.b-c",
+        finetuning={"learning_rate": 1e-7, "lora": None, "adam_betas": [0.9, 0.95]},
+        sampling={"stop": ["é\n", "no", "1e-4"]},
+        selection={"type": "threshold", "threshold": -0.25},
+    )
     plain = yaml.safe_load(dump_config(config))
     assert plain["gates"]["max_perplexity_rise"] == 0.066
     assert check_config(plain, where="dump") == config

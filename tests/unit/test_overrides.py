@@ -24,8 +24,9 @@ def test_a_bare_key_that_is_unique_is_taken_and_told(
     assert config.finetuning.lora is not None
     assert config.finetuning.lora.r == 4
     assert told == [
-        "samples_per_prompt=3 is taken as sampling.samples_per_prompt=3", "lora.r=4 is taken as finetuning.lora.r=4",
-    ]  # fmt: skip
+        "samples_per_prompt=3 is taken as sampling.samples_per_prompt=3",
+        "lora.r=4 is taken as finetuning.lora.r=4",
+    ]
 
 
 def refusal(*overrides: str) -> str:

@@ -95,7 +95,9 @@ def test_names_in_a_configuration_are_checked(name: str, small: RaftConfig) -> N
 def small() -> RaftConfig:
     return RaftConfig.model_validate(
         {
-            "name": "small", "policy": {"model": "m"}, "prompts": {"train": "p.jsonl"},
+            "name": "small",
+            "policy": {"model": "m"},
+            "prompts": {"train": "p.jsonl"},
             "scoring": {"rewards": [{"type": "lexicon"}]},
         }
-    )  # fmt: skip
+    )

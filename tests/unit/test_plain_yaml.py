@@ -66,10 +66,18 @@ def test_a_configuration_cannot_read_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "${oc.env:HOME}", "${oc\\x2eenv:HOME}", "$\\x7boc.env:HOME}", "\\u0024{oc.env:HOME}", "${${seed}:HOME}",
-        "${oc.${seed}:HOME}", "a ${oc.decode:1} b", "${oc.create:{a: 1}}", "${ oc.env:HOME}", "\\\\${oc.env:HOME}",
+        "${oc.env:HOME}",
+        "${oc\\x2eenv:HOME}",
+        "$\\x7boc.env:HOME}",
+        "\\u0024{oc.env:HOME}",
+        "${${seed}:HOME}",
+        "${oc.${seed}:HOME}",
+        "a ${oc.decode:1} b",
+        "${oc.create:{a: 1}}",
+        "${ oc.env:HOME}",
+        "\\\\${oc.env:HOME}",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("where", ["value", "key", "list", "override", "extends"])
 def test_no_escape_of_yaml_hides_a_resolver(
     value: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

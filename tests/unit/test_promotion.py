@@ -15,25 +15,49 @@ FEW = {"min_paired_prompts": 2, "min_slice_prompts": 2}
 
 
 def evidence(
-    rewards: Sequence[float | None], *, gold: float | None = 0.0, texts: Sequence[str] | None = None, kl: float = 0.0,
-    cut: Sequence[int] = (), groups: Sequence[str] | None = None, nll: float = 1.0, safe: Sequence[bool] | None = None,
+    rewards: Sequence[float | None],
+    *,
+    gold: float | None = 0.0,
+    texts: Sequence[str] | None = None,
+    kl: float = 0.0,
+    cut: Sequence[int] = (),
+    groups: Sequence[str] | None = None,
+    nll: float = 1.0,
+    safe: Sequence[bool] | None = None,
     answers: int = 1,
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     rows = [
         {
-            "prompt_id": f"p{i}", "group": groups[i] if groups else "g", "prompt": "", "sample_id": f"s{i}",
-            "completion": texts[i] if texts else f"a{i} b{i} c{i}", "completion_token_ids": [1, 2],
-            "finish_reason": "length" if i in cut else "stop", "sampling_logprobs": [-1.0, -1.0],
-            "base_logprobs": [-1.0 - kl / 2, -1.0 - kl / 2], "reward": reward, "gold_reward": gold, "components": [],
+            "prompt_id": f"p{i}",
+            "group": groups[i] if groups else "g",
+            "prompt": "",
+            "sample_id": f"s{i}",
+            "completion": texts[i] if texts else f"a{i} b{i} c{i}",
+            "completion_token_ids": [1, 2],
+            "finish_reason": "length" if i in cut else "stop",
+            "sampling_logprobs": [-1.0, -1.0],
+            "base_logprobs": [-1.0 - kl / 2, -1.0 - kl / 2],
+            "reward": reward,
+            "gold_reward": gold,
+            "components": [],
         }
         for i, reward in enumerate(rewards)
-    ]  # fmt: skip
+    ]
     likelihoods = [{"text": f"t{i}", "logprobs": [-nll, -nll]} for i in range(4)]
     judged = [
-        {"case": f"case{i % 2}", "prompt_id": f"p{i // answers}", "prompt": "", "sample_id": f"s{i}", "completion": "",
-         "finish_reason": "stop", "passed": ok, "failed": "", "components": []}
+        {
+            "case": f"case{i % 2}",
+            "prompt_id": f"p{i // answers}",
+            "prompt": "",
+            "sample_id": f"s{i}",
+            "completion": "",
+            "finish_reason": "stop",
+            "passed": ok,
+            "failed": "",
+            "components": [],
+        }
         for i, ok in enumerate(safe or ())
-    ]  # fmt: skip
+    ]
     safety = to_table(SAFETY, judged) if safe is not None else None
     return Evidence(to_table(EVALUATION, rows), to_table(PERPLEXITY, likelihoods), safety)
 
@@ -63,10 +87,17 @@ def test_equal_differences_give_exact_intervals() -> None:
     got = {f.gate: (f.value, f.low, f.high) for f in result.findings}
     rise = math.exp(-0.1) - 1  # (0.9 − 1.0) nats a token
     expected = {
-        "paired_prompts": (4, None, None), "scored_share": (1.0, None, None), "reward": (0.5, 0.5, 0.5),
-        "gold_reward": (0.25, 0.25, 0.25), "perplexity": (rise, rise, rise), "distinct_1": (1.0, 1.0, 1.0),
-        "distinct_2": (1.0, 1.0, 1.0), "kl": (0.5, 0.5, 0.5), "truncation": (0.0, 0.0, 0.0), "slice:g": (0.5, 0.5, 0.5),
-    }  # fmt: skip
+        "paired_prompts": (4, None, None),
+        "scored_share": (1.0, None, None),
+        "reward": (0.5, 0.5, 0.5),
+        "gold_reward": (0.25, 0.25, 0.25),
+        "perplexity": (rise, rise, rise),
+        "distinct_1": (1.0, 1.0, 1.0),
+        "distinct_2": (1.0, 1.0, 1.0),
+        "kl": (0.5, 0.5, 0.5),
+        "truncation": (0.0, 0.0, 0.0),
+        "slice:g": (0.5, 0.5, 0.5),
+    }
     assert got.keys() == expected.keys()
     for gate, figures in expected.items():
         assert got[gate] == pytest.approx(figures), gate

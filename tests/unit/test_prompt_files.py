@@ -93,10 +93,16 @@ def test_what_does_not_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("a.json", "pd.read_json"), ("a.xlsx", "CSV"), ("a.zip", "unzip"), ("a.jsonl.zst", "zstd -d"),
-        ("a", "rename it"), ("a.parquet.gz", "gunzip"), ("a.arrow", "Dataset.from_file"), ("a.json.gz", "gz"),
+        ("a.json", "pd.read_json"),
+        ("a.xlsx", "CSV"),
+        ("a.zip", "unzip"),
+        ("a.jsonl.zst", "zstd -d"),
+        ("a", "rename it"),
+        ("a.parquet.gz", "gunzip"),
+        ("a.arrow", "Dataset.from_file"),
+        ("a.json.gz", "gz"),
     ],
-)  # fmt: skip
+)
 def test_another_suffix_lists_what_is_read(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / name).write_text("x")
     error = refusal(tmp_path / name)
@@ -115,7 +121,7 @@ CHATS: dict[str, tuple[str, dict[str, Any], str]] = {
     "packed": ("c.jsonl.gz", {"messages": [USER]}, "messages"),
     "parquet": ("c.parquet", {"messages": [USER, ASSISTANT]}, "text"),
     "parquet as the column": ("c.parquet", {"messages": [USER, ASSISTANT]}, "messages"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow

@@ -259,9 +259,10 @@ def refused_parquet(path: Path, table: pa.Table, **options: Any) -> str:
 @pytest.mark.full
 def test_hostile_parquet_ends_in_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nested = {
-        "a list": pa.array([["a"]]), "a struct": pa.array([{"a": "b"}]),
+        "a list": pa.array([["a"]]),
+        "a struct": pa.array([{"a": "b"}]),
         "a map": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
-    }  # fmt: skip
+    }
     for name, column in nested.items():
         assert "holds no texts" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
     for name, column in {"numbers": pa.array([1]), "bytes": pa.array([b"a"]), "nothing": pa.nulls(1)}.items():

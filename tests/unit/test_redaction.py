@@ -65,15 +65,27 @@ def test_what_stands_around_a_secret_stays() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "max_new_tokens: 24", "582 tokens in 3 s: 194 tokens/s", "eos_token: </s>", "tokenizer: fast",
+        "max_new_tokens: 24",
+        "582 tokens in 3 s: 194 tokens/s",
+        "eos_token: </s>",
+        "tokenizer: fast",
         "token_entropy: 3.1",
-        "sqlite:////tmp/mlflow.db", "http://127.0.0.1:4200/api", "a basic understanding", "bearer of good news",
-        "the secret of a good film", "iteration 3: perplexity 101.2 is above 99", "git@host and me@example.org",
-        "sha256 00766af59e6516451875d358a47365eb17fd759a6100cb1735aab959c017fbb6", "s3://bucket/key",
-        "http://host:8080/pkg@1.0", "http://host:8080?mail=me@example.org", "http://[::1]:4200/pkg@1.0",
-        "sqlite:///C:/Users/me@home/mlflow.db", "https://host/pkg@1.0 and b:c@d",
+        "sqlite:////tmp/mlflow.db",
+        "http://127.0.0.1:4200/api",
+        "a basic understanding",
+        "bearer of good news",
+        "the secret of a good film",
+        "iteration 3: perplexity 101.2 is above 99",
+        "git@host and me@example.org",
+        "sha256 00766af59e6516451875d358a47365eb17fd759a6100cb1735aab959c017fbb6",
+        "s3://bucket/key",
+        "http://host:8080/pkg@1.0",
+        "http://host:8080?mail=me@example.org",
+        "http://[::1]:4200/pkg@1.0",
+        "sqlite:///C:/Users/me@home/mlflow.db",
+        "https://host/pkg@1.0 and b:c@d",
     ],
-)  # fmt: skip
+)
 def test_ordinary_text_stays(text: str) -> None:
     assert redacted_text(text) == text
     assert not holds_secret(text)
@@ -89,8 +101,22 @@ def test_telling_names(name: str) -> None:
     assert redacted({name: 7}) == {name: 7}
 
 
-@pytest.mark.parametrize("name", ["tokens", "max_new_tokens", "eos_token", "pad_token", "tokenizer", "prompt_token_ids",
-                                  "token_entropy", "key", "keyword", "secretary", "monkey"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokens",
+        "max_new_tokens",
+        "eos_token",
+        "pad_token",
+        "tokenizer",
+        "prompt_token_ids",
+        "token_entropy",
+        "key",
+        "keyword",
+        "secretary",
+        "monkey",
+    ],
+)
 def test_names_of_language_models(name: str) -> None:
     assert not is_secret_name(name)
 
@@ -133,7 +159,9 @@ def test_events_hold_no_secret(tmp_path: Path, small: RaftConfig) -> None:
 def small() -> RaftConfig:
     return RaftConfig.model_validate(
         {
-            "name": "small", "policy": {"model": "m"}, "prompts": {"train": "p.jsonl"},
+            "name": "small",
+            "policy": {"model": "m"},
+            "prompts": {"train": "p.jsonl"},
             "scoring": {"rewards": [{"type": "lexicon"}]},
         }
-    )  # fmt: skip
+    )

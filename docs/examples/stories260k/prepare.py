@@ -118,7 +118,7 @@ def train_reward(sentences: Sequence[Sentence], judged: Sequence[Sentence], out:
         "num_sentences": len(sentences), "num_held_out": len(judged), "loss": round(loss, 4),
         "accuracy": _accuracy(score(out, unseen), judged),
         "accuracy_lexicon": _accuracy([analyzer.polarity_scores(text)["compound"] for text in unseen], judged),
-    }  # fmt: skip
+    }
 
 
 def _accuracy(scores: Iterable[float], judged: Sequence[Sentence]) -> float:

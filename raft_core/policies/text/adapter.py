@@ -32,9 +32,11 @@ def apply_adapter(model: Any, folder: Path, base_digest: str, *, trainable: bool
     belongs_to = str(told.get("base_model_name_or_path"))
     if belongs_to.startswith("sha256:") and belongs_to != f"sha256:{base_digest}":
         raise IntegrityError(
-            f"the adapter in {folder} was trained on another base", got=f"sha256:{base_digest}", expected=belongs_to,
+            f"the adapter in {folder} was trained on another base",
+            got=f"sha256:{base_digest}",
+            expected=belongs_to,
             do="give it the base that it was trained on",
-        )  # fmt: skip
+        )
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
@@ -52,9 +54,12 @@ def fresh_adapter(model: Any, config: LoraConfig, base_digest: str, seed: int) -
     from peft import LoraConfig as PeftConfig
 
     peft_config = PeftConfig(
-        r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type="CAUSAL_LM",
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        task_type="CAUSAL_LM",
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
-    )  # fmt: skip
+    )
     peft_config.base_model_name_or_path = f"sha256:{base_digest}"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -72,9 +77,10 @@ def check_same_shape(adapted: Any, config: LoraConfig) -> None:
     if (peft_config.r, peft_config.lora_alpha) != (config.r, config.alpha):
         raise InputError(
             "the policy's adapter is not the one that finetuning.lora describes",
-            got=f"r {peft_config.r}, alpha {peft_config.lora_alpha}", expected=f"r {config.r}, alpha {config.alpha}",
+            got=f"r {peft_config.r}, alpha {peft_config.lora_alpha}",
+            expected=f"r {config.r}, alpha {config.alpha}",
             do="carry it on with its own numbers, or merge it first and start another one",
-        )  # fmt: skip
+        )
 
 
 def save_adapter(adapted: Any, state_dict: dict[str, torch.Tensor], folder: Path) -> None:
@@ -129,5 +135,6 @@ def _load(adapted: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
     if result.unexpected_keys or missing:
         raise IntegrityError(
             f"the adapter in {folder} does not fit its base",
-            got=f"unknown {result.unexpected_keys[:3]}, missing {missing[:3]}", expected="one tensor for each",
-        )  # fmt: skip
+            got=f"unknown {result.unexpected_keys[:3]}, missing {missing[:3]}",
+            expected="one tensor for each",
+        )

@@ -63,9 +63,14 @@ class LoadedTextPolicy:
         self.known = models.known_token_ids(self.tokenizer)
 
     def sample(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, samples_per_prompt: int, seed: int,
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingConfig,
+        *,
+        samples_per_prompt: int,
+        seed: int,
         progress: Progress | None = None,
-    ) -> list[Sample]:  # fmt: skip
+    ) -> list[Sample]:
         """See ``LoadedPolicy.sample``. The k-th sample of a prompt is the same for every K."""
         keys = [(prompt, k) for prompt in prompts for k in range(samples_per_prompt)]
         if not keys:
@@ -98,9 +103,15 @@ class LoadedTextPolicy:
     def _settings(self, sampling: SamplingConfig) -> dict[str, Any]:
         """What of the configuration can change a sample, as it goes into its identity."""
         drawn = {
-            "temperature", "top_p", "top_k", "max_new_tokens", "min_new_tokens", "stop", "stop_token_ids",
+            "temperature",
+            "top_p",
+            "top_k",
+            "max_new_tokens",
+            "min_new_tokens",
+            "stop",
+            "stop_token_ids",
             "skip_special_tokens",
-        }  # fmt: skip
+        }
         rendered = {"chat_template", "system_prompt", "template_date"}
         return {
             **sampling.model_dump(mode="json", include=drawn),

@@ -40,9 +40,10 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
     check_tokenizer(folder, tokenizer, rows)
     if config.chat_template and not tokenizer.chat_template:
         raise InputError(
-            f"the tokenizer in {folder} has no chat template", expected="one, since policy.chat_template is true",
+            f"the tokenizer in {folder} has no chat template",
+            expected="one, since policy.chat_template is true",
             do="set policy.chat_template: false, or put a chat_template.jinja into the folder",
-        )  # fmt: skip
+        )
     if config.chat_template:
         _check_template(tokenizer, prompts, config, folder)
     _check_prompts(prompts, tokenizer, config, sampling, context_length(model_config))
@@ -70,19 +71,21 @@ def model_folder_of(config: TextPolicyConfig) -> Path:
     if not folder.is_dir():
         fetch = download_command(config.model, "model")
         raise InputError(
-            f"no model folder: {folder}", got="a file" if folder.exists() else None,
+            f"no model folder: {folder}",
+            got="a file" if folder.exists() else None,
             expected="a folder in transformers format",
             do=f"`{fetch}`, then set policy.model: {fetch.rpartition(' ')[2]}"
             if fetch and not folder.parent.is_dir()
             else "set policy.model to one, or to embedded:tiny/policy",
-        )  # fmt: skip
+        )
     if (folder / ADAPTER).exists():
         raise _adapter(folder)
     if not (folder / "config.json").exists() and (found := sorted(folder.glob("snapshots/*/config.json"))):
         raise InputError(
-            f"{folder} is an entry of the hub's cache, not a model folder", expected="one of its snapshots",
+            f"{folder} is an entry of the hub's cache, not a model folder",
+            expected="one of its snapshots",
             do=f"set policy.model: {found[-1].parent}",
-        )  # fmt: skip
+        )
     return folder
 
 
@@ -101,9 +104,11 @@ def _adapter(folder: Path) -> InputError:
             "tokenizer files into merged/, and set policy.model: merged"
         )
     return InputError(
-        f"the policy cannot be a PEFT adapter: {folder}", got=f"{ADAPTER}, an adapter of {base[:200]}",
-        expected="a whole model", do=do,
-    )  # fmt: skip
+        f"the policy cannot be a PEFT adapter: {folder}",
+        got=f"{ADAPTER}, an adapter of {base[:200]}",
+        expected="a whole model",
+        do=do,
+    )
 
 
 def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
@@ -113,30 +118,33 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
     told = plain_config(folder)
     if told.get("quantization_config"):
         raise InputError(
-            f"{folder} holds quantized weights", got="quantization_config in config.json", expected="plain weights",
+            f"{folder} holds quantized weights",
+            got="quantization_config in config.json",
+            expected="plain weights",
             do="save the model dequantized",
-        )  # fmt: skip
+        )
     if told.get("transformers_weights"):
         raise InputError(
-            f"{path} names weights of its own", got=f"transformers_weights: {told['transformers_weights']}",
+            f"{path} names weights of its own",
+            got=f"transformers_weights: {told['transformers_weights']}",
             expected="model.safetensors, or its index and shards",
             do="remove that key, and rename the weights to model.safetensors",
-        )  # fmt: skip
+        )
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(
-            f"transformers cannot read {path}", got=error,
+            f"transformers cannot read {path}",
+            got=error,
             do="set policy.trust_remote_code: true if you trust the code in that folder"
-            if "auto_map" in told and not config.trust_remote_code else "see the message above",
-        ) from error  # fmt: skip
+            if "auto_map" in told and not config.trust_remote_code
+            else "see the message above",
+        ) from error
     check_architecture(folder, told, found)
     return found
 
 
-def _check_template(
-    tokenizer: Tokenizer, prompts: Sequence[Prompt], config: TextPolicyConfig, folder: Path
-) -> None:  # fmt: skip
+def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], config: TextPolicyConfig, folder: Path) -> None:
     """Render all prompts in a child with limits, before this process renders any."""
     conversations = [turns(prompt.text, config.system_prompt) for prompt in prompts]
     try:
@@ -145,16 +153,21 @@ def _check_template(
         )
     except TemplateFault as fault:
         raise InputError(
-            f"the chat template of {folder} cannot be used", got=fault, expected="a template that renders every prompt",
+            f"the chat template of {folder} cannot be used",
+            got=fault,
+            expected="a template that renders every prompt",
             do="read the template before you trust it; remove policy.system_prompt if it refuses that, "
             "or set policy.chat_template: false",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _check_prompts(
-    prompts: Sequence[Prompt], tokenizer: Tokenizer, config: TextPolicyConfig, sampling: SamplingConfig,
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    config: TextPolicyConfig,
+    sampling: SamplingConfig,
     context: int | None,
-) -> None:  # fmt: skip
+) -> None:
     lengths = [len(ids) for ids in encode_prompts(tokenizer, prompts, config)]
     if empty := [p for p, length in zip(prompts, lengths, strict=True) if not length or not p.text.strip()]:
         raise InputError(f"{len(empty)} prompts are empty", got=_named(empty), do="remove them from the prompts file")
@@ -167,9 +180,10 @@ def _check_prompts(
     if long:
         raise InputError(
             f"{len(long)} of {len(prompts)} prompts are longer than {limit} tokens ({why})",
-            got=_named([p for _, p in long], [n for n, _ in long]), expected=f"at most {limit} tokens each",
+            got=_named([p for _, p in long], [n for n, _ in long]),
+            expected=f"at most {limit} tokens each",
             do=f"shorten or remove them, or {change}",
-        )  # fmt: skip
+        )
 
 
 def _named(prompts: Sequence[Prompt], lengths: Sequence[int] = ()) -> str:

@@ -11,9 +11,22 @@ from raft_core.plain_json import open_regular, parse_object, read_json
 from raft_core.records.artifacts import folder_files, fsync_folder, model_files
 
 NOT_COPIED = (
-    "*.safetensors", "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.npy", "*.npz", "*.gguf",
-    "*.h5", "*.msgpack", "*.index.json", "config.json",
-)  # fmt: skip
+    "*.safetensors",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+    "*.pickle",
+    "*.ckpt",
+    "*.joblib",
+    "*.npy",
+    "*.npz",
+    "*.gguf",
+    "*.h5",
+    "*.msgpack",
+    "*.index.json",
+    "config.json",
+)
 """Weights and what is written anew; everything else (tokenizer, templates, code) is carried over as it is."""
 CODE_CARRIERS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
 """Pickles by their usual names: opening one runs whatever it holds, so none is opened."""
@@ -21,9 +34,23 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 """Limit of the safetensors library too."""
 _BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32,
-    "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-}  # fmt: skip
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+    "C64": 64,
+}
 
 
 Shapes = dict[str, tuple[int, ...]]
@@ -42,10 +69,11 @@ def check_weights(folder: Path) -> Shapes:
         others = (*CODE_CARRIERS, "*.gguf")
         found = sorted(file.name for file in folder.iterdir() if any(map(file.match, others)))
         raise InputError(
-            f"no safetensors weights in {folder}", got=", ".join(found) or "no weights at all",
+            f"no safetensors weights in {folder}",
+            got=", ".join(found) or "no weights at all",
             expected="model.safetensors, or its index and shards (pickles can carry code: none is opened)",
             do="convert them where you trust their origin: load the model with transformers and save_pretrained it",
-        )  # fmt: skip
+        )
     return _check_shards(index)
 
 
@@ -94,9 +122,11 @@ def safetensors_shapes(path: Path) -> Shapes:
         raise IntegrityError(f"not a safetensors file: {path}", got=error, do="copy or download it again") from error
     if size != needed:
         raise IntegrityError(
-            f"a checkpoint that is not whole: {path}", got=f"{size} bytes", expected=f"{needed} bytes by its header",
+            f"a checkpoint that is not whole: {path}",
+            got=f"{size} bytes",
+            expected=f"{needed} bytes by its header",
             do="copy or download it again",
-        )  # fmt: skip
+        )
     return {name: tuple(tensor["shape"]) for name, tensor in header.items()}
 
 

@@ -53,10 +53,12 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
         return replace(
-            self, inputs={name: value.to(device) for name, value in self.inputs.items()},
-            predicts_BT=self.predicts_BT.to(device), targets_N=self.targets_N.to(device),
+            self,
+            inputs={name: value.to(device) for name, value in self.inputs.items()},
+            predicts_BT=self.predicts_BT.to(device),
+            targets_N=self.targets_N.to(device),
             weights_N=self.weights_N.to(device),
-        )  # fmt: skip
+        )
 
 
 def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
@@ -72,10 +74,11 @@ def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
             sequences.append(TrainingSequence(tuple(row["prompt_token_ids"]), completion, row["weight"]))
     if not sequences:
         raise StepError(
-            "the selected set holds no token to learn", got=f"{len(rows)} rows in {path}",
+            "the selected set holds no token to learn",
+            got=f"{len(rows)} rows in {path}",
             expected="rows with prompt_token_ids and completion_token_ids",
             do="look at the selection and validation settings: nothing passed them",
-        )  # fmt: skip
+        )
     return sequences
 
 
@@ -164,9 +167,11 @@ def collate_packed(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], wei
 
 
 def _batch(
-    inputs: dict[str, Tensor], predicts_BT: Tensor, sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
+    inputs: dict[str, Tensor],
+    predicts_BT: Tensor,
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
     weights: Sequence[float],
-) -> Batch:  # fmt: skip
+) -> Batch:
     targets = [token for _, completion in sequences for token in completion]
     each = weights or [1.0] * len(sequences)
     spread = [w for w, (_, completion) in zip(each, sequences, strict=True) for _ in completion]

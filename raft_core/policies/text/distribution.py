@@ -30,9 +30,14 @@ class Draw:
 
 
 def draw(
-    logits_NV: Tensor, uniforms_N: Tensor, *, temperature: float, top_k: int = 0, top_p: float = 1.0,
+    logits_NV: Tensor,
+    uniforms_N: Tensor,
+    *,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
     banned: Tensor | None = None,
-) -> Draw:  # fmt: skip
+) -> Draw:
     """One token a row of ``logits_NV``, by ``uniforms_N`` in [0, 1).
 
     ``banned`` token ids have no probability. ``logprobs`` are the model's own (λ = 1, nothing

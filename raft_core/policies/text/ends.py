@@ -18,9 +18,11 @@ def check_ends(
     """Warn of a chat model whose end of turn ends no completion. Raises ConfigError for an unknown stop token."""
     if unknown := sorted(set(sampling.stop_token_ids) - known_token_ids(tokenizer)):
         raise ConfigError(
-            "sampling.stop_token_ids names tokens that the model does not have", got=unknown,
-            expected=f"ids of the tokenizer in {folder}", do="look them up there (tokenizer.json, added_tokens)",
-        )  # fmt: skip
+            "sampling.stop_token_ids names tokens that the model does not have",
+            got=unknown,
+            expected=f"ids of the tokenizer in {folder}",
+            do="look them up there (tokenizer.json, added_tokens)",
+        )
     ends = end_token_ids(_generation_config(folder, model_config), model_config, tokenizer)
     turn = end_of_turn(tokenizer, config) if config.chat_template else None
     if turn is None or turn in ends.union(sampling.stop_token_ids):

@@ -55,6 +55,8 @@ def _judge(policy: Path, manifest: Path) -> FinetuneResult:
         return FinetuneResult(told["num_sequences"], told["num_tokens"], told["log"], told["trained"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StepError(
-            "the training ended without a whole policy", got=error, expected=f"{policy} as {manifest} describes it",
+            "the training ended without a whole policy",
+            got=error,
+            expected=f"{policy} as {manifest} describes it",
             do=f"read {manifest.parent}/rank-0.log",
-        ) from error  # fmt: skip
+        ) from error

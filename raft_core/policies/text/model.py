@@ -54,10 +54,11 @@ def load_tokenizer(folder: Path, config: TextPolicyConfig) -> Tokenizer:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
-            f"no tokenizer that loads in {folder}", got=f"{type(error).__name__}: {error}",
+            f"no tokenizer that loads in {folder}",
+            got=f"{type(error).__name__}: {error}",
             expected="tokenizer.json (or the files of a slow tokenizer) beside config.json",
             do="copy the tokenizer's files from where the model came from",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def load_weights(folder: Path, config: TextPolicyConfig) -> Model:
@@ -70,16 +71,21 @@ def load_weights(folder: Path, config: TextPolicyConfig) -> Model:
     try:
         with without_report(), torch.random.fork_rng(devices=[]):  # building a model draws numbers
             model, loading = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=config.trust_remote_code, local_files_only=True,
-                use_safetensors=True, output_loading_info=True,
-            )  # fmt: skip
+                folder,
+                dtype=torch.float32,
+                trust_remote_code=config.trust_remote_code,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("mismatch|LOAD REPORT|above report", str(error)):
             raise  # memory, for one
         raise InputError(
-            f"no causal language model that loads in {folder}", got=f"{type(error).__name__}: {error}",
+            f"no causal language model that loads in {folder}",
+            got=f"{type(error).__name__}: {error}",
             expected="config.json and safetensors of a model that AutoModelForCausalLM knows",
-        ) from error  # fmt: skip
+        ) from error
     check_complete(folder, loading, model=type(model).__name__)
     return model
 
@@ -158,9 +164,11 @@ def _encode_turns(tokenizer: Tokenizer, template: str, text: str, system_prompt:
         )
     except TemplateError as error:
         raise InputError(
-            "the model's chat template refuses these turns", got=error, expected=", ".join(t["role"] for t in spoken),
+            "the model's chat template refuses these turns",
+            got=error,
+            expected=", ".join(t["role"] for t in spoken),
             do="remove policy.system_prompt, or set policy.chat_template: false",
-        ) from error  # fmt: skip
+        ) from error
     return cast(list[int], ids)
 
 
@@ -189,9 +197,11 @@ def masked_logits(model: nn.Module, inputs: dict[str, Tensor], mask_BT: Tensor, 
         handle.remove()
     if logits.shape[:2] != (1, num_positions):
         raise IntegrityError(
-            "this model's head does not see its hidden states", got=f"logits of shape {tuple(logits.shape)}",
-            expected=(1, num_positions), do="report the architecture: it needs a rule of its own",
-        )  # fmt: skip
+            "this model's head does not see its hidden states",
+            got=f"logits of shape {tuple(logits.shape)}",
+            expected=(1, num_positions),
+            do="report the architecture: it needs a rule of its own",
+        )
     return logits[0]
 
 

@@ -11,9 +11,12 @@ from raft_core.errors import InputError
 from raft_core.plain_json import MAX_BYTES, parse_json, read_bounded, read_object
 
 OTHERS = (
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
     "model.safetensors.index.json",
-)  # fmt: skip
+)
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 26
 """Of any other number that a configuration calls a size: vocabularies end at some hundred thousand."""
@@ -32,10 +35,11 @@ def plain_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"no readable config.json in {folder}", got=error, expected="a JSON object") from error
     if strange := next(_strange(told), None):
         raise InputError(
-            f"{path} describes no model that can be loaded", got=strange,
+            f"{path} describes no model that can be loaded",
+            got=strange,
             expected=f"at most {MAX_LAYERS:,} layers, and sizes of at most {MAX_SIZE:,}",
             do="download it again from where you trust it",
-        )  # fmt: skip
+        )
     for name in OTHERS:
         try:
             parse_json(read_bounded(folder / name, MAX_BYTES), any_number=True)

@@ -61,7 +61,7 @@ def check_padding(model: Model) -> None:
             got=f"logits that differ by {apart:.2g} from those of each sequence alone",
             expected="a causal model whose attention leaves padding out",
             do="set policy.model to another architecture",
-        )  # fmt: skip
+        )
 
 
 @torch.inference_mode()
@@ -73,10 +73,11 @@ def check_packing(model: Model) -> None:
     model.train(training)
     if not apart <= TOLERANCE:
         raise InputError(
-            "packed batches would let sequences see each other in this model", got=f"{type(model).__name__}: logits "
-            f"that differ by {apart:.2g} from those of each sequence alone",
-            expected="attention that transformers masks by position_ids", do="set finetuning.batching: length_grouped",
-        )  # fmt: skip
+            "packed batches would let sequences see each other in this model",
+            got=f"{type(model).__name__}: logits that differ by {apart:.2g} from those of each sequence alone",
+            expected="attention that transformers masks by position_ids",
+            do="set finetuning.batching: length_grouped",
+        )
 
 
 def _batch_apart(model: Model, pairs: Sequence[Pair], *, packed: bool) -> float:
@@ -112,7 +113,8 @@ def _ids(model: Model, start: int, length: int) -> list[int]:
 
 def _cannot_sample(model: Model, got: str) -> InputError:
     return InputError(
-        f"{type(model).__name__} cannot be sampled in batches", got=got,
+        f"{type(model).__name__} cannot be sampled in batches",
+        got=got,
         expected="a model with a cache whose rows can be repeated and selected, and that leaves padding out",
         do="set policy.model to another architecture",
-    )  # fmt: skip
+    )

@@ -63,9 +63,13 @@ class Rules:
         """The tokens of one step."""
         settings = self.sampling
         return draw(
-            logits_NV, uniforms_N, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p,
+            logits_NV,
+            uniforms_N,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
             banned=banned,
-        )  # fmt: skip
+        )
 
     def end(self, draft: Draft) -> None:
         """Set the text of a draft that ended by a token, by its length, or by an error."""
@@ -116,9 +120,12 @@ def uniforms(seeds: Sequence[int], length: int) -> Tensor:
 
 @torch.inference_mode()
 def complete(
-    model: Model, rules: Rules, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int],
+    model: Model,
+    rules: Rules,
+    prompt_ids: Sequence[Sequence[int]],
+    seeds: Sequence[int],
     progress: Progress | None = None,
-) -> list[Draft]:  # fmt: skip
+) -> list[Draft]:
     """``len(seeds) / len(prompt_ids)`` completions of each prompt, ordered by prompt."""
     samples_per_prompt = len(seeds) // len(prompt_ids)
     length = rules.sampling.max_new_tokens

@@ -17,9 +17,15 @@ from raft_core.policies.text.chat import Tokenizer
 from raft_core.policies.text.checkpoint import Shapes
 
 OTHER_TASKS = (
-    "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForMaskedLM",
-    "ForNextSentencePrediction", "ForImageClassification", "RewardModel",
-)  # fmt: skip
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForMaskedLM",
+    "ForNextSentencePrediction",
+    "ForImageClassification",
+    "RewardModel",
+)
 """Ends of the names of classes that do not predict the next token."""
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
@@ -34,21 +40,24 @@ def check_architecture(folder: Path, told: Mapping[str, Any], config: Any) -> No
     expected = "a causal language model (decoder only), as AutoModelForCausalLM loads it"
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
-            f"an encoder-decoder cannot be the policy: {folder}", got=what, expected=expected,
+            f"an encoder-decoder cannot be the policy: {folder}",
+            got=what,
+            expected=expected,
             do="set policy.model to a decoder-only model",
-        )  # fmt: skip
+        )
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     if "AutoModelForCausalLM" not in (told.get("auto_map") or {}) and not known:
         raise InputError(
-            f"no causal language model in {folder}", got=what, expected=expected,
-            do="set policy.model to such a model",
-        )  # fmt: skip
+            f"no causal language model in {folder}", got=what, expected=expected, do="set policy.model to such a model"
+        )
     built = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__ if known else ""
     if named and built not in named and all(name.endswith(OTHER_TASKS) for name in named):
         raise InputError(
-            f"a model of another task cannot be the policy: {folder}", got=what, expected=expected,
+            f"a model of another task cannot be the policy: {folder}",
+            got=what,
+            expected=expected,
             do="set policy.model to the language model that it was made from",
-        )  # fmt: skip
+        )
 
 
 def check_tensors(folder: Path, model_config: Any, shapes: Shapes, config: TextPolicyConfig) -> int | None:
@@ -60,10 +69,11 @@ def check_tensors(folder: Path, model_config: Any, shapes: Shapes, config: TextP
     layers = max((n for name in LAYERS if isinstance(n := getattr(text_config, name, None), int)), default=0)
     if layers > len(shapes):  # before each of them becomes a module in memory
         raise InputError(
-            f"config.json in {folder} describes another model than its weights", got=f"{layers:,} layers",
+            f"config.json in {folder} describes another model than its weights",
+            got=f"{layers:,} layers",
             expected=f"no more than the weights have tensors, {len(shapes):,}",
             do="copy or download the whole checkpoint again, with its own config.json",
-        )  # fmt: skip
+        )
     model, loading = _without_memory(folder, model_config, shapes, config)
     check_complete(folder, loading, model=type(model).__name__)
     try:
@@ -83,7 +93,7 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer, rows: int | None) -> Non
             expected=f"ids below {rows}, the rows of the embedding",
             do="take the tokenizer that the model was trained with; or call `model.resize_token_embeddings(…)`, "
             "train the new rows, and save both again",
-        )  # fmt: skip
+        )
 
 
 def _without_memory(folder: Path, model_config: Any, shapes: Shapes, config: TextPolicyConfig) -> tuple[Any, Any]:
@@ -97,13 +107,25 @@ def _without_memory(folder: Path, model_config: Any, shapes: Shapes, config: Tex
             with meta:
                 built = AutoModelForCausalLM.from_config(model_config, trust_remote_code=config.trust_remote_code)
             return type(built).from_pretrained(  # type: ignore[no-any-return]
-                None, config=model_config, state_dict=state, device_map="meta", dtype=torch.float32,
-                output_loading_info=True, ignore_mismatched_sizes=True,
-            )  # fmt: skip
+                None,
+                config=model_config,
+                state_dict=state,
+                device_map="meta",
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     except (
-        OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, ArithmeticError,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        ArithmeticError,
         AssertionError,
-    ) as error:  # fmt: skip
+    ) as error:
         raise InputError(
             f"transformers cannot build the model that config.json in {folder} describes",
             got=f"{type(error).__name__}: {str(error)[:300]}",

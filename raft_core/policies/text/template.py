@@ -57,9 +57,13 @@ class TemplateFault(Exception):
 
 
 def render_in_child(
-    template: str, turns: Sequence[Sequence[dict[str, str]]], special: dict[str, Any], *, open_reply: bool = True,
+    template: str,
+    turns: Sequence[Sequence[dict[str, str]]],
+    special: dict[str, Any],
+    *,
+    open_reply: bool = True,
     wanted: bool = False,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Render every one of ``turns`` within the limits above. Raises TemplateFault.
 
     ``open_reply``: with the opening of the reply that is to follow. Returns the texts only where they are ``wanted``.
@@ -77,9 +81,7 @@ def render_each(
     Raises TemplateFault where all of them together pass the limits.
     """
     asked = {"template": template, "turns": turns, "special": special, "open_reply": False, "wanted": True}
-    return [
-        told if isinstance(told, str) else TemplateFault(*told) for told in _ask_child({**asked, "each": True})
-    ]  # fmt: skip
+    return [told if isinstance(told, str) else TemplateFault(*told) for told in _ask_child({**asked, "each": True})]
 
 
 def _ask_child(asked: dict[str, Any]) -> list[Any]:
@@ -120,9 +122,11 @@ def _render(asked: dict[str, Any]) -> list[Any]:
     def render(turns: Sequence[dict[str, str]]) -> str:
         try:
             (text,), _ = render_jinja_template(
-                conversations=[turns], chat_template=asked["template"], add_generation_prompt=asked["open_reply"],
+                conversations=[turns],
+                chat_template=asked["template"],
+                add_generation_prompt=asked["open_reply"],
                 **asked["special"],
-            )  # fmt: skip
+            )
         except Exception as error:  # whatever a template raises is its own fault
             raise TemplateFault(f"{type(error).__name__}: {str(error)[:500]}") from None
         return str(text)

@@ -50,9 +50,11 @@ def trained_parts(model: nn.Module) -> dict[str, Any]:
     parameters = sum(map(_size, trained))
     return {
         "modules": len(adapted) or sum(any(p.requires_grad for p in m.parameters(False)) for m in model.modules()),
-        "parameters": parameters, "total_parameters": total, "share": round(parameters / total, 6),
+        "parameters": parameters,
+        "total_parameters": total,
+        "share": round(parameters / total, 6),
         "untouched": _untouched(model, adapted) if adapted else {},
-    }  # fmt: skip
+    }
 
 
 def _untouched(model: Any, adapted: set[str]) -> dict[str, int]:

@@ -28,13 +28,7 @@ from raft_core.launch import join_ranks
 from raft_core.policies.base import FinetuneJob
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
 from raft_core.policies.text.checkpoint import make_durable, save_full
-from raft_core.policies.text.data import (
-    Batch,
-    MicroBatches,
-    TrainingSequence,
-    micro_batches_per_step,
-    read_selected,
-)
+from raft_core.policies.text.data import Batch, MicroBatches, TrainingSequence, micro_batches_per_step, read_selected
 from raft_core.policies.text.job import MANIFEST, POLICY
 from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
 from raft_core.policies.text.model import (
@@ -102,9 +96,11 @@ def check_engine(engine: object, config: FinetuningConfig) -> None:
         found = (engine.zero_optimization_stage(), engine.dp_world_size)
     if found != (config.zero_stage, config.ranks):
         raise StepError(
-            "the training did not run as configured", got=f"{type(engine).__name__}, (ZeRO stage, ranks) {found}",
-            expected=f"DeepSpeedEngine, {(config.zero_stage, config.ranks)}", do="report it with raft doctor's output",
-        )  # fmt: skip
+            "the training did not run as configured",
+            got=f"{type(engine).__name__}, (ZeRO stage, ranks) {found}",
+            expected=f"DeepSpeedEngine, {(config.zero_stage, config.ranks)}",
+            do="report it with raft doctor's output",
+        )
 
 
 def base_of(model: Model) -> Model:
@@ -213,9 +209,13 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
 
             def factor(step: int) -> float:
                 return learning_rate_factor(
-                    job.finetuning.schedule, step, num_steps=num_training_steps,
-                    warmup_steps=job.finetuning.warmup_steps, iteration=job.iteration, iterations=job.iterations,
-                )  # fmt: skip
+                    job.finetuning.schedule,
+                    step,
+                    num_steps=num_training_steps,
+                    warmup_steps=job.finetuning.warmup_steps,
+                    iteration=job.iteration,
+                    iterations=job.iterations,
+                )
 
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
             self._created_lr_scheduler = True
@@ -250,9 +250,11 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         entry = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"]), "grad_norm": float(norm)}
         if not all(map(math.isfinite, entry.values())):
             raise DivergedError(
-                f"the training diverged at optimiser step {self.state.global_step}", got=entry,
-                expected="finite numbers", do="lower finetuning.learning_rate or finetuning.max_grad_norm",
-            )  # fmt: skip
+                f"the training diverged at optimiser step {self.state.global_step}",
+                got=entry,
+                expected="finite numbers",
+                do="lower finetuning.learning_rate or finetuning.max_grad_norm",
+            )
         self.logged.append({"step": float(self.state.global_step), **entry})
 
 
@@ -274,9 +276,12 @@ def gathered_state(model: Model, *, to_rank: int, stage: int) -> dict[str, torch
 
 
 def _write(
-    job: FinetuneJob, model: Model, state_dict: dict[str, torch.Tensor], sequences: list[TrainingSequence],
+    job: FinetuneJob,
+    model: Model,
+    state_dict: dict[str, torch.Tensor],
+    sequences: list[TrainingSequence],
     logged: list[dict[str, float]],
-) -> None:  # fmt: skip
+) -> None:
     folder = job.scratch / POLICY
     if job.finetuning.lora is None:
         save_full(model, state_dict, model_folder(job.policy), folder)

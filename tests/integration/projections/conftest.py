@@ -44,14 +44,22 @@ def build_samples(iteration: int = 0) -> Rows:
     return [
         {
             "sample_id": content_id("sample", iteration, prompt.text, k),
-            "prompt_id": prompt.prompt_id, "k": k, "seed": k, "completion": f" a film {number} of kind {k}.",
-            "prompt_token_ids": [1, 2], "completion_token_ids": [3, 4, 5, 2], "logprobs": [-0.5, -1.0, -0.25, 0.0],
-            "sampling_logprobs": [-0.4, -0.9, -0.2, 0.0], "finish_reason": "stop", "source": "policy",
-            "status": "ok", "reason": "",
+            "prompt_id": prompt.prompt_id,
+            "k": k,
+            "seed": k,
+            "completion": f" a film {number} of kind {k}.",
+            "prompt_token_ids": [1, 2],
+            "completion_token_ids": [3, 4, 5, 2],
+            "logprobs": [-0.5, -1.0, -0.25, 0.0],
+            "sampling_logprobs": [-0.4, -0.9, -0.2, 0.0],
+            "finish_reason": "stop",
+            "source": "policy",
+            "status": "ok",
+            "reason": "",
         }
         for number, prompt in enumerate(build_prompts())
         for k in range(PER_PROMPT)
-    ]  # fmt: skip
+    ]
 
 
 def build_scored(samples: Rows) -> Rows:
@@ -81,10 +89,16 @@ def build_table(name: str, rows: Sequence[Any]) -> pa.Table:
 
 def build_report(iteration: int) -> dict[str, Any]:
     report = {
-        "iteration": iteration, "num_prompts": 8, "reward": 0.1 * (iteration + 1), "gold_reward": None,
-        "perplexity": 60.0 + iteration, "kl": 0.1 * (iteration + 1), "slices": {"even": 0.1, "odd / other!": 0.2},
-        "rewards": {"lexicon": 0.3}, "gold_rewards": {},
-    }  # fmt: skip
+        "iteration": iteration,
+        "num_prompts": 8,
+        "reward": 0.1 * (iteration + 1),
+        "gold_reward": None,
+        "perplexity": 60.0 + iteration,
+        "kl": 0.1 * (iteration + 1),
+        "slices": {"even": 0.1, "odd / other!": 0.2},
+        "rewards": {"lexicon": 0.3},
+        "gold_rewards": {},
+    }
     return (
         report if iteration == BASE else {**report, "train_loss": 2.0 - iteration, "headroom": 0.5, "num_selected": 4}
     )
@@ -97,11 +111,22 @@ def write_iteration(run: Run, iteration: int) -> None:
     if iteration != BASE:
         samples = build_samples(iteration)
         content |= {
-            "samples": samples, "scored": build_scored(samples), "selected": build_selected(samples),
-            "validation": [{"suite": "samples", "check": "row_count", "level": "set", "passed": True,
-                            "observed": "12", "expected": "at least 12", "failed_rows": 0}],
+            "samples": samples,
+            "scored": build_scored(samples),
+            "selected": build_selected(samples),
+            "validation": [
+                {
+                    "suite": "samples",
+                    "check": "row_count",
+                    "level": "set",
+                    "passed": True,
+                    "observed": "12",
+                    "expected": "at least 12",
+                    "failed_rows": 0,
+                }
+            ],
             "quarantine": [],
-        }  # fmt: skip
+        }
         write_bytes(folder / "policy" / "adapter_model.safetensors", f"weights {run.name} {iteration}".encode() * 100)
         write_bytes(folder / "policy" / "adapter_config.json", b"{}")
         log = [{"step": step, "loss": 2.0 - step / 10, "learning_rate": 1e-3, "grad_norm": 0.5} for step in (1, 2)]

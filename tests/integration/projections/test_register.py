@@ -30,10 +30,15 @@ def test_a_version_leads_back_to_its_commit_and_pointer(
     assert found.run_id == run_id
     assert found.source.startswith("models:/m-")
     assert found.tags == {
-        "raft.commit": commit.digest, "raft.run": "small-run", "raft.iteration": "0",
-        "raft.policy": commit.outputs["policy"], "raft.policy_identity": "identity-0", "raft.policy_base": "b" * 64,
-        "dvc.policy": pointers["policy"], "dvc.pointer": "runs/small-run/iterations/000/policy.dvc",
-    }  # fmt: skip
+        "raft.commit": commit.digest,
+        "raft.run": "small-run",
+        "raft.iteration": "0",
+        "raft.policy": commit.outputs["policy"],
+        "raft.policy_identity": "identity-0",
+        "raft.policy_base": "b" * 64,
+        "dvc.policy": pointers["policy"],
+        "dvc.pointer": "runs/small-run/iterations/000/policy.dvc",
+    }
 
 
 def test_the_weights_are_not_copied(small_run: Run, uri: str, workspace: Path) -> None:

@@ -32,9 +32,13 @@ def test_what_is_no_model(small_run: Run, uri: str, workspace: Path, reference: 
 
 @pytest.mark.parametrize(
     ("reference", "missing"),
-    [("raft-small", "alias candidate"), ("raft-small@champion", "alias champion"), ("raft-small/7", "version 7"),
-     ("raft-small/x", "version x")],
-)  # fmt: skip
+    [
+        ("raft-small", "alias candidate"),
+        ("raft-small@champion", "alias champion"),
+        ("raft-small/7", "version 7"),
+        ("raft-small/x", "version x"),
+    ],
+)
 def test_a_model_that_has_other_versions(
     small_run: Run, uri: str, workspace: Path, add_iteration: Callable[[Run, int], None], reference: str, missing: str
 ) -> None:

@@ -25,15 +25,27 @@ BYTES = b"print('owned')\n"
 MD5 = hashlib.md5(BYTES).hexdigest()
 
 CLIMBING = {
-    "up": ["../../../../../owned.py"], "far up": ["a/../../../../../../owned.py"], "absolute": ["/tmp/owned.py"],
-    "empty": [""], "itself": ["."], "a point inside": ["a/./owned.py"], "an empty part": ["a//owned.py"],
-    "a folder's end": ["owned/"], "backslashes": ["..\\..\\owned.py"], "a line's end": ["owned\n.py"],
-    "no byte": ["owned\x00.py"], "right to left": ["owned\u202eyp."], "a lone surrogate": ["owned\ud800"],
-    "twice": ["owned.py", "owned.py"], "twice but for case": ["owned.py", "OWNED.py"],
-    "twice but for composition": ["\u00e9.py", "e\u0301.py"], "a file and a folder": ["owned", "owned/x.py"],
-    "a file and a folder but for case": ["Owned", "owned/x.py"], "too long": ["x" * 256],
+    "up": ["../../../../../owned.py"],
+    "far up": ["a/../../../../../../owned.py"],
+    "absolute": ["/tmp/owned.py"],
+    "empty": [""],
+    "itself": ["."],
+    "a point inside": ["a/./owned.py"],
+    "an empty part": ["a//owned.py"],
+    "a folder's end": ["owned/"],
+    "backslashes": ["..\\..\\owned.py"],
+    "a line's end": ["owned\n.py"],
+    "no byte": ["owned\x00.py"],
+    "right to left": ["owned\u202eyp."],
+    "a lone surrogate": ["owned\ud800"],
+    "twice": ["owned.py", "owned.py"],
+    "twice but for case": ["owned.py", "OWNED.py"],
+    "twice but for composition": ["\u00e9.py", "e\u0301.py"],
+    "a file and a folder": ["owned", "owned/x.py"],
+    "a file and a folder but for case": ["Owned", "owned/x.py"],
+    "too long": ["x" * 256],
     "too deep": ["d/" * 600 + "x"],
-}  # fmt: skip
+}
 
 
 def listing(names: list[Any]) -> bytes:
@@ -49,15 +61,34 @@ def test_a_name_that_leads_elsewhere(names: list[str]) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"{}", b"[1]", b"[[]]", b"[" * 100_000, b"\xff", b"", b'[{"relpath": "a"}]', b'[{"relpath": 1, "md5": "%b"}]',
+        b"{}",
+        b"[1]",
+        b"[[]]",
+        b"[" * 100_000,
+        b"\xff",
+        b"",
+        b'[{"relpath": "a"}]',
+        b'[{"relpath": 1, "md5": "%b"}]',
         listing(["a"]).replace(b"}", b', "isexec": true, "remote": "evil"}'),
         listing(["a"]).replace(MD5.encode(), b"../../../x"),
         listing(["a"]).replace(MD5.encode(), MD5.encode() + b".dir"),
         b"[" + b" " * (1 << 24) + b"]",
     ],
-    ids=["no list", "a number", "a list", "deep", "no text", "nothing", "no md5", "no name", "more", "a path as md5",
-         "a folder in it", "huge"],
-)  # fmt: skip
+    ids=[
+        "no list",
+        "a number",
+        "a list",
+        "deep",
+        "no text",
+        "nothing",
+        "no md5",
+        "no name",
+        "more",
+        "a path as md5",
+        "a folder in it",
+        "huge",
+    ],
+)
 def test_what_is_no_listing(content: bytes) -> None:
     with pytest.raises(IntegrityError, match="no listing of a folder's files"):
         files_of(content.replace(b"%b", MD5.encode()), "there")
@@ -145,11 +176,15 @@ def hashes() -> Any:
 @pytest.mark.parametrize(
     "command",
     [
-        ["lineage", "checkout", "small-run@0"], ["pull", "small-run@0", "--to", "{}/pulled"],
-        ["promote", "--dry-run", "small-run@0"], ["sync", "--all"], ["lineage", "verify"], ["gc", "--dry-run"],
+        ["lineage", "checkout", "small-run@0"],
+        ["pull", "small-run@0", "--to", "{}/pulled"],
+        ["promote", "--dry-run", "small-run@0"],
+        ["sync", "--all"],
+        ["lineage", "verify"],
+        ["gc", "--dry-run"],
     ],
     ids=lambda command: command[0] + command[1] if isinstance(command, list) else None,
-)  # fmt: skip
+)
 def test_no_command_writes_outside(
     command: list[str], pushed: Path, small_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,12 +213,16 @@ def test_a_listing_of_the_cache_sends_nothing_from_outside(workspace: Path, smal
 @pytest.mark.parametrize(
     "more",
     [
-        "wdir: ../../..\n", "cmd: touch owned\n", "deps:\n- path: /etc/passwd\n",
+        "wdir: ../../..\n",
+        "cmd: touch owned\n",
+        "deps:\n- path: /etc/passwd\n",
         "  files:\n  - relpath: ../../../../../owned.py\n    md5: " + MD5 + "\n",
-        "  remote: evil\n", "  cache: false\n",
-        "  persist: true\n", "  version_id: x\n",
+        "  remote: evil\n",
+        "  cache: false\n",
+        "  persist: true\n",
+        "  version_id: x\n",
     ],
-)  # fmt: skip
+)
 def test_a_pointer_that_says_more_is_not_followed(more: str, pushed: Path, small_run: Run) -> None:
     pointer = small_run.folder(0) / "policy.dvc"
     pointer.write_text(pointer.read_text() + more)

@@ -130,8 +130,10 @@ def test_params_tags_inputs_and_artifacts(small_run: Run, uri: str, client: Mlfl
     assert json.loads(Path(folder).read_bytes())["checks"][0]["check"] == "row_count"
     assert (workspace / "mlartifacts").is_dir()
     assert sorted(p.name for p in workspace.iterdir() if not p.name.startswith(".")) == [
-        "mlartifacts", "mlflow.db", "runs",
-    ]  # fmt: skip
+        "mlartifacts",
+        "mlflow.db",
+        "runs",
+    ]
 
 
 def test_pointers_that_come_later_are_tagged(small_run: Run, uri: str, client: MlflowClient, workspace: Path) -> None:
@@ -201,14 +203,30 @@ def server(workspace: Path, empty_tracking_store: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{workspace}/server.db", "--artifacts-destination", str(workspace / "store"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{workspace}/server.db",
+        "--artifacts-destination",
+        str(workspace / "store"),
+    ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen(
-        command, env=environment, cwd=workspace, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        command,
+        env=environment,
+        cwd=workspace,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + 600
         while time.monotonic() < deadline:

@@ -127,9 +127,14 @@ class TestSamples:
         outcome = check_samples(samples)
         assert stopped(outcome) == set()
         assert outcome.quarantine.to_pylist() == [
-            {"sample_id": samples[4]["sample_id"], "prompt_id": samples[4]["prompt_id"], "stage": "samples",
-             "check": "sampling", "reason": "the endpoint was away"}
-        ]  # fmt: skip
+            {
+                "sample_id": samples[4]["sample_id"],
+                "prompt_id": samples[4]["prompt_id"],
+                "stage": "samples",
+                "check": "sampling",
+                "reason": "the endpoint was away",
+            }
+        ]
         assert stopped(check_samples(samples[:4] + samples[5:])) == {"row_count", "samples_per_prompt"}
 
     def test_a_sample_that_came_quarantined_is_not_judged_again(
@@ -289,9 +294,15 @@ class TestScored:
         ],
     )
     def test_prompts_without_signal(
-        self, make_table: MakeTable, make_config: MakeConfig, samples: Rows, scored: Rows, selection: dict[str, Any],
-        rewards: list[float], signal: float,
-    ) -> None:  # fmt: skip
+        self,
+        make_table: MakeTable,
+        make_config: MakeConfig,
+        samples: Rows,
+        scored: Rows,
+        selection: dict[str, Any],
+        rewards: list[float],
+        signal: float,
+    ) -> None:
         for row, reward in zip(scored, rewards, strict=True):
             row["reward"] = reward
         tables_of = make_table("scored", scored), make_table("samples", samples)
@@ -401,8 +412,9 @@ def test_the_report_names_checks_rows_and_reasons(
 ) -> None:
     for row in samples[:6]:
         row["completion"] = "<script>|`\n# Title"
-    outcome = check_samples(samples, max_duplicate_share=0.1, forbidden_pattern="script", max_forbidden_share=1.0,
-                            max_quarantined_share=1.0)  # fmt: skip
+    outcome = check_samples(
+        samples, max_duplicate_share=0.1, forbidden_pattern="script", max_forbidden_share=1.0, max_quarantined_share=1.0
+    )
     report = tmp_path / "iterations" / "000" / "validation_samples.md"
     with pytest.raises(GateStop) as stop:
         outcome.raise_if_stopped(report)

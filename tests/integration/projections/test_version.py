@@ -41,10 +41,16 @@ def test_two_pointers_an_iteration_that_git_sees_and_payloads_that_it_does_not(i
         assert pointer_md5(folder / f"{name}.dvc") == md5 == content_md5(folder / name)
     seen = git(in_git, "status", "--porcelain", "-uall", "runs").splitlines()
     assert {line[3:].strip('"').removeprefix("runs/small-run/") for line in seen} == {
-        "config.yaml", "base/commit.json", "base/report.json", "base/tables.dvc", "iterations/000/commit.json",
-        "iterations/000/finetune.json", "iterations/000/report.json", "iterations/000/policy.dvc",
+        "config.yaml",
+        "base/commit.json",
+        "base/report.json",
+        "base/tables.dvc",
+        "iterations/000/commit.json",
+        "iterations/000/finetune.json",
+        "iterations/000/report.json",
+        "iterations/000/policy.dvc",
         "iterations/000/tables.dvc",
-    }  # fmt: skip
+    }
 
 
 class Terminal(StringIO):
@@ -281,12 +287,18 @@ def test_a_remote_that_hangs_is_given_up_after_our_limit(
 @pytest.mark.parametrize(
     "text",
     [
-        "outs: [{md5: %s, path: ../../outside}]", "outs: [{md5: %s, path: /etc}]", "outs: [{md5: %s, path: tables}]",
-        "wdir: ../..\nouts: [{md5: %s, path: policy}]", "outs: [{md5: ../../../etc/passwd, path: policy}]",
-        "outs: [{md5: %s, path: policy}, {md5: %s, path: other}]", "outs: []", "[]", "outs: !!python/name:os.system",
+        "outs: [{md5: %s, path: ../../outside}]",
+        "outs: [{md5: %s, path: /etc}]",
+        "outs: [{md5: %s, path: tables}]",
+        "wdir: ../..\nouts: [{md5: %s, path: policy}]",
+        "outs: [{md5: ../../../etc/passwd, path: policy}]",
+        "outs: [{md5: %s, path: policy}, {md5: %s, path: other}]",
+        "outs: []",
+        "[]",
+        "outs: !!python/name:os.system",
         "a: &a [*a]",
     ],
-)  # fmt: skip
+)
 def test_a_pointer_to_anything_but_its_payload_is_refused(tmp_path: Path, text: str) -> None:
     pointer = tmp_path / "policy.dvc"
     pointer.write_text(text.replace("%s", "0" * 32 + ".dir"))

@@ -20,13 +20,23 @@ from tasks.tracking import connected
 
 ROOT = Path(__file__).parents[3]
 SHORT = [
-    "iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=16", "versioning.push=false",
+    "iterations=2",
+    "sampling.prompts_per_iteration=16",
+    "prompts.max_held_out=16",
+    "versioning.push=false",
     "evaluation.bootstrap_resamples=200",
-]  # fmt: skip
+]
 GATES = (
-    "min_reward_gain", "max_gold_loss", "max_perplexity_rise", "min_distinct_1", "min_distinct_2", "max_kl",
-    "max_truncation_rise", "max_slice_loss", "min_safe_share",
-)  # fmt: skip
+    "min_reward_gain",
+    "max_gold_loss",
+    "max_perplexity_rise",
+    "min_distinct_1",
+    "min_distinct_2",
+    "max_kl",
+    "max_truncation_rise",
+    "max_slice_loss",
+    "min_safe_share",
+)
 Raft = Callable[..., tuple[int, str, str]]
 
 

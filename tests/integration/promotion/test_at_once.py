@@ -55,11 +55,14 @@ def test_ten_at_once(
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     processes = [
         subprocess.Popen(
-            [*raft, "promote", f"one@{number}", "--policy", str(policy), "--json"], env=environment,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*raft, "promote", f"one@{number}", "--policy", str(policy), "--json"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for number in TEN
-    ]  # fmt: skip
+    ]
     told = [process.communicate(timeout=900) for process in processes]
     assert [process.returncode for process in processes] == [0] * 10, told
     written = entries()

@@ -18,18 +18,28 @@ from tasks.aliases import read_witnesses
 
 ROOT = Path(__file__).parents[3]
 SHORT = [
-    "iterations=1", "sampling.prompts_per_iteration=8", "prompts.max_held_out=8", "versioning.push=false",
+    "iterations=1",
+    "sampling.prompts_per_iteration=8",
+    "prompts.max_held_out=8",
+    "versioning.push=false",
     "evaluation.bootstrap_resamples=200",
-]  # fmt: skip
+]
 Raft = Callable[..., tuple[int, str, str]]
 Rules = Callable[..., str]
 
 
 @pytest.mark.parametrize("command", [["pull", "one@0", "--to"], ["merge", "one@0"]], ids=["pull", "merge"])
 def test_through_a_plain_folder(
-    command: list[str], copied: Path, raft: Raft, raft_json: Callable[..., Any], run: Run, tmp_path: Path,
-    rules: Rules, entries: Callable[[], list[Entry]], capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    command: list[str],
+    copied: Path,
+    raft: Raft,
+    raft_json: Callable[..., Any],
+    run: Run,
+    tmp_path: Path,
+    rules: Rules,
+    entries: Callable[[], list[Entry]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     plain = tmp_path / "plain"
     assert raft("promote", "one@0", "--policy", rules())[0] == 0
     assert raft(*command, str(plain))[0] == 0

@@ -93,9 +93,14 @@ def test_the_form_decides(waiting: Any, server: str, entries: Callable[[], list[
 
 @pytest.mark.parametrize(("act", "code", "status"), [("approve", 0, "Promoted"), ("reject", 3, "Rejected")])
 def test_a_command_decides_and_the_flow_goes_on(
-    act: str, code: int, status: str, waiting: Any, server: str, raft: Callable[..., tuple[int, str, str]],
+    act: str,
+    code: int,
+    status: str,
+    waiting: Any,
+    server: str,
+    raft: Callable[..., tuple[int, str, str]],
     rules: Callable[..., str],
-) -> None:  # fmt: skip
+) -> None:
     process, flow_run = waiting
     policy = ["--policy", rules(approvals=1)] if act == "approve" else []
     assert raft(act, "1", "--by", "bob", *policy)[0] == 0

@@ -61,9 +61,14 @@ def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     """A process with a session of its own: whatever it starts ends with it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, env={**os.environ, **DEFAULTS, **environment}, stdout=output, stderr=output,
-            stdin=subprocess.DEVNULL, start_new_session=True, cwd=log.parent,
-        )  # fmt: skip
+            command,
+            env={**os.environ, **DEFAULTS, **environment},
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=log.parent,
+        )
     try:
         yield process
     finally:
@@ -122,9 +127,10 @@ def prefect_server(folder: Path, **settings: str) -> Iterator[PrefectServer]:
     port = free_port()
     command = [str(SCRIPTS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     environment = {
-        "PREFECT_HOME": str(folder / "prefect"), **settings,
+        "PREFECT_HOME": str(folder / "prefect"),
+        **settings,
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    }  # fmt: skip
+    }
     server = PrefectServer(f"http://127.0.0.1:{port}/api", folder / "prefect-server.log")
     with running(command, server.log, environment) as process:
         until(lambda: answers(f"{server.api}/health") or process.poll() is not None, 600, "the server's start")
@@ -152,28 +158,45 @@ class Site:
     def environment(self) -> dict[str, str]:
         plain = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAFT_LEDGER")}
         return {
-            **plain, **DEFAULTS, "PREFECT_HOME": str(self.folder / "home"), "PREFECT_API_URL": self.server.api,
-            "RAFT_WORKSPACE": str(self.folder), "RAFT_CACHE": str(self.folder / "cache"),
+            **plain,
+            **DEFAULTS,
+            "PREFECT_HOME": str(self.folder / "home"),
+            "PREFECT_API_URL": self.server.api,
+            "RAFT_WORKSPACE": str(self.folder),
+            "RAFT_CACHE": str(self.folder / "cache"),
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
-            "PREFECT_RUNNER_POLL_FREQUENCY": "2", "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+            "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "OMP_NUM_THREADS": "1",
+        }
 
     def start(self, log: str, *command: str) -> "subprocess.Popen[bytes]":
         """A program of this environment in the background; the fixture ends it."""
         with (self.folder / log).open("ab") as output:
             process = subprocess.Popen(
-                [str(SCRIPTS / command[0]), *command[1:]], env=self.environment, cwd=self.folder,
-                stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                [str(SCRIPTS / command[0]), *command[1:]],
+                env=self.environment,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self.started.append(process)
         return process
 
     def call(self, *command: str) -> str:
         """A program that must succeed; returns what it printed."""
         done = subprocess.run(
-            [str(SCRIPTS / command[0]), *command[1:]], env=self.environment, cwd=self.folder,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False,
-        )  # fmt: skip
+            [str(SCRIPTS / command[0]), *command[1:]],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
@@ -259,9 +282,12 @@ class ObjectStore:
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something", "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": self.url, "MLFLOW_S3_ENDPOINT_URL": self.url,
-        }  # fmt: skip
+            "AWS_ACCESS_KEY_ID": "someone",
+            "AWS_SECRET_ACCESS_KEY": "something",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+            "MLFLOW_S3_ENDPOINT_URL": self.url,
+        }
 
     @property
     def dvc_config(self) -> str:
@@ -271,9 +297,12 @@ class ObjectStore:
         import boto3
 
         return boto3.client(
-            "s3", endpoint_url=self.url, aws_access_key_id="someone", aws_secret_access_key="something",
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id="someone",
+            aws_secret_access_key="something",
             region_name="us-east-1",
-        )  # fmt: skip
+        )
 
     def keys(self, bucket: str) -> set[str]:
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
@@ -311,10 +340,15 @@ def mlflow(
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     address = f"127.0.0.1:{port}"
     command = [
-        str(SCRIPTS / "mlflow"), "server", "--host=127.0.0.1", f"--port={port}", "--workers=1",
-        f"--allowed-hosts={address}", f"--backend-store-uri={postgres('psycopg', 'mlflow')}",
+        str(SCRIPTS / "mlflow"),
+        "server",
+        "--host=127.0.0.1",
+        f"--port={port}",
+        "--workers=1",
+        f"--allowed-hosts={address}",
+        f"--backend-store-uri={postgres('psycopg', 'mlflow')}",
         "--artifacts-destination=s3://mlflow",
-    ]  # fmt: skip
+    ]
     with running(command, folder / "mlflow.log", s3.environment) as process:
         until(lambda: answers(f"http://{address}/health") or process.poll() is not None, 600, "the start of MLflow")
         assert process.poll() is None, (folder / "mlflow.log").read_text()[-3000:]

@@ -24,8 +24,13 @@ from tasks.version import restore
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
-SHORT = ["iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=16",
-         "evaluation.bootstrap_resamples=200", "evaluation.max_perplexity_texts=16"]  # fmt: skip
+SHORT = [
+    "iterations=2",
+    "sampling.prompts_per_iteration=16",
+    "prompts.max_held_out=16",
+    "evaluation.bootstrap_resamples=200",
+    "evaluation.max_perplexity_texts=16",
+]
 Raft = Callable[..., tuple[int, str, str]]
 
 
@@ -50,9 +55,13 @@ def point_at(workspace: Path, store: Any) -> None:
 def raft(workspace: Path) -> Raft:
     def call(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run(
-            [sys.executable, "-c", "from flows.cli import main; main()", *arguments], capture_output=True, text=True,
-            env={**os.environ, "RAFT_WORKSPACE": str(workspace)}, timeout=400, check=False,
-        )  # fmt: skip
+            [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "RAFT_WORKSPACE": str(workspace)},
+            timeout=400,
+            check=False,
+        )
         return done.returncode, done.stdout, done.stderr
 
     return call

@@ -20,9 +20,14 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 SHORT = [
-    "iterations=1", "sampling.prompts_per_iteration=24", "sampling.samples_per_prompt=8", "sampling.shard_prompts=1",
-    "prompts.max_held_out=16", "evaluation.bootstrap_resamples=200", "versioning.enabled=false",
-]  # fmt: skip
+    "iterations=1",
+    "sampling.prompts_per_iteration=24",
+    "sampling.samples_per_prompt=8",
+    "sampling.shard_prompts=1",
+    "prompts.max_held_out=16",
+    "evaluation.bootstrap_resamples=200",
+    "versioning.enabled=false",
+]
 RAFT = str(Path(sys.executable).with_name("raft"))
 
 TWO_NODES = """#!/bin/sh
@@ -46,8 +51,12 @@ def start(workspace: Path, *overrides: str, **environment: str) -> subprocess.Po
     return subprocess.Popen(
         [RAFT, "align", str(TINY), "--name", "run", "-q", *SHORT, *overrides],
         env={**plain, "PATH": path, "RAFT_WORKSPACE": str(workspace), **environment},
-        cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        cwd=workspace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finished(process: subprocess.Popen[str]) -> None:
@@ -116,9 +125,11 @@ def reward(prompts, completions):
 def test_scoring_on_ray_has_the_same_bytes_though_a_worker_dies(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(COMPARING)
     more = [
-        "sampling.samples_per_prompt=96", "sampling.shard_prompts=12", "finetuning.epochs=1",
+        "sampling.samples_per_prompt=96",
+        "sampling.shard_prompts=12",
+        "finetuning.epochs=1",
         f"scoring={{rewards: [{{type: function, function: '{tmp_path / 'mine.py'}:reward'}}], gold: []}}",
-    ]  # fmt: skip
+    ]
     finished(start(tmp_path / "one", *more))
     patient = {"RAY_raylet_start_wait_time_s": "300"}
     process = start(tmp_path / "ray", "execution.shards=ray", "execution.workers=2", *more, **patient)

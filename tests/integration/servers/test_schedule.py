@@ -19,8 +19,11 @@ def test_three_scheduled_runs_one_of_them_through_a_kill(
     """The script that shows it to people; its last lines are a JSON document."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path / "nights")],
-        capture_output=True, text=True, timeout=1700, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=1700,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     facts = json.loads(done.stdout[done.stdout.index("[\n") :])
     assert [fact["killed"] for fact in facts].count(True) == 1

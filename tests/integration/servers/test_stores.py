@@ -20,9 +20,11 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 SHORT = [
-    "iterations=2", "sampling.prompts_per_iteration=16", "prompts.max_held_out=32",
+    "iterations=2",
+    "sampling.prompts_per_iteration=16",
+    "prompts.max_held_out=32",
     "evaluation.bootstrap_resamples=200",
-]  # fmt: skip
+]
 
 Raft = Callable[..., str]
 
@@ -39,10 +41,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, s3: Any) -> Path:
 def raft(workspace: Path, s3: Any, mlflow: str, prefect_on_postgres: Any) -> Raft:
     """Run a command line as a worker would; it must succeed. Returns standard output."""
     environment = {
-        **os.environ, **s3.environment, "RAFT_WORKSPACE": str(workspace), "MLFLOW_TRACKING_URI": mlflow,
-        "PREFECT_API_URL": prefect_on_postgres.api, "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
+        **os.environ,
+        **s3.environment,
+        "RAFT_WORKSPACE": str(workspace),
+        "MLFLOW_TRACKING_URI": mlflow,
+        "PREFECT_API_URL": prefect_on_postgres.api,
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
         "RAFT_CACHE": str(workspace / "cache"),
-    }  # fmt: skip
+    }
 
     def run(*arguments: str) -> str:
         program = str(Path(sys.executable).with_name("raft"))

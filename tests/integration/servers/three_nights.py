@@ -54,18 +54,27 @@ def free_port() -> int:
 def start(folder: Path, name: str, api: str, *command: str) -> subprocess.Popen[bytes]:
     """A program of this environment, in a session of its own, so that a kill reaches all that it started."""
     environment = {
-        **os.environ, **DEFAULTS, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": api,
-        "RAFT_WORKSPACE": str(folder / "work"), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+        **os.environ,
+        **DEFAULTS,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": api,
+        "RAFT_WORKSPACE": str(folder / "work"),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
-    }  # fmt: skip
+    }
     environment.pop("MLFLOW_TRACKING_URI", None)
     with (folder / f"{name}.log").open("ab") as log:
         program = str(Path(sys.executable).parent / command[0])
         return subprocess.Popen(
-            [program, *command[1:]], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            cwd=folder / "work", start_new_session=True,
-        )  # fmt: skip
+            [program, *command[1:]],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            cwd=folder / "work",
+            start_new_session=True,
+        )
 
 
 def kill_all_of(process: subprocess.Popen[bytes]) -> None:
@@ -173,11 +182,16 @@ def report(folder: Path, api: str) -> None:
             verify_outputs(run, commit)
         facts.append(
             {
-                "run": run.name, "killed": run.name == killed, "scheduled": flow_run["expected_start_time"],
-                "starts": flow_run["run_count"], "processes": len(read_events(run, "started")),
-                "commits": len(chain), "seed": run.config.seed, "same_bytes": straight(folder, run) == chain,
+                "run": run.name,
+                "killed": run.name == killed,
+                "scheduled": flow_run["expected_start_time"],
+                "starts": flow_run["run_count"],
+                "processes": len(read_events(run, "started")),
+                "commits": len(chain),
+                "seed": run.config.seed,
+                "same_bytes": straight(folder, run) == chain,
             }
-        )  # fmt: skip
+        )
     print(json.dumps(facts, indent=1))
     taken_up = [fact for fact in facts if fact["killed"] and fact["starts"] > 1 and fact["processes"] > 1]
     raise SystemExit(0 if len(facts) == 3 and all(f["same_bytes"] for f in facts) and taken_up else 1)
@@ -191,8 +205,11 @@ def straight(folder: Path, run: Run) -> list[Commit]:
     program = str(Path(sys.executable).parent / "raft")
     subprocess.run(
         [program, "align", "../work/nightly.yaml", f"seed={run.config.seed}", "--name", run.name, "-q"],
-        env={**environment, "RAFT_WORKSPACE": str(elsewhere)}, cwd=elsewhere, check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        env={**environment, "RAFT_WORKSPACE": str(elsewhere)},
+        cwd=elsewhere,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return read_chain(read_run(elsewhere / "runs" / run.name))
 
 

@@ -59,9 +59,11 @@ def test_the_key_follows_inputs_and_source(embedded_cache: Path, write_stage_mod
         return Receipt("data", "k", {"x": digest, "not read": "other"}, (), {}, {})
 
     keys = [
-        stage_key(plain, {}), stage_key(Stage("stage_key_b:build", outputs=()), {}),
-        stage_key(fed, {"data": receipt("1")}), stage_key(fed, {"data": receipt("2")}),
-    ]  # fmt: skip
+        stage_key(plain, {}),
+        stage_key(Stage("stage_key_b:build", outputs=()), {}),
+        stage_key(fed, {"data": receipt("1")}),
+        stage_key(fed, {"data": receipt("2")}),
+    ]
     assert len(set(keys)) == 4
     assert stage_key(fed, {"data": changed_elsewhere("1"), "other": receipt("3")}) == keys[2]
 

@@ -191,9 +191,11 @@ def test_archives_cut_encrypted_or_foreign_end_in_one_error(tmp_path: Path) -> N
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         marked[marked.index(signature) + offset] |= 1  # "encrypted"
     broken = {
-        "cut.tar.gz": whole[: len(whole) // 2], "encrypted.whl": bytes(marked), "text.tar.gz": b"not an archive",
+        "cut.tar.gz": whole[: len(whole) // 2],
+        "encrypted.whl": bytes(marked),
+        "text.tar.gz": b"not an archive",
         "empty.tar.gz": b"",
-    }  # fmt: skip
+    }
     for name, data in broken.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(IntegrityError, match=r"no usable data\.txt"):

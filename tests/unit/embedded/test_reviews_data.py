@@ -21,8 +21,11 @@ ENDS = ("a quiet kind of hope", "its own slow and patient rhythm", "very little 
 def _sentences() -> list[str]:
     return [
         f"{opening} {name} {verb} {end} number {verb} in the {name}."
-        for opening in ("This", "That", "Each", "Every", "Some") for name in NAMES for verb in VERBS for end in ENDS
-    ]  # fmt: skip
+        for opening in ("This", "That", "Each", "Every", "Some")
+        for name in NAMES
+        for verb in VERBS
+        for end in ENDS
+    ]
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

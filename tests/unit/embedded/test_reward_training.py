@@ -34,5 +34,7 @@ def test_the_gold_model_ranks_what_it_was_told(tmp_path: Path) -> None:
     assert abs(unknown) < 0.01
     assert num_terms == 17
     assert sorted(path.name for path in (tmp_path / "gold").iterdir()) == [
-        "config.json", "model.safetensors", "vocabulary.json",
-    ]  # fmt: skip
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+    ]

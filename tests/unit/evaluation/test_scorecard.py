@@ -25,10 +25,19 @@ Config = Callable[..., RaftConfig]
 
 def evaluation_row(prompt: str, **facts: Any) -> dict[str, Any]:
     row = {
-        "prompt_id": prompt, "group": "", "prompt": prompt, "sample_id": f"s-{prompt}", "completion": "fine film",
-        "completion_token_ids": [1, 2], "finish_reason": "stop", "sampling_logprobs": [-1.0, -1.0],
-        "base_logprobs": [-1.0, -2.0], "reward": 0.5, "gold_reward": None, "components": [],
-    }  # fmt: skip
+        "prompt_id": prompt,
+        "group": "",
+        "prompt": prompt,
+        "sample_id": f"s-{prompt}",
+        "completion": "fine film",
+        "completion_token_ids": [1, 2],
+        "finish_reason": "stop",
+        "sampling_logprobs": [-1.0, -1.0],
+        "base_logprobs": [-1.0, -2.0],
+        "reward": 0.5,
+        "gold_reward": None,
+        "components": [],
+    }
     return {**row, **facts}
 
 
@@ -40,20 +49,35 @@ def batch(*groups: list[float | None], kept: tuple[str, ...] = (), quarantine: t
     """Prompt p0, p1, … with these rewards; None: quarantined when scored. Samples are called p0/0, p0/1, …"""
     scored = [
         {
-            "sample_id": f"p{x}/{k}", "prompt_id": f"p{x}", "k": k, "source": "policy", "reward": reward,
-            "components": [], "status": "ok" if reward is not None else "quarantined", "reason": "",
+            "sample_id": f"p{x}/{k}",
+            "prompt_id": f"p{x}",
+            "k": k,
+            "source": "policy",
+            "reward": reward,
+            "components": [],
+            "status": "ok" if reward is not None else "quarantined",
+            "reason": "",
         }
         for x, group in enumerate(groups)
         for k, reward in enumerate(group)
-    ]  # fmt: skip
+    ]
     selected = [
         {
-            "sample_id": name, "prompt_id": name.split("/")[0], "source": "policy", "reward": 0.0, "rank": 0,
-            "weight": 1.0, "prompt": "", "completion": "", "prompt_token_ids": [], "completion_token_ids": [],
-            "sampling_logprobs": [], "finish_reason": "stop",
+            "sample_id": name,
+            "prompt_id": name.split("/")[0],
+            "source": "policy",
+            "reward": 0.0,
+            "rank": 0,
+            "weight": 1.0,
+            "prompt": "",
+            "completion": "",
+            "prompt_token_ids": [],
+            "completion_token_ids": [],
+            "sampling_logprobs": [],
+            "finish_reason": "stop",
         }
         for name in kept
-    ]  # fmt: skip
+    ]
     caught = [
         {"sample_id": name, "prompt_id": name.split("/")[0], "stage": "samples", "check": "c", "reason": "r"}
         for name in quarantine
@@ -71,13 +95,23 @@ def test_the_base_has_the_names_of_the_contract_and_no_others(checked_config: Co
 
 def test_an_iteration_has_the_batch_and_training_names_as_well(checked_config: Config) -> None:
     report = scorecard(
-        evaluation(evaluation_row("a")), None, checked_config(), iteration=0,
-        batch=batch([1.0, 0.0], kept=("p0/0",)), losses=[2.0, 1.0],
-    )  # fmt: skip
+        evaluation(evaluation_row("a")),
+        None,
+        checked_config(),
+        iteration=0,
+        batch=batch([1.0, 0.0], kept=("p0/0",)),
+        losses=[2.0, 1.0],
+    )
     assert report.keys() == {
-        "iteration", *HELD_OUT_METRICS, *BATCH_METRICS, *TRAINING_METRICS, "slices", "rewards", "gold_rewards",
+        "iteration",
+        *HELD_OUT_METRICS,
+        *BATCH_METRICS,
+        *TRAINING_METRICS,
+        "slices",
+        "rewards",
+        "gold_rewards",
         "rough_intervals",
-    }  # fmt: skip
+    }
     assert report["train_loss"] == 1.5
     assert report["paired_gain"] is None
     assert report["perplexity"] is None
@@ -149,10 +183,7 @@ def test_batch_figures(checked_config: Config) -> None:
 
 
 def test_a_known_range_of_the_reward_gives_the_bound(checked_config: Config) -> None:
-    config = checked_config(
-        sampling={"samples_per_prompt": 4},
-        validation={"reward_min": -1.0, "reward_max": 1.0},
-    )
+    config = checked_config(sampling={"samples_per_prompt": 4}, validation={"reward_min": -1.0, "reward_max": 1.0})
     assert batch_report(batch([0.1, 0.2]), config)["headroom_bound"] == pytest.approx(2 * math.sqrt(math.log(4) / 2))
 
 

@@ -21,22 +21,36 @@ def report_of(iteration: int) -> dict[str, Any]:
     """A scorecard with the names of the contract; the nested parts must not reach the JSON of a run."""
     reward = REWARDS[iteration]
     return {
-        "iteration": iteration, "num_prompts": 2, "reward": reward, "reward_low": reward - 0.05,
-        "reward_high": reward + 0.05, "gold_reward": 0.21, "perplexity": 63.7, "distinct_1": 0.31, "distinct_2": 0.8,
-        "mean_length": 12.0, "truncation": 0.02, "kl": 0.0 if iteration == BASE else 0.4,
-        "headroom": None if iteration == BASE else 0.5, "slices": {"short": 0.1}, "rewards": {"lexicon": reward},
-    }  # fmt: skip
+        "iteration": iteration,
+        "num_prompts": 2,
+        "reward": reward,
+        "reward_low": reward - 0.05,
+        "reward_high": reward + 0.05,
+        "gold_reward": 0.21,
+        "perplexity": 63.7,
+        "distinct_1": 0.31,
+        "distinct_2": 0.8,
+        "mean_length": 12.0,
+        "truncation": 0.02,
+        "kl": 0.0 if iteration == BASE else 0.4,
+        "headroom": None if iteration == BASE else 0.5,
+        "slices": {"short": 0.1},
+        "rewards": {"lexicon": reward},
+    }
 
 
 @pytest.fixture
 def small_config() -> RaftConfig:
     return check_config(
         {
-            "name": "hand", "iterations": 2, "policy": {"model": "m"}, "prompts": {"train": "p.jsonl"},
+            "name": "hand",
+            "iterations": 2,
+            "policy": {"model": "m"},
+            "prompts": {"train": "p.jsonl"},
             "scoring": {"rewards": [{"type": "lexicon"}]},
         },
         where="a test",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -62,20 +76,30 @@ def _content(run: Run, iteration: int) -> dict[str, Any]:
     base = iteration == BASE
     policy = {"identity": f"id{iteration}", "digest": f"{iteration + 2}" * 64, "base": None if base else "1" * 64}
     return {
-        "config": config_digest(run.config), "policy": {**policy, "source": "[m]\x1b[2J" if base else None},
-        "sampled_from": None if base else f"id{iteration - 1}", "steps": {},
+        "config": config_digest(run.config),
+        "policy": {**policy, "source": "[m]\x1b[2J" if base else None},
+        "sampled_from": None if base else f"id{iteration - 1}",
+        "steps": {},
         "outputs": {"report.json": file_digest(run.folder(iteration) / "report.json")},
-    }  # fmt: skip
+    }
 
 
 def _write_evaluation(run: Run, iteration: int) -> None:
     def row(number: int) -> Mapping[str, Any]:
         return {
-            "prompt_id": f"p{number}", "group": "", "prompt": f"prompt {number}", "sample_id": f"s{number}",
-            "completion": HOSTILE if number == 0 else f"iteration {iteration} says so", "completion_token_ids": [1],
-            "finish_reason": "stop", "sampling_logprobs": [-1.0], "base_logprobs": [-1.0],
-            "reward": REWARDS[iteration], "gold_reward": None, "components": [],
-        }  # fmt: skip
+            "prompt_id": f"p{number}",
+            "group": "",
+            "prompt": f"prompt {number}",
+            "sample_id": f"s{number}",
+            "completion": HOSTILE if number == 0 else f"iteration {iteration} says so",
+            "completion_token_ids": [1],
+            "finish_reason": "stop",
+            "sampling_logprobs": [-1.0],
+            "base_logprobs": [-1.0],
+            "reward": REWARDS[iteration],
+            "gold_reward": None,
+            "components": [],
+        }
 
     write_table(run.table(iteration, "evaluation"), to_table(EVALUATION, [row(0), row(1)]), EVALUATION)
 

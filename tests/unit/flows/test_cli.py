@@ -36,11 +36,23 @@ def test_show_json_is_exactly_the_documented_form(write_run: Callable[..., Run],
     assert "all 2 iterations are done" in document["reason"]
     assert [row["iteration"] for row in document["iterations"]] == [-1, 0, 1]
     assert document["iterations"][2] == {
-        "iteration": 1, "num_prompts": 2, "reward": 0.68, "reward_low": 0.68 - 0.05, "reward_high": 0.68 + 0.05,
-        "gold_reward": 0.21, "perplexity": 63.7, "distinct_1": 0.31, "distinct_2": 0.8, "mean_length": 12.0,
-        "truncation": 0.02, "kl": 0.4, "headroom": 0.5,
-        "seconds": 3.75, "seconds_sample": 2.5, "seconds_evaluate": 1.25,
-    }  # fmt: skip
+        "iteration": 1,
+        "num_prompts": 2,
+        "reward": 0.68,
+        "reward_low": 0.68 - 0.05,
+        "reward_high": 0.68 + 0.05,
+        "gold_reward": 0.21,
+        "perplexity": 63.7,
+        "distinct_1": 0.31,
+        "distinct_2": 0.8,
+        "mean_length": 12.0,
+        "truncation": 0.02,
+        "kl": 0.4,
+        "headroom": 0.5,
+        "seconds": 3.75,
+        "seconds_sample": 2.5,
+        "seconds_evaluate": 1.25,
+    }
 
 
 def test_show_prints_a_row_an_iteration_and_marks_the_best(write_run: Callable[..., Run], raft: Raft) -> None:
@@ -113,9 +125,13 @@ def test_a_run_that_validation_stopped_says_where_to_read_why(
     ],
 )
 def test_a_run_shows_why_it_ended(
-    write_run: Callable[..., Run], raft: Raft, raft_json: Callable[..., Any], error: BaseException, told: str,
+    write_run: Callable[..., Run],
+    raft: Raft,
+    raft_json: Callable[..., Any],
+    error: BaseException,
+    told: str,
     status: str,
-) -> None:  # fmt: skip
+) -> None:
     for iterations in (1, -1):  # while an iteration was made, and while the base was
         run = write_run("hand" if iterations == 1 else "early", iterations, False)
         record_event(run, "started")
@@ -272,11 +288,17 @@ def test_a_wrong_command_line_exits_2(raft: Raft, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("kind", "code"),
     [
-        (errors.ConfigError, 2), (errors.InputError, 2), (errors.RunBusyError, 2), (errors.RunMismatchError, 2),
-        (errors.GateStop, 3), (errors.IntegrityError, 4), (errors.PartsError, 4), (errors.RewardError, 4),
+        (errors.ConfigError, 2),
+        (errors.InputError, 2),
+        (errors.RunBusyError, 2),
+        (errors.RunMismatchError, 2),
+        (errors.GateStop, 3),
+        (errors.IntegrityError, 4),
+        (errors.PartsError, 4),
+        (errors.RewardError, 4),
         (errors.StepError, 4),
     ],
-)  # fmt: skip
+)
 def test_exit_codes(kind: type[errors.RaftError], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     def app(arguments: list[str], prog_name: str) -> None:
         raise kind("it broke", got="\x1b[2J", expected="a", do="b")
@@ -331,10 +353,13 @@ def test_ctrl_c_before_there_is_a_run_says_the_command(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (errors.StepError("no memory"), True), (errors.IntegrityError("bytes"), True), (ZeroDivisionError("x"), True),
-        (errors.ConfigError("no key"), False), (errors.GateStop("worse"), False),
+        (errors.StepError("no memory"), True),
+        (errors.IntegrityError("bytes"), True),
+        (ZeroDivisionError("x"), True),
+        (errors.ConfigError("no key"), False),
+        (errors.GateStop("worse"), False),
     ],
-)  # fmt: skip
+)
 def test_what_can_go_on_says_how(
     error: Exception, told: bool, write_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -414,8 +439,10 @@ def test_align_hands_over_and_ends_with_the_table_and_three_lines(
     assert (code, err) == (exits.DONE, "")
     assert (flow["name"], flow["workspace"], flow["config"]) == ("hand", tmp_path, run.config)
     assert out.splitlines()[-3:] == [
-        "raft show hand", "raft lineage show hand", f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db",
-    ]  # fmt: skip
+        "raft show hand",
+        "raft lineage show hand",
+        f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db",
+    ]
 
 
 def test_align_says_when_nothing_had_to_be_done(
@@ -452,8 +479,10 @@ def test_no_heavy_library_is_imported_with_the_command_line() -> None:
     heavy = {"torch", "transformers", "prefect", "mlflow", "dvc", "pandas", "pyarrow", "numpy", "great_expectations"}
     told = subprocess.run(
         [sys.executable, "-c", "import flows.cli, flows.views.run, flows.views.table, sys; print(*sys.modules)"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert not heavy & set(told.stdout.split())
 
 

@@ -49,9 +49,13 @@ def test_prefects_form_shows_every_parameter_with_its_type(workspace: Path) -> N
     (align,) = deployments(plan(config="small.yaml", workspace=workspace), {})
     shown = align._parameter_openapi_schema.properties
     assert {name: field["type"] for name, field in shown.items()} == {
-        "config": "string", "workspace": "string", "overrides": "array", "run_name": "string", "new_seed": "boolean",
+        "config": "string",
+        "workspace": "string",
+        "overrides": "array",
+        "run_name": "string",
+        "new_seed": "boolean",
         "overlap": "string",
-    }  # fmt: skip
+    }
     assert shown["overlap"]["enum"] == ["queue", "refuse"]
     assert align._parameter_openapi_schema.required == ["config", "workspace"]
     assert all(field.get("description") for field in shown.values())

@@ -60,8 +60,9 @@ def test_a_failure_is_a_document_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     done = run("align", "fails", "--json")
     assert done.returncode == exits.FAILED_STEP
     assert json.loads(done.stdout) == {
-        "error": {"kind": "ValueError", "what": "ValueError: in the reward"}, "exit_code": 4,
-    }  # fmt: skip
+        "error": {"kind": "ValueError", "what": "ValueError: in the reward"},
+        "exit_code": 4,
+    }
     assert set(done.stderr.splitlines()) >= NOISE
 
 

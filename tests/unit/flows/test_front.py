@@ -17,9 +17,14 @@ RAFT = Path(sys.executable).with_name("raft")
 
 def raft(*arguments: str, shell: Sequence[str] = (), **environment: str) -> str:
     told = subprocess.run(
-        [*shell, RAFT, *arguments], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [*shell, RAFT, *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (told.returncode, told.stderr) == (0, "")
     return told.stdout
 

@@ -16,13 +16,22 @@ Spoil = Callable[[Run], None]
 DEEP = b"[" * 200_000 + b"]" * 200_000
 STAMP = '"time": "2026-01-01T00:00:00+00:00"'
 LINES = [
-    b'{"kind": "step"}', DEEP, b"\xff\xfe\x00", b"null", b"[]", b"7", b'{"kind": 7, "time": 8}', b'{"kind": []}',
+    b'{"kind": "step"}',
+    DEEP,
+    b"\xff\xfe\x00",
+    b"null",
+    b"[]",
+    b"7",
+    b'{"kind": 7, "time": 8}',
+    b'{"kind": []}',
     f'{{"kind": "step", {STAMP}, "iteration": "x", "step": "a"}}'.encode(),
     f'{{"kind": "step", {STAMP}, "iteration": 1, "step": "a", "seconds": "long"}}'.encode(),
     f'{{"kind": "step", {STAMP}, "iteration": {10**30}, "step": "a"}}'.encode(),
-    f'{{"kind": "finished", {STAMP}, "best": "x"}}'.encode(), b'{"kind": "finished", "best": 0, "time": "yesterday"}',
-    f'{{"kind": "projected", {STAMP}}}'.encode(), f'{{"kind": "pushed", {STAMP}, "remote": []}}'.encode(),
-]  # fmt: skip
+    f'{{"kind": "finished", {STAMP}, "best": "x"}}'.encode(),
+    b'{"kind": "finished", "best": 0, "time": "yesterday"}',
+    f'{{"kind": "projected", {STAMP}}}'.encode(),
+    f'{{"kind": "pushed", {STAMP}, "remote": []}}'.encode(),
+]
 
 
 def replaced(name: str, data: bytes | None) -> Spoil:
@@ -53,7 +62,7 @@ BROKEN: dict[str, Spoil] = {
     "events are a pipe": replaced("events.jsonl", None),
     "deep configuration": replaced("config.yaml", b"a: " + b"[" * 5000 + b"]" * 5000),
     "configuration in no encoding": replaced("config.yaml", b"\xff\xfe\xfa"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)

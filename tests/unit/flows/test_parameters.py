@@ -62,16 +62,28 @@ def handed(write_run: Callable[..., Run], tmp_path: Path) -> Arguments:
         assert material.train
 
     return {
-        "align": (session, material), "shards": (job, progress), "score shards": (score_job, progress),
+        "align": (session, material),
+        "shards": (job, progress),
+        "score shards": (score_job, progress),
         "promote": ("run@1", "me", "why", None, lambda: progress(1)),
-        "raft-align": ("configs/reviews.yaml", str(tmp_path), ("seed=1",)), "raft-audit": (str(tmp_path),),
-        "raft-promotion": (str(tmp_path), "run@1"), "raft-gc": (str(tmp_path), ("keep_runs=5",)),
-        "sample": (it, material, session), "score": (it, session), "validate": (it, "selected", material, session),
-        "select": (it, session), "finetune": (it, session), "evaluate": (it, policy, material, session),
-        "commit": (it, {"sample": record}, session), "version": (it, [0], session), "track": (it, [0], session),
-        "merge": (it, session), "finish": (Decision(False, "completed", "done", 0), session),
-        "shard": (job, 7), "score shard": (score_job, 7),
-    }  # fmt: skip
+        "raft-align": ("configs/reviews.yaml", str(tmp_path), ("seed=1",)),
+        "raft-audit": (str(tmp_path),),
+        "raft-promotion": (str(tmp_path), "run@1"),
+        "raft-gc": (str(tmp_path), ("keep_runs=5",)),
+        "sample": (it, material, session),
+        "score": (it, session),
+        "validate": (it, "selected", material, session),
+        "select": (it, session),
+        "finetune": (it, session),
+        "evaluate": (it, policy, material, session),
+        "commit": (it, {"sample": record}, session),
+        "version": (it, [0], session),
+        "track": (it, [0], session),
+        "merge": (it, session),
+        "finish": (Decision(False, "completed", "done", 0), session),
+        "shard": (job, 7),
+        "score shard": (score_job, 7),
+    }
 
 
 def test_what_prefect_stores_of_a_flow_run_is_small_and_holds_no_prompt(handed: Arguments) -> None:

@@ -74,9 +74,10 @@ def test_a_server_that_is_still_away_costs_a_warning(
 
 
 TOO_LARGE = httpx.HTTPStatusError(
-    "Client error '422 Unprocessable Entity'", request=httpx.Request("POST", "http://127.0.0.1:8123/api/flow_runs/"),
+    "Client error '422 Unprocessable Entity'",
+    request=httpx.Request("POST", "http://127.0.0.1:8123/api/flow_runs/"),
     response=httpx.Response(422, text="Flow run parameters must be less than 524,288 bytes"),
-)  # fmt: skip
+)
 
 
 MINE, TEMPORARY = "http://127.0.0.1:9/api", "temporary server at http://127.0.0.1:8123/api"
@@ -92,9 +93,12 @@ MINE, TEMPORARY = "http://127.0.0.1:9/api", "temporary server at http://127.0.0.
     ],
 )
 def test_an_error_of_the_server_says_what_failed_where(
-    write_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, chosen: str | None, error: Exception,
+    write_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: str | None,
+    error: Exception,
     told: tuple[str, str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(prefect_server, "address", lambda: "http://127.0.0.1:8123/api")
     run = write_run(iterations=1, finished=False)
 

@@ -37,20 +37,36 @@ def rows(scale: float) -> list[Mapping[str, Any]]:
     """Five iterations as a real run has them; rewards, gold and headroom are ``scale`` times as large."""
     return [
         {
-            "iteration": i, "num_prompts": 256, "reward": scale * 0.123 * i, "reward_low": scale * (0.123 * i - 0.17),
-            "reward_high": scale * (0.123 * i + 0.18), "gold_reward": scale * 0.31,
-            "perplexity": 95.234 * max(1, scale), "distinct_1": 0.411, "distinct_2": 0.845, "kl": 0.4 * (i + 1),
-            "headroom": 1.45 * abs(scale), "truncation": 0.18, "acceptance": 0.125, "seconds": 83.2,
+            "iteration": i,
+            "num_prompts": 256,
+            "reward": scale * 0.123 * i,
+            "reward_low": scale * (0.123 * i - 0.17),
+            "reward_high": scale * (0.123 * i + 0.18),
+            "gold_reward": scale * 0.31,
+            "perplexity": 95.234 * max(1, scale),
+            "distinct_1": 0.411,
+            "distinct_2": 0.845,
+            "kl": 0.4 * (i + 1),
+            "headroom": 1.45 * abs(scale),
+            "truncation": 0.18,
+            "acceptance": 0.125,
+            "seconds": 83.2,
         }
         for i in range(-1, 4)
-    ]  # fmt: skip
+    ]
 
 
 def a_run(scale: float) -> RunView:
     return RunView(
-        name="reviews-0f3c21aa", status="completed", best=3, reason="all 4 iterations are done", planned=4,
-        rows=rows(scale), warnings=[], decisions=[],
-    )  # fmt: skip
+        name="reviews-0f3c21aa",
+        status="completed",
+        best=3,
+        reason="all 4 iterations are done",
+        planned=4,
+        rows=rows(scale),
+        warnings=[],
+        decisions=[],
+    )
 
 
 def printed(scale: float, width: int, *, wide: bool = False) -> list[str]:
@@ -100,17 +116,34 @@ def test_no_number_breaks_and_what_is_left_out_is_named(width: int, scale: float
 
 def test_wide_shows_everything_on_any_terminal() -> None:
     lines = printed(1, 40, wide=True)
-    assert lines[0].split() == ["iteration", "reward", "gold", "perplexity", "distinct-1", "distinct-2", "KL",
-                                "headroom", "truncated", "accepted", "time"]  # fmt: skip
+    assert lines[0].split() == [
+        "iteration",
+        "reward",
+        "gold",
+        "perplexity",
+        "distinct-1",
+        "distinct-2",
+        "KL",
+        "headroom",
+        "truncated",
+        "accepted",
+        "time",
+    ]
     assert "0.37 [0.20, 0.55]" in lines[5]
 
 
 def test_many_iterations_leave_the_trends_in_one_line() -> None:
     view = a_run(1)
     many = RunView(
-        name="long", status="completed", best=0, reason="over", planned=300, warnings=[], decisions=[],
+        name="long",
+        status="completed",
+        best=0,
+        reason="over",
+        planned=300,
+        warnings=[],
+        decisions=[],
         rows=[{**view.rows[1], "iteration": i, "reward": i / 300} for i in range(-1, 300)],
-    )  # fmt: skip
+    )
     console = Console(file=io.StringIO(), width=80)
     print_run(console, many)
     assert isinstance(console.file, io.StringIO)

@@ -23,9 +23,12 @@ from raft_core.records.run import Run, read_events
 PASSWORD = "hun'ter2 2024/x"
 ADDRESS = "postgresql+psycopg://raft:hunter2%2F24@db:5432/mlflow"
 ENVIRONMENT = {
-    "MLFLOW_TRACKING_URI": ADDRESS, "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIK7MDENG", "HOME": "/home/hunter",
-    "RAFT_LEDGER": "postgresql://me:abc@db/ledger", "STORE_PASSWORD": PASSWORD,
-}  # fmt: skip
+    "MLFLOW_TRACKING_URI": ADDRESS,
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIK7MDENG",
+    "HOME": "/home/hunter",
+    "RAFT_LEDGER": "postgresql://me:abc@db/ledger",
+    "STORE_PASSWORD": PASSWORD,
+}
 
 
 @pytest.fixture
@@ -145,9 +148,13 @@ def test_the_command_guards_itself(tmp_path: Path) -> None:
         "cli.app = told\ncli.main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env={"PATH": "", "DB_PASSWORD": "hunter2-hunter2", "TMPDIR": str(tmp_path)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        env={"PATH": "", "DB_PASSWORD": "hunter2-hunter2", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == exits.FAILED_STEP
     assert all(
         told in done.stderr for told in ("with [redacted]", "a warning with [redacted]", "ValueError: [redacted]")

@@ -21,12 +21,9 @@ print(hashlib.sha256(a.grad.numpy().tobytes()).hexdigest())
 
 
 @pytest.mark.parametrize(
-    ("user", "expected"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ("user", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
 )
-def test_a_users_own_setting_wins(
-    user: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+def test_a_users_own_setting_wins(user: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(user))
     environment.set_defaults()
     assert os.environ.get("GOMP_SPINCOUNT") == expected

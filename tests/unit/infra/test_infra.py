@@ -198,9 +198,11 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
     root = INFRA.parent
     allowed = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
-        source for word, rest in instructions() if word == "COPY" and "--from" not in rest
+        source
+        for word, rest in instructions()
+        if word == "COPY" and "--from" not in rest
         for source in shlex.split(rest)[:-1]
-    }  # fmt: skip
+    }
     assert copied == allowed
     assert all((root / source).exists() for source in copied)
 
@@ -223,9 +225,8 @@ def built(folder: Path) -> list[dict[str, Any]]:
     for patch in plan.get("patches", []):
         (change,) = documents(folder / patch["path"])
         (target,) = [
-            d for d in found
-            if (d["kind"], d["metadata"]["name"]) == (change["kind"], change["metadata"]["name"])
-        ]  # fmt: skip
+            d for d in found if (d["kind"], d["metadata"]["name"]) == (change["kind"], change["metadata"]["name"])
+        ]
         found[found.index(target)] = merged(target, change)
     for document in found:
         if document["kind"] not in ("Namespace", "Kustomization"):
@@ -345,9 +346,11 @@ def test_the_worker_of_a_cluster_pushes_to_the_store_too(compose: dict[str, Any]
 
 def test_gpu_pods_ask_for_a_gpu_and_for_its_nodes() -> None:
     asking = {
-        name: pod for overlay in OVERLAYS for name, pod in pods(overlay)
+        name: pod
+        for overlay in OVERLAYS
+        for name, pod in pods(overlay)
         if "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"]
-    }  # fmt: skip
+    }
     assert asking.keys() == {"worker", "train", "ray-worker"}
     for pod in asking.values():
         assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}

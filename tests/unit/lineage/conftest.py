@@ -43,25 +43,54 @@ def rows_of(key: str, iteration: int, texts: Sequence[str], bonus: float) -> dic
             name = sample_id(key, iteration, text, k)
             common = {"sample_id": name, "prompt_id": p.prompt_id, "k": k, "source": "policy"}
             told = {"status": "quarantined" if bad[k] else "ok", "reason": "the reward raised" if bad[k] else ""}
-            samples.append({
-                **common, "seed": k, "completion": completion(iteration, text, k), "prompt_token_ids": [1],
-                "completion_token_ids": [2], "logprobs": [-1.0], "sampling_logprobs": [-1.0], "finish_reason": "stop",
-                "status": "ok", "reason": "",
-            })  # fmt: skip
+            samples.append(
+                {
+                    **common,
+                    "seed": k,
+                    "completion": completion(iteration, text, k),
+                    "prompt_token_ids": [1],
+                    "completion_token_ids": [2],
+                    "logprobs": [-1.0],
+                    "sampling_logprobs": [-1.0],
+                    "finish_reason": "stop",
+                    "status": "ok",
+                    "reason": "",
+                }
+            )
             components = [] if bad[k] else [{"name": "lexicon", "score": reward}]
             scored.append({**common, **told, "reward": reward, "components": components})
             if bad[k]:
-                quarantine.append({"sample_id": name, "prompt_id": p.prompt_id, "stage": "scored",
-                                   "check": "scoring", "reason": "the reward raised"})  # fmt: skip
+                quarantine.append(
+                    {
+                        "sample_id": name,
+                        "prompt_id": p.prompt_id,
+                        "stage": "scored",
+                        "check": "scoring",
+                        "reason": "the reward raised",
+                    }
+                )
         best = max(k for k in range(K) if not bad[k])
         chosen = samples[-K:][best]
         selected.append({**chosen, "reward": scored[-K:][best]["reward"], "rank": 1, "weight": 1.0, "prompt": text})
-    checks = [{"suite": "scored", "check": "scoring", "level": "row", "passed": not quarantine, "observed": "seen",
-               "expected": "all", "failed_rows": len(quarantine)}]  # fmt: skip
+    checks = [
+        {
+            "suite": "scored",
+            "check": "scoring",
+            "level": "row",
+            "passed": not quarantine,
+            "observed": "seen",
+            "expected": "all",
+            "failed_rows": len(quarantine),
+        }
+    ]
     return {
-        "prompts": [vars_of(prompt(t)) for t in texts], "samples": samples, "scored": scored, "selected": selected,
-        "quarantine": quarantine, "validation": checks,
-    }  # fmt: skip
+        "prompts": [vars_of(prompt(t)) for t in texts],
+        "samples": samples,
+        "scored": scored,
+        "selected": selected,
+        "quarantine": quarantine,
+        "validation": checks,
+    }
 
 
 def vars_of(p: Prompt) -> dict[str, Any]:
@@ -75,10 +104,13 @@ def write_rows(run: Run, iteration: int, rows: dict[str, list[dict[str, Any]]]) 
 
 def config_of(**parts: Any) -> RaftConfig:
     plain = {
-        "name": "traced", "policy": {"model": "base-model"}, "prompts": {"train": "prompts.txt"},
+        "name": "traced",
+        "policy": {"model": "base-model"},
+        "prompts": {"train": "prompts.txt"},
         "sampling": {"prompts_per_iteration": 3, "samples_per_prompt": K},
-        "scoring": {"rewards": [{"type": "lexicon"}]}, **parts,
-    }  # fmt: skip
+        "scoring": {"rewards": [{"type": "lexicon"}]},
+        **parts,
+    }
     return check_config(plain, where="a test")
 
 
@@ -90,9 +122,15 @@ def make_run(tmp_path: Path) -> MakeRun:
     """
 
     def make(
-        name: str = "first", *, iterations: int = 2, key: str = "key", texts: Sequence[Sequence[str]] | None = None,
-        bonus: float = 0.0, base: str = "b" * 64, **config: Any,
-    ) -> Run:  # fmt: skip
+        name: str = "first",
+        *,
+        iterations: int = 2,
+        key: str = "key",
+        texts: Sequence[Sequence[str]] | None = None,
+        bonus: float = 0.0,
+        base: str = "b" * 64,
+        **config: Any,
+    ) -> Run:
         run = open_run(tmp_path / "runs", name, config_of(**config))
         write_rows(run, BASE, {"prompts": [vars_of(Prompt.of("held out"))]})
         made = _commit(run, BASE, base, None)
@@ -117,12 +155,18 @@ def _commit(run: Run, iteration: int, policy: str, sampled_from: str | None) -> 
     names = [f"tables/{name}.parquet" for name in SCHEMAS] + ["policy", "report.json"]
     outputs = {name: digest_of(folder / name) for name in names if (folder / name).exists()}
     identity = content_id("policy", policy, None)
-    write_commit(run, iteration, {
-        "config": config_digest(run.config), "sampled_from": sampled_from, "outputs": outputs,
-        "policy": {"identity": identity, "digest": policy, "base": None, "source": None},
-        "steps": {"sample": {"key": f"k{iteration}", "code": "c" * 64, "inputs": {}, "outputs": {}}},
-        "numerics": {"device": "cpu"},
-    })  # fmt: skip
+    write_commit(
+        run,
+        iteration,
+        {
+            "config": config_digest(run.config),
+            "sampled_from": sampled_from,
+            "outputs": outputs,
+            "policy": {"identity": identity, "digest": policy, "base": None, "source": None},
+            "steps": {"sample": {"key": f"k{iteration}", "code": "c" * 64, "inputs": {}, "outputs": {}}},
+            "numerics": {"device": "cpu"},
+        },
+    )
     return identity
 
 

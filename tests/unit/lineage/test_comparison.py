@@ -38,8 +38,9 @@ def test_the_first_difference_and_its_size(make_run: MakeRun, elsewhere: Callabl
     assert found.first is not None
     assert (found.first.iteration, found.first.output) == (0, "tables/scored.parquet")
     assert found.first.size == (
-        "column reward: 5 of 6 rows differ, by 0.25 at most", "column components: 5 of 6 rows differ",
-    )  # fmt: skip
+        "column reward: 5 of 6 rows differ, by 0.25 at most",
+        "column components: 5 of 6 rows differ",
+    )
     assert "000/policy" in found.differing
 
 

@@ -220,9 +220,11 @@ def test_a_tombstone_that_names_other_bytes_than_the_commit(run: Run) -> None:
 def forge(run: Run, iteration: int, name: str, erased: Erased) -> None:
     """As whoever has this code can."""
     content = {
-        "format": 1, "commit": file_digest(run.folder(iteration) / "commit.json"),
-        "outputs": {name: asdict(erased)}, "because": ["nobody"],
-    }  # fmt: skip
+        "format": 1,
+        "commit": file_digest(run.folder(iteration) / "commit.json"),
+        "outputs": {name: asdict(erased)},
+        "because": ["nobody"],
+    }
     write_json(run.folder(iteration) / TOMBSTONE, {**content, "content": json_digest(content)})
 
 

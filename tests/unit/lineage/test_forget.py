@@ -110,8 +110,11 @@ def test_the_evidence_of_promotions_that_holds_it(run: Run) -> None:
         done = forgotten(run, planned(run, "prompt", two))
     assert done.erased is not None
     assert {p.name for p in store.rglob("*") if p.suffix != ".lock"} == {
-        "b" * 64, "evaluation.parquet", f"{'b' * 64}.json", ".steps"
-    }  # fmt: skip
+        "b" * 64,
+        "evaluation.parquet",
+        f"{'b' * 64}.json",
+        ".steps",
+    }
     kept = [e.body for e in ledger.entries() if e.body.get("evidence") == named]
     assert [(e["run"], e["iteration"]) for e in kept] == [("first", 1)]
     assert [e.body["iteration"] for e in ledger.entries() if e.body.get("evidence") == earlier] == [-1]

@@ -41,16 +41,19 @@ def raft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def first(make_run: Callable[..., Run], tmp_path: Path) -> Run:
     """``first@0`` was the champion before ``first@1`` is; ``child`` starts from that one."""
     run = make_run(versioning=OFF)
-    make_run("child", key="other", texts=[["other"], ["other"]], base=read_chain(run)[-1].outputs["policy"],
-             versioning=OFF)  # fmt: skip
+    make_run(
+        "child", key="other", texts=[["other"], ["other"]], base=read_chain(run)[-1].outputs["policy"], versioning=OFF
+    )
     for iteration in (0, 1):
         commit = read_commit(run, iteration)
         assert commit is not None
         register(run, iteration, f"sqlite:///{tmp_path}/mlflow.db")
         body = {
-            "commit": commit.digest, "policy": commit.content["policy"]["identity"], "run": "first",
+            "commit": commit.digest,
+            "policy": commit.content["policy"]["identity"],
+            "run": "first",
             "iteration": iteration,
-        }  # fmt: skip
+        }
         FileLedger(tmp_path / "ledger.jsonl").append("promoted", MODEL, body, time="2026-01-01T00:00:00+00:00")
     return run
 
@@ -79,8 +82,9 @@ def test_without_erasing(first: Run, raft: Raft, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAFT_LEDGER", str(said.path.rename(tmp_path.parent / "elsewhere.jsonl")))
     document: dict[str, Any] = json.loads(raft("lineage", "forget", "--text", "two says 0 in 0", "--json", "--yes")[1])
     assert [m["titles"] for m in document["plan"]["models"] if m["run"] == "first"] == [
-        ["previous"], ["champion", "candidate"]
-    ]  # fmt: skip
+        ["previous"],
+        ["champion", "candidate"],
+    ]
     assert document["done"]["champions"] == {MODEL: None}
     assert document["done"]["to_commit"] == ["runs"]
     assert document["done"]["not_erased"] == []

@@ -37,8 +37,11 @@ def test_a_prompt_and_its_samples(make_run: MakeRun) -> None:
     assert touched(trace) == [("first", 0, 1, 2, 1), ("first", 1, 1, 2, 1)]
     seen = [(use.iteration, use.k, use.reward, use.status, use.rank) for use in trace.uses]
     assert seen == [
-        (0, 0, 1.0, "ok", 1), (0, 1, None, "quarantined", None), (1, 1, 1.5, "ok", 1), (1, 0, 1.0, "ok", None),
-    ]  # fmt: skip
+        (0, 0, 1.0, "ok", 1),
+        (0, 1, None, "quarantined", None),
+        (1, 1, 1.5, "ok", 1),
+        (1, 0, 1.0, "ok", None),
+    ]
     assert [use.completion for use in trace.uses] == ["two says 0 in 0", None, "two says 1 in 1", None]
     assert [(m.iteration, m.through) for m in trace.models] == [(0, None), (1, None)]
     assert touched(ask(run, "prompt", two[:8])) == touched(trace)
@@ -78,8 +81,11 @@ def test_models_descend_across_runs(make_run: MakeRun) -> None:
     make_run("apart", key="apart", texts=[["three"], ["three"]], base="e" * 64)
     models = ask(first, "prompt", Prompt.of("two").prompt_id).models
     assert [(m.run, m.iteration, m.through) for m in models] == [
-        ("first", 1, None), ("second", -1, "first@1"), ("second", 0, "first@1"), ("second", 1, "first@1"),
-    ]  # fmt: skip
+        ("first", 1, None),
+        ("second", -1, "first@1"),
+        ("second", 0, "first@1"),
+        ("second", 1, "first@1"),
+    ]
 
 
 def test_what_cannot_be_asked(make_run: MakeRun) -> None:

@@ -60,12 +60,21 @@ def _tables(run: Run, iteration: int) -> None:
     ]
     selected = [
         {
-            "sample_id": s.sample_id, "prompt_id": s.prompt_id, "source": s.source, "reward": 1.0, "rank": 1,
-            "weight": 1.0, "prompt": "", "completion": s.completion, "prompt_token_ids": [1],
-            "completion_token_ids": [2], "sampling_logprobs": [-1.0], "finish_reason": "stop",
+            "sample_id": s.sample_id,
+            "prompt_id": s.prompt_id,
+            "source": s.source,
+            "reward": 1.0,
+            "rank": 1,
+            "weight": 1.0,
+            "prompt": "",
+            "completion": s.completion,
+            "prompt_token_ids": [1],
+            "completion_token_ids": [2],
+            "sampling_logprobs": [-1.0],
+            "finish_reason": "stop",
         }
         for s in samples[::2]
-    ]  # fmt: skip
+    ]
     write_table(run.table(iteration, "prompts"), to_table(PROMPTS, prompts), PROMPTS)
     write_table(run.table(iteration, "samples"), to_table(SAMPLES, samples), SAMPLES)
     write_table(run.table(iteration, "selected"), to_table(SELECTED, selected), SELECTED)
@@ -83,7 +92,9 @@ def _commit(run: Run, iteration: int, policy: str, base: str | None, sampled_fro
         {
             "config": config_digest(run.config),
             "policy": {
-                "identity": identity, "digest": policy, "base": base,
+                "identity": identity,
+                "digest": policy,
+                "base": base,
                 "source": run.config.policy.model if iteration == BASE else None,
             },
             "sampled_from": sampled_from,
@@ -91,7 +102,7 @@ def _commit(run: Run, iteration: int, policy: str, base: str | None, sampled_fro
             "steps": {} if iteration == BASE else _steps(iteration, outputs, sampled_from, identity),
             "numerics": {"device": "cpu"},
         },
-    )  # fmt: skip
+    )
     return identity
 
 

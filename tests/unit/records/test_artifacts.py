@@ -260,11 +260,19 @@ def test_a_model_is_what_a_load_reads(tmp_path: Path) -> None:
     before = model_digest(model)
     assert before == folder_digest(model)
     for name in (
-        ".git/index", ".cache/huggingface/download/a.lock", ".gitattributes", "README.md", "loss.png",
-        "onnx/model.onnx", "pytorch_model.bin",
-        "pytorch_model.bin.index.json", "model.gguf", "consolidated.safetensors",
-        "model.safetensors.index.json", "runs/events",
-    ):  # fmt: skip
+        ".git/index",
+        ".cache/huggingface/download/a.lock",
+        ".gitattributes",
+        "README.md",
+        "loss.png",
+        "onnx/model.onnx",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        "model.gguf",
+        "consolidated.safetensors",
+        "model.safetensors.index.json",
+        "runs/events",
+    ):
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_text(str(os.urandom(4)))
         assert model_digest(model) == before, name

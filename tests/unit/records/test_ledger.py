@@ -46,10 +46,23 @@ def test_a_ledger_that_was_never_written_is_empty(ledger: FileLedger) -> None:
 def test_the_digest_can_be_computed_by_hand(ledger: FileLedger) -> None:
     entry = ledger.append("refused", "m", {"b": 1, "a": [1.5, None, "é"]}, time=NOON)
     lines = [
-        "{", ' "body": {', '  "a": [', "   1.5,", "   null,", '   "é"', "  ],", '  "b": 1', " },",
-        ' "kind": "refused",', ' "model": "m",', ' "number": 1,', f' "previous": "{"0" * 64}",',
-        f' "time": "{NOON}"', "}", "",
-    ]  # fmt: skip
+        "{",
+        ' "body": {',
+        '  "a": [',
+        "   1.5,",
+        "   null,",
+        '   "é"',
+        "  ],",
+        '  "b": 1',
+        " },",
+        ' "kind": "refused",',
+        ' "model": "m",',
+        ' "number": 1,',
+        f' "previous": "{"0" * 64}",',
+        f' "time": "{NOON}"',
+        "}",
+        "",
+    ]
     assert entry.digest == sha256("\n".join(lines).encode()).hexdigest()
     assert ledger.entries() == [entry]
 

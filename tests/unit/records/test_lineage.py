@@ -36,8 +36,9 @@ def test_the_chain_of_the_best_policy(synthetic_run: Run, base_policy: Path) -> 
     assert list(best.steps) == ["evaluate", "finetune", "sample"]
     assert best.steps["finetune"].key == "finetune 1"
     assert best.steps["finetune"].inputs == {
-        "policy": first.policy.identity, "selected": best.outputs["tables/selected.parquet"],
-    }  # fmt: skip
+        "policy": first.policy.identity,
+        "selected": best.outputs["tables/selected.parquet"],
+    }
     assert best.steps["finetune"].outputs == {"policy": best.policy.digest}
     assert best.elsewhere == ()
 

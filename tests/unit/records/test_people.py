@@ -10,11 +10,31 @@ from raft_core.records.people import same_person, skeleton
 @pytest.mark.parametrize(
     "other",
     [
-        "alice", "ALICE", " Alice ", "Ａｌｉｃｅ", "𝐀𝐥𝐢𝐜𝐞", "Аlice", "Alіcе", "Αlice", "A\u200blice", "Ali\u00adce",
-        "\u202eAlice", "A\u2066lice", "Alice\ufeff", "AIice", "A1ice", "Al\u0301ice", "Alice\u3164", "Al ice",
-        "Alice\u2800", "A\u115flice", "Alice\u034f", "Alice\U000e0041", "Alice\ufe0f",
+        "alice",
+        "ALICE",
+        " Alice ",
+        "Ａｌｉｃｅ",
+        "𝐀𝐥𝐢𝐜𝐞",
+        "Аlice",
+        "Alіcе",
+        "Αlice",
+        "A\u200blice",
+        "Ali\u00adce",
+        "\u202eAlice",
+        "A\u2066lice",
+        "Alice\ufeff",
+        "AIice",
+        "A1ice",
+        "Al\u0301ice",
+        "Alice\u3164",
+        "Al ice",
+        "Alice\u2800",
+        "A\u115flice",
+        "Alice\u034f",
+        "Alice\U000e0041",
+        "Alice\ufe0f",
     ],
-)  # fmt: skip
+)
 def test_disguises_are_one_person(other: str) -> None:
     assert same_person("Alice", other)
     assert same_person(other, "Alice")

@@ -23,14 +23,21 @@ def about(letter: str) -> dict[str, object]:
 
 
 def ask(
-    ledger: FileLedger, letter: str = "a", champion: str | None = None, by_requester: bool = False,
+    ledger: FileLedger,
+    letter: str = "a",
+    champion: str | None = None,
+    by_requester: bool = False,
     kind: Kind = "requested",
-) -> Entry:  # fmt: skip
+) -> Entry:
     body = {
-        **about(letter), "requested_by": "Ada", "requester_may_approve": by_requester,
-        "champion": champion * 64 if champion else None, "max_evidence_age_h": 24,
-        "evidence": {"time": NOON.isoformat()}, "rules": "r",
-    }  # fmt: skip
+        **about(letter),
+        "requested_by": "Ada",
+        "requester_may_approve": by_requester,
+        "champion": champion * 64 if champion else None,
+        "max_evidence_age_h": 24,
+        "evidence": {"time": NOON.isoformat()},
+        "rules": "r",
+    }
     return ledger.append(kind, "m", body, time=NOON.isoformat())
 
 
@@ -159,8 +166,7 @@ def test_evidence_that_is_still_to_come_approves_nothing(ledger: FileLedger) -> 
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"evidence": {}}, {"evidence": {"time": "yesterday"}}, {"evidence": {"time": "2026-01-01T12:00:00"}}],
+    "change", [{"evidence": {}}, {"evidence": {"time": "yesterday"}}, {"evidence": {"time": "2026-01-01T12:00:00"}}]
 )
 def test_evidence_without_a_time_that_can_be_read_is_too_old(ledger: FileLedger, change: dict[str, object]) -> None:
     request = ask(ledger)

@@ -77,9 +77,12 @@ def test_a_run_of_another_configuration_names_the_keys_that_differ(tmp_path: Pat
         open_run(tmp_path, "r", other)
     message = str(caught.value)
     for told in (
-        "run r belongs to another configuration", "sampling.top_p (1.0 there, 0.5 now)", "seed (0 there, 4 now)",
-        "selection.type ('best_of_k' there, 'threshold' now)", "choose another --name",
-    ):  # fmt: skip
+        "run r belongs to another configuration",
+        "sampling.top_p (1.0 there, 0.5 now)",
+        "seed (0 there, 4 now)",
+        "selection.type ('best_of_k' there, 'threshold' now)",
+        "choose another --name",
+    ):
         assert told in message
     assert "other" not in message.replace("another", "").replace("other values", "")
 

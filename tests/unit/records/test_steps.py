@@ -181,10 +181,15 @@ def digest(*modules: str) -> str:
 
 
 def test_code_follows_imports(sources: dict[str, str]) -> None:
-    sources.update({
-        "raft_core.a": "from raft_core import b\nimport numpy", "raft_core.b": "import raft_core.c",
-        "raft_core.c": "x = 1", "raft_core.d": "y = 1", "numpy": "z = 1",
-    })  # fmt: skip
+    sources.update(
+        {
+            "raft_core.a": "from raft_core import b\nimport numpy",
+            "raft_core.b": "import raft_core.c",
+            "raft_core.c": "x = 1",
+            "raft_core.d": "y = 1",
+            "numpy": "z = 1",
+        }
+    )
     before = digest("raft_core.a")
     sources["raft_core.d"] = sources["numpy"] = "changed = 1"
     assert digest("raft_core.a") == before

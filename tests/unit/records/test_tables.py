@@ -35,13 +35,18 @@ def scored(num: int) -> pa.Table:
         SCORED,
         [
             {
-                "sample_id": f"{i:032d}", "prompt_id": str(i // 4), "k": i % 4, "source": "policy",
-                "reward": None if i % 7 == 0 else i / 3, "components": [{"name": "a", "score": float(i)}] * (i % 3),
-                "status": "ok", "reason": "",
+                "sample_id": f"{i:032d}",
+                "prompt_id": str(i // 4),
+                "k": i % 4,
+                "source": "policy",
+                "reward": None if i % 7 == 0 else i / 3,
+                "components": [{"name": "a", "score": float(i)}] * (i % 3),
+                "status": "ok",
+                "reason": "",
             }
             for i in range(num)
         ],
-    )  # fmt: skip
+    )
 
 
 def test_rows_come_back_as_they_went(tmp_path: Path) -> None:

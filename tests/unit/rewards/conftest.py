@@ -40,10 +40,17 @@ def classifier_maker() -> Callable[..., Path]:
 
         torch.manual_seed(0)
         config = BertConfig(
-            vocab_size=len(WORDS), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-            max_position_embeddings=16, num_labels=len(labels), initializer_range=1.0,
-            id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
-        )  # fmt: skip
+            vocab_size=len(WORDS),
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=16,
+            num_labels=len(labels),
+            initializer_range=1.0,
+            id2label=dict(enumerate(labels)),
+            label2id={name: i for i, name in enumerate(labels)},
+        )
         BertForSequenceClassification(config).save_pretrained(folder)
         if tokenizer:
             words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))

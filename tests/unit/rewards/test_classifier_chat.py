@@ -114,10 +114,18 @@ def test_a_decoder_reads_the_end_of_the_text_that_its_template_writes(folder: Pa
 
     torch.manual_seed(0)
     settings = LlamaConfig(
-        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=1,
-        max_position_embeddings=16, initializer_range=1.0, eos_token_id=SEP, bos_token_id=None,
+        vocab_size=9,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=1,
+        max_position_embeddings=16,
+        initializer_range=1.0,
+        eos_token_id=SEP,
+        bos_token_id=None,
         pad_token_id=0 if pads else None,
-    )  # fmt: skip
+    )
     model = LlamaForSequenceClassification(settings).eval()
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -14,10 +14,8 @@ from raft_core.types import Prompt
 PAGE = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", PAGE, flags=re.DOTALL))
 ENTRIES = [
-    entry
-    for block in re.findall(r"```yaml\n(- .*?)```", PAGE, flags=re.DOTALL)
-    for entry in yaml.safe_load(block)
-]  # fmt: skip
+    entry for block in re.findall(r"```yaml\n(- .*?)```", PAGE, flags=re.DOTALL) for entry in yaml.safe_load(block)
+]
 PROMPTS = [Prompt.of("2 + 2 = ", reference="4"), Prompt.of("Hello. ")]
 
 

@@ -56,8 +56,10 @@ def test_saved_and_loaded_predict_the_same(tmp_path: Path) -> None:
     expected = ridge.predict(vectorizer.transform(seen))
     np.testing.assert_allclose(reward([Prompt.of("")] * len(seen), seen), expected, rtol=1e-13)
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
-        "config.json", "model.safetensors", "vocabulary.json",
-    ]  # fmt: skip
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+    ]
     save(tmp_path / "again", vectorizer, ridge)
     assert load(LinearRewardConfig(model=str(tmp_path / "again"), text="completion")).identity == reward.identity
 

@@ -201,8 +201,9 @@ def test_a_sum_that_overflows(samples_of: SamplesOf) -> None:
     samples, prompts = samples_of(["a", "b"])
     big = named(lambda cs: [1e308 if c == "a" else 1.0 for c in cs], weight=10.0)
     assert rows(score(samples, prompts, [big], max_failed_share=0.5)) == [
-        (None, "quarantined", "the weighted sum of the rewards is not finite"), (10.0, "ok", ""),
-    ]  # fmt: skip
+        (None, "quarantined", "the weighted sum of the rewards is not finite"),
+        (10.0, "ok", ""),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -261,8 +262,10 @@ def test_only_the_guilty_sample_is_lost(samples_of: SamplesOf) -> None:
     rewards = [named(raises_on("bad", ValueError("my\nown words"))), named(lengths, "second")]
     scored = score(samples, prompts, rewards, max_failed_share=0.5)
     assert rows(scored) == [
-        (2.0, "ok", ""), (None, "quarantined", "reward 'length' raised ValueError: my own words"), (4.0, "ok", ""),
-    ]  # fmt: skip
+        (2.0, "ok", ""),
+        (None, "quarantined", "reward 'length' raised ValueError: my own words"),
+        (4.0, "ok", ""),
+    ]
     assert scored["components"].to_pylist()[1] == [{"name": "second", "score": 3.0}]
 
 

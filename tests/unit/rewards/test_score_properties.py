@@ -40,11 +40,21 @@ class Scripted:
 def table(num: int, quarantined: Sequence[bool]) -> pa.Table:
     rows = [
         Sample(
-            f"s{i}", PROMPTS[i % 3].prompt_id, i, i, str(i), (1,), (2,), (0.0,), (0.0,), "stop",
-            status="quarantined" if quarantined[i] else "ok", reason="before" if quarantined[i] else "",
+            f"s{i}",
+            PROMPTS[i % 3].prompt_id,
+            i,
+            i,
+            str(i),
+            (1,),
+            (2,),
+            (0.0,),
+            (0.0,),
+            "stop",
+            status="quarantined" if quarantined[i] else "ok",
+            reason="before" if quarantined[i] else "",
         )
         for i in range(num)
-    ]  # fmt: skip
+    ]
     return to_table(SAMPLES, rows)
 
 

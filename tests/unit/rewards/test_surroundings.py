@@ -141,20 +141,33 @@ def test_streams_signals_locale_and_torch_are_as_they_were() -> None:
     import torch
 
     lines = (
-        "import io, locale, signal, sys, torch", "sys.stdout = sys.stderr = io.StringIO()",
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
-        "signal.signal(signal.SIGALRM, lambda *_: None)", "signal.alarm(1000)", "locale.setlocale(locale.LC_ALL, 'C')",
-        "torch.set_default_dtype(torch.float64)", "torch.set_grad_enabled(False)", "torch.set_num_threads(7)",
-        "torch.use_deterministic_algorithms(True)", "return [0, 1]",
-    )  # fmt: skip
+        "import io, locale, signal, sys, torch",
+        "sys.stdout = sys.stderr = io.StringIO()",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "signal.signal(signal.SIGALRM, lambda *_: None)",
+        "signal.alarm(1000)",
+        "locale.setlocale(locale.LC_ALL, 'C')",
+        "torch.set_default_dtype(torch.float64)",
+        "torch.set_grad_enabled(False)",
+        "torch.set_num_threads(7)",
+        "torch.use_deterministic_algorithms(True)",
+        "return [0, 1]",
+    )
 
     def state() -> tuple[object, ...]:
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
         settings = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
         return (
-            sys.stdin, sys.stdout, sys.stderr, handlers, locale.setlocale(locale.LC_ALL), settings,
-            torch.are_deterministic_algorithms_enabled(), signal.getitimer(signal.ITIMER_REAL)[0] < 500,
-        )  # fmt: skip
+            sys.stdin,
+            sys.stdout,
+            sys.stderr,
+            handlers,
+            locale.setlocale(locale.LC_ALL),
+            settings,
+            torch.are_deterministic_algorithms_enabled(),
+            signal.getitimer(signal.ITIMER_REAL)[0] < 500,
+        )
 
     locale.setlocale(locale.LC_ALL, "C.UTF-8")
     before = state()

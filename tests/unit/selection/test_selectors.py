@@ -70,9 +70,12 @@ def test_ties_across_prompts_go_by_sample_id() -> None:
 def test_nothing_comes_of_nothing(kind: str) -> None:
     empty = Candidates(np.array([], dtype=np.int64), np.array([]), np.array([], dtype=np.str_))
     config = {
-        "best_of_k": BestOfKConfig(), "top_fraction": TopFractionConfig(), "best_then_top": BestThenTopConfig(),
-        "all_best": AllBestConfig(), "threshold": ThresholdConfig(threshold=0.0),
-    }[kind]  # fmt: skip
+        "best_of_k": BestOfKConfig(),
+        "top_fraction": TopFractionConfig(),
+        "best_then_top": BestThenTopConfig(),
+        "all_best": AllBestConfig(),
+        "threshold": ThresholdConfig(threshold=0.0),
+    }[kind]
     assert select(empty, config, 4).tolist() == []
 
 

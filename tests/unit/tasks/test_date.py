@@ -25,9 +25,11 @@ def configured(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable
     def build(template: str, **policy: object) -> RaftConfig:
         folder = make_checkpoint(tmp_path / "model", chat_template=template)
         plain = {
-            "name": "chat", "policy": {"model": str(folder), "chat_template": True, **policy},
-            "prompts": {"train": "prompts.jsonl"}, "scoring": {"rewards": ({"type": "lexicon"},)},
-        }  # fmt: skip
+            "name": "chat",
+            "policy": {"model": str(folder), "chat_template": True, **policy},
+            "prompts": {"train": "prompts.jsonl"},
+            "scoring": {"rewards": ({"type": "lexicon"},)},
+        }
         return check_config(plain, where="test")
 
     return build

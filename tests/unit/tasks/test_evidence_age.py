@@ -15,10 +15,13 @@ DAY = timedelta(days=1)
 @pytest.mark.parametrize(
     ("time", "young"),
     [
-        (NOON - timedelta(hours=23), True), (NOON - timedelta(hours=25), False), (NOON + timedelta(minutes=4), True),
-        (NOON + timedelta(minutes=6), False), (NOON.replace(year=2099), False),
+        (NOON - timedelta(hours=23), True),
+        (NOON - timedelta(hours=25), False),
+        (NOON + timedelta(minutes=4), True),
+        (NOON + timedelta(minutes=6), False),
+        (NOON.replace(year=2099), False),
     ],
-)  # fmt: skip
+)
 def test_neither_old_evidence_decides_nor_what_is_dated_later(time: datetime, young: bool, tmp_path: Path) -> None:
     when = tmp_path / "key.json"
     when.write_text(json.dumps({"time": time.isoformat()}))

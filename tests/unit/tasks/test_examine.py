@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Callable[[Plain, Path], None], str]] = {
     "no text for the perplexity": (put("evaluation", "perplexity_text", "none.txt"), "none.txt"),
     "an unknown part": (put("policy", "model", "embedded:tiny/engine"), "no part 'engine'"),
     "no signal": (put("sampling", "samples_per_prompt", 1), "no signal"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -19,20 +19,34 @@ from tasks.frames import TextMeasures
 
 CONFIG = RaftConfig.model_validate(
     {
-        "name": "frames", "policy": {"model": "somewhere"}, "prompts": {"train": "prompts.txt"},
-        "scoring": {"rewards": [{"type": "lexicon"}]}, "validation": {"surge_characters": "#@é"},
+        "name": "frames",
+        "policy": {"model": "somewhere"},
+        "prompts": {"train": "prompts.txt"},
+        "scoring": {"rewards": [{"type": "lexicon"}]},
+        "validation": {"surge_characters": "#@é"},
     }
-)  # fmt: skip
+)
 PROMPTS = [Prompt("p0", "first"), Prompt("p1", "second"), Prompt("p2", "third")]
 PROMPTS_TABLE = tables.to_table(tables.PROMPTS, PROMPTS)
 
 
 def sample(number: int, **changes: Any) -> dict[str, Any]:
     return {
-        "sample_id": f"s{number}", "prompt_id": "p0", "k": 0, "seed": 0, "completion": " fine", "prompt_token_ids": [1],
-        "completion_token_ids": [2, 3], "logprobs": [-1.0, -2.0], "sampling_logprobs": [-1.0, -2.0],
-        "finish_reason": "stop", "source": "policy", "status": "ok", "reason": "", **changes,
-    }  # fmt: skip
+        "sample_id": f"s{number}",
+        "prompt_id": "p0",
+        "k": 0,
+        "seed": 0,
+        "completion": " fine",
+        "prompt_token_ids": [1],
+        "completion_token_ids": [2, 3],
+        "logprobs": [-1.0, -2.0],
+        "sampling_logprobs": [-1.0, -2.0],
+        "finish_reason": "stop",
+        "source": "policy",
+        "status": "ok",
+        "reason": "",
+        **changes,
+    }
 
 
 def rows_of(*rows: dict[str, Any]) -> pd.DataFrame:

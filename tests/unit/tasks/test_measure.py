@@ -24,11 +24,14 @@ def subject(tiny_checkpoint: Path) -> Callable[..., Subject]:
         sampled = {"max_new_tokens": 12, "samples_per_prompt": 1, "dtype": "bfloat16", **sampling}
         config = RaftConfig.model_validate(
             {
-                "name": "measured", "policy": {"model": str(tiny_checkpoint)}, "prompts": {"train": "p.jsonl"},
-                "sampling": sampled, "scoring": {"rewards": [{"type": "function", "function": "r.py:score"}]},
+                "name": "measured",
+                "policy": {"model": str(tiny_checkpoint)},
+                "prompts": {"train": "p.jsonl"},
+                "sampling": sampled,
+                "scoring": {"rewards": [{"type": "function", "function": "r.py:score"}]},
                 "finetuning": {"loss_temperature": 1.0},
             }
-        )  # fmt: skip
+        )
         base = base_policy(config.policy)
         return Subject(base, base, config, config.policy, seed=0)
 

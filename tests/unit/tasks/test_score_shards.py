@@ -30,10 +30,17 @@ PROMPTS = {p.prompt_id: p for p in (Prompt.of(f"prompt {i}") for i in range(100)
 @pytest.fixture
 def samples() -> pa.Table:
     rows = [
-        {"sample_id": f"s{i:06d}", "prompt_id": prompt, "k": i % 9, "completion": "x" * (i * 7919 % 31 + 6),
-         "source": "policy", "status": "quarantined" if i % 11 == 0 else "ok", "reason": ""}
+        {
+            "sample_id": f"s{i:06d}",
+            "prompt_id": prompt,
+            "k": i % 9,
+            "completion": "x" * (i * 7919 % 31 + 6),
+            "source": "policy",
+            "status": "quarantined" if i % 11 == 0 else "ok",
+            "reason": "",
+        }
         for i, prompt in enumerate(p for p in PROMPTS for _ in range(9))
-    ]  # fmt: skip
+    ]
     return pa.Table.from_pylist(rows, pa.schema([SAMPLES.field(name) for name in scoring.SCORING_COLUMNS]))
 
 
@@ -46,9 +53,16 @@ def job_of(
     table = folder / "prompts.parquet"
     write_table(table, to_table(PROMPTS_SCHEMA, list(PROMPTS.values())), PROMPTS_SCHEMA)
     job = ScoreJob(
-        keep_samples(folder / "work", samples), Artifact(table, file_digest(table)), (config,),
-        tuple(rewards.identities.items()), {}, 818, max_failed_share, folder / "work", folder,
-    )  # fmt: skip
+        keep_samples(folder / "work", samples),
+        Artifact(table, file_digest(table)),
+        (config,),
+        tuple(rewards.identities.items()),
+        {},
+        818,
+        max_failed_share,
+        folder / "work",
+        folder,
+    )
     return job, rewards
 
 

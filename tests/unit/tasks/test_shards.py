@@ -26,9 +26,14 @@ class CountingPolicy:
         self.batches: list[int] = []
 
     def sample(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, *, samples_per_prompt: int, seed: int,
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingConfig,
+        *,
+        samples_per_prompt: int,
+        seed: int,
         progress: Progress | None = None,
-    ) -> list[Sample]:  # fmt: skip
+    ) -> list[Sample]:
         self.batches.append(len(prompts))
         if len(prompts) > self.room:
             raise MemoryError
@@ -36,8 +41,9 @@ class CountingPolicy:
             Sample(
                 content_id(p.prompt_id, k), p.prompt_id, k, seed, f"{p.text}/{k}", (1,), (2,), (-0.5,), (-0.5,), "stop"
             )
-            for p in prompts for k in range(samples_per_prompt)
-        ]  # fmt: skip
+            for p in prompts
+            for k in range(samples_per_prompt)
+        ]
 
     def logprobs(self, samples: Sequence[Sample], *, temperature: float) -> list[list[float]]:
         raise AssertionError("not sampled")
@@ -119,6 +125,7 @@ def test_a_worker_of_other_numerics_makes_no_shard(tmp_path: Path) -> None:
     with pytest.raises(StepError, match="would sample other bytes") as error:
         shard.fn(job(torch="1.0", gpu="H100"), 0)
     assert (error.value.got, error.value.expected) == (
-        f"gpu None, torch {numerics(SAMPLING.dtype)['torch']}", "gpu H100, torch 1.0",
-    )  # fmt: skip
+        f"gpu None, torch {numerics(SAMPLING.dtype)['torch']}",
+        "gpu H100, torch 1.0",
+    )
     assert not list(tmp_path.iterdir())

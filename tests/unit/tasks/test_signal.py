@@ -32,13 +32,16 @@ def rewards(*found: Reward, weight: float = 1.0, gold: tuple[Reward, ...] = ()) 
 def config_of(least: float = 0.01, per_prompt: int = 4, top_k: int = 0, **selection: Any) -> RaftConfig:
     return check_config(
         {
-            "name": "x", "policy": {"model": "m"}, "prompts": {"train": "p"},
+            "name": "x",
+            "policy": {"model": "m"},
+            "prompts": {"train": "p"},
             "scoring": {"rewards": [{"type": "lexicon"}]},
             "sampling": {"samples_per_prompt": per_prompt, "top_k": top_k},
-            "validation": {"min_signal_share": least}, "selection": selection or {"type": "best_of_k"},
+            "validation": {"min_signal_share": least},
+            "selection": selection or {"type": "best_of_k"},
         },
         where="a test",
-    )  # fmt: skip
+    )
 
 
 PLAIN = [Prompt.of("one"), Prompt.of("two")]

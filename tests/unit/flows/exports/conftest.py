@@ -37,11 +37,15 @@ def exported_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (base / "model.safetensors").write_bytes(b"base weights")
     config = check_config(
         {
-            "name": "made", "iterations": 2, "policy": {"model": str(base)}, "prompts": {"train": "p.jsonl"},
-            "scoring": {"rewards": [{"type": "lexicon"}]}, "gates": {"max_kl": 0.5},
+            "name": "made",
+            "iterations": 2,
+            "policy": {"model": str(base)},
+            "prompts": {"train": "p.jsonl"},
+            "scoring": {"rewards": [{"type": "lexicon"}]},
+            "gates": {"max_kl": 0.5},
         },
         where="a test",
-    )  # fmt: skip
+    )
     run = open_run(folder / "runs", "made", config)
     record_event(run, "started", host="here", process=1, git_commit="c0ffee" * 6 + "abcd")
     identity = _commit(run, BASE, digest_of(base), None)
@@ -59,31 +63,64 @@ def _files(run: Run, iteration: int) -> None:
     for number, prompt in enumerate(prompts):
         for k in range(2):
             row = {
-                "sample_id": f"{iteration}-{number}-{k}", "prompt_id": prompt.prompt_id, "k": k, "source": "policy",
-                "reward": 0.1 * number + k, "components": [], "status": "ok", "reason": "",
-            }  # fmt: skip
+                "sample_id": f"{iteration}-{number}-{k}",
+                "prompt_id": prompt.prompt_id,
+                "k": k,
+                "source": "policy",
+                "reward": 0.1 * number + k,
+                "components": [],
+                "status": "ok",
+                "reason": "",
+            }
             scored.append(row)
             if k and number < 3:
-                selected.append({
-                    **row, "rank": 1, "weight": 1.0, "prompt": prompt.text, "completion": SCRIPT,
-                    "finish_reason": "stop", "prompt_token_ids": [1], "completion_token_ids": [2],
-                    "sampling_logprobs": [-1.0],
-                })  # fmt: skip
+                selected.append(
+                    {
+                        **row,
+                        "rank": 1,
+                        "weight": 1.0,
+                        "prompt": prompt.text,
+                        "completion": SCRIPT,
+                        "finish_reason": "stop",
+                        "prompt_token_ids": [1],
+                        "completion_token_ids": [2],
+                        "sampling_logprobs": [-1.0],
+                    }
+                )
     samples = [
-        {**row, "seed": 1, "completion": SCRIPT, "prompt_token_ids": [1], "completion_token_ids": [2],
-         "logprobs": [-1.0], "sampling_logprobs": [-1.0], "finish_reason": "stop"}
+        {
+            **row,
+            "seed": 1,
+            "completion": SCRIPT,
+            "prompt_token_ids": [1],
+            "completion_token_ids": [2],
+            "logprobs": [-1.0],
+            "sampling_logprobs": [-1.0],
+            "finish_reason": "stop",
+        }
         for row in scored
-    ]  # fmt: skip
+    ]
     quarantine = [{"sample_id": "q", "prompt_id": "q", "stage": "samples", "check": SCRIPT, "reason": HOSTILE[1]}]
     checks = [
-        {"suite": "samples", "check": check, "level": "set", "passed": passed, "observed": HOSTILE[1],
-         "expected": "at <least> 1", "failed_rows": 2}
+        {
+            "suite": "samples",
+            "check": check,
+            "level": "set",
+            "passed": passed,
+            "observed": HOSTILE[1],
+            "expected": "at <least> 1",
+            "failed_rows": 2,
+        }
         for check, passed in (("row_count", True), ("texts", iteration == 1))
-    ]  # fmt: skip
+    ]
     content: dict[str, Sequence[Any]] = {
-        "prompts": prompts, "samples": samples, "scored": scored, "selected": selected, "quarantine": quarantine,
+        "prompts": prompts,
+        "samples": samples,
+        "scored": scored,
+        "selected": selected,
+        "quarantine": quarantine,
         "validation": checks,
-    }  # fmt: skip
+    }
     for name, rows in content.items():
         write_table(run.table(iteration, name), to_table(SCHEMAS[name], rows), SCHEMAS[name])
     policy = run.folder(iteration) / "policy"
@@ -97,36 +134,71 @@ def _files(run: Run, iteration: int) -> None:
 def _evaluation(run: Run, iteration: int) -> None:
     rows = [
         {
-            "prompt_id": f"p{i}", "group": "", "prompt": text, "sample_id": f"s{i}", "completion_token_ids": [1],
-            "completion": HOSTILE[-1 - i], "finish_reason": "stop", "sampling_logprobs": [-1.0],
-            "base_logprobs": [-1.0], "reward": REWARDS[iteration], "gold_reward": None, "components": [],
+            "prompt_id": f"p{i}",
+            "group": "",
+            "prompt": text,
+            "sample_id": f"s{i}",
+            "completion_token_ids": [1],
+            "completion": HOSTILE[-1 - i],
+            "finish_reason": "stop",
+            "sampling_logprobs": [-1.0],
+            "base_logprobs": [-1.0],
+            "reward": REWARDS[iteration],
+            "gold_reward": None,
+            "components": [],
         }
         for i, text in enumerate(HOSTILE)
-    ]  # fmt: skip
+    ]
     write_table(run.table(iteration, "evaluation"), to_table(SCHEMAS["evaluation"], rows), SCHEMAS["evaluation"])
 
 
 def _commit(run: Run, iteration: int, base: str, sampled_from: str | None) -> str:
     folder, reward = run.folder(iteration), REWARDS[iteration]
     _evaluation(run, iteration)
-    write_json(folder / "report.json", {
-        "iteration": iteration, "num_prompts": 6, "reward": reward, "reward_low": reward - 0.05,
-        "reward_high": reward + 0.05, "gold_reward": 0.21, "perplexity": 63.7 + iteration, "distinct_1": 0.31,
-        "distinct_2": 0.8, "kl": 0.2 * (iteration + 1), "truncation": 0.02, "mean_length": 12.0, "train_loss": 1.5,
-        "slices": {SCRIPT: reward}, "rewards": {"lexicon": reward},
-    })  # fmt: skip
+    write_json(
+        folder / "report.json",
+        {
+            "iteration": iteration,
+            "num_prompts": 6,
+            "reward": reward,
+            "reward_low": reward - 0.05,
+            "reward_high": reward + 0.05,
+            "gold_reward": 0.21,
+            "perplexity": 63.7 + iteration,
+            "distinct_1": 0.31,
+            "distinct_2": 0.8,
+            "kl": 0.2 * (iteration + 1),
+            "truncation": 0.02,
+            "mean_length": 12.0,
+            "train_loss": 1.5,
+            "slices": {SCRIPT: reward},
+            "rewards": {"lexicon": reward},
+        },
+    )
     names = [f"tables/{name}.parquet" for name in SCHEMAS] + ["policy", "finetune.json", "report.json"]
     outputs = {name: digest_of(folder / name) for name in names if (folder / name).exists()}
     made = outputs.get("policy", base)
     identity = content_id("policy", made, None if iteration == BASE else base)
     source = run.config.policy.model if iteration == BASE else None
     evaluate = {"key": "e" * 64, "inputs": {"policy": identity, "reward lexicon": "a" * 64}, "outputs": {}}
-    write_commit(run, iteration, {
-        "config": config_digest(run.config), "outputs": outputs, "sampled_from": sampled_from, "batch_plan": [],
-        "policy": {"identity": identity, "digest": made, "base": None if iteration == BASE else base, "source": source},
-        "steps": {"evaluate": evaluate},
-        "numerics": {"device": "cpu", "dtype": "float32", "torch": "2.13.0", "transformers": "5.23.0"},
-    })  # fmt: skip
+    write_commit(
+        run,
+        iteration,
+        {
+            "config": config_digest(run.config),
+            "outputs": outputs,
+            "sampled_from": sampled_from,
+            "batch_plan": [],
+            "policy": {
+                "identity": identity,
+                "digest": made,
+                "base": None if iteration == BASE else base,
+                "source": source,
+            },
+            "steps": {"evaluate": evaluate},
+            "numerics": {"device": "cpu", "dtype": "float32", "torch": "2.13.0", "transformers": "5.23.0"},
+        },
+    )
     for step, seconds in (("sample", 2.0), ("finetune", 4.0), ("commit", 0.1)):
         record_event(run, "step", iteration=iteration, step=step, seconds=seconds, tokens=3)
     return identity
@@ -146,15 +218,31 @@ def entries(exported_run: Run, tmp_path_factory: pytest.TempPathFactory) -> list
     ledger = FileLedger(tmp_path_factory.mktemp("ledger") / "ledger.jsonl")
     commit = read_chain(exported_run)[-1]
     body = {
-        "run": "made", "iteration": 1, "commit": commit.digest, "policy": commit.content["policy"]["identity"],
-        "by": "ada <ada@example.org>", "reason": f"better {SCRIPT}", "hub_token": "abcdef", "gates": [{"reward": 0.61}],
+        "run": "made",
+        "iteration": 1,
+        "commit": commit.digest,
+        "policy": commit.content["policy"]["identity"],
+        "by": "ada <ada@example.org>",
+        "reason": f"better {SCRIPT}",
+        "hub_token": "abcdef",
+        "gates": [{"reward": 0.61}],
         "decision": {
-            "passed": True, "reason": f"all gates pass {SCRIPT}", "findings": [
-                {"gate": "worst_slice", "value": 0.5, "low": 0.25, "high": 0.75, "rule": ">=", "threshold": 0.125,
-                 "passed": True, "note": SCRIPT},
+            "passed": True,
+            "reason": f"all gates pass {SCRIPT}",
+            "findings": [
+                {
+                    "gate": "worst_slice",
+                    "value": 0.5,
+                    "low": 0.25,
+                    "high": 0.75,
+                    "rule": ">=",
+                    "threshold": 0.125,
+                    "passed": True,
+                    "note": SCRIPT,
+                }
             ],
         },
-    }  # fmt: skip
+    }
     ledger.append("requested", "raft-made", body, time="2026-01-02T03:04:05+00:00")
     ledger.append(
         "refused", "raft-other", {**body, "commit": "0" * 64, "policy": "1" * 32}, time="2026-01-02T03:05:05+00:00"

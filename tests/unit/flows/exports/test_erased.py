@@ -48,8 +48,11 @@ def test_the_bom(lessened: Dossier) -> None:
     found = {c["name"]: c for c in json.loads(bom(lessened))["components"]}
     properties = {p["name"]: p["value"] for p in found["selected set of iteration 1"]["properties"]}
     assert {name: properties[f"raft:{name}"] for name in ("rows", "samples", "rows_erased", "samples_erased")} == {
-        "rows": "3", "samples": "12", "rows_erased": "1", "samples_erased": "2",
-    }  # fmt: skip
+        "rows": "3",
+        "samples": "12",
+        "rows_erased": "1",
+        "samples_erased": "2",
+    }
     assert all("erased" not in p["name"] for p in found["selected set of iteration 0"]["properties"])
 
 
@@ -78,5 +81,9 @@ def test_lineage_show(
     assert "6 prompts → 12 samples → 3 selected (1 quarantined)" in out
     told = json.loads(raft("lineage", "show", "made@1", "--json")[1])
     assert told["links"][0]["counts"] == {
-        "prompts": 6, "samples": 12, "selected": 3, "quarantined": 1, "erased": NUM_ERASED,
-    }  # fmt: skip
+        "prompts": 6,
+        "samples": 12,
+        "selected": 3,
+        "quarantined": 1,
+        "erased": NUM_ERASED,
+    }

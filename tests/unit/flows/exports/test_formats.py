@@ -26,26 +26,36 @@ from raft_core.records.ledger import FileLedger
 from raft_core.records.run import BASE, Run
 from raft_core.records.tables import EVALUATION, read_table, write_table
 
-FACET = {"type": "object", "required": ["_producer", "_schemaURL"],
-         "properties": {"_producer": {"format": "uri"}, "_schemaURL": {"format": "uri"}}}  # fmt: skip
+FACET = {
+    "type": "object",
+    "required": ["_producer", "_schemaURL"],
+    "properties": {"_producer": {"format": "uri"}, "_schemaURL": {"format": "uri"}},
+}
 FACETS = {"type": "object", "additionalProperties": FACET}
 DATASET = {
-    "type": "object", "required": ["namespace", "name"],
+    "type": "object",
+    "required": ["namespace", "name"],
     "properties": {
-        "namespace": {"type": "string"}, "name": {"type": "string"}, "facets": FACETS, "inputFacets": FACETS,
+        "namespace": {"type": "string"},
+        "name": {"type": "string"},
+        "facets": FACETS,
+        "inputFacets": FACETS,
         "outputFacets": FACETS,
     },
-}  # fmt: skip
+}
 EVENT = {
-    "type": "object", "required": ["run", "job", "eventTime", "producer"],
+    "type": "object",
+    "required": ["run", "job", "eventTime", "producer"],
     "properties": {
         "eventType": {"enum": ["START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"]},
-        "eventTime": {"type": "string", "format": "date-time"}, "producer": {"type": "string", "format": "uri"},
+        "eventTime": {"type": "string", "format": "date-time"},
+        "producer": {"type": "string", "format": "uri"},
         "run": {"required": ["runId"], "properties": {"runId": {"format": "uuid"}, "facets": FACETS}},
         "job": {"required": ["namespace", "name"], "properties": {"name": {"type": "string"}, "facets": FACETS}},
-        "inputs": {"type": "array", "items": DATASET}, "outputs": {"type": "array", "items": DATASET},
+        "inputs": {"type": "array", "items": DATASET},
+        "outputs": {"type": "array", "items": DATASET},
     },
-}  # fmt: skip
+}
 """What the published schema of OpenLineage demands of a run event."""
 
 

@@ -27,9 +27,12 @@ def withdraw(copied_run: Run) -> Withdraw:
     def write(path: Path, iteration: int) -> list[Entry]:
         commit, ledger = read_chain(copied_run)[iteration + 1], FileLedger(path)
         about = {
-            "run": "made", "iteration": iteration, "commit": commit.digest,
-            "policy": commit.content["policy"]["identity"], "reason": REASON,
-        }  # fmt: skip
+            "run": "made",
+            "iteration": iteration,
+            "commit": commit.digest,
+            "policy": commit.content["policy"]["identity"],
+            "reason": REASON,
+        }
         ledger.append("refused", "raft-made", about, time="2026-01-02T03:04:05+00:00")
         ledger.append("withdrawn", "raft-made", about, time="2026-01-02T03:05:05+00:00")
         return ledger.entries()
@@ -50,9 +53,12 @@ def test_the_card_begins_with_it(withdrawn: Dossier) -> None:
     assert ModelCard(text).data.model_name == "raft-made"
     lines = text.split("---\n", 2)[2].strip().splitlines()
     assert lines[:5] == [
-        r"> **WITHDRAWN by entry 2 of the ledger: a customer &lt;b\>asked&lt;/b\>, password=\[redacted\]**", ">",
-        r"> made\@1 was withdrawn by entry 2. Do not use it.", "", "# raft-made, iteration 1",
-    ]  # fmt: skip
+        r"> **WITHDRAWN by entry 2 of the ledger: a customer &lt;b\>asked&lt;/b\>, password=\[redacted\]**",
+        ">",
+        r"> made\@1 was withdrawn by entry 2. Do not use it.",
+        "",
+        "# raft-made, iteration 1",
+    ]
 
 
 def test_the_bom_has_a_property_of_the_model(withdrawn: Dossier) -> None:

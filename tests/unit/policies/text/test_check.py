@@ -31,9 +31,13 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def check(
-    folder: Path, prompts: list[Prompt] = PROMPTS, *, new_tokens: int = 8, sampling: dict[str, Any] | None = None,
+    folder: Path,
+    prompts: list[Prompt] = PROMPTS,
+    *,
+    new_tokens: int = 8,
+    sampling: dict[str, Any] | None = None,
     **policy: Any,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     config = TextPolicyConfig(model=str(folder), **policy)
     return backend.check(config, prompts, SamplingConfig(max_new_tokens=new_tokens, **(sampling or {})))
 

@@ -149,9 +149,16 @@ def test_a_masked_language_model_as_policy(save: Callable[[Any], Path]) -> None:
 
 def test_an_encoder_decoder_as_policy(save: Callable[[Any], Path]) -> None:
     config = transformers.BartConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=512, max_position_embeddings=64,
-    )  # fmt: skip
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        vocab_size=512,
+        max_position_embeddings=64,
+    )
     with pytest.raises(InputError, match="encoder-decoder"):
         check(save(transformers.AutoModelForSeq2SeqLM.from_config(config)))
     t5 = transformers.T5Config(d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=2, vocab_size=512)

@@ -23,10 +23,20 @@ from raft_core.records.tables import SELECTED, to_table, write_table
 
 def row(**changes: Any) -> dict[str, Any]:
     return {
-        "sample_id": "s", "prompt_id": "p", "source": "policy", "reward": 1.0, "rank": 0, "weight": 1.0,
-        "prompt": "", "completion": "", "prompt_token_ids": [3, 4], "completion_token_ids": [5, 1],
-        "sampling_logprobs": [-1.0, -1.0], "finish_reason": "stop", **changes,
-    }  # fmt: skip
+        "sample_id": "s",
+        "prompt_id": "p",
+        "source": "policy",
+        "reward": 1.0,
+        "rank": 0,
+        "weight": 1.0,
+        "prompt": "",
+        "completion": "",
+        "prompt_token_ids": [3, 4],
+        "completion_token_ids": [5, 1],
+        "sampling_logprobs": [-1.0, -1.0],
+        "finish_reason": "stop",
+        **changes,
+    }
 
 
 def selected(path: Path, *rows: dict[str, Any]) -> Path:
@@ -62,9 +72,12 @@ CONFIGS = st.builds(
     lambda ranks, micro, accumulated, epochs, batching: FinetuningConfig(
         ranks=ranks, micro_batch_size=micro, batch_size=ranks * micro * accumulated, epochs=epochs, batching=batching
     ),
-    st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 2),
     st.sampled_from(["length_grouped", "packed"]),
-)  # fmt: skip
+)
 
 
 @given(LENGTHS, CONFIGS, st.integers(0, 2**63 - 1))

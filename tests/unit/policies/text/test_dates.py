@@ -103,8 +103,9 @@ def test_the_check_says_which_day_it_is_and_whether_one_must_be_fixed(
         (where.name, chat, day): backend.asks_for_date(
             TextPolicyConfig(model=str(where), chat_template=chat, template_date=day)
         )
-        for where in (folder, plain) for chat, day in ((True, None), (True, DAY), (False, None))
-    }  # fmt: skip
+        for where in (folder, plain)
+        for chat, day in ((True, None), (True, DAY), (False, None))
+    }
     assert [case for case, asks in asked.items() if asks] == [("m", True, None)]
 
 

@@ -38,13 +38,18 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 def test_hostile_configurations_are_refused_within_seconds_and_a_gigabyte(tmp_path: Path) -> None:
     texts: dict[str, str | None] = {
-        "deep": f'{{"a": {DEEP}}}', "digits": json.dumps({"hidden_size": 10**30}), "pipe": None, "list": "[]",
-        "wide": json.dumps({"hidden_size": 10**18}), "float": '{"hidden_size": 1e300}',
+        "deep": f'{{"a": {DEEP}}}',
+        "digits": json.dumps({"hidden_size": 10**30}),
+        "pipe": None,
+        "list": "[]",
+        "wide": json.dumps({"hidden_size": 10**18}),
+        "float": '{"hidden_size": 1e300}',
         "layers": json.dumps({"num_hidden_layers": 2_000_000}),
         "nested": json.dumps({"text_config": {"n_layer": 2_000_000}}),
         "types": json.dumps({"layer_types": ["full_attention"] * 5000}),
-        "heads": json.dumps({"num_attention_heads": -(10**12)}), "endless": '{"a": "' + "x" * (1 << 24) + '"}',
-    }  # fmt: skip
+        "heads": json.dumps({"num_attention_heads": -(10**12)}),
+        "endless": '{"a": "' + "x" * (1 << 24) + '"}',
+    }
     for name, text in texts.items():
         (tmp_path / name).mkdir()
         if text is None:
@@ -53,8 +58,11 @@ def test_hostile_configurations_are_refused_within_seconds_and_a_gigabyte(tmp_pa
             (tmp_path / name / "config.json").write_text(text)
     done = subprocess.run(
         [sys.executable, "-P", "-c", LIMITED, *(str(tmp_path / name) for name in texts)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(texts)
 

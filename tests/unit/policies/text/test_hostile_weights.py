@@ -68,8 +68,12 @@ def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
 def test_what_the_library_writes_passes(tmp_path: Path) -> None:
     import numpy as np
 
-    arrays = {"a": np.zeros((3, 5), np.float32), "b": np.zeros((), np.int64), "c": np.zeros((0, 7), np.float16),
-              "d": np.ones((2, 2), np.bool_)}  # fmt: skip
+    arrays = {
+        "a": np.zeros((3, 5), np.float32),
+        "b": np.zeros((), np.int64),
+        "c": np.zeros((0, 7), np.float16),
+        "d": np.ones((2, 2), np.bool_),
+    }
     (tmp_path / "model.safetensors").write_bytes(save(arrays, metadata={"format": "pt"}))
     assert safetensors_shapes(tmp_path / "model.safetensors") == {name: a.shape for name, a in arrays.items()}
 

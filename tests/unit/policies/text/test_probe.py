@@ -55,9 +55,13 @@ def test_a_model_that_looks_ahead_is_refused_by_name() -> None:
 
 def test_a_state_that_padding_changes_is_refused_by_name() -> None:
     model = build(
-        "minimax", layer_types=["linear_attention", "full_attention"], num_local_experts=2, num_experts_per_tok=1,
-        block_size=8, head_dim=8,
-    )  # fmt: skip
+        "minimax",
+        layer_types=["linear_attention", "full_attention"],
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        block_size=8,
+        head_dim=8,
+    )
     with pytest.raises(InputError, match="MiniMaxForCausalLM cannot be sampled in batches"):
         check_decoding(model)
 

@@ -102,8 +102,15 @@ def test_identities_follow_what_can_change_a_sample(
     same = ids()
     assert len(same) == 2
     assert ids(shard_prompts=3, batch_prompts=1, prompts_per_iteration=7) == same
-    for other in (ids(seed=2), ids(temperature=0.5), ids(top_k=3), ids(max_new_tokens=4), ids(stop=("x",)),
-                  ids(stop_token_ids=(5,)), ids(skip_special_tokens=True)):  # fmt: skip
+    for other in (
+        ids(seed=2),
+        ids(temperature=0.5),
+        ids(top_k=3),
+        ids(max_new_tokens=4),
+        ids(stop=("x",)),
+        ids(stop_token_ids=(5,)),
+        ids(skip_special_tokens=True),
+    ):
         assert not other & same
 
 
@@ -124,9 +131,12 @@ def test_greedy_takes_the_likeliest_token(tiny: LoadedTextPolicy, prompts: list[
 
 
 def test_a_response_ends_with_any_end_token_which_is_kept_and_not_told(
-    make_checkpoint: Callable[..., Path], load_tiny: Callable[[Path], LoadedTextPolicy], tmp_path: Path,
-    prompts: list[Prompt], settings: Settings,
-) -> None:  # fmt: skip
+    make_checkpoint: Callable[..., Path],
+    load_tiny: Callable[[Path], LoadedTextPolicy],
+    tmp_path: Path,
+    prompts: list[Prompt],
+    settings: Settings,
+) -> None:
     policy = load_tiny(make_checkpoint(tmp_path / "m", eos=[1, *range(3, 33)]))
     assert policy.eos == {1, *range(3, 33)}
     samples = policy.sample(prompts, settings(), samples_per_prompt=8, seed=2)
@@ -166,9 +176,12 @@ def test_a_stop_string_ends_the_text_and_keeps_the_token_that_completed_it(
 
 
 def test_nothing_ends_a_response_below_the_least_length(
-    make_checkpoint: Callable[..., Path], load_tiny: Callable[[Path], LoadedTextPolicy], tmp_path: Path,
-    prompts: list[Prompt], settings: Settings,
-) -> None:  # fmt: skip
+    make_checkpoint: Callable[..., Path],
+    load_tiny: Callable[[Path], LoadedTextPolicy],
+    tmp_path: Path,
+    prompts: list[Prompt],
+    settings: Settings,
+) -> None:
     policy = load_tiny(make_checkpoint(tmp_path / "m", eos=[1, *range(3, 63)]))
     samples = policy.sample(prompts, settings(min_new_tokens=4, stop=("8",)), samples_per_prompt=8, seed=4)
     lengths = [len(s.completion_token_ids) for s in samples]
@@ -179,9 +192,12 @@ def test_nothing_ends_a_response_below_the_least_length(
 
 
 def test_a_model_that_fails_gives_quarantined_samples_not_an_error(
-    make_checkpoint: Callable[..., Path], load_tiny: Callable[[Path], LoadedTextPolicy], tmp_path: Path,
-    prompts: list[Prompt], settings: Settings,
-) -> None:  # fmt: skip
+    make_checkpoint: Callable[..., Path],
+    load_tiny: Callable[[Path], LoadedTextPolicy],
+    tmp_path: Path,
+    prompts: list[Prompt],
+    settings: Settings,
+) -> None:
     policy = load_tiny(make_checkpoint(tmp_path / "m", tie=False))
     with torch.no_grad():
         policy.model.lm_head.weight[5] = torch.nan

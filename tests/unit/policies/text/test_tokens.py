@@ -18,9 +18,10 @@ THINK, END = "<think>", "<|im_end|>"
 
 @pytest.fixture(scope="module")
 def chat(
-    make_checkpoint: Callable[..., Path], load_tiny: Callable[[Path], LoadedTextPolicy],
+    make_checkpoint: Callable[..., Path],
+    load_tiny: Callable[[Path], LoadedTextPolicy],
     tmp_path_factory: pytest.TempPathFactory,
-) -> LoadedTextPolicy:  # fmt: skip
+) -> LoadedTextPolicy:
     """A policy with special tokens besides its end of sequence, 123 and 124."""
     return load_tiny(make_checkpoint(tmp_path_factory.mktemp("chat") / "m", special=(THINK, END)))
 
@@ -90,9 +91,12 @@ def test_a_stop_token_ends_a_completion_as_the_end_of_sequence_does(
 
 
 def test_ids_beyond_the_tokenizer_are_never_drawn(
-    make_checkpoint: Callable[..., Path], load_tiny: Callable[[Path], LoadedTextPolicy], tmp_path: Path,
-    prompts: list[Prompt], settings: Settings,
-) -> None:  # fmt: skip
+    make_checkpoint: Callable[..., Path],
+    load_tiny: Callable[[Path], LoadedTextPolicy],
+    tmp_path: Path,
+    prompts: list[Prompt],
+    settings: Settings,
+) -> None:
     policy = load_tiny(make_checkpoint(tmp_path / "m", padding=200))
     for changes in ({}, {"min_new_tokens": 5}, {"temperature": 0.0, "samples_per_prompt": 1}):
         samples = policy.sample(prompts, settings(**changes), samples_per_prompt=8, seed=5)
@@ -117,9 +121,11 @@ def spaced() -> PreTrainedTokenizerFast:
 
 
 def test_a_stop_string_that_begins_with_a_space_is_found_as_the_first_word(
-    make_checkpoint: Callable[..., Path], load_tiny: Callable[[Path], LoadedTextPolicy], tmp_path: Path,
+    make_checkpoint: Callable[..., Path],
+    load_tiny: Callable[[Path], LoadedTextPolicy],
+    tmp_path: Path,
     settings: Settings,
-) -> None:  # fmt: skip
+) -> None:
     folder = make_checkpoint(tmp_path / "m")
     spaced().save_pretrained(folder)
     samples = load_tiny(folder).sample([Prompt.of("a film")], settings(stop=(" good",)), samples_per_prompt=32, seed=5)
