@@ -9,9 +9,9 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from raft_core.config import SamplingConfig, SelectionConfig
+from raft_core.config import SamplingConfig
 from raft_core.prompts import draw
-from raft_core.selection.base import Candidates, select
+from raft_core.selection.base import Candidates, Selector, select
 from raft_core.types import Prompt, content_id
 
 
@@ -21,8 +21,8 @@ class Learner(Protocol):
     def sample(self, prompt: Prompt, samples_per_prompt: int, *, seed: int) -> Sequence[str]:
         """K completions of one prompt, drawn independently."""
 
-    def fit(self, pairs: Sequence[tuple[Prompt, str]]) -> Self:
-        """The policy after supervised fine-tuning on ``pairs``, starting from this one."""
+    def fit(self, pairs: Sequence[tuple[Prompt, str]], weights: Sequence[float]) -> Self:
+        """The policy after supervised fine-tuning on weighted ``pairs``, starting from this one."""
 
 
 P = TypeVar("P", bound="Learner")
@@ -35,7 +35,7 @@ def raft(
     *,
     iterations: int,
     sampling: SamplingConfig,
-    selection: SelectionConfig,
+    selector: Selector,
     seed: int = 0,
 ) -> Iterator[P]:
     """Yield the policy after each iteration."""
@@ -51,7 +51,7 @@ def raft(
             rewards_N=np.array([reward(x, y) for x, y in pairs], dtype=np.float64),
             sample_ids_N=np.array([content_id(seed, iteration, x.prompt_id, n) for n, (x, _) in enumerate(pairs)]),
         )
-        kept = select(candidates, selection, num_samples)
+        kept = select(candidates, selector, num_samples)
         # 3. Fine-tune: supervised, on the kept pairs, from the current policy.
-        policy = policy.fit([pairs[n] for n in kept])
+        policy = policy.fit([pairs[n] for n in kept.indices_M], kept.weights_M.tolist())
         yield policy

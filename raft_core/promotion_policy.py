@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from raft_core.config.base import RegularExpression, Share, Step
+from raft_core.config_model import ConfigModel, RegularExpression, Share
 from raft_core.errors import ConfigError
 from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.loading import load_document
@@ -38,7 +38,7 @@ def _http(text: str) -> str:
     return text
 
 
-class PromotionGates(Step):
+class PromotionGates(ConfigModel):
     """Thresholds, candidate against champion on the same prompts. Each holds for the bound of an interval."""
 
     min_reward_gain: float | None = Field(0.0, description="lower bound of the paired gain must be above it")
@@ -58,7 +58,7 @@ class PromotionGates(Step):
     max_safety_loss: float | None = Field(None, ge=0, description="lower bound of the paired gain in that share, −it")
 
 
-class PromotionPolicy(Step):
+class PromotionPolicy(ConfigModel):
     """A whole policy file."""
 
     gates: PromotionGates = PromotionGates()
@@ -75,7 +75,7 @@ class PromotionPolicy(Step):
     after_timeout_s: float = Field(60.0, gt=0, le=3600, description="of each command, and of the webhook")
 
 
-class SafetyCase(Step):
+class SafetyCase(ConfigModel):
     """Prompts, and what every answer to them must meet."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")
@@ -94,7 +94,7 @@ class SafetyCase(Step):
         return self
 
 
-class SafetySuite(Step):
+class SafetySuite(ConfigModel):
     """A file of cases."""
 
     samples_per_prompt: int = Field(4, ge=1)

@@ -12,7 +12,7 @@ from raft_core.config import RaftConfig
 from raft_core.errors import InputError
 from raft_core.records.run import Run
 from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, VALIDATION, read_table
-from raft_core.selection.base import Candidates
+from raft_core.selection.base import Candidates, Ranked
 from tasks.select import ranks, valid_rows
 
 
@@ -142,18 +142,15 @@ def _because(
     if num_valid < needed:
         return f"its prompt has {num_valid} valid samples, validation.min_valid_per_prompt is {needed}: dropped whole"
     place = f"rank {me.rank} of {num_valid} valid samples of its prompt"
-    best = rivals[0]
-    rule = config.selection
-    bar = min(selected["reward"].to_pylist(), default=None)
-    if rule.type == "best_of_k":
-        tie = me.rank > 1 and me.reward == best.reward
-        return f"{place}; best_of_k keeps the first" + ("; equal rewards: the smaller sample_id wins" if tie else "")
-    if rule.type == "all_best":
-        kept = f"all_best keeps every sample with the prompt's highest reward, {best.reward}"
-        return f"{place}; {kept}, if it is above {rule.success}"
-    if rule.type == "threshold":
-        return f"{place}; threshold keeps a reward of at least {rule.threshold}"
-    if rule.type == "top_fraction":
-        share = rule.fraction if rule.fraction is not None else 1 / config.sampling.samples_per_prompt
-        return f"{place}; top_fraction keeps the best {share:.4g} of all samples, whose lowest reward is {bar}"
-    return f"{place}; best_then_top keeps the best {rule.fraction:.4g} of the prompts' first, whose lowest is {bar}"
+    best = rivals[0].reward
+    assert me.reward is not None, "what has a rank has a reward"
+    assert best is not None
+    ranked = Ranked(
+        me.rank,
+        num_valid,
+        me.reward,
+        best,
+        min(selected["reward"].to_pylist(), default=None),
+        config.sampling.samples_per_prompt,
+    )
+    return f"{place}; {config.selection.explain(ranked)}"

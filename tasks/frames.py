@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raft_core.config import RaftConfig, SelectionConfig
+from raft_core.config import RaftConfig
+from raft_core.selection.base import Selector
 from raft_core.types import POLICY_SOURCE
 
 LOGPROB_TOLERANCE = 1e-3
@@ -118,7 +119,7 @@ def sampled_prompts(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
     return pd.DataFrame({"num_samples": np.bincount(known.astype("int64"), minlength=num_prompts)})
 
 
-def scored_prompts(rows: pd.DataFrame, selection: SelectionConfig) -> pd.DataFrame:
+def scored_prompts(rows: pd.DataFrame, selection: Selector) -> pd.DataFrame:
     """One row a prompt of ``rows``: its samples that may train, how many of them share the best reward, and whether
     the rewards tell ``selection`` anything about them (null where no sample may train)."""
     usable = rows[~rows["quarantined"]]
@@ -126,18 +127,9 @@ def scored_prompts(rows: pd.DataFrame, selection: SelectionConfig) -> pd.DataFra
     frame = pd.DataFrame(index=pd.Index(np.unique(rows["prompt"])))
     frame["num_valid"] = usable.groupby("prompt").size().reindex(frame.index, fill_value=0)
     frame["best_shared_by"] = usable[usable["reward"] == best].groupby("prompt").size().reindex(frame.index)
-    frame["signal"] = _differs(usable, selection).groupby(usable["prompt"]).any().reindex(frame.index)
+    told = selection.tells_apart(usable["prompt"].to_numpy(), usable["reward"].to_numpy())
+    frame["signal"] = pd.Series(told, usable.index).groupby(usable["prompt"]).any().reindex(frame.index)
     return frame
-
-
-def _differs(usable: pd.DataFrame, selection: SelectionConfig) -> "pd.Series[bool]":
-    """Which samples selection can tell from others: of their prompt, or where it ranks one pool, of all prompts."""
-    if selection.type == "best_of_k":
-        differing: pd.Series[bool] = usable["reward"] != usable.groupby("prompt")["reward"].transform("min")
-        return differing
-    seen = usable["reward"] >= selection.threshold if selection.type == "threshold" else usable["reward"]
-    most_common = seen.mode()
-    return seen != (most_common.iloc[0] if len(most_common) else None)
 
 
 def selected_prompts(rows: pd.DataFrame, prompts: pa.Table, held_out_ids: Collection[str]) -> pd.DataFrame:

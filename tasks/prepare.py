@@ -16,6 +16,7 @@ from raft_core.records.pinned import changes, check_pins, pin, read_pins
 from raft_core.records.run import BASE, Run, read_chain, read_commit, record_event
 from raft_core.records.tables import PROMPTS, to_table, write_table
 from raft_core.rewards.score import Rewards, check_rewards
+from raft_core.selection.base import selector_sources
 from raft_core.types import Artifact, Policy, Prompt
 from tasks.iteration import Iteration
 from tasks.signal import check_signal
@@ -74,7 +75,7 @@ def settle_rewards(run: Run, rewards: Rewards, *, accept: bool) -> list[str]:
     Until the base is committed nothing was scored for good, and the rewards may still be corrected.
     Raises ConfigError.
     """
-    found = rewards.sources
+    found = {**rewards.sources, **selector_sources(run.config.selection)}
     changed = changes(read_pins(run) or {}, found)
     begun = read_commit(run, BASE) is not None
     if changed and begun and not accept:

@@ -6,8 +6,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raft_core.errors import GateStop
+from raft_core.records.pinned import check_pins
 from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, read_rows, read_table, write_table
-from raft_core.selection.base import Candidates, ranking
+from raft_core.selection.base import Candidates, ranking, selector_sources
 from raft_core.selection.base import select as choose
 from tasks.iteration import Iteration
 
@@ -28,7 +29,9 @@ def select(it: Iteration) -> None:
         rewards_N=valid["reward"].to_numpy(),
         sample_ids_N=valid["sample_id"].to_numpy().astype(np.str_),
     )
-    kept = choose(candidates, it.config.selection, it.config.sampling.samples_per_prompt)
+    check_pins(it.run, selector_sources(it.config.selection))
+    selection = choose(candidates, it.config.selection, it.config.sampling.samples_per_prompt)
+    kept = selection.indices_M
     if not len(kept):
         raise GateStop(
             f"nothing was selected in {it.label}",
@@ -39,7 +42,7 @@ def select(it: Iteration) -> None:
     facts = {
         "reward": pa.array(candidates.rewards_N[kept]),
         "rank": pa.array(ranks(candidates)[kept]),
-        "weight": pa.array(np.ones(len(kept))),
+        "weight": pa.array(selection.weights_M),
         "prompt": prompts["text"].take(pa.array(candidates.prompts_N[kept])),
     }
     carried = [name for name in SELECTED.names if name not in facts]

@@ -33,20 +33,8 @@ def _alike(config: RaftConfig) -> Iterator[tuple[str, str]]:
     """Settings under which everything is kept, or all candidates of a prompt are the same text."""
     selection, sampling = config.selection, config.sampling
     per_prompt = sampling.samples_per_prompt
-    kept = {"top_fraction": getattr(selection, "fraction", None) or 1 / per_prompt}.get(selection.type)
-    if per_prompt == 1 and selection.type == "best_of_k":
-        yield (
-            "selection best_of_k with sampling.samples_per_prompt 1 keeps every sample",
-            "raise sampling.samples_per_prompt, or choose selection.type threshold or best_then_top",
-        )
-    if per_prompt == 1 and selection.type == "best_then_top" and selection.fraction == 1:
-        kept = 1.0
-    if kept == 1:
-        yield (
-            f"selection {selection.type} with this fraction and sampling.samples_per_prompt {per_prompt} keeps every "
-            "sample",
-            "lower selection.fraction or raise sampling.samples_per_prompt",
-        )
+    if advice := selection.keeps_everything(per_prompt):
+        yield (f"selection {selection.type} with sampling.samples_per_prompt {per_prompt} keeps every sample", advice)
     if per_prompt > 1 and sampling.top_k == 1:
         yield (
             f"sampling.top_k 1 gives {per_prompt} equal samples a prompt",

@@ -8,6 +8,7 @@ from raft_core.config.scoring import LexiconRewardConfig, reward_name
 from raft_core.embedded.parts import PARTS, Part
 from raft_core.embedded.worlds import PREFIX, WORLDS
 from raft_core.records.run import BASE
+from raft_core.selection.base import SELECTION
 
 MADE_IN_PLACE = "made in place by this project, from nothing else"
 UNKNOWN = "not recorded"
@@ -52,7 +53,14 @@ def named(dossier: Dossier) -> list[Named]:
         for reward in rewards:
             name = reward_name(reward)
             rows.append(Named(f"{role} {name}", _reward_reference(reward), inputs.get(f"reward {name}")))
-    return rows
+    return [*rows, *_selector(dossier)]
+
+
+def _selector(dossier: Dossier) -> Iterator[Named]:
+    """The code that selected, where a package other than RAFT brought it: as the run pinned it."""
+    for name, sources in dossier.commit.content.get("rewards", {}).items():
+        if name.startswith(SELECTION):
+            yield from (Named(name, reference, digest) for reference, digest in sources.items())
 
 
 def parts_of(reference: str) -> tuple[Part, ...]:

@@ -69,9 +69,9 @@ def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableT
     if (erased := done.erased) is not None:
         lines.append(
             Text(
-                f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects of DVC, "
-                f"evidence of {len(erased.evidence):,} measurements, parameters of {erased.flow_runs:,} flow runs of "
-                "Prefect; raft lineage verify says where",
+                f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects "
+                f"of DVC, evidence of {len(erased.evidence):,} measurements, parameters of {erased.flow_runs:,} flow "
+                "runs of Prefect; raft lineage verify says where",
                 style="green",
             )
         )

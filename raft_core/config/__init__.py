@@ -3,16 +3,18 @@
 Read and checked by ``raft_core.loading.load_config``. Unknown keys are refused everywhere.
 """
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config.base import Day, Fraction, RegularExpression, Share, Step
 from raft_core.config.execution import ExecutionConfig
 from raft_core.config.scoring import ScoringConfig
+from raft_core.config_model import ConfigModel, Day, Fraction, RegularExpression, Share
+from raft_core.selection.base import SELECTORS, Selector
+from raft_core.selection.best_of_k import BestOfK
 
 
-class TextPolicyConfig(Step):
+class TextPolicyConfig(ConfigModel):
     """A causal language model of transformers."""
 
     type: Literal["text"] = "text"
@@ -39,7 +41,7 @@ PolicyConfig = TextPolicyConfig
 """What is aligned. One modality today; becomes a ``type:``-keyed union with the second."""
 
 
-class PromptsConfig(Step):
+class PromptsConfig(ConfigModel):
     """Where prompts come from: JSON lines, CSV or Parquet with a text column, or plain text, one per line."""
 
     train: str = Field(description="a file, or embedded:WORLD/prompts.train")
@@ -57,7 +59,7 @@ class PromptsConfig(Step):
         return self
 
 
-class SamplingConfig(Step):
+class SamplingConfig(ConfigModel):
     """How candidates are drawn (paper: b, K, λ)."""
 
     prompts_per_iteration: int = Field(48, ge=1, description="b of the paper")
@@ -94,7 +96,7 @@ class SamplingConfig(Step):
         return self
 
 
-class ValidationConfig(Step):
+class ValidationConfig(ConfigModel):
     """Limits of the Great Expectations suites. Row failures quarantine, set failures stop the run."""
 
     min_valid_per_prompt: int = Field(1, ge=1, description="a prompt with fewer valid samples is dropped, counted")
@@ -120,46 +122,13 @@ class ValidationConfig(Step):
     max_held_out_overlap: Share = Field(0.0, description="share of selected prompts that are held-out prompts")
 
 
-class BestOfKConfig(Step):
-    """The best of each prompt (paper, Algorithm 1)."""
-
-    type: Literal["best_of_k"] = "best_of_k"
-
-
-class TopFractionConfig(Step):
-    """The best of one pool over all prompts (LMFlow's "top")."""
-
-    type: Literal["top_fraction"] = "top_fraction"
-    fraction: Fraction | None = Field(None, description="none: 1/K")
+if TYPE_CHECKING:
+    SelectionConfig = Selector
+else:
+    SelectionConfig = SELECTORS.union()
 
 
-class BestThenTopConfig(Step):
-    """The best of each prompt, then the best fraction of those (paper, diffusion)."""
-
-    type: Literal["best_then_top"] = "best_then_top"
-    fraction: Fraction = Field(0.8, description="of the best ones, by reward")
-
-
-class AllBestConfig(Step):
-    """All that reach their prompt's maximum; prompts without success are dropped."""
-
-    type: Literal["all_best"] = "all_best"
-    success: float = Field(0.0, description="a prompt whose maximum is not above this is dropped")
-
-
-class ThresholdConfig(Step):
-    """All with a reward of at least ``threshold``."""
-
-    type: Literal["threshold"] = "threshold"
-    threshold: float = Field(description="smallest reward that is kept")
-
-
-SelectionConfig = Annotated[
-    BestOfKConfig | TopFractionConfig | BestThenTopConfig | AllBestConfig | ThresholdConfig, Field(discriminator="type")
-]
-
-
-class LoraConfig(Step):
+class LoraConfig(ConfigModel):
     """Low-rank adapters on all linear layers; one adapter is carried on over the iterations."""
 
     r: int = Field(8, ge=1, description="rank of the update")
@@ -168,7 +137,7 @@ class LoraConfig(Step):
     targets: tuple[str, ...] | Literal["all-linear"] = Field("all-linear", description="module names; never the head")
 
 
-class FinetuningConfig(Step):
+class FinetuningConfig(ConfigModel):
     """Supervised fine-tuning on the filtered set, by DeepSpeed through transformers' Trainer."""
 
     lora: LoraConfig | None = Field(LoraConfig(), description="none: all weights are trained")
@@ -217,7 +186,7 @@ class FinetuningConfig(Step):
         return self
 
 
-class EvaluationConfig(Step):
+class EvaluationConfig(ConfigModel):
     """The scorecard on held-out prompts, the same ones every iteration."""
 
     perplexity_text: str | None = Field(None, description="a file of held-out texts, or embedded:WORLD/perplexity")
@@ -228,7 +197,7 @@ class EvaluationConfig(Step):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of each interval")
 
 
-class GatesConfig(Step):
+class GatesConfig(ConfigModel):
     """The budget against the base (row −1), and when to stop. None switches one off."""
 
     max_perplexity_rise: float | None = Field(0.066, gt=0, description="share of the base's")
@@ -241,14 +210,14 @@ class GatesConfig(Step):
     convergence_window: int | None = Field(3, ge=1, description="stop without a paired gain against so many ago")
 
 
-class TrackingConfig(Step):
+class TrackingConfig(ConfigModel):
     """MLflow. The address is MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
 
     experiment: str = Field("raft", description="name of the MLflow experiment; created if missing")
     model_name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.\-]+$", description="registered model; none: raft-NAME")
 
 
-class VersioningConfig(Step):
+class VersioningConfig(ConfigModel):
     """DVC."""
 
     enabled: bool = Field(True, description="false: no pointers, nothing in DVC")
@@ -256,7 +225,7 @@ class VersioningConfig(Step):
     push_limit_s: int = Field(600, ge=1, description="a push over the network that takes longer is made up for later")
 
 
-class RaftConfig(Step):
+class RaftConfig(ConfigModel):
     """A whole alignment run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$", description="first part of the run's name")
@@ -267,7 +236,7 @@ class RaftConfig(Step):
     sampling: SamplingConfig = SamplingConfig()
     scoring: ScoringConfig
     validation: ValidationConfig = ValidationConfig()
-    selection: SelectionConfig = BestOfKConfig()
+    selection: SelectionConfig = BestOfK()
     finetuning: FinetuningConfig = FinetuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: GatesConfig = GatesConfig()

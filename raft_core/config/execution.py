@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config.base import Step
+from raft_core.config_model import ConfigModel
 
 
-class ExecutionConfig(Step):
+class ExecutionConfig(ConfigModel):
     """Where the shards of sampling and scoring are made: in this process, or by the workers of a Ray cluster."""
 
     shards: Literal["local", "ray"] = Field("local", description="ray needs the extra: pip install 'raft-mlops[ray]'")

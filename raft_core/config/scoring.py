@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config.base import Day, Share, Step
+from raft_core.config_model import ConfigModel, Day, Share
 
 ScoredText = Annotated[Literal["completion", "prompt_and_completion"], Field(description="what the reward reads")]
 
 
-class RewardConfig(Step):
+class RewardConfig(ConfigModel):
     """What every reward has: a name (the column of its scores) and a weight in the sum."""
 
     name: str = Field("", pattern=r"^[A-Za-z0-9_\-]*$", description="none: its type")
@@ -72,7 +72,7 @@ AnyRewardConfig = Annotated[
 ]
 
 
-class ScoringConfig(Step):
+class ScoringConfig(ConfigModel):
     """The rewards that select, and the gold rewards that only watch."""
 
     rewards: tuple[AnyRewardConfig, ...] = Field(min_length=1, description="their weighted sum ranks the candidates")

@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raft_core.config import AllBestConfig, RaftConfig, ThresholdConfig
+from raft_core.config import RaftConfig
 from raft_core.config.scoring import reward_name
 from raft_core.evaluation import divergence, diversity
 from raft_core.evaluation.rough import HOLDS_FROM
@@ -195,7 +195,7 @@ def _ranking_facts(valid: pa.Table, config: RaftConfig) -> dict[str, float | Non
     best_B = np.maximum.reduceat(rewards_N, starts_B)
     shared_B = np.add.reduceat(rewards_N == np.repeat(best_B, sizes_B), starts_B, dtype=np.int64)
     mean, best = float(rewards_N.mean()), float(best_B.mean())
-    passes_B, passes_N = _passes(best_B, config), _passes(rewards_N, config)
+    passes_B, passes_N = config.selection.passes(best_B), config.selection.passes(rewards_N)
     all_B = shared_B == sizes_B if passes_N is None else np.minimum.reduceat(passes_N, starts_B)
     limits = config.validation
     span = float(rewards_N.max() - rewards_N.min())
@@ -218,14 +218,6 @@ def _by_prompt(valid: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int64]]
     order = np.argsort(codes_N, kind="stable")
     starts_B = np.flatnonzero(np.diff(codes_N[order], prepend=-1))
     return valid["reward"].to_numpy()[order], starts_B
-
-
-def _passes(rewards: NDArray[np.float64], config: RaftConfig) -> NDArray[np.bool_] | None:
-    if isinstance(config.selection, AllBestConfig):
-        return rewards > config.selection.success
-    if isinstance(config.selection, ThresholdConfig):
-        return rewards >= config.selection.threshold
-    return None
 
 
 def _interval(column: pa.ChunkedArray, config: RaftConfig) -> Interval:

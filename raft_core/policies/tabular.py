@@ -52,17 +52,18 @@ class TabularPolicy:
         drawn_K = stream.choice(len(self.completions), size=samples_per_prompt, p=self.probabilities_XY[row])
         return [self.completions[y] for y in drawn_K]
 
-    def fit(self, pairs: Sequence[tuple[Prompt, str]]) -> "TabularPolicy":
+    def fit(self, pairs: Sequence[tuple[Prompt, str]], weights: Sequence[float] | None = None) -> "TabularPolicy":
         """Maximum likelihood on accepted ``pairs``: p' = (1 − step)·p + step·frequency, for the prompts among them.
 
-        With step 1 it is the optimum of supervised fine-tuning without regularisation; a prompt that
-        is not among the pairs keeps its row.
+        A pair counts as its weight says, which must not be negative; without weights each counts once. With step 1
+        it is the optimum of supervised fine-tuning without regularisation; a prompt that is not among the pairs
+        keeps its row.
         """
         rows = {prompt: x for x, prompt in enumerate(self.prompts)}
         columns = {completion: y for y, completion in enumerate(self.completions)}
         counts_XY = np.zeros_like(self.probabilities_XY)
-        for prompt, completion in pairs:
-            counts_XY[rows[prompt], columns[completion]] += 1
+        for (prompt, completion), weight in zip(pairs, weights or [1.0] * len(pairs), strict=True):
+            counts_XY[rows[prompt], columns[completion]] += weight
         totals_X1 = counts_XY.sum(axis=1, keepdims=True)
         frequencies_XY = np.divide(counts_XY, totals_X1, out=self.probabilities_XY.copy(), where=totals_X1 > 0)
         return self.moved_to(frequencies_XY)

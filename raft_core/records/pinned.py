@@ -1,6 +1,7 @@
 """Which code and data each reward of a run consists of: pinned when the run starts, and held to until it ends.
 
-runs/NAME/rewards.json    reward → file or module → sha256, as they are now
+runs/NAME/rewards.json    reward → file or module → sha256, as they are now; a selector that another package brought
+                          stands beside them as selection.TYPE
 commit.json, "rewards"    the same, as they were when the iteration was scored
 """
 
@@ -45,7 +46,7 @@ def check_pins(run: Run, found: Sources) -> None:
     """Raise ConfigError unless the rewards that were loaded are those of the run."""
     if changed := changes(read_pins(run) or {}, found):
         raise ConfigError(
-            f"a reward of run {run.name} is not the one that it began with",
+            f"the code that scores or selects in run {run.name} is not what it began with",
             got="; ".join(changed),
             expected="the same code and data from the first iteration to the last",
             do=f"bring back what changed, then raft resume {run.name}; or go on with what is there now, and let the "
@@ -56,7 +57,7 @@ def check_pins(run: Run, found: Sources) -> None:
 def changes(then: Sources, now: Sources) -> list[str]:
     """Of each reward that both have: which of its files and modules changed, in words."""
     return [
-        f"reward '{name}': {', '.join(different)}"
+        f"{_called(name)}: {', '.join(different)}"
         for name in now
         if name in then and (different := list(_different(then[name], now[name])))
     ]
@@ -69,6 +70,11 @@ def changes_of(chain: Sequence[Commit]) -> list[tuple[int, str]]:
         for before, after in pairwise(chain)
         for told in changes(_of(before) or {}, _of(after) or {})
     ]
+
+
+def _called(name: str) -> str:
+    """A reward's name has no dot."""
+    return name if "." in name else f"reward '{name}'"
 
 
 def _of(commit: Commit) -> Sources | None:

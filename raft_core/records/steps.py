@@ -5,10 +5,10 @@ the code that it runs and the numerics class. The index that finds finished outp
 ``runs/.steps`` and is only a convenience: every hit is verified by hashing the bytes.
 """
 
-import ast
 import importlib.util
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError
+from raft_core.imports import imported_modules
 from raft_core.plain_json import read_json
 from raft_core.records.artifacts import copy_shared, digest_of, json_digest, write_json
 
@@ -112,7 +113,7 @@ def code_digest(*modules: str, within: str = "raft_core") -> str:
         if name in seen or (source := _source(name)) is None:
             continue
         seen[name] = sha256(source.encode()).hexdigest()
-        waiting += [imported for imported in _imports(source) if imported.startswith(within)]
+        waiting += [imported for imported in _imported(source, name) if imported.startswith(within)]
     return json_digest(seen)
 
 
@@ -133,11 +134,8 @@ def _source(module: str) -> str | None:
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
-def _imports(source: str) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+def _imported(source: str, module: str) -> Iterator[str]:
+    """See ``imported_modules``; of a package and a module alike, since only the names that exist are followed."""
+    yield from imported_modules(source, module)
+    if re.search(r"^\s*from\s+\.", source, re.MULTILINE):
+        yield from imported_modules(source, f"{module}.__init__")

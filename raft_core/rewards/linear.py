@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from raft_core.config.base import Step
 from raft_core.config.scoring import LinearRewardConfig, ScoredText
+from raft_core.config_model import ConfigModel
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
 from raft_core.hub import refuse_hub_id
@@ -43,7 +43,7 @@ _FIXED = {
 }
 
 
-class LinearModel(Step):
+class LinearModel(ConfigModel):
     """``config.json`` of a model."""
 
     kind: Literal["tfidf_linear"] = "tfidf_linear"

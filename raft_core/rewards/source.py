@@ -2,9 +2,7 @@
 that an ``import`` statement of these names (inside functions too), found by reading files.
 """
 
-import ast
-from collections.abc import Iterable, Iterator
-
+from raft_core.imports import imported_modules, with_packages
 from raft_core.rewards.modules import LocalModules
 
 
@@ -26,26 +24,8 @@ def complete(modules: LocalModules, *begun: bytes, also: str = "") -> dict[str, 
     return {**{name: source.digest for name, source in modules.sources.items()}, **modules.compiled}
 
 
-def with_packages(module: str) -> list[str]:
-    """``a.b.c`` → a, a.b, a.b.c: importing it runs the code of all three."""
-    parts = [part for part in module.split(".") if part]
-    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
-
-
-def _imports(source: bytes, module: str) -> Iterator[str]:
+def _imports(source: bytes, module: str) -> list[str]:
     try:
-        tree = ast.parse(source)
+        return list(imported_modules(source, module))
     except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        names: Iterable[str]
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parents = module.split(".")[: -node.level] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            yield from with_packages(name)
+        return []

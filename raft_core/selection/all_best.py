@@ -9,17 +9,31 @@ Ties: all of them are kept, since they are the point; equality is exact.
 Degenerate: an empty result if no prompt succeeds. With a continuous reward it is best_of_k above ``success``.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
-from raft_core.config import AllBestConfig
-from raft_core.selection.base import Candidates, best_of_prompt, ranking
+from pydantic import Field
+
+from raft_core.selection.base import Candidates, Mask, Ranked, Rewards, Selection, Selector, best_of_prompt, ranking
 
 
-def select(candidates: Candidates, config: AllBestConfig, samples_per_prompt: int) -> NDArray[np.int64]:
-    """Indices of all samples that equal their prompt's maximum, ordered by prompt."""
-    order = ranking(candidates)
-    rewards = candidates.rewards_N[order]
-    best = best_of_prompt(candidates.prompts_N[order], rewards)
-    kept: NDArray[np.bool_] = (rewards == best) & (best > config.success)
-    return order[kept]
+class AllBest(Selector):
+    """All that reach their prompt's maximum; prompts without success are dropped."""
+
+    type: Literal["all_best"] = "all_best"
+    success: float = Field(0.0, description="a prompt whose maximum is not above this is dropped")
+
+    def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
+        """All samples that equal their prompt's maximum."""
+        order = ranking(candidates)
+        rewards = candidates.rewards_N[order]
+        best = best_of_prompt(candidates.prompts_N[order], rewards)
+        return Selection.plain(order[(rewards == best) & (best > self.success)])
+
+    def explain(self, sample: Ranked) -> str:
+        """See ``Selector.explain``."""
+        kept = f"all_best keeps every sample with the prompt's highest reward, {sample.best}"
+        return f"{kept}, if it is above {self.success}"
+
+    def passes(self, rewards_N: Rewards) -> Mask:
+        """See ``Selector.passes``."""
+        return rewards_N > self.success

@@ -9,15 +9,46 @@ Ties: the smallest sample_id wins. It is a hash, so a tie is broken by chance, o
 Degenerate: with K = 1 every sample is kept; a prompt without candidates yields none.
 """
 
+from typing import Literal
+
 import numpy as np
-from numpy.typing import NDArray
 
-from raft_core.config import BestOfKConfig
-from raft_core.selection.base import Candidates, ranking
+from raft_core.selection.base import Candidates, Indices, Mask, Ranked, Rewards, Selection, Selector, ranking
 
 
-def select(candidates: Candidates, config: BestOfKConfig, samples_per_prompt: int) -> NDArray[np.int64]:
-    """Indices of the best sample of each prompt, ordered by prompt. ``samples_per_prompt`` plays no part."""
+class BestOfK(Selector):
+    """The best of each prompt (paper, Algorithm 1)."""
+
+    type: Literal["best_of_k"] = "best_of_k"
+
+    def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
+        """The best sample of each prompt. ``samples_per_prompt`` plays no part."""
+        return Selection.plain(best_of_each(candidates))
+
+    def explain(self, sample: Ranked) -> str:
+        """See ``Selector.explain``."""
+        tie = sample.rank > 1 and sample.reward == sample.best
+        return "best_of_k keeps the first" + ("; equal rewards: the smaller sample_id wins" if tie else "")
+
+    def keeps_everything(self, samples_per_prompt: int) -> str | None:
+        """See ``Selector.keeps_everything``."""
+        if samples_per_prompt > 1:
+            return None
+        return "raise sampling.samples_per_prompt, or choose selection.type threshold or best_then_top"
+
+    def tells_apart(self, prompts_N: Indices, rewards_N: Rewards) -> Mask:
+        """Within a prompt alone: all samples but those with its smallest reward."""
+        order_N = np.lexsort((rewards_N, prompts_N))
+        prompts_N, rewards_N = prompts_N[order_N], rewards_N[order_N]
+        starts = np.flatnonzero(np.diff(prompts_N, prepend=np.nan))
+        sizes = np.diff(starts, append=len(prompts_N))
+        differs_N = np.empty(len(order_N), np.bool_)
+        differs_N[order_N] = rewards_N != np.repeat(rewards_N[starts], sizes)
+        return differs_N
+
+
+def best_of_each(candidates: Candidates) -> Indices:
+    """Index of the best sample of each prompt, ordered by prompt."""
     order = ranking(candidates)
     prompts = candidates.prompts_N[order]
     first = np.ones(len(order), dtype=bool)

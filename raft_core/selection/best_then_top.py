@@ -11,16 +11,35 @@ Ties: the smaller sample_id wins, within a prompt and at the border of the fract
 Degenerate: fraction 1 is best_of_k; at least one prompt is kept.
 """
 
+from typing import Literal
+
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from raft_core.config import BestOfKConfig, BestThenTopConfig
-from raft_core.selection import best_of_k
-from raft_core.selection.base import Candidates, num_kept
+from raft_core.config_model import Fraction
+from raft_core.selection.base import Candidates, Ranked, Selection, Selector, num_kept
+from raft_core.selection.best_of_k import best_of_each
 
 
-def select(candidates: Candidates, config: BestThenTopConfig, samples_per_prompt: int) -> NDArray[np.int64]:
-    """Indices of the best samples of the best ``config.fraction`` of the prompts, ordered by prompt."""
-    best = best_of_k.select(candidates, BestOfKConfig(), samples_per_prompt)
-    by_reward = np.lexsort((candidates.sample_ids_N[best], -candidates.rewards_N[best]))
-    return best[np.sort(by_reward[: num_kept(len(best), config.fraction)])]
+class BestThenTop(Selector):
+    """The best of each prompt, then the best fraction of those (paper, diffusion)."""
+
+    type: Literal["best_then_top"] = "best_then_top"
+    fraction: Fraction = Field(0.8, description="of the best ones, by reward")
+
+    def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
+        """The best samples of the best ``fraction`` of the prompts."""
+        best = best_of_each(candidates)
+        by_reward = np.lexsort((candidates.sample_ids_N[best], -candidates.rewards_N[best]))
+        return Selection.plain(best[np.sort(by_reward[: num_kept(len(best), self.fraction)])])
+
+    def explain(self, sample: Ranked) -> str:
+        """See ``Selector.explain``."""
+        kept = f"best_then_top keeps the best {self.fraction:.4g} of the prompts' first"
+        return f"{kept}, whose lowest is {sample.lowest_kept}"
+
+    def keeps_everything(self, samples_per_prompt: int) -> str | None:
+        """See ``Selector.keeps_everything``."""
+        if samples_per_prompt > 1 or self.fraction < 1:
+            return None
+        return "lower selection.fraction or raise sampling.samples_per_prompt"

@@ -8,14 +8,42 @@ Ties: a reward equal to the threshold is kept.
 Degenerate: an empty result if nothing reaches the bar.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
-from raft_core.config import ThresholdConfig
-from raft_core.selection.base import Candidates, ranking
+from pydantic import Field
+
+from raft_core.selection.base import (
+    Candidates,
+    Indices,
+    Mask,
+    Ranked,
+    Rewards,
+    Selection,
+    Selector,
+    differs_from_most_common,
+    ranking,
+)
 
 
-def select(candidates: Candidates, config: ThresholdConfig, samples_per_prompt: int) -> NDArray[np.int64]:
-    """Indices of all samples with ``r >= config.threshold``, ordered by prompt, then best first."""
-    order = ranking(candidates)
-    return order[candidates.rewards_N[order] >= config.threshold]
+class Threshold(Selector):
+    """All with a reward of at least ``threshold``."""
+
+    type: Literal["threshold"] = "threshold"
+    threshold: float = Field(description="smallest reward that is kept")
+
+    def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
+        """All samples with ``r >= threshold``."""
+        order = ranking(candidates)
+        return Selection.plain(order[self.passes(candidates.rewards_N[order])])
+
+    def explain(self, sample: Ranked) -> str:
+        """See ``Selector.explain``."""
+        return f"threshold keeps a reward of at least {self.threshold}"
+
+    def tells_apart(self, prompts_N: Indices, rewards_N: Rewards) -> Mask:
+        """Which side of the bar counts, and nothing else."""
+        return differs_from_most_common(self.passes(rewards_N))
+
+    def passes(self, rewards_N: Rewards) -> Mask:
+        """See ``Selector.passes``."""
+        return rewards_N >= self.threshold

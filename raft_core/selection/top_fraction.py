@@ -10,18 +10,39 @@ Ties: at the border of the fraction the smaller sample_id wins.
 Degenerate: at least one sample is kept of a pool that is not empty; a prompt may get none or all.
 """
 
+from typing import Literal
+
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from raft_core.config import TopFractionConfig
-from raft_core.selection.base import Candidates, num_kept, ranking
+from raft_core.config_model import Fraction
+from raft_core.selection.base import Candidates, Ranked, Selection, Selector, num_kept, ranking
 
 
-def select(candidates: Candidates, config: TopFractionConfig, samples_per_prompt: int) -> NDArray[np.int64]:
-    """Indices of the best ``config.fraction`` of all samples, ordered by prompt, then best first."""
-    fraction = config.fraction if config.fraction is not None else 1 / samples_per_prompt
-    pool = np.lexsort((candidates.sample_ids_N, -candidates.rewards_N))
-    kept = np.zeros(len(pool), dtype=bool)
-    kept[pool[: num_kept(len(pool), fraction)]] = True
-    order = ranking(candidates)
-    return order[kept[order]]
+class TopFraction(Selector):
+    """The best of one pool over all prompts (LMFlow's "top")."""
+
+    type: Literal["top_fraction"] = "top_fraction"
+    fraction: Fraction | None = Field(None, description="none: 1/K")
+
+    def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
+        """The best ``fraction`` of all samples."""
+        pool = np.lexsort((candidates.sample_ids_N, -candidates.rewards_N))
+        kept = np.zeros(len(pool), dtype=bool)
+        kept[pool[: num_kept(len(pool), self._share(samples_per_prompt))]] = True
+        order = ranking(candidates)
+        return Selection.plain(order[kept[order]])
+
+    def explain(self, sample: Ranked) -> str:
+        """See ``Selector.explain``."""
+        kept = f"top_fraction keeps the best {self._share(sample.samples_per_prompt):.4g} of all samples"
+        return f"{kept}, whose lowest reward is {sample.lowest_kept}"
+
+    def keeps_everything(self, samples_per_prompt: int) -> str | None:
+        """See ``Selector.keeps_everything``."""
+        if self._share(samples_per_prompt) < 1:
+            return None
+        return "lower selection.fraction or raise sampling.samples_per_prompt"
+
+    def _share(self, samples_per_prompt: int) -> float:
+        return self.fraction if self.fraction is not None else 1 / samples_per_prompt

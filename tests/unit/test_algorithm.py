@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from raft_core.algorithm import raft
-from raft_core.config import AllBestConfig, BestOfKConfig, SamplingConfig, SelectionConfig, ThresholdConfig
+from raft_core.config import SamplingConfig
 from raft_core.policies.tabular import TabularPolicy
-from raft_core.selection.base import Candidates, select
+from raft_core.selection.all_best import AllBest
+from raft_core.selection.base import Candidates, Selector, select
+from raft_core.selection.best_of_k import BestOfK
+from raft_core.selection.threshold import Threshold
 from raft_core.types import Prompt
 
 PROMPTS = tuple(Prompt.of(f"prompt {i}") for i in range(4))
@@ -20,7 +23,7 @@ START = TabularPolicy(PROMPTS, WORDS, np.array([[0.4, 0.3, 0.2, 0.1]] * 4))
 
 
 def run(
-    policy: TabularPolicy, iterations: int, k: int, selection: SelectionConfig | None = None, seed: int = 0
+    policy: TabularPolicy, iterations: int, k: int, selector: Selector | None = None, seed: int = 0
 ) -> list[TabularPolicy]:
     sampling = SamplingConfig(prompts_per_iteration=4, samples_per_prompt=k)
     return list(
@@ -30,7 +33,7 @@ def run(
             lambda _, y: SCORES[y],
             iterations=iterations,
             sampling=sampling,
-            selection=selection or BestOfKConfig(),
+            selector=selector or BestOfK(),
             seed=seed,
         )
     )
@@ -68,14 +71,14 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one() -> None:
 
 
 def test_a_prompt_without_success_is_not_trained_on() -> None:
-    (fitted,) = run(TabularPolicy.uniform(PROMPTS, WORDS), 1, 2, AllBestConfig(success=1.0))
+    (fitted,) = run(TabularPolicy.uniform(PROMPTS, WORDS), 1, 2, AllBest(success=1.0))
     assert fitted.probabilities_XY == pytest.approx(np.full((4, 4), 0.25))
 
 
 def test_reward_that_is_no_number_is_refused() -> None:
     sampling = SamplingConfig(prompts_per_iteration=4, samples_per_prompt=2)
     with pytest.raises(ValueError, match="not finite"):
-        next(raft(START, PROMPTS, lambda *_: math.nan, iterations=1, sampling=sampling, selection=BestOfKConfig()))
+        next(raft(START, PROMPTS, lambda *_: math.nan, iterations=1, sampling=sampling, selector=BestOfK()))
 
 
 # -- the gradient of SFT on accepted samples is REINFORCE's, divided by the acceptance rate --------
@@ -92,12 +95,12 @@ def gradient(logits_XY: np.ndarray, weights_BK: np.ndarray, samples_BK: np.ndarr
     return total_XY
 
 
-@pytest.mark.parametrize("selection", [AllBestConfig(), ThresholdConfig(threshold=1.0)])
-def test_gradient_of_the_worked_example(selection: SelectionConfig) -> None:
+@pytest.mark.parametrize("selection", [AllBest(), Threshold(threshold=1.0)])
+def test_gradient_of_the_worked_example(selection: Selector) -> None:
     rng = np.random.default_rng(0)
     logits_XY, samples_BK = rng.normal(size=(3, 5)), rng.integers(0, 5, (3, 4))
     rows = Candidates(np.repeat(np.arange(3), 4), REWARDS_BK.ravel(), np.array([f"{i:02d}" for i in range(12)]))
-    kept = select(rows, selection, 4)
+    kept = select(rows, selection, 4).indices_M
     weights_BK = np.zeros(12)
     weights_BK[kept] = 1 / len(kept)
     weights_BK = weights_BK.reshape(3, 4)

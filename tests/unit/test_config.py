@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from raft_core.config import BestOfKConfig, RaftConfig
+from raft_core.config import RaftConfig
 from raft_core.config.scoring import reward_name
 from raft_core.errors import ConfigError
 from raft_core.loading import check_config
+from raft_core.selection.best_of_k import BestOfK
 
 Plain = Callable[..., dict[str, Any]]
 
@@ -21,7 +22,7 @@ def faults(plain: dict[str, Any]) -> list[str]:
 
 def test_the_smallest_configuration_takes_the_vetted_defaults(checked_config: Callable[..., RaftConfig]) -> None:
     config = checked_config()
-    assert config.selection == BestOfKConfig()
+    assert config.selection == BestOfK()
     assert (config.sampling.samples_per_prompt, config.sampling.temperature) == (8, 0.85)
     assert config.loss_temperature == 0.85
     assert (config.finetuning.learning_rate, config.finetuning.zero_stage) == (3.5e-4, 2)

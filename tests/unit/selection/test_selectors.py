@@ -5,15 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from raft_core.config import (
-    AllBestConfig,
-    BestOfKConfig,
-    BestThenTopConfig,
-    SelectionConfig,
-    ThresholdConfig,
-    TopFractionConfig,
-)
-from raft_core.selection.base import SELECTORS, Candidates, num_kept, select
+from raft_core.selection.all_best import AllBest
+from raft_core.selection.base import SELECTORS, Candidates, Selector, num_kept, select
+from raft_core.selection.best_of_k import BestOfK
+from raft_core.selection.best_then_top import BestThenTop
+from raft_core.selection.threshold import Threshold
+from raft_core.selection.top_fraction import TopFraction
 
 
 def candidates(*groups: list[float]) -> Candidates:
@@ -30,53 +27,53 @@ THREE = candidates([0.1, 0.9, 0.5, 0.9], [3.0, 2.0, 1.0, 4.0], [-1.0, -2.0, -3.0
 @pytest.mark.parametrize(
     ("config", "kept"),
     [
-        (BestOfKConfig(), [1, 7, 8]),  # 0.9 is reached twice: the smaller id wins
-        (TopFractionConfig(), [7, 4, 5]),  # 12 / K = 3 of the pool: 4, 3 and 2, all of prompt 1
-        (TopFractionConfig(fraction=0.5), [1, 3, 7, 4, 5, 6]),
-        (TopFractionConfig(fraction=1.0), [1, 3, 2, 0, 7, 4, 5, 6, 8, 9, 10, 11]),
-        (BestThenTopConfig(fraction=0.67), [1, 7]),  # bests 0.9, 4, −1: two of three stay
-        (BestThenTopConfig(fraction=1.0), [1, 7, 8]),
-        (BestThenTopConfig(fraction=0.1), [7]),
-        (AllBestConfig(), [1, 3, 7]),
-        (AllBestConfig(success=-5.0), [1, 3, 7, 8]),
-        (AllBestConfig(success=4.0), []),  # the maximum must be above
-        (ThresholdConfig(threshold=0.9), [1, 3, 7, 4, 5, 6]),
-        (ThresholdConfig(threshold=9.0), []),
+        (BestOfK(), [1, 7, 8]),  # 0.9 is reached twice: the smaller id wins
+        (TopFraction(), [7, 4, 5]),  # 12 / K = 3 of the pool: 4, 3 and 2, all of prompt 1
+        (TopFraction(fraction=0.5), [1, 3, 7, 4, 5, 6]),
+        (TopFraction(fraction=1.0), [1, 3, 2, 0, 7, 4, 5, 6, 8, 9, 10, 11]),
+        (BestThenTop(fraction=0.67), [1, 7]),  # bests 0.9, 4, −1: two of three stay
+        (BestThenTop(fraction=1.0), [1, 7, 8]),
+        (BestThenTop(fraction=0.1), [7]),
+        (AllBest(), [1, 3, 7]),
+        (AllBest(success=-5.0), [1, 3, 7, 8]),
+        (AllBest(success=4.0), []),  # the maximum must be above
+        (Threshold(threshold=0.9), [1, 3, 7, 4, 5, 6]),
+        (Threshold(threshold=9.0), []),
     ],
 )
-def test_kept_indices(config: SelectionConfig, kept: list[int]) -> None:
-    assert select(THREE, config, 4).tolist() == kept
+def test_kept_indices(config: Selector, kept: list[int]) -> None:
+    assert select(THREE, config, 4).indices_M.tolist() == kept
 
 
 def test_verifiable_rewards_of_the_worked_example() -> None:
     rows = candidates([1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0])
-    assert select(rows, AllBestConfig(), 4).tolist() == [0, 2, 4, 5, 6, 7]
-    assert select(rows, ThresholdConfig(threshold=1.0), 4).tolist() == [0, 2, 4, 5, 6, 7]
-    assert select(rows, BestOfKConfig(), 4).tolist() == [0, 4, 8]
+    assert select(rows, AllBest(), 4).indices_M.tolist() == [0, 2, 4, 5, 6, 7]
+    assert select(rows, Threshold(threshold=1.0), 4).indices_M.tolist() == [0, 2, 4, 5, 6, 7]
+    assert select(rows, BestOfK(), 4).indices_M.tolist() == [0, 4, 8]
 
 
 def test_prompts_with_fewer_candidates_are_ranked_all_the_same() -> None:
     rows = candidates([0.5], [0.1, 0.2, 0.3])
-    assert select(rows, BestOfKConfig(), 3).tolist() == [0, 3]
+    assert select(rows, BestOfK(), 3).indices_M.tolist() == [0, 3]
 
 
 def test_ties_across_prompts_go_by_sample_id() -> None:
     rows = Candidates(np.array([0, 1, 2]), np.ones(3), np.array(["c", "a", "b"]))
-    assert select(rows, TopFractionConfig(), 2).tolist() == [1]
-    assert select(rows, BestThenTopConfig(fraction=0.7), 1).tolist() == [1, 2]
+    assert select(rows, TopFraction(), 2).indices_M.tolist() == [1]
+    assert select(rows, BestThenTop(fraction=0.7), 1).indices_M.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("kind", sorted(SELECTORS))
+@pytest.mark.parametrize("kind", sorted(SELECTORS.own))
 def test_nothing_comes_of_nothing(kind: str) -> None:
     empty = Candidates(np.array([], dtype=np.int64), np.array([]), np.array([], dtype=np.str_))
     config = {
-        "best_of_k": BestOfKConfig(),
-        "top_fraction": TopFractionConfig(),
-        "best_then_top": BestThenTopConfig(),
-        "all_best": AllBestConfig(),
-        "threshold": ThresholdConfig(threshold=0.0),
+        "best_of_k": BestOfK(),
+        "top_fraction": TopFraction(),
+        "best_then_top": BestThenTop(),
+        "all_best": AllBest(),
+        "threshold": Threshold(threshold=0.0),
     }[kind]
-    assert select(empty, config, 4).tolist() == []
+    assert select(empty, config, 4).indices_M.tolist() == []
 
 
 @pytest.mark.parametrize("reward", [np.nan, np.inf, -np.inf])
@@ -104,6 +101,6 @@ def test_many_samples_take_no_time() -> None:
     ids = np.char.mod("%032d", rng.permutation(num))
     rows = Candidates(np.repeat(np.arange(num // k), k), rng.normal(size=num), ids)
     start = time.process_time()
-    kept = select(rows, TopFractionConfig(), k)
+    kept = select(rows, TopFraction(), k).indices_M
     assert len(kept) == num // k
     assert time.process_time() - start < 2

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft_core.config import BestOfKConfig, RaftConfig
+from raft_core.config import RaftConfig
 from raft_core.records import tables
+from raft_core.selection.best_of_k import BestOfK
 from raft_core.types import Prompt
 from tasks import frames
 from tasks.frames import TextMeasures
@@ -88,7 +89,7 @@ def test_valid_samples_and_ties_of_each_prompt(drawn: list[tuple[str, float | No
             "quarantined": [bad or reward is None for _, reward, bad in drawn],
         }
     )
-    found = frames.scored_prompts(rows, BestOfKConfig())
+    found = frames.scored_prompts(rows, BestOfK())
     for code, prompt in enumerate(dict.fromkeys(prompt for prompt, _, _ in drawn)):
         valid = [reward for p, reward, bad in drawn if p == prompt and reward is not None and not bad]
         assert found.loc[code, "num_valid"] == len(valid)

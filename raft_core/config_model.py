@@ -29,7 +29,7 @@ Day = Annotated[str, AfterValidator(_is_a_day)]
 RegularExpression = Annotated[str, AfterValidator(_compiles)]
 
 
-class Step(BaseModel):
+class ConfigModel(BaseModel):
     """Base of every part: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())

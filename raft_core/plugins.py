@@ -1,0 +1,106 @@
+"""Plugins: a selector (later: a reward, loss, metric or source) is one class in one file, named by its ``type``.
+
+Ours stand in a literal dict beside the base class. An installed package adds its own through an entry point, without a
+change here (https://packaging.python.org/specifications/entry-points):
+
+    [project.entry-points."raft.selectors"]
+    softmax = "my_package.softmax:Softmax"
+
+Only the ``type`` is looked at until a configuration is checked; then all plugins of the group are imported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, reduce
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from operator import or_
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import Field, create_model, model_validator
+
+from raft_core.config_model import ConfigModel
+from raft_core.records.steps import code_digest
+
+Plugin = TypeVar("Plugin", bound=ConfigModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a plugin of another package comes from. ``digest``: sha256 over its module and what that imports there."""
+
+    package: str
+    module: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registry(Generic[Plugin]):
+    """The plugins of one kind. ``own``: type → ``module:Class``, in the order in which the help lists them."""
+
+    group: str
+    base: type[Plugin]
+    own: Mapping[str, str]
+
+    def union(self) -> Any:
+        """All classes as one type for pydantic, told apart by their key ``type``."""
+        return Annotated[reduce(or_, self.classes().values()), Field(discriminator="type")]
+
+    def classes(self) -> dict[str, type[Plugin]]:
+        """Type → class. A package that cannot be used leaves a class that refuses to be configured and says why."""
+        found = {kind: _class(place) for kind, place in self.own.items()}
+        for kind, offers in _offered(self.group).items():
+            if kind not in self.own:
+                found[kind] = self._of_package(kind, offers)
+        return found
+
+    def provenance(self, plugin: Plugin) -> Provenance | None:
+        """Of a plugin that an installed package brought; None for ours, which the version of RAFT names."""
+        module = type(plugin).__module__
+        offers = [offer for of in _offered(self.group).values() for offer in of if offer.module == module]
+        if not offers:
+            return None
+        return Provenance(_package(offers[0]), module, code_digest(module, within=module.partition(".")[0]))
+
+    def _of_package(self, kind: str, offers: tuple[EntryPoint, ...]) -> type[Plugin]:
+        try:
+            if len(offers) > 1:
+                raise TypeError(f"more than one package has it: {', '.join(map(_package, offers))}")
+            plugin = offers[0].load()
+            if not (isinstance(plugin, type) and issubclass(plugin, self.base)):
+                raise TypeError(f"{offers[0].value} is not a subclass of {self.base.__module__}.{self.base.__name__}")
+            if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+                raise TypeError(f"{offers[0].value} does not define {', '.join(missing)}")
+            if (default := plugin.model_fields["type"].default) != kind:
+                raise TypeError(f"the type of {offers[0].value} is {default!r}, its entry point is called {kind!r}")
+        except Exception as error:  # whatever the import of somebody's package raises
+            return _unusable(self.base, kind, f"{_package(offers[0])}: {type(error).__name__}: {error}")
+        return plugin
+
+
+@cache
+def _offered(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for offer in sorted(entry_points(group=group), key=lambda offer: (offer.name, offer.value)):
+        found[offer.name] = (*found.get(offer.name, ()), offer)
+    return found
+
+
+def _class(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _package(offer: EntryPoint) -> str:
+    return f"{offer.dist.name} {offer.dist.version}" if offer.dist else offer.value
+
+
+def _unusable(base: type[Plugin], kind: str, why: str) -> type[Plugin]:
+    def refuse(cls: type, value: object) -> object:
+        raise ValueError(f"{kind} comes with a package that cannot be used ({why}); repair or remove that package")
+
+    parts: dict[str, Any] = {
+        "__validators__": {"refuse": model_validator(mode="before")(refuse)},
+        "type": (Literal[kind], kind),
+    }
+    return create_model(kind, __base__=base, __doc__=f"Cannot be used: {why}", **parts)

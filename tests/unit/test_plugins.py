@@ -1,0 +1,125 @@
+"""Plugins of installed packages: found by their entry point, checked, and refused in words."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from raft_core import plugins
+from raft_core.plugins import Registry
+from raft_core.selection.base import SELECTORS, Selector
+from raft_core.selection.best_of_k import BestOfK
+
+WORST = """
+from typing import Literal
+
+from raft_core.selection.base import Selector
+
+from .{helper} import NAME
+
+class Worst(Selector):
+    type: Literal["worst"] = "worst"
+
+    def select(self, candidates, samples_per_prompt):
+        return None
+"""
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """``install("a", "worst = a.rule:Worst", …)``: a package ``a`` of version 1.5 with these entry points."""
+    before = set(sys.modules)
+
+    def write(package: str, *offers: str, code: str = WORST.format(helper="helper")) -> None:
+        (tmp_path / package).mkdir(exist_ok=True)
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "helper.py").write_text("NAME = 1\n")
+        (tmp_path / package / "rule.py").write_text(code)
+        info = tmp_path / f"{package}-1.5.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text("\n".join(["[raft.selectors]", *offers]))
+        plugins._offered.cache_clear()
+        plugins.code_digest.cache_clear()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield write
+    plugins._offered.cache_clear()
+    plugins.code_digest.cache_clear()
+    for name in sys.modules.keys() - before:
+        del sys.modules[name]
+
+
+def configure(plain: dict[str, object]) -> Selector:
+    selector: Selector = TypeAdapter(SELECTORS.union()).validate_python(plain)
+    return selector
+
+
+def refusal(plain: dict[str, object]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        configure(plain)
+    return str(caught.value)
+
+
+def test_ours_come_without_a_package() -> None:
+    assert list(SELECTORS.classes()) == list(SELECTORS.own)
+    assert configure({"type": "best_of_k"}) == BestOfK()
+    assert SELECTORS.provenance(BestOfK()) is None
+
+
+def test_one_of_a_package_is_configured_like_ours_and_its_code_is_named(install: Install, tmp_path: Path) -> None:
+    install("pack_a", "worst = pack_a.rule:Worst")
+    found = configure({"type": "worst"})
+    came = SELECTORS.provenance(found)
+    assert came is not None
+    assert (came.package, came.module) == ("pack_a 1.5", "pack_a.rule")
+    (tmp_path / "pack_a" / "helper.py").write_text("NAME = 2\n")
+    plugins.code_digest.cache_clear()
+    changed = SELECTORS.provenance(found)
+    assert changed is not None
+    assert changed.digest != came.digest, "what its module imports, relatively too, is a part of it"
+    assert "extra" in refusal({"type": "worst", "fraction": 1})
+
+
+def test_ours_cannot_be_replaced(install: Install) -> None:
+    install("pack_b", "best_of_k = pack_b.rule:Worst")
+    assert type(configure({"type": "best_of_k"})) is BestOfK
+
+
+@pytest.mark.parametrize(
+    ("offer", "code", "why"),
+    [
+        ("worst = pack_c.rule:Worst", "import no_such_module_anywhere", "No module named 'no_such_module_anywhere'"),
+        ("worst = pack_c.rule:Worst", "raise RuntimeError('not today')", "RuntimeError: not today"),
+        ("worst = pack_c.rule:Worst", "Worst = 3", "is not a subclass of raft_core.selection.base.Selector"),
+        ("other = pack_c.rule:Worst", WORST.format(helper="helper"), "its entry point is called 'other'"),
+        (
+            "worst = pack_c.rule:Worst",
+            WORST.format(helper="helper").replace("def select", "def choose"),
+            "define select",
+        ),
+        ("worst = pack_c.rule:Nothing", WORST.format(helper="helper"), "Nothing"),
+    ],
+)
+def test_one_that_cannot_be_used_leaves_the_others_alone(install: Install, offer: str, code: str, why: str) -> None:
+    install("pack_c", offer, code=code)
+    assert configure({"type": "best_of_k"}) == BestOfK()
+    message = refusal({"type": offer.partition(" ")[0]})
+    assert why in message
+    assert "pack_c 1.5" in message
+
+
+def test_of_two_packages_with_one_name_none_is_taken(install: Install) -> None:
+    for package in ("pack_d", "pack_e"):
+        install(package, f"worst = {package}.rule:Worst")
+    message = refusal({"type": "worst"})
+    assert "pack_d 1.5, pack_e 1.5" in message
+
+
+def test_a_registry_of_another_kind_sees_nothing_of_it(install: Install) -> None:
+    install("pack_f", "worst = pack_f.rule:Worst")
+    assert Registry("raft.others", Selector, {}).classes() == {}
