@@ -62,6 +62,11 @@ class Registry(Generic[Plugin]):
             return None
         return Provenance(_package(offers[0]), module, code_digest(module, within=module.partition(".")[0]))
 
+    def sources(self, plugin: Plugin) -> dict[str, str]:
+        """Code of another package, in the form in which a run pins what scores and selects; empty for ours."""
+        came = self.provenance(plugin)
+        return {f"{came.module} of {came.package}": came.digest} if came else {}
+
     def _of_package(self, kind: str, offers: tuple[EntryPoint, ...]) -> type[Plugin]:
         try:
             if len(offers) > 1:

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.exports.dossier import Dossier
-from raft_core.config.scoring import LexiconRewardConfig, reward_name
 from raft_core.embedded.parts import PARTS, Part
 from raft_core.embedded.worlds import PREFIX, WORLDS
 from raft_core.records.run import BASE
+from raft_core.rewards.base import reward_name
+from raft_core.rewards.lexicon import VADER
 from raft_core.selection.base import SELECTION
 
 MADE_IN_PLACE = "made in place by this project, from nothing else"
 UNKNOWN = "not recorded"
-VADER = "the lexicon of VADER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def named(dossier: Dossier) -> list[Named]:
     for role, rewards in (("reward", config.scoring.rewards), ("gold reward", config.scoring.gold)):
         for reward in rewards:
             name = reward_name(reward)
-            rows.append(Named(f"{role} {name}", _reward_reference(reward), inputs.get(f"reward {name}")))
+            rows.append(Named(f"{role} {name}", reward.reference, inputs.get(f"reward {name}")))
     return [*rows, *_selector(dossier)]
 
 
@@ -77,13 +77,6 @@ def _files(world: str, stage: str) -> Iterator[str]:
     for earlier, read in WORLDS[world].stages[stage].inputs.items():
         yield from read if earlier == "parts" else ()
         yield from _files(world, earlier)
-
-
-def _reward_reference(reward: object) -> str:
-    for name in ("model", "file", "function"):
-        if value := getattr(reward, name, None):
-            return str(value)
-    return VADER if isinstance(reward, LexiconRewardConfig) else f"a reward of type {getattr(reward, 'type', UNKNOWN)}"
 
 
 def _inputs(dossier: Dossier) -> dict[str, str]:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_core.config.scoring import LinearRewardConfig
-from raft_core.rewards.linear import load, save
+from raft_core.rewards.linear import LinearRewardConfig, load, save
 from raft_core.types import Prompt
 
 NGRAMS, TOKEN, MIN_COUNT, RIDGE = (1, 2), r"(?u)\b\w+\b", 2, 1.0

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raft_core.config.scoring import ClassifierRewardConfig
 from raft_core.embedded.checkpoints import quiet, save_checkpoint
 from raft_core.embedded.parts import extract
 from raft_core.embedded.stages import Progress
-from raft_core.rewards.classifier import load
+from raft_core.rewards.classifier import ClassifierRewardConfig, load
 from raft_core.types import Prompt
 
 if TYPE_CHECKING:

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raft_core.config import RaftConfig
 from raft_core.embedded.cache import build_once, read_receipt, stage_folder, stage_key
 from raft_core.embedded.parts import PARTS
 from raft_core.embedded.stages import Progress, Receipt, Stage
 from raft_core.errors import ConfigError, PartsError
+
+if TYPE_CHECKING:
+    from raft_core.config import RaftConfig
 
 PREFIX = "embedded:"
 
@@ -127,7 +129,7 @@ def resolve(reference: str) -> Path:
     return stage_folder(name, stage, receipts[stage].key) / relative
 
 
-def worlds_of(config: RaftConfig) -> list[str]:
+def worlds_of(config: "RaftConfig") -> list[str]:
     """The worlds that a configuration refers to, sorted."""
     references = (text for text in _strings(config.model_dump()) if text.startswith(PREFIX))
     return sorted({reference.removeprefix(PREFIX).partition("/")[0] for reference in references})

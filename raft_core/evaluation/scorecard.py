@@ -35,10 +35,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raft_core.config import RaftConfig
-from raft_core.config.scoring import reward_name
 from raft_core.evaluation import divergence, diversity
 from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.evaluation.statistics import NOTHING, Interval, mean_interval, paired_gain
+from raft_core.rewards.base import reward_name
 
 HELD_OUT_METRICS = (
     "num_prompts",

@@ -1,12 +1,21 @@
-"""What a reward is, and the table of rewards."""
+"""What a reward is, and the registry of rewards.
 
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+A reward of your own is a Python function (``type: function``), or, with settings of its own, a subclass of
+``RewardConfig`` in one file and one line: in ``REWARDS`` below, or in an installed package an entry point of the group
+``raft.rewards`` (``raft_core.plugins``).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
-from raft_core.config.scoring import RewardConfig, ScoredText
-from raft_core.errors import ConfigError, InputError, IntegrityError
+from pydantic import Field
+
+from raft_core.config_model import ConfigModel
+from raft_core.errors import InputError, IntegrityError
+from raft_core.plugins import Registry
 from raft_core.records.artifacts import digest_of, json_digest
 from raft_core.records.steps import code_digest
 from raft_core.rewards.returned import Failure
@@ -28,39 +37,61 @@ class RewardFn(Protocol):
         """One number a sample. May raise; may return NaN or a Failure: the sample is then quarantined."""
 
 
-REWARDS = {
-    "function": "raft_core.rewards.function",
-    "lexicon": "raft_core.rewards.lexicon",
-    "linear": "raft_core.rewards.linear",
-    "classifier": "raft_core.rewards.classifier",
-}
-"""``type`` → the module whose ``load(config)`` returns a RewardFn; imported on first use.
+@dataclass(frozen=True, slots=True)
+class PlainReward:
+    """A reward made of a function ``(prompts, completions) -> numbers`` and nothing else. See ``RewardFn``."""
 
-In the order in which rewards are loaded: the cheap ones first, so that their faults are found in seconds.
-"""
+    identity: str
+    function: Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | Failure]]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
-
-def load_reward(config: RewardConfig, *, weights: bool = True) -> RewardFn:
-    """Load a reward. Raises InputError or ConfigError, saying what to do.
-
-    Without ``weights`` a large model is only looked at, and cannot score.
-    """
-    module = import_module(reward_module(config))
-    load = module.load if weights else getattr(module, "load_without_weights", module.load)
-    reward: RewardFn = load(config)
-    return reward
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float | Failure]:
+        """What the function says."""
+        return self.function(prompts, completions)
 
 
-def reward_module(config: RewardConfig) -> str:
-    """The module that loads rewards of this type. Raises ConfigError for a type that the table does not have."""
-    kind = str(getattr(config, "type", type(config).__name__))
-    if kind not in REWARDS:
-        raise ConfigError(
-            f"no rewards of type {kind}",
-            expected=f"one of {', '.join(REWARDS)}",
-            do="correct `type` of the reward; a new type needs a line in raft_core.rewards.base.REWARDS",
-        )
-    return REWARDS[kind]
+ScoredText = Annotated[Literal["completion", "prompt_and_completion"], Field(description="what the reward reads")]
+
+
+class RewardConfig(ConfigModel, ABC):
+    """What every reward has: a name (the column of its scores) and a weight in the sum. Subclasses set ``type``."""
+
+    name: str = Field("", pattern=r"^[A-Za-z0-9_\-]*$", description="none: its type")
+    weight: float = Field(1.0, description="factor of its score in the sum; may be negative")
+    type: str
+
+    loads_weights: ClassVar[bool] = False
+    """Whether ``load`` takes long: such rewards are loaded last, so that the faults of others are found in seconds."""
+
+    @abstractmethod
+    def load(self, *, weights: bool = True) -> RewardFn:
+        """The reward in memory. Raises InputError or ConfigError, saying what to do.
+
+        Without ``weights`` a large model is only looked at, and cannot score.
+        """
+
+    @property
+    def reference(self) -> str:
+        """What the audit's page calls it: the model, file or function that it names."""
+        named = (getattr(self, key, None) for key in ("model", "file", "function"))
+        return next((str(name) for name in named if name), f"a reward of type {self.type}")
+
+
+REWARDS = Registry(
+    "raft.rewards",
+    RewardConfig,  # type: ignore[type-abstract]
+    {
+        "function": "raft_core.rewards.function:FunctionRewardConfig",
+        "classifier": "raft_core.rewards.classifier:ClassifierRewardConfig",
+        "linear": "raft_core.rewards.linear:LinearRewardConfig",
+        "lexicon": "raft_core.rewards.lexicon:LexiconRewardConfig",
+    },
+)
+
+
+def reward_name(config: RewardConfig) -> str:
+    """The column name of a reward's scores."""
+    return config.name or config.type
 
 
 def digest_of_named(path: Path, key: str) -> str:
@@ -82,13 +113,14 @@ def digest_of_named(path: Path, key: str) -> str:
         ) from None
 
 
-def reward_identity(config: RewardConfig, source: str) -> str:
-    """Digest of what decides a reward's scores: settings, the code that runs it, digest ``source``.
+def reward_identity(config: RewardConfig, source: str = "") -> str:
+    """Digest of what decides a reward's scores: settings, the code that runs it, digest ``source`` of what it reads.
 
     Name and weight do not touch a component's score, and where the source lies does not either.
     """
     settings = config.model_dump(mode="json", exclude={"name", "weight", "model", "function", "file", "files"})
-    return json_digest([settings, code_digest(reward_module(config)), source])
+    module = type(config).__module__
+    return json_digest([settings, code_digest(module, within=module.partition(".")[0]), source])
 
 
 def texts(which: ScoredText, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[str]:

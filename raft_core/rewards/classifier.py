@@ -10,10 +10,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from raft_core.completeness import check_complete, without_report
-from raft_core.config.scoring import ClassifierRewardConfig, ScoredText
+from raft_core.config_model import Day
 from raft_core.embedded import resolve
 from raft_core.errors import ConfigError, InputError, RewardError
 from raft_core.hub import refuse_hub_id
@@ -21,7 +23,7 @@ from raft_core.policies.text.chat import chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.template import TemplateFault, render_each
 from raft_core.records.artifacts import json_digest, model_digest
-from raft_core.rewards.base import reward_identity, texts
+from raft_core.rewards.base import RewardConfig, ScoredText, reward_identity, texts
 from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt
 
@@ -38,6 +40,36 @@ _TOKENIZER_FILES = (
 
 
 _HEAD = re.compile(r"(score|classifier|classification_head)\.")
+
+
+class ClassifierRewardConfig(RewardConfig):
+    """A transformers sequence-classification model: the score of one label, or of a single output."""
+
+    loads_weights: ClassVar[bool] = True
+    type: Literal["classifier"] = "classifier"
+    model: str = Field(description="a folder, or embedded:WORLD/reward")
+    label: str | None = Field(None, description="which output; none: the only one")
+    text: ScoredText = "prompt_and_completion"
+    chat_template: bool | None = Field(
+        None,
+        description="true: score prompt and completion as turns of the model's chat template; false: as plain "
+        "text; must be set where the folder has a template",
+    )
+    template_date: Day | None = Field(None, description="the date for a chat template that prints today's")
+    batch_size: int = Field(64, ge=1, description="texts of one forward pass")
+    max_tokens: int = Field(256, ge=1, description="longer texts are cut by the tokenizer")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.chat_template and self.text == "completion":
+            raise ValueError("chat_template renders the prompt too; set text: prompt_and_completion")
+        if self.template_date is not None and not self.chat_template:
+            raise ValueError("template_date needs chat_template: true; set it, or remove template_date")
+        return self
+
+    def load(self, *, weights: bool = True) -> "ClassifierReward":
+        """See ``RewardConfig.load``."""
+        return load(self) if weights else load_without_weights(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,13 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
-from raft_core.config.scoring import FunctionRewardConfig
+from pydantic import Field
+
 from raft_core.errors import ConfigError, InputError, RewardError
 from raft_core.records.artifacts import file_digest, json_digest
-from raft_core.rewards.base import digest_of_named, reward_identity
+from raft_core.rewards.base import RewardConfig, digest_of_named, reward_identity
 from raft_core.rewards.children import served
 from raft_core.rewards.modules import LocalModules, Source
 from raft_core.rewards.returned import told
@@ -48,6 +49,19 @@ class Place:
         """Run the block there; ``keep``: what it sets up is found there again."""
         with self.surroundings.entered(keep=keep), self.modules.imported(), served(self.modules):
             yield
+
+
+class FunctionRewardConfig(RewardConfig):
+    """A plain Python function: ``module:function``, or ``path/to/file.py:function``."""
+
+    type: Literal["function"] = "function"
+    function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$", description="module:function, or path/to/file.py:function")
+    batched: bool = Field(True, description="true: lists in, a list out; false: one sample at a time")
+    files: tuple[str, ...] = Field((), description="what else the function reads; a change of it scores anew")
+
+    def load(self, *, weights: bool = True) -> "FunctionReward":
+        """See ``RewardConfig.load``."""
+        return load(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,35 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from raft_core.config.scoring import LexiconRewardConfig, ScoredText
+from pydantic import Field
+
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
 from raft_core.records.artifacts import file_digest, json_digest
-from raft_core.rewards.base import reward_identity, texts
+from raft_core.rewards.base import RewardConfig, ScoredText, reward_identity, texts
 from raft_core.types import Prompt
 
+VADER = "the lexicon of VADER"
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+class LexiconRewardConfig(RewardConfig):
+    """VADER's compound sentiment in [−1, 1]; or the mean of your own word scores, if a file is given."""
+
+    type: Literal["lexicon"] = "lexicon"
+    file: str | None = Field(None, description="lines of WORD<tab>SCORE; none: VADER")
+    text: ScoredText = "prompt_and_completion"
+
+    @property
+    def reference(self) -> str:
+        """See ``RewardConfig.reference``."""
+        return self.file or VADER
+
+    def load(self, *, weights: bool = True) -> "LexiconReward | VaderReward":
+        """See ``RewardConfig.load``."""
+        return load(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from raft_core.config.scoring import LinearRewardConfig, ScoredText
 from raft_core.config_model import ConfigModel
 from raft_core.embedded import resolve
 from raft_core.errors import InputError
 from raft_core.hub import refuse_hub_id
 from raft_core.records.artifacts import write_bytes, write_json
-from raft_core.rewards.base import digest_of_named, reward_identity, texts
+from raft_core.rewards.base import RewardConfig, ScoredText, digest_of_named, reward_identity, texts
 from raft_core.types import Prompt
 
 _SETTINGS = ("ngram_range", "lowercase", "token_pattern", "sublinear_tf")
@@ -41,6 +40,18 @@ _FIXED = {
     "tokenizer": None,
     "use_idf": True,
 }
+
+
+class LinearRewardConfig(RewardConfig):
+    """A linear model on TF-IDF features (``embedded`` trains one as a gold reward)."""
+
+    type: Literal["linear"] = "linear"
+    model: str = Field(description="a folder, or embedded:WORLD/gold")
+    text: ScoredText = "prompt_and_completion"
+
+    def load(self, *, weights: bool = True) -> "LinearReward":
+        """See ``RewardConfig.load``."""
+        return load(self)
 
 
 class LinearModel(ConfigModel):

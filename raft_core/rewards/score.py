@@ -6,17 +6,17 @@ that raises, or returns the wrong count, is tried again one by one, so only the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raft_core.config.scoring import RewardConfig, ScoringConfig, reward_name
+from raft_core.config.scoring import ScoringConfig
 from raft_core.errors import ConfigError, IntegrityError, RaftError, RewardError
 from raft_core.records.tables import SCORED
-from raft_core.rewards.base import REWARDS, RewardFn, load_reward, reward_module
+from raft_core.rewards.base import REWARDS, RewardConfig, RewardFn, reward_name
 from raft_core.rewards.returned import Failure, as_scores, told
 from raft_core.types import Prompt
 
@@ -31,11 +31,15 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class NamedReward:
-    """A reward in memory, the name of its component and its weight in the sum."""
+    """A reward in memory, the name of its component and its weight in the sum.
+
+    ``brought``: code of the package that brought this type of reward, by digest; none for ours.
+    """
 
     name: str
     weight: float
     reward: RewardFn
+    brought: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Rewards:
     @property
     def sources(self) -> dict[str, dict[str, str]]:
         """Component name → what the reward was loaded from, by digest."""
-        return {r.name: dict(r.reward.sources) for r in (*self.rewards, *self.gold)}
+        return {r.name: {**r.reward.sources, **r.brought} for r in (*self.rewards, *self.gold)}
 
 
 def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
@@ -65,9 +69,8 @@ def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
     configs = (*scoring.rewards, *scoring.gold)
     loaded: dict[str, NamedReward] = {}
     faults: list[RaftError] = []
-    cheap_first = list(REWARDS.values())
-    for config in sorted(configs, key=lambda c: cheap_first.index(reward_module(c))):
-        if faults and config.type == "classifier" and weights:
+    for config in sorted(configs, key=lambda c: c.loads_weights):
+        if faults and config.loads_weights and weights:
             break
         try:
             loaded[reward_name(config)] = named(config, weights=weights)
@@ -87,7 +90,7 @@ def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
 
 def named(config: RewardConfig, *, weights: bool = True) -> NamedReward:
     """Load one reward under its name and weight."""
-    return NamedReward(reward_name(config), config.weight, load_reward(config, weights=weights))
+    return NamedReward(reward_name(config), config.weight, config.load(weights=weights), REWARDS.sources(config))
 
 
 def score(

@@ -144,8 +144,8 @@ SELECTION = "selection."
 
 def selector_sources(selector: Selector) -> dict[str, dict[str, str]]:
     """Code of another package that selects, in the form in which a run pins its rewards; empty for our own."""
-    came = SELECTORS.provenance(selector)
-    return {f"{SELECTION}{selector.type}": {f"{came.module} of {came.package}": came.digest}} if came else {}
+    sources = SELECTORS.sources(selector)
+    return {f"{SELECTION}{selector.type}": sources} if sources else {}
 
 
 def select(candidates: Candidates, selector: Selector, samples_per_prompt: int) -> Selection:

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
-from raft_core.config.scoring import ClassifierRewardConfig, LinearRewardConfig
 from raft_core.embedded import Receipt, prepare, resolve
 from raft_core.policies.base import backend
 from raft_core.prompts import load_prompts
 from raft_core.records.artifacts import digest_of
-from raft_core.rewards.base import load_reward
+from raft_core.rewards.classifier import ClassifierRewardConfig
+from raft_core.rewards.linear import LinearRewardConfig
 from raft_core.types import Prompt
 
 pytestmark = [pytest.mark.real_parts, pytest.mark.timeout(2400)]
@@ -59,7 +59,7 @@ def test_the_reward_follows_people_better_than_the_lexicon(reviews_receipts: dic
         ClassifierRewardConfig(model="embedded:reviews/reward"),
         LinearRewardConfig(model="embedded:reviews/gold"),
     ):
-        good, bad = load_reward(config)(prompt, [GOOD, BAD])
+        good, bad = config.load()(prompt, [GOOD, BAD])
         assert good > 0 > bad
 
 

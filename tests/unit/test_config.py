@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from raft_core.config import RaftConfig
-from raft_core.config.scoring import reward_name
 from raft_core.errors import ConfigError
 from raft_core.loading import check_config
+from raft_core.rewards.base import reward_name
 from raft_core.selection.best_of_k import BestOfK
 
 Plain = Callable[..., dict[str, Any]]

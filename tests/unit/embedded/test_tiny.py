@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config.scoring import LexiconRewardConfig
 from raft_core.embedded import prepare, resolve
 from raft_core.embedded.tiny_grammar import CARELESS_WORD, DEEDS, all_prompts, draw_review, lexicon, vocabulary
 from raft_core.embedded.tiny_policy import make_tokenizer
-from raft_core.rewards.base import load_reward
+from raft_core.rewards.lexicon import LexiconRewardConfig
 from raft_core.types import Prompt
 
 
@@ -53,7 +52,7 @@ def test_the_tokenizer_gives_every_review_back_and_knows_every_word() -> None:
 
 def test_both_lexicons_score_as_documented(tiny_data: Path) -> None:
     careful, careless = (
-        load_reward(LexiconRewardConfig(file=f"embedded:tiny/{name}", text="completion"))
+        LexiconRewardConfig(file=f"embedded:tiny/{name}", text="completion").load()
         for name in ("lexicon", "lexicon.careless")
     )
     prompt = [Prompt.of("Review: the plot was")]

@@ -15,10 +15,10 @@ from pydantic import SecretStr
 import flows
 from flows.session import Session
 from raft_core.config import SamplingConfig, TextPolicyConfig
-from raft_core.config.scoring import LexiconRewardConfig
 from raft_core.gates import Decision
 from raft_core.records.run import Run
 from raft_core.records.steps import StepRecord
+from raft_core.rewards.lexicon import LexiconRewardConfig
 from raft_core.types import Artifact, Policy, Prompt
 from tasks.iteration import Iteration
 from tasks.prepare import Material

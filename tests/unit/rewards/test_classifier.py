@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config.scoring import ClassifierRewardConfig
 from raft_core.errors import ConfigError, InputError, RaftError
-from raft_core.rewards.classifier import load, load_without_weights
+from raft_core.rewards.classifier import ClassifierRewardConfig, load, load_without_weights
 from raft_core.types import Prompt
 
 Maker = Callable[..., Path]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from raft_core.config.scoring import ClassifierRewardConfig
 from raft_core.errors import ConfigError, InputError
 from raft_core.rewards import classifier
+from raft_core.rewards.classifier import ClassifierRewardConfig
 from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core.config.scoring import FunctionRewardConfig, ScoringConfig
-from raft_core.rewards.function import load
+from raft_core.config.scoring import ScoringConfig
+from raft_core.rewards.function import FunctionRewardConfig, load
 from raft_core.rewards.score import check_rewards
 from raft_core.types import Prompt
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config.scoring import FunctionRewardConfig
 from raft_core.errors import ConfigError, InputError
-from raft_core.rewards.function import load
+from raft_core.rewards.function import FunctionRewardConfig, load
 from raft_core.types import Prompt
 
 PROMPTS = [Prompt.of("two words", reference="yes"), Prompt.of("one")]

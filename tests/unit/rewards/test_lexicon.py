@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config.scoring import LexiconRewardConfig
 from raft_core.errors import InputError
-from raft_core.rewards.lexicon import load
+from raft_core.rewards.lexicon import LexiconRewardConfig, load
 from raft_core.types import Prompt
 
 PROMPTS = [Prompt.of("Good film: "), Prompt.of("")]

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from raft_core.config.scoring import LinearRewardConfig
 from raft_core.errors import InputError
-from raft_core.rewards.linear import load, save
+from raft_core.rewards.linear import LinearRewardConfig, load, save
 from raft_core.types import Prompt
 
 PROMPTS = [Prompt.of("a good ")] * 3

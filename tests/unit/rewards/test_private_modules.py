@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config.scoring import FunctionRewardConfig
 from raft_core.errors import ConfigError, RewardError
-from raft_core.rewards.function import FunctionReward, load
+from raft_core.rewards.function import FunctionReward, FunctionRewardConfig, load
 from raft_core.types import Prompt
 
 PROMPT = [Prompt.of("p")]

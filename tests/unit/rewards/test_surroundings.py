@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config.scoring import FunctionRewardConfig
-from raft_core.rewards.function import FunctionReward, load
+from raft_core.rewards.function import FunctionReward, FunctionRewardConfig, load
 from raft_core.types import Prompt
 
 PROMPTS = [Prompt.of("p"), Prompt.of("q")]

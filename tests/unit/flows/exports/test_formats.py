@@ -18,13 +18,14 @@ from flows.exports.dossier import Dossier, open_dossier
 from flows.exports.lineage_events import events
 from flows.exports.model_card import model_card, plain
 from flows.exports.signature import sign, verify_signature
-from raft_core.config.scoring import LexiconRewardConfig, RewardConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.records.artifacts import file_digest
 from raft_core.records.erasure import Erased, write_tombstone
 from raft_core.records.ledger import FileLedger
 from raft_core.records.run import BASE, Run
 from raft_core.records.tables import EVALUATION, read_table, write_table
+from raft_core.rewards.base import RewardConfig, RewardFn
+from raft_core.rewards.lexicon import LexiconRewardConfig
 
 FACET = {
     "type": "object",
@@ -162,9 +163,12 @@ def test_a_reward_of_an_unknown_type_is_not_passed_off_as_vader() -> None:
     class MagicRewardConfig(RewardConfig):
         type: str = "magic"
 
-    told = sources.Named("reward", sources._reward_reference(MagicRewardConfig()))
+        def load(self, *, weights: bool = True) -> RewardFn:
+            raise NotImplementedError
+
+    told = sources.Named("reward", MagicRewardConfig().reference)
     assert (told.reference, told.licence) == ("a reward of type magic", sources.UNKNOWN)
-    assert sources._reward_reference(LexiconRewardConfig()) == sources.VADER
+    assert LexiconRewardConfig().reference == sources.VADER
 
 
 def test_a_missing_package_names_the_extra(dossier: Dossier, monkeypatch: pytest.MonkeyPatch) -> None:

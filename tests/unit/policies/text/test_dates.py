@@ -9,10 +9,10 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from raft_core.config import SamplingConfig, TextPolicyConfig
-from raft_core.config.scoring import ClassifierRewardConfig
 from raft_core.errors import InputError
 from raft_core.policies.text import backend, model
 from raft_core.policies.text.template import TemplateFault, dated, render_in_child
+from raft_core.rewards.classifier import ClassifierRewardConfig
 from raft_core.types import Prompt
 
 pytestmark = pytest.mark.slow
