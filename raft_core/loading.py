@@ -221,7 +221,10 @@ def _faults(error: ValidationError, plain: Any, model: type[BaseModel]) -> Itera
         elif fault["type"] == "union_tag_not_found":
             where, message = [*where, "type"], "is required: it says which kind this is"
         elif fault["type"] == "union_tag_invalid":
-            where, message = [*where, "type"], f"unknown type {context['tag']!r}; use one of {context['expected_tags']}"
+            where = [*where, "type"]
+            message = f"unknown type {context['tag']!r}; use one of {context['expected_tags']}"
+            if where[0] in ("scoring", "selection"):
+                message += ", or install the package that brings it"
         key = ".".join(map(str, where)) or "(whole file)"
         if fault["type"] not in _SELF_EXPLAINED:
             got[key] = fault["input"]
