@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.page import table
 from benchmarks.plain_loop import Settings
 from raft_core.children import python_module
-from raft_core.config import RaftConfig
+from raft_core.config import RaftConfig, TextPolicyConfig
 from raft_core.embedded import prepare, resolve, worlds_of
 from raft_core.loading import load_config
 from raft_core.prompts import draw, split_prompts
@@ -134,7 +134,8 @@ def plain_settings(
 ) -> Settings:
     """The plain loop's settings for the same work. Raises ValueError for what it cannot do."""
     sampling, tuning, reward = config.sampling, config.finetuning, config.scoring.rewards[0]
-    if tuning.lora is None or config.policy.chat_template or sampling.top_p < 1 or sampling.top_k:
+    plain_prompts = isinstance(config.policy, TextPolicyConfig) and not config.policy.chat_template
+    if tuning.lora is None or not plain_prompts or sampling.top_p < 1 or sampling.top_k:
         raise ValueError("the plain loop knows LoRA, plain prompts and temperature alone")
     if not isinstance(reward, ClassifierRewardConfig | LexiconRewardConfig):
         raise ValueError(f"the plain loop knows no reward of type {reward.type}")

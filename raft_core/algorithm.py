@@ -1,7 +1,7 @@
 """Algorithm 1 of RAFT (arXiv:2304.06767), whole, without any input or output: for reading, and the tests' oracle.
 
 ``flows/align.py`` is the same loop made durable. Anything that samples and can be fitted will do,
-for instance ``policies.tabular.TabularPolicy``.
+for instance ``policies.tabular.policy.TabularPolicy``.
 """
 
 from collections.abc import Callable, Iterator, Sequence

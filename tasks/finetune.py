@@ -23,7 +23,7 @@ def finetune(it: Iteration) -> StepRecord:
             "loss_temperature": config.loss_temperature,
             "schedule": [it.number, config.iterations] if config.finetuning.schedule == "linear_over_run" else None,
         },
-        code=it.code("trainer") + it.code("finetune"),
+        code=it.training_code,
         numerics={**it.backend.numerics(config.finetuning.dtype), "ranks": config.finetuning.ranks},
         seed=it.seed("finetune"),
     )

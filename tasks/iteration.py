@@ -62,9 +62,15 @@ class Iteration:
         """A 31-bit seed for one purpose of this iteration."""
         return derived_seed(self.config.seed, purpose, self.number)
 
-    def code(self, step: str) -> str:
-        """Digest of the modality's code that ``step`` runs."""
-        return code_digest(BACKENDS[self.config.policy.type].rsplit(".", 1)[0] + f".{step}")
+    @property
+    def sampling_code(self) -> str:
+        """Digest of the modality's code that samples."""
+        return code_digest(BACKENDS[self.config.policy.type])
+
+    @property
+    def training_code(self) -> str:
+        """Digest of the modality's code that fine-tunes."""
+        return "".join(map(code_digest, self.backend.TRAINING))
 
 
 def left_out(it: Iteration) -> dict[str, str]:

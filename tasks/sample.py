@@ -29,7 +29,7 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
         "sample",
         inputs={"policy": it.policy.identity, "prompts": file_digest(it.table("prompts"))},
         settings={"sampling": sampling.model_dump(mode="json"), "policy": policy.model_dump(mode="json")},
-        code=it.code("backend"),
+        code=it.sampling_code,
         numerics=it.backend.numerics(sampling.dtype),
         seed=derived_seed(it.config.seed, "sample"),
     )

@@ -5,11 +5,12 @@ Read and checked by ``raft_core.loading.load_config``. Unknown keys are refused 
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from raft_core.config.execution import ExecutionConfig
 from raft_core.config.scoring import ScoringConfig
 from raft_core.config_model import ConfigModel, Day, Fraction, RegularExpression, Share
+from raft_core.policies.tabular.policy import TabularPolicyConfig
 from raft_core.selection.base import SELECTORS, Selector
 from raft_core.selection.best_of_k import BestOfK
 
@@ -37,8 +38,16 @@ class TextPolicyConfig(ConfigModel):
         return self
 
 
-PolicyConfig = TextPolicyConfig
-"""What is aligned. One modality today; becomes a ``type:``-keyed union with the second."""
+def _modality(given: object) -> str:
+    """Text, unless something else is said."""
+    kind = given.get("type", "text") if isinstance(given, dict) else getattr(given, "type", None)
+    return str(kind)
+
+
+PolicyConfig = Annotated[
+    Annotated[TextPolicyConfig, Tag("text")] | Annotated[TabularPolicyConfig, Tag("tabular")], Discriminator(_modality)
+]
+"""What is aligned: one class a modality."""
 
 
 class PromptsConfig(ConfigModel):

@@ -80,6 +80,9 @@ class FinetuneResult:
 class PolicyBackend(Protocol):
     """The functions of a modality."""
 
+    TRAINING: tuple[str, ...]
+    """The modules that fine-tune: their code is a part of that step's key, and of no other's."""
+
     def check(self, config: PolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
         """Find what cannot work before weights load: folder, tokenizer, template, context length.
 
@@ -114,7 +117,7 @@ class PolicyBackend(Protocol):
         """Write a plain checkpoint (base and adapter in one) to ``out``."""
 
 
-BACKENDS = {"text": "raft_core.policies.text.backend"}
+BACKENDS = {"text": "raft_core.policies.text.backend", "tabular": "raft_core.policies.tabular.backend"}
 """``policy.type`` → the module that holds its functions; imported on first use, since torch is heavy."""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from raft_core.algorithm import raft
 from raft_core.config import SamplingConfig
-from raft_core.policies.tabular import TabularPolicy
+from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.selection.all_best import AllBest
 from raft_core.selection.base import Candidates, Selector, select
 from raft_core.selection.best_of_k import BestOfK

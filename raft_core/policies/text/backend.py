@@ -16,6 +16,7 @@ from raft_core.records.artifacts import model_digest
 from raft_core.types import Policy, Prompt, Sample, content_id
 
 __all__ = [
+    "TRAINING",
     "LoadedTextPolicy",
     "asks_for_date",
     "base_policy",
@@ -26,6 +27,9 @@ __all__ = [
     "numerics",
     "probe",
 ]
+
+
+TRAINING = ("raft_core.policies.text.trainer", "raft_core.policies.text.finetune")
 
 
 def base_policy(config: TextPolicyConfig, known: str | None = None) -> Policy:

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from raft_core.config import FinetuningConfig
+from raft_core.config import FinetuningConfig, TextPolicyConfig
 from raft_core.errors import DivergedError, StepError
 from raft_core.launch import join_ranks
 from raft_core.policies.base import FinetuneJob
@@ -57,7 +57,7 @@ def train(job: FinetuneJob) -> None:
         if ranks != job.finetuning.ranks:
             raise StepError("wrong number of ranks", got=ranks, expected=job.finetuning.ranks)
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # a compiled shortcut of inference alone
-        tokenizer = load_tokenizer(model_folder(job.policy), job.config)
+        tokenizer = load_tokenizer(model_folder(job.policy), _text(job))
         arguments = training_arguments(job)
         model = trainable_model(job)
         if job.finetuning.batching == "packed" and job.finetuning.zero_stage < 3:
@@ -80,13 +80,18 @@ def trainable_model(job: FinetuneJob) -> Model:
     """The current policy with what is trained marked: the carried or a fresh adapter, or all weights."""
     policy, lora = job.policy, job.finetuning.lora
     if lora is None:
-        return load_policy(policy, job.config).requires_grad_(True).train()
-    model = load_weights(model_folder(policy), job.config)
+        return load_policy(policy, _text(job)).requires_grad_(True).train()
+    model = load_weights(model_folder(policy), _text(job))
     if policy.base is None:
         return fresh_adapter(model, lora, policy.digest, job.seed).train()
     adapted = apply_adapter(model, policy.path, policy.base.digest, trainable=True)
     check_same_shape(adapted, lora)
     return adapted.train()
+
+
+def _text(job: FinetuneJob) -> TextPolicyConfig:
+    assert isinstance(job.config, TextPolicyConfig), "another modality has another trainer"
+    return job.config
 
 
 def check_engine(engine: object, config: FinetuningConfig) -> None:

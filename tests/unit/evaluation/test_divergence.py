@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_core.evaluation.divergence import WORST, kl_bound, kl_to_base, perplexity, token_entropy
-from raft_core.policies.tabular import TabularPolicy
+from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.types import Prompt
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft_core.policies.tabular import TabularPolicy
+from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.types import Prompt
 
 X = Prompt.of("x")

@@ -1,0 +1,184 @@
+"""The tabular backend: what ``raft_core.policies.base.PolicyBackend`` asks for, for a table of probabilities.
+
+The whole flow runs on it in seconds, and must give what ``raft_core.algorithm`` gives. A policy is a folder:
+
+FOLDER/tabular.json               {"prompts": [text, …], "completions": [text, …], "step": number}
+FOLDER/probabilities.safetensors  probabilities [X, Y], float64
+
+A completion is one token, its number in the list; a prompt is one as well.
+"""
+
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
+
+from raft_core.config import FinetuningConfig, SamplingConfig
+from raft_core.embedded import resolve
+from raft_core.errors import ConfigError, InputError, StepError
+from raft_core.plain_json import read_object
+from raft_core.policies.base import FinetuneJob, FinetuneResult, Progress
+from raft_core.policies.tabular.policy import TabularPolicy, TabularPolicyConfig
+from raft_core.records.artifacts import folder_digest, fsync_folder, write_bytes, write_json
+from raft_core.records.tables import SELECTED, read_table
+from raft_core.types import Policy, Prompt, Sample, content_id
+
+TRAINING = ("raft_core.policies.tabular.backend",)
+TABLE, WEIGHTS = "tabular.json", "probabilities.safetensors"
+
+
+def save(policy: TabularPolicy, folder: Path) -> None:
+    """Write ``policy`` to ``folder``, which is made."""
+    folder.mkdir(parents=True)
+    table = {"prompts": [p.text for p in policy.prompts], "completions": policy.completions, "step": policy.step}
+    write_json(folder / TABLE, table)
+    write_bytes(folder / WEIGHTS, to_bytes({"probabilities": np.ascontiguousarray(policy.probabilities_XY)}))
+
+
+def read(folder: Path) -> TabularPolicy:
+    """The policy in ``folder``. Raises InputError naming what cannot be used."""
+    try:
+        told = read_object(folder / TABLE)
+        prompts, completions = [Prompt.of(text) for text in told["prompts"]], tuple(told["completions"])
+        weights_XY = load_file(folder / WEIGHTS)["probabilities"]
+        return TabularPolicy(tuple(prompts), completions, weights_XY, float(told["step"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"not a tabular policy: {folder}",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"{TABLE} and {WEIGHTS}, as raft_core.policies.tabular.backend describes them",
+            do="correct policy.model",
+        ) from None
+
+
+def check(config: TabularPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
+    """See ``PolicyBackend.check``: every prompt has a row, and sampling changes no probability."""
+    rows = {prompt.text for prompt in read(resolve(config.model)).prompts}
+    if unknown := [prompt.text for prompt in prompts if prompt.text not in rows]:
+        raise InputError(
+            f"{len(unknown)} prompts have no row in the tabular policy {config.model}",
+            got=", ".join(repr(text[:50]) for text in unknown[:3]),
+            expected=f"prompts of its {TABLE}",
+            do="remove them from the prompts file",
+        )
+    if (sampling.temperature, sampling.top_p, sampling.top_k) != (1.0, 1.0, 0):
+        raise ConfigError(
+            "a tabular policy is sampled as it is",
+            got=f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, top_k {sampling.top_k}",
+            do="set sampling.temperature: 1, top_p: 1 and top_k: 0",
+        )
+    return []
+
+
+def asks_for_date(config: TabularPolicyConfig) -> bool:
+    """See ``PolicyBackend.asks_for_date``."""
+    return False
+
+
+def probe(policy: Policy, config: TabularPolicyConfig, finetuning: FinetuningConfig) -> None:
+    """See ``PolicyBackend.probe``."""
+    if finetuning.lora is not None:
+        raise ConfigError("a tabular policy has no layers to adapt", do="set finetuning.lora: null")
+    read(policy.path)
+
+
+def base_policy(config: TabularPolicyConfig, known: str | None = None) -> Policy:
+    """See ``PolicyBackend.base_policy``."""
+    folder = resolve(config.model)
+    read(folder)
+    return Policy(folder, folder_digest(folder))
+
+
+def load(policy: Policy, config: TabularPolicyConfig, *, dtype: str) -> "LoadedTabularPolicy":
+    """See ``PolicyBackend.load``. It is float64 whatever ``dtype`` says."""
+    return LoadedTabularPolicy(policy.identity, read(policy.path))
+
+
+class LoadedTabularPolicy:
+    """A table in memory. See ``LoadedPolicy``."""
+
+    def __init__(self, identity: str, table: TabularPolicy) -> None:
+        self.identity, self.table = identity, table
+        self.rows = {prompt.prompt_id: row for row, prompt in enumerate(table.prompts)}
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingConfig,
+        *,
+        samples_per_prompt: int,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> list[Sample]:
+        """See ``LoadedPolicy.sample``."""
+        columns = {completion: column for column, completion in enumerate(self.table.completions)}
+        made = []
+        for prompt in prompts:
+            row = self.rows[Prompt.of(prompt.text).prompt_id]
+            for k, text in enumerate(self.table.sample(self.table.prompts[row], samples_per_prompt, seed=seed)):
+                logprobs = (float(np.log(self.table.probabilities_XY[row, columns[text]])),)
+                made.append(
+                    Sample(
+                        sample_id=content_id("sample", self.identity, prompt.prompt_id, seed, k),
+                        prompt_id=prompt.prompt_id,
+                        k=k,
+                        seed=seed,
+                        completion=text,
+                        prompt_token_ids=(row,),
+                        completion_token_ids=(columns[text],),
+                        logprobs=logprobs,
+                        sampling_logprobs=logprobs,
+                        finish_reason="stop",
+                    )
+                )
+            if progress is not None:
+                progress(samples_per_prompt)
+        return made
+
+    def logprobs(self, samples: Sequence[Sample], *, temperature: float) -> list[list[float]]:
+        """See ``LoadedPolicy.logprobs``."""
+        cells = [(sample.prompt_token_ids[0], sample.completion_token_ids[0]) for sample in samples]
+        return [[float(np.log(self.table.probabilities_XY[cell]))] for cell in cells]
+
+    def text_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
+        """See ``LoadedPolicy.text_logprobs``. Raises ConfigError: a table knows no other text."""
+        if texts:
+            raise ConfigError("a tabular policy has no perplexity", do="set evaluation.perplexity_text: null")
+        return []
+
+
+def numerics(dtype: str) -> dict[str, Any]:
+    """See ``PolicyBackend.numerics``."""
+    return {"device": "cpu", "dtype": "float64", "numpy": version("numpy")}
+
+
+def finetune(job: FinetuneJob) -> FinetuneResult:
+    """See ``PolicyBackend.finetune``: the exact optimum, in this process; ``job.out`` appears whole."""
+    if job.out.exists():
+        raise StepError(f"{job.out} exists already", do="remove it, or choose another folder")
+    before = read(job.policy.path)
+    texts = {prompt.prompt_id: prompt for prompt in before.prompts}
+    rows = read_table(job.selected, SELECTED, ["prompt", "completion", "weight"]).to_pylist()
+    pairs = [(texts[Prompt.of(row["prompt"]).prompt_id], row["completion"]) for row in rows]
+    weights = [row["weight"] for row in rows]
+    aside = job.scratch / "policy"
+    shutil.rmtree(aside, ignore_errors=True)
+    save(before.fit(pairs, weights), aside)
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(job.out)
+    fsync_folder(job.out.parent)
+    cells = [(before.prompts.index(prompt), before.completions.index(text)) for prompt, text in pairs]
+    loss = -float(np.average([np.log(before.probabilities_XY[cell]) for cell in cells], weights=weights))
+    log = [{"step": 1.0, "loss": loss, "learning_rate": before.step, "grad_norm": 0.0}]
+    return FinetuneResult(len(pairs), len(pairs), log)
+
+
+def merge(policy: Policy, config: TabularPolicyConfig, out: Path) -> None:
+    """See ``PolicyBackend.merge``: it is whole already."""
+    shutil.copytree(policy.path, out)
