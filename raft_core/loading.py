@@ -212,8 +212,11 @@ def _faults(error: ValidationError, plain: Any, model: type[BaseModel]) -> Itera
         message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
         context = fault.get("ctx", {})
         if fault["type"] == "extra_forbidden":
-            near = nearest_key(".".join(map(str, where)), model)
+            key = ".".join(map(str, where))
+            near = nearest_key(key, model)
             message = f"unknown key; did you mean {near}?" if near else "unknown key; remove it"
+            if near and re.sub(r"\[(\d+)\]", r".\1", near) == key:
+                message = "a key of another `type`; remove it, or change the type"
         elif fault["type"] == "missing":
             message = "is required"
         elif fault["type"] == "model_type":

@@ -66,6 +66,19 @@ def test_the_smallest_configuration_takes_the_vetted_defaults(checked_config: Ca
         ({"policy": {}}, "policy.model: is required"),
         ({"name": "no/slash"}, "name: String should match pattern"),
         ({"polcy": {}}, "polcy: unknown key; did you mean policy?"),
+        ({"selection": {"type": "best_of_k", "fraction": 0.5}}, "selection.fraction: a key of another `type`"),
+        (
+            {"policy": {"type": "tabular", "model": "m", "chat_template": True}},
+            "policy.chat_template: a key of another",
+        ),
+        (
+            {"policy": {"type": "image", "model": "m"}},
+            "policy.type: unknown type 'image'; use one of 'text', 'tabular'",
+        ),
+        (
+            {"scoring": {"rewards": [{"type": "lexicon", "function": "a:b"}]}},
+            "scoring.rewards.0.function: a key of another `type`",
+        ),
         ({"validation": {"min_valid_per_prompt": 9}}, "(whole file): validation.min_valid_per_prompt 9 exceeds"),
         (
             {"sampling": {"temperature": 0, "samples_per_prompt": 1}},
