@@ -56,7 +56,6 @@ def test_the_smallest_configuration_takes_the_vetted_defaults(checked_config: Ca
         ({"selection": {"type": "top_fraction", "fraction": 0}}, "selection.fraction: Input should be greater than 0"),
         ({"selection": {"type": "threshold"}}, "selection.threshold: is required"),
         ({"selection": {"type": "threshold", "threshold": float("inf")}}, "selection.threshold: Input should be a fin"),
-        ({"selection": {"type": "best_of_k", "fraction": 0.5}}, "selection.fraction: unknown key"),
         ({"finetuning": {"batch_size": 3, "ranks": 2}}, "finetuning: batch_size 3 is no multiple of ranks 2"),
         ({"finetuning": {"micro_batch_size": 5}}, "finetuning: micro_batch_size 5 does not divide"),
         ({"finetuning": {"loss_temperature": 0}}, "finetuning: loss_temperature must lie in (0, 10]"),
