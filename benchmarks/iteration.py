@@ -25,7 +25,8 @@ from typing import Any
 from benchmarks.page import table
 from benchmarks.plain_loop import Settings
 from raft_core.children import python_module
-from raft_core.config import RaftConfig, TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.run import RaftConfig
 from raft_core.embedded import prepare, resolve, worlds_of
 from raft_core.loading import load_config
 from raft_core.prompts import draw, split_prompts

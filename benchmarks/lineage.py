@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from benchmarks.page import table
 from raft_core.children import python_module
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.loading import check_config, config_digest
 from raft_core.records.artifacts import copy_shared, digest_of, write_bytes, write_json
 from raft_core.records.hashing import FileHashes

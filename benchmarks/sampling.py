@@ -22,7 +22,8 @@ from transformers import AutoTokenizer
 from benchmarks import machine, plain_loop
 from benchmarks.iteration import plain_settings
 from benchmarks.page import table
-from raft_core.config import RaftConfig, SamplingConfig
+from raft_core.config.run import RaftConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.embedded import prepare, resolve, worlds_of
 from raft_core.loading import load_config
 from raft_core.policies.base import backend

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from benchmarks.page import table
 from flows.session import peak_memory_mb, reset_peak_memory
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.loading import check_config
 from raft_core.records.artifacts import copy_shared, digest_of, write_json
 from raft_core.records.run import BASE, Run, open_run, write_commit

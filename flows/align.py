@@ -17,7 +17,7 @@ from flows.progress import Reporter
 from flows.session import Session
 from flows.source_tree import git
 from raft_core import launch
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import RaftError
 from raft_core.gates import Decision
 from raft_core.policies.base import backend

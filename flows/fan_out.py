@@ -15,11 +15,11 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 
 from flows.retries import may_pass
-from raft_core.config import PolicyConfig
 from raft_core.config.execution import ExecutionConfig
+from raft_core.config.policy import PolicyConfig
 from raft_core.errors import ConfigError
-from raft_core.policies.base import LoadedPolicy, Progress, backend
-from raft_core.types import Policy
+from raft_core.policies.base import LoadedPolicy, backend
+from raft_core.types import Policy, Progress
 from tasks.score_shards import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
 from tasks.shards import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 
 HEAD = """\
 # Configuration

@@ -9,7 +9,7 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from raft_core.config import SamplingConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.prompts import draw
 from raft_core.selection.base import Candidates, Selector, select
 from raft_core.types import Prompt, content_id

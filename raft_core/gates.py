@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raft_core.config import GatesConfig
+from raft_core.config.gates import GatesConfig
 
 Report = Mapping[str, Any]
 """A scorecard, see ``evaluation.scorecard``."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 
 def imported_modules(source: bytes | str, module: str) -> Iterator[str]:
-    """Every module that an ``import`` statement (inside functions too) may name, packages before what is in them.
+    """Every module that an ``import`` statement (inside functions too) may name: ``a.b`` of ``from a import b`` too.
 
     ``module``: the full name of the source's module, ``package.__init__`` for a package: relative imports start there.
     Raises SyntaxError or ValueError for what is not Python.
@@ -19,8 +19,7 @@ def imported_modules(source: bytes | str, module: str) -> Iterator[str]:
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         else:
             continue
-        for name in names:
-            yield from with_packages(name)
+        yield from names
 
 
 def with_packages(module: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raft_core.config import PromptsConfig
+from raft_core.config.prompts import PromptsConfig
 from raft_core.errors import InputError
 from raft_core.prompt_files import excerpt, read_rows, refuse_conversation
 from raft_core.types import Prompt

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,9 @@ from typing import Literal
 Split = Literal["train", "held_out", "promotion"]
 FinishReason = Literal["stop", "length", "error"]
 Status = Literal["ok", "quarantined"]
+
+Progress = Callable[[int], None]
+"""Called with the number of tokens (or samples) just done; drives progress bars."""
 
 POLICY_SOURCE = "policy"
 """``Sample.source`` of a completion that the policy itself sampled; an expert's is its name."""

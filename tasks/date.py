@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
 from raft_core.policies.base import backend
 from raft_core.records.run import Run, read_run

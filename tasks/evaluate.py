@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 
 from raft_core.evaluation.divergence import perplexity
 from raft_core.evaluation.scorecard import Batch, scorecard
-from raft_core.policies.base import Progress
 from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.pinned import check_pins
 from raft_core.records.run import BASE
 from raft_core.records.steps import StepRecord, once
 from raft_core.records.tables import EVALUATION, PERPLEXITY, QUARANTINE, SCORED, SELECTED, read_table, write_table
 from raft_core.rewards import score as scoring
-from raft_core.types import Policy, Prompt
+from raft_core.types import Policy, Progress, Prompt
 from tasks.finetune import read_result
 from tasks.iteration import Iteration, derived_seed, left_out
 from tasks.measure import Subject, answer, base_logprobs, evaluation_table, measuring_key, perplexity_table

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from raft_core import embedded
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, InputError
 from raft_core.plain_json import read_json
-from raft_core.policies.base import LoadedPolicy, Progress, backend
+from raft_core.policies.base import LoadedPolicy, backend
 from raft_core.promotion import Evidence
 from raft_core.promotion_policy import SafetyCase, SafetySuite, suite_digest
 from raft_core.prompts import split_prompts
@@ -36,7 +36,7 @@ from raft_core.records.steps import StepKey, once
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
 from raft_core.rewards import score as scoring
 from raft_core.rewards.score import Rewards
-from raft_core.types import Prompt, Sample
+from raft_core.types import Progress, Prompt, Sample
 from tasks.contender import Contender
 from tasks.date import refuse_undated
 from tasks.iteration import derived_seed

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.embedded import resolve
 from raft_core.errors import ConfigError, InputError, PartsError, RaftError
 from raft_core.policies.base import backend

@@ -18,7 +18,7 @@ import great_expectations.expectations as gxe
 import numpy as np
 import pyarrow as pa
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.records import tables
 from tasks.frames import TextMeasures
 

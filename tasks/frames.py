@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.selection.base import Selector
 from raft_core.types import POLICY_SOURCE
 

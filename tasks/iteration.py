@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from raft_core.config import RaftConfig
-from raft_core.policies.base import BACKENDS, PolicyBackend, backend
+from raft_core.config.run import RaftConfig
+from raft_core.policies.base import PolicyBackend, backend
 from raft_core.records.artifacts import file_digest
 from raft_core.records.exclusions import RECORD
 from raft_core.records.run import BASE, Run
@@ -65,7 +65,7 @@ class Iteration:
     @property
     def sampling_code(self) -> str:
         """Digest of the modality's code that samples."""
-        return code_digest(BACKENDS[self.config.policy.type])
+        return "".join(map(code_digest, self.backend.SAMPLING))
 
     @property
     def training_code(self) -> str:

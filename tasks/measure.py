@@ -7,13 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from raft_core.config import PolicyConfig, RaftConfig, SamplingConfig
-from raft_core.policies.base import BACKENDS, LoadedPolicy, PolicyBackend, Progress, backend
+from raft_core.config.policy import PolicyConfig
+from raft_core.config.run import RaftConfig
+from raft_core.config.sampling import SamplingConfig
+from raft_core.policies.base import LoadedPolicy, PolicyBackend, backend
 from raft_core.records.artifacts import json_digest
 from raft_core.records.steps import StepKey, code_digest
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 from raft_core.rewards import score as scoring
-from raft_core.types import Policy, Prompt, Sample
+from raft_core.types import Policy, Progress, Prompt, Sample
 from tasks.shards import sample_shards
 
 
@@ -52,7 +54,6 @@ def measuring_key(
 ) -> StepKey:
     """The content address of a measurement. ``prompts``: digest of the prompts; ``more``: further inputs."""
     config = subject.config
-    modality = BACKENDS[subject.loading.type]
     return StepKey(
         step,
         inputs={
@@ -68,7 +69,7 @@ def measuring_key(
             "policy": subject.loading.model_dump(mode="json"),
             "scoring": config.scoring.model_dump(mode="json"),
         },
-        code=code_digest(modality) + code_digest("raft_core.rewards.score"),
+        code="".join(map(code_digest, (*subject.backend.SAMPLING, "raft_core.rewards.score"))),
         numerics=subject.backend.numerics(config.sampling.dtype),
         seed=subject.seed,
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raft_core import embedded
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
 from raft_core.policies.base import backend
 from raft_core.prompts import Splits, draw, load_prompts, split_prompts

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from raft_core.policies.base import Progress
 from raft_core.prompts import draw
 from raft_core.records.artifacts import file_digest
 from raft_core.records.steps import StepKey, StepRecord, once
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table, write_tables
-from raft_core.types import Artifact, Prompt
+from raft_core.types import Artifact, Progress, Prompt
 from tasks.iteration import Iteration, derived_seed
 from tasks.shards import FanOut, ShardJob, sample_shards
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from raft_core.policies.base import Progress
 from raft_core.records.artifacts import file_digest
 from raft_core.records.pinned import check_pins
 from raft_core.records.steps import StepKey, StepRecord, code_digest, once
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards import score as scoring
-from raft_core.types import Artifact
+from raft_core.types import Artifact, Progress
 from tasks.check import read_quarantine
 from tasks.iteration import Iteration
 from tasks.score_shards import ScoreFanOut, ScoreJob, keep_samples, score_in_shards

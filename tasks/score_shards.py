@@ -15,12 +15,11 @@ from typing import Any
 import pyarrow as pa
 
 from raft_core.errors import RewardError
-from raft_core.policies.base import Progress
 from raft_core.records.artifacts import file_digest, verify
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards.base import RewardConfig
 from raft_core.rewards.score import BATCH_SAMPLES, SCORING_COLUMNS, NamedReward, check_failures, named, score
-from raft_core.types import Artifact, Prompt
+from raft_core.types import Artifact, Progress, Prompt
 from tasks.shards import finished_shard, keep_shard, take_threads
 
 MOST_SHARDS = 256

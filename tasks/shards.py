@@ -10,12 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from raft_core.config import PolicyConfig, SamplingConfig
+from raft_core.config.policy import PolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import StepError
-from raft_core.policies.base import LoadedPolicy, Progress
+from raft_core.policies.base import LoadedPolicy
 from raft_core.records.artifacts import file_digest, verify, write_json
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table
-from raft_core.types import Artifact, Policy, Prompt
+from raft_core.types import Artifact, Policy, Progress, Prompt
 
 Load = Callable[[], LoadedPolicy]
 

@@ -5,7 +5,7 @@ What only the scores can tell is checked after the first scoring (``signal_share
 
 from collections.abc import Iterator, Sequence
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.rewards.score import Rewards
 from raft_core.types import Prompt

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from tasks import expectations, frames
 from tasks.findings import Frame, Results, run
 from tasks.frames import Measures, TextMeasures

@@ -128,7 +128,8 @@ def test_the_facts_need_the_standard_library_alone(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["raft_core.config", "raft_core.loading", "raft_core.records.run", "raft_core.rewards.base", "flows.cli"]
+    "module",
+    ["raft_core.config.run", "raft_core.loading", "raft_core.records.run", "raft_core.rewards.base", "flows.cli"],
 )
 def test_what_starts_quickly_loads_nothing_heavy(module: str) -> None:
     loaded = {part.split(".")[0] for part in python(f"import sys, {module}; print(*sys.modules)").split()}

@@ -21,7 +21,7 @@ from flows.environment import tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
     from flows.align import AlignResult
-    from raft_core.config import RaftConfig
+    from raft_core.config.run import RaftConfig
 
 app = typer.Typer()
 

@@ -8,7 +8,7 @@ from flows.commands.shell import TAKES_OVERRIDES, ConfigFile, Overrides, settled
 from flows.environment import workspace_folder
 
 if TYPE_CHECKING:
-    from raft_core.config import RaftConfig
+    from raft_core.config.run import RaftConfig
 
 app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 

@@ -12,7 +12,7 @@ from flows.environment import ledger_uri, tracking_uri, workspace_folder
 from raft_core.errors import ConfigError, RaftError
 
 if TYPE_CHECKING:
-    from raft_core.config import RaftConfig
+    from raft_core.config.run import RaftConfig
     from raft_core.records.run import Run
 
 
@@ -34,7 +34,7 @@ ConfigFile = Annotated[
 
 def override_keys(incomplete: str) -> list[str]:
     """The keys of a configuration that begin, or whose last part begins, with what was typed."""
-    from raft_core.config import RaftConfig
+    from raft_core.config.run import RaftConfig
     from raft_core.overrides import key_paths
 
     starts = (incomplete, f".{incomplete}")

@@ -27,7 +27,7 @@ from flows.progress import Reporter
 from flows.schedules.automations import MAX_STARTS, SILENT
 from flows.schedules.overlap import Overlap, Superseded, is_superseded, model_slot
 from flows.secrecy import without_secrets
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, GateStop, RunBusyError, StepError
 from raft_core.loading import load_config
 from raft_core.records.names import check_run_name, registered_name

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raft_core.config import FinetuningConfig, LoraConfig, TextPolicyConfig
+from raft_core.config.finetuning import FinetuningConfig, LoraConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.embedded.checkpoints import quiet, save_checkpoint
 from raft_core.embedded.json_lines import read_lines
 from raft_core.embedded.stages import Built, Progress

@@ -11,7 +11,7 @@ from raft_core.embedded.stages import Progress, Receipt, Stage
 from raft_core.errors import ConfigError, PartsError
 
 if TYPE_CHECKING:
-    from raft_core.config import RaftConfig
+    from raft_core.config.run import RaftConfig
 
 PREFIX = "embedded:"
 

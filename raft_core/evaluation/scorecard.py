@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.evaluation import divergence, diversity
 from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.evaluation.statistics import NOTHING, Interval, mean_interval, paired_gain

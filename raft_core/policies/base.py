@@ -1,16 +1,15 @@
 """What a policy backend must do: one folder a modality, looked up in ``BACKENDS`` by ``policy.type``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from raft_core.config import FinetuningConfig, PolicyConfig, SamplingConfig
-from raft_core.types import Policy, Prompt, Sample
-
-Progress = Callable[[int], None]
-"""Called with the number of tokens just done; drives progress bars."""
+from raft_core.config.finetuning import FinetuningConfig
+from raft_core.config.policy import PolicyConfig
+from raft_core.config.sampling import SamplingConfig
+from raft_core.types import Policy, Progress, Prompt, Sample
 
 
 class LoadedPolicy(Protocol):
@@ -80,8 +79,10 @@ class FinetuneResult:
 class PolicyBackend(Protocol):
     """The functions of a modality."""
 
+    SAMPLING: tuple[str, ...]
     TRAINING: tuple[str, ...]
-    """The modules that fine-tune: their code is a part of that step's key, and of no other's."""
+    """The modules that sample and score likelihoods, and those that fine-tune: their code, and all that it imports, is
+    a part of those steps' keys, and of no other's."""
 
     def check(self, config: PolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
         """Find what cannot work before weights load: folder, tokenizer, template, context length.

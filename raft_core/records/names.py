@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")

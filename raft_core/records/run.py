@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.gates import BASE as BASE
 from raft_core.loading import check_config, computed_part, config_digest, dump_config

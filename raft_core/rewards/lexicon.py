@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from raft_core.embedded import resolve
 from raft_core.errors import InputError
 from raft_core.records.artifacts import file_digest, json_digest
+from raft_core.references import resolve
 from raft_core.rewards.base import RewardConfig, ScoredText, reward_identity, texts
 from raft_core.types import Prompt
 

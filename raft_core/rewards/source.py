@@ -26,6 +26,6 @@ def complete(modules: LocalModules, *begun: bytes, also: str = "") -> dict[str, 
 
 def _imports(source: bytes, module: str) -> list[str]:
     try:
-        return list(imported_modules(source, module))
+        return [part for name in imported_modules(source, module) for part in with_packages(name)]
     except (SyntaxError, ValueError):
         return []

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.embedded import Receipt, prepare, resolve
 from raft_core.policies.base import backend
 from raft_core.prompts import load_prompts

@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from raft_core import launch
-from raft_core.config import FinetuningConfig, LoraConfig, SamplingConfig, TextPolicyConfig
+from raft_core.config.finetuning import FinetuningConfig, LoraConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import DivergedError, InputError, IntegrityError, StepError
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend

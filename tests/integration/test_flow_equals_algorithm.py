@@ -11,7 +11,7 @@ import yaml
 
 from flows import cli, exits
 from raft_core.algorithm import raft
-from raft_core.config import SamplingConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.loading import load_config
 from raft_core.policies.tabular import backend
 from raft_core.policies.tabular.policy import TabularPolicy

@@ -271,7 +271,8 @@ LAUNCHED = """
 import sys
 from pathlib import Path
 from raft_core import launch
-from raft_core.config import FinetuningConfig, TextPolicyConfig
+from raft_core.config.finetuning import FinetuningConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.policies.base import FinetuneJob
 from raft_core.policies.text.job import write_job
 from raft_core.types import Policy

@@ -14,7 +14,7 @@ from benchmarks.prompts import write_prompts
 from flows import prefect_server
 from flows.align import align_run
 from raft_core import embedded
-from raft_core.config import PromptsConfig
+from raft_core.config.prompts import PromptsConfig
 from raft_core.loading import load_config
 from raft_core.prompts import draw, split_prompts
 from raft_core.records.run import read_chain, read_run

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from raft_core import launch
-from raft_core.config import FinetuningConfig, TextPolicyConfig
+from raft_core.config.finetuning import FinetuningConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import StepError
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raft_core.algorithm import raft
-from raft_core.config import SamplingConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.selection.all_best import AllBest
 from raft_core.selection.base import Candidates, Selector, select

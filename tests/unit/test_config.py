@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.loading import check_config
 from raft_core.rewards.base import reward_name

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raft_core.config import GatesConfig
+from raft_core.config.gates import GatesConfig
 from raft_core.gates import Breach, Decision, best_iteration, decide, within_budget
 
 GATES = GatesConfig()

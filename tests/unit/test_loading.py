@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.loading import check_config, config_digest, default_run_name, dump_config, load_config
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.loading import load_config
 from raft_core.overrides import full_overrides, key_paths, nearest_key

@@ -7,7 +7,7 @@ import pytest
 
 from flows.models import find_policy
 from flows.views.run import find_run
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.embedded import prepare, resolve
 from raft_core.errors import ConfigError, IntegrityError
 from raft_core.records.artifacts import json_digest

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft_core import parquet_trial, prompt_files
-from raft_core.config import PromptsConfig
+from raft_core.config.prompts import PromptsConfig
 from raft_core.errors import InputError
 from raft_core.prompts import Splits, draw, load_prompts, split_prompts
 from raft_core.types import Prompt

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.records.run import open_run, read_events, record_event
 from raft_core.redaction import REDACTED, holds_secret, is_secret_name, redacted, redacted_text
 

@@ -19,16 +19,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from raft_core.config import FinetuningConfig, SamplingConfig
-from raft_core.embedded import resolve
+from raft_core.config.finetuning import FinetuningConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import ConfigError, InputError, StepError
 from raft_core.plain_json import read_object
-from raft_core.policies.base import FinetuneJob, FinetuneResult, Progress
+from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.tabular.policy import TabularPolicy, TabularPolicyConfig
 from raft_core.records.artifacts import folder_digest, fsync_folder, write_bytes, write_json
 from raft_core.records.tables import SELECTED, read_table
-from raft_core.types import Policy, Prompt, Sample, content_id
+from raft_core.references import resolve
+from raft_core.types import Policy, Progress, Prompt, Sample, content_id
 
+SAMPLING = ("raft_core.policies.tabular.backend",)
 TRAINING = ("raft_core.policies.tabular.backend",)
 TABLE, WEIGHTS = "tabular.json", "probabilities.safetensors"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from raft_core.config import LoraConfig
+from raft_core.config.finetuning import LoraConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.plain_json import read_json
 from raft_core.records.artifacts import canonical_json

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from raft_core.config import FinetuningConfig
+from raft_core.config.finetuning import FinetuningConfig
 from raft_core.errors import StepError
 from raft_core.records.tables import SELECTED, read_table
 

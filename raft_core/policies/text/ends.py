@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import ConfigError
 from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.policies.text.model import end_token_ids, known_token_ids

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from raft_core import launch
-from raft_core.config import TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import StepError
 from raft_core.records.artifacts import fsync_folder
 from raft_core.types import Policy

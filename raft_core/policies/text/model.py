@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raft_core.completeness import check_complete, without_report
-from raft_core.config import TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.text.adapter import apply_adapter
 from raft_core.policies.text.chat import Tokenizer, chat_template, turns
@@ -31,7 +31,7 @@ def device() -> torch.device:
 
 def resolved(model: str) -> Path:
     """The folder that ``policy.model`` names: a path, or an embedded part."""
-    from raft_core.embedded import resolve
+    from raft_core.references import resolve
 
     return resolve(model)
 

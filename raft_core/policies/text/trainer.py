@@ -22,7 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from raft_core.config import FinetuningConfig, TextPolicyConfig
+from raft_core.config.finetuning import FinetuningConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import DivergedError, StepError
 from raft_core.launch import join_ranks
 from raft_core.policies.base import FinetuneJob

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.environment import tracking_uri
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.records import tables
 from raft_core.records.artifacts import digest_of, write_bytes, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from flows.progress import Reporter
 from flows.sync import sync
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.records.run import BASE, Run, open_run, record_event
 from tasks import project
 from tasks.decide import decide

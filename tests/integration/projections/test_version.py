@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import IntegrityError, StepError
 from raft_core.records.artifacts import copy_shared, digest_of
 from raft_core.records.run import BASE, Run, open_run, read_commit

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.evaluation.scorecard import (
     BATCH_METRICS,
     HELD_OUT_METRICS,

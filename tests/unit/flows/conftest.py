@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.loading import check_config, config_digest
 from raft_core.records.artifacts import file_digest, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit

@@ -17,7 +17,7 @@ from flows.align import _end_recorded
 from flows.reference import reference
 from flows.session import Session
 from raft_core import errors
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import GateStop, StepError
 from raft_core.records.run import Run, hold, record_event
 

@@ -10,7 +10,7 @@ from flows.commands.deployment import _below
 from flows.deploy import deployments, plan
 from flows.schedules.automations import HEARTBEAT_S, SILENCE_S
 from flows.schedules.scheduled import scheduled_name
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.records.names import registered_name
 

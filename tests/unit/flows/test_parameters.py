@@ -14,7 +14,8 @@ from pydantic import SecretStr
 
 import flows
 from flows.session import Session
-from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.gates import Decision
 from raft_core.records.run import Run
 from raft_core.records.steps import StepRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.loading import config_digest
 from raft_core.records.artifacts import digest_of, json_digest, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.records.names import check_new_run_name, check_run_name, registered_name
 from raft_core.records.run import Run, open_run, read_run

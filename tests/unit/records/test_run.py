@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.loading import dump_config
 from raft_core.records import run as run_module

@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from raft_core.config import RaftConfig, scoring
+from raft_core.config import scoring
+from raft_core.config.run import RaftConfig
 from raft_core.config.scoring import ScoringConfig
 from raft_core.errors import ConfigError, InputError
 from raft_core.loading import check_config

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.records.artifacts import write_json
 from raft_core.records.run import BASE, open_run, read_commit
 from raft_core.records.verification import verify_run

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
 from raft_core.loading import check_config
 from raft_core.records.run import Run, open_run, read_run

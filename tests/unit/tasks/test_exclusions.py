@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
 from raft_core.records.exclusions import add_exclusion
 from raft_core.records.run import Run, open_run

@@ -10,7 +10,7 @@ import pytest
 
 from flows.exports.audit_data import _finetuned as shown
 from flows.exports.dossier import Dossier
-from raft_core.config import FinetuningConfig
+from raft_core.config.finetuning import FinetuningConfig
 from raft_core.plain_json import MAX_BYTES
 from tasks.finetune import read_result, untouched
 from tasks.track import _finetuned as tracked

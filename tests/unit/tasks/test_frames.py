@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.records import tables
 from raft_core.selection.best_of_k import BestOfK
 from raft_core.types import Prompt

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.evaluation.divergence import kl_to_base
 from raft_core.policies.text.backend import base_policy
 from raft_core.types import Prompt

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from flows.fan_out import shard
-from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import StepError
-from raft_core.policies.base import Progress
 from raft_core.policies.text.model import numerics
-from raft_core.types import Artifact, Policy, Prompt, Sample, content_id
+from raft_core.types import Artifact, Policy, Progress, Prompt, Sample, content_id
 from tasks.shards import ShardJob, batch_plan, check_numerics, sample_shards
 
 PROMPTS = [Prompt.of(f"prompt {i}") for i in range(10)]

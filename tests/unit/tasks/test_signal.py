@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from raft_core.config import RaftConfig
+from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.loading import check_config
 from raft_core.rewards.score import NamedReward, Rewards

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.policies.text.backend import LoadedTextPolicy
 from raft_core.types import Policy, Prompt
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raft_core.config import LoraConfig, TextPolicyConfig
+from raft_core.config.finetuning import LoraConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
 from raft_core.policies.text.model import load_policy, load_weights

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft_core.config import FinetuningConfig
+from raft_core.config.finetuning import FinetuningConfig
 from raft_core.errors import StepError
 from raft_core.policies.text.data import (
     collate,

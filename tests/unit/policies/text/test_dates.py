@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from raft_core.config import SamplingConfig, TextPolicyConfig
+from raft_core.config.policy import TextPolicyConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import InputError
 from raft_core.policies.text import backend, model
 from raft_core.policies.text.template import TemplateFault, dated, render_in_child

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from raft_core.config import SamplingConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import InputError
 from raft_core.policies.text.probe import check_decoding, check_packing, check_padding
 from raft_core.policies.text.sample import Rules, complete

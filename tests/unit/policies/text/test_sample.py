@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from raft_core.config import SamplingConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.policies.text.backend import LoadedTextPolicy
 from raft_core.policies.text.distribution import filtered
 from raft_core.policies.text.model import memory_errors

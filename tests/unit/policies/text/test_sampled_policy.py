@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raft_core.config import LoraConfig, TextPolicyConfig
+from raft_core.config.finetuning import LoraConfig
+from raft_core.config.policy import TextPolicyConfig
 from raft_core.policies.text.adapter import fresh_adapter, save_adapter
 from raft_core.policies.text.backend import load
 from raft_core.policies.text.likelihood import completion_logprobs

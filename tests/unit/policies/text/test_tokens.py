@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from raft_core.config import SamplingConfig
+from raft_core.config.sampling import SamplingConfig
 from raft_core.policies.text.backend import LoadedTextPolicy
 from raft_core.types import Prompt, Sample
 

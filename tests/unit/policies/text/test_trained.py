@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from raft_core.config import LoraConfig
+from raft_core.config.finetuning import LoraConfig
 from raft_core.policies.text.adapter import fresh_adapter
 from raft_core.policies.text.trained import trained_parts, without_dropout
 from raft_core.policies.text.trainer import base_of

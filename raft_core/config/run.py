@@ -1,0 +1,56 @@
+"""The whole configuration of a run."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from raft_core.config.evaluation import EvaluationConfig
+from raft_core.config.execution import ExecutionConfig
+from raft_core.config.finetuning import FinetuningConfig
+from raft_core.config.gates import GatesConfig
+from raft_core.config.policy import PolicyConfig
+from raft_core.config.projections import TrackingConfig, VersioningConfig
+from raft_core.config.prompts import PromptsConfig
+from raft_core.config.sampling import SamplingConfig
+from raft_core.config.scoring import ScoringConfig
+from raft_core.config.selection import SelectionConfig
+from raft_core.config.validation import ValidationConfig
+from raft_core.config_model import ConfigModel
+from raft_core.selection.best_of_k import BestOfK
+
+
+class RaftConfig(ConfigModel):
+    """A whole alignment run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$", description="first part of the run's name")
+    seed: int = Field(0, ge=0, lt=2**31, description="every random choice of the run follows from it")
+    iterations: int = Field(5, ge=1, description="at most; a gate may stop earlier")
+    policy: PolicyConfig
+    prompts: PromptsConfig
+    sampling: SamplingConfig = SamplingConfig()
+    scoring: ScoringConfig
+    validation: ValidationConfig = ValidationConfig()
+    selection: SelectionConfig = BestOfK()
+    finetuning: FinetuningConfig = FinetuningConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gates: GatesConfig = GatesConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    versioning: VersioningConfig = VersioningConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.finetuning.loss_temperature == "sampling" and self.sampling.temperature == 0:
+            raise ValueError("finetuning.loss_temperature: sampling needs sampling.temperature above 0; set it to 1")
+        if self.validation.min_valid_per_prompt > self.sampling.samples_per_prompt:
+            raise ValueError(
+                f"validation.min_valid_per_prompt {self.validation.min_valid_per_prompt} exceeds "
+                f"sampling.samples_per_prompt {self.sampling.samples_per_prompt}; no prompt could pass"
+            )
+        return self
+
+    @property
+    def loss_temperature(self) -> float:
+        """The λ that divides the logits in the loss."""
+        chosen = self.finetuning.loss_temperature
+        return self.sampling.temperature if chosen == "sampling" else chosen

@@ -1,0 +1,10 @@
+"""Which of the candidates are trained on."""
+
+from typing import TYPE_CHECKING
+
+from raft_core.selection.base import SELECTORS, Selector
+
+if TYPE_CHECKING:
+    SelectionConfig = Selector
+else:
+    SelectionConfig = SELECTORS.union()
