@@ -13,8 +13,9 @@ from torch import Tensor
 
 BLOCK = 256
 """Tokens of one block of the two-level inverse CDF: a block is found first, then a token in it."""
-ROWS = 16
-"""Rows drawn together: their float32 copies stay in the processor's cache."""
+ROWS, GPU_ROWS = 16, 1024
+"""Rows drawn together: on a CPU their float32 copies stay in its cache; on a GPU every group costs a round of small
+kernels (16 at a time took half of a step), so it takes a whole batch, up to a few GB of copies."""
 LIKELY = 512
 """Tokens that usually hold top-p of the probability; a whole sort is paid only where they do not."""
 
@@ -44,9 +45,10 @@ def draw(
     filtered or banned), ``sampling_logprobs`` those of the distribution drawn from; at temperature
     0 the likeliest token is certain.
     """
+    rows = ROWS if logits_NV.device.type == "cpu" else GPU_ROWS
     parts = [
         _draw(logits_RV.float(), uniforms_R, temperature, top_k, top_p, banned)
-        for logits_RV, uniforms_R in zip(torch.split(logits_NV, ROWS), torch.split(uniforms_N, ROWS), strict=True)
+        for logits_RV, uniforms_R in zip(torch.split(logits_NV, rows), torch.split(uniforms_N, rows), strict=True)
     ]
     return Draw(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raft_core.policies.text import distribution
 from raft_core.policies.text.distribution import draw, filtered
 
 
@@ -104,3 +105,17 @@ def test_uniform_numbers_give_back_the_distribution() -> None:
     uniforms = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
     drawn = draw(torch.tensor(LOGITS).expand(10_000, 4), uniforms, temperature=1.0)
     assert torch.bincount(drawn.tokens_N, minlength=4).tolist() == pytest.approx([1000, 4000, 2000, 3000], abs=1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.85])
+def test_rows_drawn_together_do_not_touch_each_other(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU takes a whole batch at once, a CPU a few rows: the same tokens."""
+    generator = torch.Generator().manual_seed(1)
+    logits_NV, uniforms_N = torch.randn(40, 700, generator=generator), torch.rand(40, generator=generator)
+    drawn = []
+    for rows in (1, 16, 1024):
+        monkeypatch.setattr(distribution, "ROWS", rows)
+        drawn.append(draw(logits_NV, uniforms_N, temperature=temperature, top_p=0.9))
+    for other in drawn[1:]:
+        assert torch.equal(other.tokens_N, drawn[0].tokens_N)
+        assert torch.allclose(other.sampling_logprobs_N, drawn[0].sampling_logprobs_N, atol=1e-6)
