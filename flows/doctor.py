@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from packaging.version import InvalidVersion, Version
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,8 @@ Level = Literal["ok", "warning", "missing"]
 MIN_MEMORY_GB, MIN_DISK_GB = 4, 5
 PROBE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 3
+OLDEST_MLFLOW = Version("3.11")
+"""Of a tracking server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,11 @@ def tracking(uri: str) -> Finding:
             _connect(address.hostname or "", port)
         except (OSError, ValueError) as error:
             return Finding("MLflow", "warning", f"{shown}: {error}", "start the server, or unset MLFLOW_TRACKING_URI")
-        return Finding("MLflow", "ok", f"{shown} answers")
+        served = _served_version(uri)
+        if served is not None and served < OLDEST_MLFLOW:
+            do = f"update the server to {OLDEST_MLFLOW} or later: older ones have known weaknesses"
+            return Finding("MLflow", "warning", f"{shown} is MLflow {served}", do)
+        return Finding("MLflow", "ok", f"{shown} answers" + (f", MLflow {served}" if served else ""))
     if address.scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if not os.access(folder, os.W_OK):
@@ -226,6 +233,17 @@ def _connect(host: str, port: int) -> None:
     import socket
 
     socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def _served_version(uri: str) -> Version | None:
+    """What an MLflow server says it is; None where it does not say."""
+    import requests
+
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/version", timeout=CONNECT_TIMEOUT_S)
+        return Version(answer.text.strip()) if answer.ok else None
+    except (requests.RequestException, InvalidVersion):
+        return None
 
 
 def _first_line(text: str) -> str:

@@ -3,6 +3,8 @@
 import re
 import socket
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -45,10 +47,33 @@ def test_a_server_that_answers_and_one_that_does_not() -> None:
     assert "unset MLFLOW_TRACKING_URI" in refused.do
 
 
+@pytest.mark.parametrize(
+    ("says", "level", "shown"),
+    [("3.9.0", "warning", "is MLflow 3.9.0"), ("3.17.2", "ok", "answers, MLflow 3.17.2"), ("<html>", "ok", "answers")],
+)
+def test_an_old_server_is_named(says: str, level: str, shown: str) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/version" else 404)
+            self.end_headers()
+            self.wfile.write(says.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = doctor.tracking(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert found.level == level
+    assert found.found.endswith(shown)
+
+
 @pytest.mark.parametrize("address", ["u:p/w@h", "u:p@ss/w@h", "u@h?token=p/ss"])
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_no_part_of_a_password_is_shown(scheme: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_connect", lambda *_: None)
+    monkeypatch.setattr(doctor, "_served_version", lambda uri: None)
     found = doctor.tracking(f"{scheme}://{address}/db")
     assert not {"p", "ss", "w"} & set(re.split(r"\W+", found.found.removeprefix(scheme)))
     assert "[redacted]" in found.found
