@@ -15,10 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from raft_core.config_model import ConfigModel
@@ -28,6 +26,14 @@ from raft_core.records.artifacts import write_bytes, write_json
 from raft_core.references import resolve
 from raft_core.rewards.base import RewardConfig, ScoredText, digest_of_named, reward_identity, texts
 from raft_core.types import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+else:
+    Floats = object
 
 _SETTINGS = ("ngram_range", "lowercase", "token_pattern", "sublinear_tf")
 _FIXED = {
@@ -72,7 +78,7 @@ class LinearReward:
     identity: str
     sources: Mapping[str, str]
     vectorizer: Any
-    coef_V: NDArray[np.float64]
+    coef_V: Floats
     intercept: float
     text: ScoredText
 
@@ -112,6 +118,7 @@ def save(folder: Path, vectorizer: Any, ridge: Any) -> None:
 
     Raises ValueError for a vectorizer whose settings the format cannot hold.
     """
+    import numpy as np
     from safetensors.numpy import save as to_bytes
 
     settings = vectorizer.get_params()
@@ -126,7 +133,8 @@ def save(folder: Path, vectorizer: Any, ridge: Any) -> None:
     )
 
 
-def _vectorizer(model: LinearModel, vocabulary: dict[str, int], idf_V: NDArray[np.float64]) -> Any:
+def _vectorizer(model: LinearModel, vocabulary: dict[str, int], idf_V: Floats) -> Any:
+    import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     settings = {name: getattr(model, name) for name in _SETTINGS}
@@ -161,7 +169,8 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     return {str(term): int(index) for term, index in vocabulary.items()}
 
 
-def _read_weights(path: Path, num_terms: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _read_weights(path: Path, num_terms: int) -> tuple[Floats, Floats]:
+    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -7,16 +7,21 @@ installed package an entry point of the group ``raft.selectors`` (``raft_core.pl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from raft_core.config_model import ConfigModel
 from raft_core.plugins import Registry
 
-Rewards = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+if TYPE_CHECKING:  # numpy is loaded where it computes: every command reads a configuration
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Rewards = NDArray[np.float64]
+    Indices = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+    Ids = NDArray[np.str_]
+else:
+    Rewards = Indices = Mask = Ids = object
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +34,11 @@ class Candidates:
 
     prompts_N: Indices
     rewards_N: Rewards
-    sample_ids_N: NDArray[np.str_]
+    sample_ids_N: Ids
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         if not len(self.prompts_N) == len(self.rewards_N) == len(self.sample_ids_N):
             raise ValueError(
                 f"{len(self.prompts_N)} prompts, {len(self.rewards_N)} rewards and {len(self.sample_ids_N)} sample ids "
@@ -54,6 +61,8 @@ class Selection:
     @staticmethod
     def plain(indices_M: Indices) -> "Selection":
         """Every kept sample with weight 1, as in the paper."""
+        import numpy as np
+
         return Selection(indices_M, np.ones(len(indices_M)))
 
 
@@ -101,17 +110,23 @@ class Selector(ConfigModel, ABC):
 
 def ranking(candidates: Candidates) -> Indices:
     """Indices of all samples, best first within each prompt, prompts in order of their code."""
+    import numpy as np
+
     return np.lexsort((candidates.sample_ids_N, -candidates.rewards_N, candidates.prompts_N)).astype(np.int64)
 
 
 def best_of_prompt(prompts_N: Indices, rewards_N: Rewards) -> Rewards:
     """Each sample's prompt's largest reward; both arrays ordered as ``ranking`` orders them."""
+    import numpy as np
+
     starts = np.flatnonzero(np.diff(prompts_N, prepend=prompts_N[:1] - 1))
     return np.repeat(rewards_N[starts], np.diff(starts, append=len(prompts_N)))
 
 
 def differs_from_most_common(values_N: Sequence[float] | Rewards | Mask) -> Mask:
     """All but the most common value (of several, the smallest); all True for NaN."""
+    import numpy as np
+
     values = np.asarray(values_N, np.float64)
     found, counts = np.unique(values[~np.isnan(values)], return_counts=True)
     return np.asarray(values != (found[counts.argmax()] if len(found) else np.nan))
@@ -150,6 +165,8 @@ def selector_sources(selector: Selector) -> dict[str, dict[str, str]]:
 
 def select(candidates: Candidates, selector: Selector, samples_per_prompt: int) -> Selection:
     """What ``selector`` keeps, in order. Raises ValueError where it breaks the rules of ``Selection``."""
+    import numpy as np
+
     kept = selector.select(candidates, samples_per_prompt)
     indices_M, weights_M = np.asarray(kept.indices_M), np.asarray(kept.weights_M)
     if indices_M.ndim != 1 or indices_M.shape != weights_M.shape:

@@ -11,8 +11,6 @@ Degenerate: with K = 1 every sample is kept; a prompt without candidates yields 
 
 from typing import Literal
 
-import numpy as np
-
 from raft_core.selection.base import Candidates, Indices, Mask, Ranked, Rewards, Selection, Selector, ranking
 
 
@@ -38,6 +36,8 @@ class BestOfK(Selector):
 
     def tells_apart(self, prompts_N: Indices, rewards_N: Rewards) -> Mask:
         """Within a prompt alone: all samples but those with its smallest reward."""
+        import numpy as np
+
         order_N = np.lexsort((rewards_N, prompts_N))
         prompts_N, rewards_N = prompts_N[order_N], rewards_N[order_N]
         starts = np.flatnonzero(np.diff(prompts_N, prepend=np.nan))
@@ -49,6 +49,8 @@ class BestOfK(Selector):
 
 def best_of_each(candidates: Candidates) -> Indices:
     """Index of the best sample of each prompt, ordered by prompt."""
+    import numpy as np
+
     order = ranking(candidates)
     prompts = candidates.prompts_N[order]
     first = np.ones(len(order), dtype=bool)

@@ -13,7 +13,6 @@ Degenerate: fraction 1 is best_of_k; at least one prompt is kept.
 
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from raft_core.config_model import Fraction
@@ -29,6 +28,8 @@ class BestThenTop(Selector):
 
     def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
         """The best samples of the best ``fraction`` of the prompts."""
+        import numpy as np
+
         best = best_of_each(candidates)
         by_reward = np.lexsort((candidates.sample_ids_N[best], -candidates.rewards_N[best]))
         return Selection.plain(best[np.sort(by_reward[: num_kept(len(best), self.fraction)])])

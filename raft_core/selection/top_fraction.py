@@ -12,7 +12,6 @@ Degenerate: at least one sample is kept of a pool that is not empty; a prompt ma
 
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from raft_core.config_model import Fraction
@@ -27,6 +26,8 @@ class TopFraction(Selector):
 
     def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
         """The best ``fraction`` of all samples."""
+        import numpy as np
+
         pool = np.lexsort((candidates.sample_ids_N, -candidates.rewards_N))
         kept = np.zeros(len(pool), dtype=bool)
         kept[pool[: num_kept(len(pool), self._share(samples_per_prompt))]] = True

@@ -24,7 +24,8 @@ from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import ConfigError, InputError, StepError
 from raft_core.plain_json import read_object
 from raft_core.policies.base import FinetuneJob, FinetuneResult
-from raft_core.policies.tabular.policy import TabularPolicy, TabularPolicyConfig
+from raft_core.policies.tabular.policy import TabularPolicy
+from raft_core.policies.tabular.settings import TabularPolicyConfig
 from raft_core.records.artifacts import folder_digest, fsync_folder, write_bytes, write_json
 from raft_core.records.tables import SELECTED, read_table
 from raft_core.references import resolve

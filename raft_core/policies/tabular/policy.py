@@ -10,26 +10,13 @@ Shapes: X prompts, Y completions, K samples of a prompt.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from raft_core.config_model import ConfigModel
 from raft_core.types import Prompt, content_id
 
 Matrix = NDArray[np.float64]
-
-
-class TabularPolicyConfig(ConfigModel):
-    """A table of probabilities, for tests and for learning: the whole loop runs on it in seconds."""
-
-    type: Literal["tabular"] = "tabular"
-    model: str = Field(description="a folder with tabular.json and probabilities.safetensors")
-
-    template_date: ClassVar[None] = None
-    trust_remote_code: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
