@@ -1,4 +1,4 @@
-"""Plugins: a selector (later: a reward, loss, metric or source) is one class in one file, named by its ``type``.
+"""Plugins: a selector or a reward is one class in one file, named by its ``type``.
 
 Ours stand in a literal dict beside the base class. An installed package adds its own through an entry point, without a
 change here (https://packaging.python.org/specifications/entry-points):
@@ -6,7 +6,7 @@ change here (https://packaging.python.org/specifications/entry-points):
     [project.entry-points."raft.selectors"]
     softmax = "my_package.softmax:Softmax"
 
-Only the ``type`` is looked at until a configuration is checked; then all plugins of the group are imported.
+All plugins of a group are imported with the configuration, since pydantic must know every class.
 """
 
 from collections.abc import Mapping
@@ -56,10 +56,11 @@ class Registry(Generic[Plugin]):
 
     def provenance(self, plugin: Plugin) -> Provenance | None:
         """Of a plugin that an installed package brought; None for ours, which the version of RAFT names."""
-        module = type(plugin).__module__
-        offers = [offer for of in _offered(self.group).values() for offer in of if offer.module == module]
+        kind = str(type(plugin).model_fields["type"].default)
+        offers = () if kind in self.own else _offered(self.group).get(kind, ())
         if not offers:
             return None
+        module = type(plugin).__module__
         return Provenance(_package(offers[0]), module, code_digest(module, within=module.partition(".")[0]))
 
     def sources(self, plugin: Plugin) -> dict[str, str]:
@@ -78,7 +79,11 @@ class Registry(Generic[Plugin]):
                 raise TypeError(f"{offers[0].value} does not define {', '.join(missing)}")
             if (default := plugin.model_fields["type"].default) != kind:
                 raise TypeError(f"the type of {offers[0].value} is {default!r}, its entry point is called {kind!r}")
-        except Exception as error:  # whatever the import of somebody's package raises
+            literal: Any = Literal[kind]
+            if plugin.model_fields["type"].annotation != literal:
+                raise TypeError(f"the type of {offers[0].value} must be annotated as Literal[{kind!r}]")
+            plugin.model_rebuild()
+        except (Exception, SystemExit) as error:  # whatever the import of somebody's package raises
             return _unusable(self.base, kind, f"{_package(offers[0])}: {type(error).__name__}: {error}")
         return plugin
 

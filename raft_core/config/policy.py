@@ -33,7 +33,7 @@ class TextPolicyConfig(ConfigModel):
 
 def _modality(given: object) -> str:
     """Text, unless something else is said."""
-    kind = given.get("type", "text") if isinstance(given, dict) else getattr(given, "type", None)
+    kind: object = given.get("type", "text") if isinstance(given, dict) else getattr(given, "type", "text")
     return str(kind)
 
 

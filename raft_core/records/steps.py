@@ -113,7 +113,7 @@ def code_digest(*modules: str, within: str = "raft_core") -> str:
         if name in seen or (source := _source(name)) is None:
             continue
         seen[name] = sha256(source.encode()).hexdigest()
-        waiting += [imported for imported in _imported(source, name) if imported.startswith(within)]
+        waiting += [imported for imported in _imported(source, name) if f"{imported}.".startswith(f"{within}.")]
     return json_digest(seen)
 
 

@@ -85,6 +85,15 @@ def test_one_of_a_package_is_configured_like_ours_and_its_code_is_named(install:
     assert "extra" in refusal({"type": "worst", "fraction": 1})
 
 
+def test_one_that_its_package_hands_on_is_named_by_where_it_is_written(install: Install, tmp_path: Path) -> None:
+    install("pack_g", "worst = pack_g:Worst", "broken = my-pack.rule:X")
+    (tmp_path / "pack_g" / "__init__.py").write_text("from .rule import Worst\n")
+    came = SELECTORS.provenance(configure({"type": "worst"}))
+    assert came is not None
+    assert (came.package, came.module) == ("pack_g 1.5", "pack_g.rule")
+    assert SELECTORS.provenance(BestOfK()) is None
+
+
 def test_ours_cannot_be_replaced(install: Install) -> None:
     install("pack_b", "best_of_k = pack_b.rule:Worst")
     assert type(configure({"type": "best_of_k"})) is BestOfK
@@ -102,6 +111,12 @@ def test_ours_cannot_be_replaced(install: Install) -> None:
             WORST.format(helper="helper").replace("def select", "def choose"),
             "define select",
         ),
+        (
+            "worst = pack_c.rule:Worst",
+            WORST.format(helper="helper").replace('Literal["worst"] =', "str ="),
+            "must be annotated as Literal['worst']",
+        ),
+        ("worst = pack_c.rule:Worst", "raise SystemExit('bye')", "SystemExit: bye"),
         ("worst = pack_c.rule:Nothing", WORST.format(helper="helper"), "Nothing"),
     ],
 )
