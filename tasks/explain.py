@@ -12,6 +12,7 @@ from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
 from raft_core.records.run import Run
 from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, VALIDATION, read_table
+from raft_core.rewards.base import reward_name
 from raft_core.selection.base import Candidates, Ranked
 from tasks.select import ranks, valid_rows
 
@@ -83,7 +84,7 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
         sample=own[sample_id],
         reward=facts["reward"],
         components={c["name"]: c["score"] for c in facts["components"]},
-        weights={reward.name or str(reward.type): reward.weight for reward in rewards},
+        weights={reward_name(reward): reward.weight for reward in rewards},
         rank=me.rank,
         fate=me.fate,
         because=_because(run.config, me, rivals, selected, [*caught, *_own_fault(facts)]),

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from flows.exports.dossier import Dossier
 from raft_core.embedded.parts import PARTS, Part
-from raft_core.embedded.worlds import PREFIX, WORLDS
+from raft_core.embedded.worlds import WORLDS
 from raft_core.records.run import BASE
+from raft_core.references import PREFIX
 from raft_core.rewards.base import reward_name
 from raft_core.rewards.lexicon import VADER
 from raft_core.selection.base import SELECTION

@@ -9,7 +9,6 @@ from pathlib import Path
 from flows.lineage.erase_prefect import erase_in_prefect
 from flows.views.run import run_paths
 from raft_core import embedded
-from raft_core.embedded.worlds import PREFIX
 from raft_core.errors import InputError, IntegrityError, RaftError, StepError
 from raft_core.prompts import load_prompts
 from raft_core.records.artifacts import digest_of
@@ -22,6 +21,7 @@ from raft_core.records.names import registered_name
 from raft_core.records.removal import Target, holds, matching_prompts, parquet_files
 from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
 from raft_core.records.trace import FEWEST_DIGITS, By, Model, Touched, find, meant_prompts
+from raft_core.references import PREFIX
 from raft_core.types import Prompt
 from tasks.aliases import apply
 from tasks.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps

@@ -9,11 +9,10 @@ from raft_core.embedded.cache import build_once, read_receipt, stage_folder, sta
 from raft_core.embedded.parts import PARTS
 from raft_core.embedded.stages import Progress, Receipt, Stage
 from raft_core.errors import ConfigError, PartsError
+from raft_core.references import PREFIX
 
 if TYPE_CHECKING:
     from raft_core.config.run import RaftConfig
-
-PREFIX = "embedded:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class PolicyBackend(Protocol):
         """The numerics class: device, threads, dtype and library versions that decide the last bits."""
 
     def finetune(self, job: FinetuneJob) -> FinetuneResult:
-        """Fine-tune in a child process and leave the next policy in ``job.out``."""
+        """Fine-tune (a large model in child processes) and leave the next policy in ``job.out``."""
 
     def merge(self, policy: Policy, config: PolicyConfig, out: Path) -> None:
         """Write a plain checkpoint (base and adapter in one) to ``out``."""

@@ -26,7 +26,7 @@ from raft_core.plain_json import read_object
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.policies.tabular.settings import TabularPolicyConfig
-from raft_core.records.artifacts import folder_digest, fsync_folder, write_bytes, write_json
+from raft_core.records.artifacts import fsync_folder, model_digest, write_bytes, write_json
 from raft_core.records.tables import SELECTED, read_table
 from raft_core.references import resolve
 from raft_core.types import Policy, Progress, Prompt, Sample, content_id
@@ -95,7 +95,7 @@ def base_policy(config: TabularPolicyConfig, known: str | None = None) -> Policy
     """See ``PolicyBackend.base_policy``."""
     folder = resolve(config.model)
     read(folder)
-    return Policy(folder, folder_digest(folder))
+    return Policy(folder, model_digest(folder, known))
 
 
 def load(policy: Policy, config: TabularPolicyConfig, *, dtype: str) -> "LoadedTabularPolicy":

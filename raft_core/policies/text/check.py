@@ -13,11 +13,12 @@ from raft_core.plain_json import read_json
 from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.ends import check_ends
-from raft_core.policies.text.model import context_length, encode_prompts, load_tokenizer, resolved
+from raft_core.policies.text.model import context_length, encode_prompts, load_tokenizer
 from raft_core.policies.text.plain import plain_config
 from raft_core.policies.text.structure import check_architecture, check_tensors, check_tokenizer
 from raft_core.policies.text.template import TemplateFault, reads_clock, render_in_child
 from raft_core.records.artifacts import model_files
+from raft_core.references import resolve
 from raft_core.types import Prompt
 
 ADAPTER = "adapter_config.json"
@@ -68,7 +69,7 @@ def _date_notes(tokenizer: Tokenizer, config: TextPolicyConfig) -> list[str]:
 
 def model_folder_of(config: TextPolicyConfig) -> Path:
     """The folder that ``policy.model`` names. Raises InputError if there is none, or if it holds no whole model."""
-    folder = resolved(config.model)
+    folder = resolve(config.model)
     if not folder.is_dir():
         fetch = download_command(config.model, "model")
         raise InputError(

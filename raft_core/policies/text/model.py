@@ -29,13 +29,6 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolved(model: str) -> Path:
-    """The folder that ``policy.model`` names: a path, or an embedded part."""
-    from raft_core.references import resolve
-
-    return resolve(model)
-
-
 def model_folder(policy: Policy) -> Path:
     """The folder that holds configuration and tokenizer: an adapter's are its base's."""
     return policy.base.path if policy.base else policy.path
