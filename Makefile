@@ -55,7 +55,7 @@ audit-deps: env-test
 	@sh infra/audit-deps.sh
 
 bench: env-test
-	@$(RUN) python -P raft_core/children.py . benchmarks $(ARGS)
+	@$(RUN) python -P raft_core/launch/children.py . benchmarks $(ARGS)
 
 env:
 	@sh infra/env.sh create

@@ -24,16 +24,16 @@ from typing import Any
 
 from benchmarks.page import table
 from benchmarks.plain_loop import Settings
-from raft_core.children import python_module
+from raft_core.config.loading import load_config
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.run import RaftConfig
-from raft_core.embedded import prepare, resolve, worlds_of
-from raft_core.loading import load_config
-from raft_core.prompts import draw, split_prompts
+from raft_core.examples import prepare, resolve, worlds_of
+from raft_core.launch.children import python_module
+from raft_core.prompts.splits import draw, split_prompts
 from raft_core.records.run import read_events, read_run
 from raft_core.rewards.classifier import ClassifierRewardConfig
 from raft_core.rewards.lexicon import LexiconRewardConfig
-from tasks.prepare import perplexity_texts
+from tasks.loop.prepare import perplexity_texts
 
 STEPS = ("sample", "score", "validate", "select", "finetune", "evaluate", "commit", "version", "track")
 NOTE = """\

@@ -22,15 +22,15 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.page import table
-from raft_core.children import python_module
+from raft_core.audit.index import open_index
+from raft_core.audit.trace import find
+from raft_core.config.loading import check_config, config_digest
 from raft_core.config.run import RaftConfig
-from raft_core.loading import check_config, config_digest
-from raft_core.records.artifacts import copy_shared, digest_of, write_bytes, write_json
-from raft_core.records.hashing import FileHashes
-from raft_core.records.index import open_index
+from raft_core.files.artifacts import copy_shared, digest_of, write_bytes, write_json
+from raft_core.files.hashing import FileHashes
+from raft_core.launch.children import python_module
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.records.tables import PROMPTS, QUARANTINE, SCORED, SELECTED, write_table
-from raft_core.records.trace import find
 from raft_core.types import content_id
 
 K = 8

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_core.records.artifacts import write_bytes
+from raft_core.files.artifacts import write_bytes
 
 Row = Sequence[str]
 

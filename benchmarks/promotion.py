@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from benchmarks.page import table
-from raft_core.children import python_module
-from raft_core.promotion import Evidence, decide
-from raft_core.promotion_policy import PromotionGates, PromotionPolicy
-from raft_core.records.ledger import FileLedger
+from raft_core.launch.children import python_module
+from raft_core.promotion.decision import Evidence, decide
+from raft_core.promotion.ledger import FileLedger
+from raft_core.promotion.rules import PromotionGates, PromotionPolicy
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 
 SHORT = ("iterations=2", "prompts.max_held_out=32", "versioning.push=false")

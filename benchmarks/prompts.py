@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.page import table
-from raft_core.children import python_module
-from raft_core.embedded.tiny_grammar import NOUNS, OPENERS, VERBS
+from raft_core.examples.tiny_grammar import NOUNS, OPENERS, VERBS
+from raft_core.launch.children import python_module
 
 SHORT = (
     "iterations=1",

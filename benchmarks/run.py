@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.page import replace_section
-from raft_core.children import python_module
+from raft_core.launch.children import python_module
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ("iteration", "sampling", "tables", "lineage", "promotion", "prompts")

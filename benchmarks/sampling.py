@@ -22,12 +22,12 @@ from transformers import AutoTokenizer
 from benchmarks import machine, plain_loop
 from benchmarks.iteration import plain_settings
 from benchmarks.page import table
+from raft_core.config.loading import load_config
 from raft_core.config.run import RaftConfig
 from raft_core.config.sampling import SamplingConfig
-from raft_core.embedded import prepare, resolve, worlds_of
-from raft_core.loading import load_config
+from raft_core.examples import prepare, resolve, worlds_of
 from raft_core.policies.base import backend
-from raft_core.prompts import draw, split_prompts
+from raft_core.prompts.splits import draw, split_prompts
 from raft_core.types import Prompt
 
 NOTE = """\

@@ -4,7 +4,7 @@
 
 Everything runs in this one process, as in an iteration; the peak is the kernel's high-water mark, set back before
 every operation. Making the random samples is not counted, what is made of them is: rows are turned into tables shard
-by shard and written as ``tasks.sample`` writes them.
+by shard and written as ``tasks.loop.sample`` writes them.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.page import table
-from flows.session import peak_memory_mb, reset_peak_memory
+from flows.loop.session import peak_memory_mb, reset_peak_memory
+from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
-from raft_core.loading import check_config
-from raft_core.records.artifacts import copy_shared, digest_of, write_json
+from raft_core.files.artifacts import copy_shared, digest_of, write_json
 from raft_core.records.run import BASE, Run, open_run, write_commit
 from raft_core.records.tables import (
     PROMPTS,
@@ -36,12 +36,12 @@ from raft_core.records.tables import (
 )
 from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Prompt, Sample, content_id
-from tasks.check import check, read_quarantine
-from tasks.iteration import Iteration
-from tasks.select import select
-from tasks.track import track
-from tasks.validate import apply_quarantine
-from tasks.version import version
+from tasks.loop.iteration import Iteration
+from tasks.loop.select import select
+from tasks.tracking.runs import track
+from tasks.validation.check import check, read_quarantine
+from tasks.validation.validate import apply_quarantine
+from tasks.versioning.pointers import version
 
 K = 8
 TOKENS = 24
@@ -184,7 +184,7 @@ class _Noise:
 
 
 def _score(it: Iteration) -> None:
-    """As ``tasks.score`` does, without the content address, which would load a modality."""
+    """As ``tasks.loop.score`` does, without the content address, which would load a modality."""
     samples = read_table(it.table("samples"), SAMPLES, scoring.SCORING_COLUMNS)
     prompts = {p.prompt_id: p for p in to_prompts(read_table(it.table("prompts"), PROMPTS))}
     rewards = [scoring.NamedReward("noise", 1.0, _Noise())]
@@ -193,7 +193,7 @@ def _score(it: Iteration) -> None:
 
 
 def _commit(run: Run) -> None:
-    """As ``tasks.commit`` does, for an iteration without a policy, whose size is the model's and not the rows'."""
+    """As ``tasks.loop.commit`` does, for an iteration without a policy, whose size is the model's and not the rows'."""
     for number in (BASE, 0):
         folder = run.folder(number)
         write_json(folder / "report.json", {"iteration": number, "num_prompts": 256, **REPORT})

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from flows.views.run import find_run, view_run
 from raft_core.errors import ConfigError, InputError, IntegrityError
 from raft_core.records.names import RUN_NAME
+from raft_core.records.overview import find_run, view_run
 from raft_core.records.run import BASE, Run, read_chain, read_commit
 
 
@@ -42,8 +42,8 @@ def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> tup
 
 
 def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run, int]:
-    from tasks.register import ALIAS
-    from tasks.registered import numbers, origin
+    from tasks.tracking.register import ALIAS
+    from tasks.tracking.registered import numbers, origin
 
     name, mark, which = re.fullmatch(r"(?:models:/)?([^@/]*)([@/]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]
     version, alias = which if mark == "/" else None, which if mark == "@" else None
@@ -80,8 +80,8 @@ def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
 
     Raises InputError if ``out`` exists, or if there is no adapter to merge.
     """
-    from tasks.plain import write_plain
-    from tasks.prepare import committed_policy, initial_policy
+    from tasks.loop.prepare import committed_policy, initial_policy
+    from tasks.promotion.plain_folder import write_plain
 
     if out.exists():
         raise InputError(f"{out} exists", do="name a folder that does not")

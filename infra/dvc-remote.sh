@@ -7,7 +7,7 @@ set -eu
 mkdir -p "$RAFT_WORKSPACE"
 cd "$RAFT_WORKSPACE"
 if [ -n "${DVC_SITE_CACHE_DIR:-}" ]; then install -d -m 700 "$DVC_SITE_CACHE_DIR"; fi    # DVC would let everybody write
-python -P -c 'import pathlib, tasks.version; tasks.version.ensure_repository(pathlib.Path())'
+python -P -c 'import pathlib, tasks.versioning.pointers; tasks.versioning.pointers.ensure_repository(pathlib.Path())'
 [ "$(dvc config core.remote)" = local ] || exit 0
 dvc remote add --quiet --force store "$1"
 dvc remote modify --quiet store verify true

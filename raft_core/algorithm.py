@@ -1,6 +1,6 @@
 """Algorithm 1 of RAFT (arXiv:2304.06767), whole, without any input or output: for reading, and the tests' oracle.
 
-``flows/align.py`` is the same loop made durable. Anything that samples and can be fitted will do,
+``flows/loop/align.py`` is the same loop made durable. Anything that samples and can be fitted will do,
 for instance ``policies.tabular.policy.TabularPolicy``.
 """
 
@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 
 from raft_core.config.sampling import SamplingConfig
-from raft_core.prompts import draw
+from raft_core.prompts.splits import draw
 from raft_core.selection.base import Candidates, Selector, select
 from raft_core.types import Prompt, content_id
 

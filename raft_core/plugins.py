@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, create_model, model_validator
 
-from raft_core.config_model import ConfigModel
+from raft_core.config.model import ConfigModel
 from raft_core.records.steps import code_digest
 
 Plugin = TypeVar("Plugin", bound=ConfigModel)

@@ -14,5 +14,5 @@ def resolve(reference: str) -> Path:
     if not reference.startswith(PREFIX):
         return Path(reference)
     # By its name, since what a step reads is a part of its key by content: the code of the examples need not be.
-    found: Path = import_module("raft_core.embedded.worlds").resolve(reference)
+    found: Path = import_module("raft_core.examples.presets").resolve(reference)
     return found

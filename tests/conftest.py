@@ -64,7 +64,7 @@ def make_checkpoint() -> Callable[..., Path]:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        from raft_core.embedded.checkpoints import save_checkpoint
+        from raft_core.examples.checkpoints import save_checkpoint
 
         tokenizer = _tokenizer()
         tokenizer.chat_template = chat_template

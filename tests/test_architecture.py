@@ -12,16 +12,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("flows", "tasks", "raft_core")
-LAUNCH = ("raft_core/launch.py", "raft_core/forkserver.py")
+LAUNCH = ("raft_core/launch/processes.py", "raft_core/launch/forkserver.py")
 """Both ends of the pipe to the training child: they set its environment, and pickle only over that pipe."""
-SERVER = "flows/prefect_server.py"
+SERVER = "flows/orchestration/server.py"
 """Sets the environment of Prefect's temporary server."""
 REWARDS = "raft_core/rewards/surroundings.py"
 """Puts the environment back as it was before somebody else's code ran."""
 READS_ENVIRONMENT = (
-    "flows/environment.py",
-    "flows/commands/",
-    "raft_core/embedded/",
+    "flows/process/environment.py",
+    "flows/cli/commands/",
+    "raft_core/examples/",
     "raft_core/experts/",
     SERVER,
     REWARDS,
@@ -129,7 +129,13 @@ def test_the_facts_need_the_standard_library_alone(module: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["raft_core.config.run", "raft_core.loading", "raft_core.records.run", "raft_core.rewards.base", "flows.cli"],
+    [
+        "raft_core.config.run",
+        "raft_core.config.loading",
+        "raft_core.records.run",
+        "raft_core.rewards.base",
+        "flows.cli.app",
+    ],
 )
 def test_what_starts_quickly_loads_nothing_heavy(module: str) -> None:
     loaded = {part.split(".")[0] for part in python(f"import sys, {module}; print(*sys.modules)").split()}
@@ -193,7 +199,7 @@ def starts_in_the_current_folder(module: ast.Module) -> Iterator[Offence]:
         for word, after in zip(node.elts, [*node.elts[1:], None], strict=False):
             safe = isinstance(after, ast.Constant) and after.value in ("-P", "-I")
             if dotted(word) == "sys.executable" and not safe:
-                yield word.lineno, "sys.executable without -P or -I: see raft_core.children"
+                yield word.lineno, "sys.executable without -P or -I: see raft_core.launch.children"
 
 
 def test_no_child_looks_for_modules_in_the_current_folder() -> None:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from flows.exports import audit_data, audit_figures
 from flows.exports.dossier import Dossier, label
 from flows.exports.markup import content_policy, environment, preformatted, read_text, verbatim
-from flows.views.text import number
+from flows.text import number
 from raft_core.records.run import BASE
 
 CONTENTS = (

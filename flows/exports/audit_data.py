@@ -12,10 +12,10 @@ from markupsafe import Markup
 from flows.exports.charts import Series, curves, histogram
 from flows.exports.dossier import Dossier, label
 from flows.exports.sources import named
-from flows.views.text import number, percent
-from raft_core.loading import dump_config
-from raft_core.plain_json import MAX_LOG_BYTES, read_json
-from raft_core.records.ledger import Entry
+from flows.text import number, percent
+from raft_core.config.loading import dump_config
+from raft_core.files.plain_json import MAX_LOG_BYTES, read_json
+from raft_core.promotion.ledger import Entry
 from raft_core.records.pinned import changes_of
 from raft_core.records.run import BASE, Commit
 from raft_core.redaction import redacted, redacted_text

@@ -5,9 +5,9 @@ from typing import Any
 
 from flows.exports.charts import Series, curves, interval
 from flows.exports.dossier import Dossier, Row, counted, label
-from flows.views.text import number
+from flows.text import number
 from raft_core import gates
-from raft_core.records.lineage import Link
+from raft_core.audit.lineage import Link
 from raft_core.records.run import BASE
 
 FIGURES = (

@@ -9,8 +9,8 @@ from uuid import NAMESPACE_URL, uuid5
 from flows.exports.dossier import Dossier, label
 from flows.exports.model_card import METRICS
 from flows.exports.sources import Named, named
-from raft_core.embedded.parts import Part
-from raft_core.records.lineage import Link
+from raft_core.audit.lineage import Link
+from raft_core.examples.packages import Part
 from raft_core.records.run import BASE
 
 SPEC = "1.6"

@@ -7,17 +7,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from flows.views.run import RunView, view_run
-from flows.views.text import number
+from flows.text import number
+from raft_core.audit.descent import find_withdrawal
+from raft_core.audit.lineage import Lineage, Link, lineage
+from raft_core.audit.verification import Verification, unordered_erasures, verify_run
 from raft_core.errors import IntegrityError
-from raft_core.plain_json import MAX_BYTES, MAX_LOG_BYTES, read_object
-from raft_core.records.descent import find_withdrawal
-from raft_core.records.ledger import Entry
-from raft_core.records.lineage import Lineage, Link, lineage
+from raft_core.files.plain_json import MAX_BYTES, MAX_LOG_BYTES, read_object
+from raft_core.promotion.ledger import Entry
 from raft_core.records.names import registered_name
+from raft_core.records.overview import RunView, view_run
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import SCHEMAS, read_table
-from raft_core.records.verification import Verification, unordered_erasures, verify_run
 from raft_core.redaction import redacted, redacted_text
 
 Row = Mapping[str, Any]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from flows.exports.dossier import Dossier
+from raft_core.audit.lineage import Link, StepFacts
 from raft_core.errors import ConfigError
-from raft_core.records.lineage import Link, StepFacts
 from raft_core.records.run import BASE
 from raft_core.records.tables import SCHEMAS
 

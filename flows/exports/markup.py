@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from flows.views.text import harmless
+from flows.text import harmless
 
 MAX_CHARS = 4000
 """A longer text of a model is cut: the table holds it whole."""

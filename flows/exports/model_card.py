@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.exports.dossier import Dossier, counted, label
 from flows.exports.sources import named
-from flows.views.text import harmless, number, percent
+from flows.text import harmless, number, percent
 from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.records.run import BASE
 

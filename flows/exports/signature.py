@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from raft_core.audit.descent import find_withdrawal
+from raft_core.audit.verification import unordered_erasures
 from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError
-from raft_core.records.descent import find_withdrawal
-from raft_core.records.ledger import Entry
+from raft_core.promotion.ledger import Entry
 from raft_core.records.run import BASE, Commit, Run, read_commit, verify_outputs
-from raft_core.records.verification import unordered_erasures
 
 SIGNED = ("policy", "commit.json")
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.exports.dossier import Dossier
-from raft_core.embedded.parts import PARTS, Part
-from raft_core.embedded.worlds import WORLDS
+from raft_core.examples.packages import PARTS, Part
+from raft_core.examples.presets import WORLDS
 from raft_core.records.run import BASE
 from raft_core.references import PREFIX
 from raft_core.rewards.base import reward_name

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.models import find_policy
-from flows.views.run import run_paths
+from raft_core.audit.lineage import step_facts
 from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
-from raft_core.plain_json import read_json
-from raft_core.records.artifacts import digest_of, file_digest, model_digest
-from raft_core.records.erasure import digests_since
-from raft_core.records.lineage import step_facts
+from raft_core.files.artifacts import digest_of, file_digest, model_digest
+from raft_core.files.plain_json import read_json
+from raft_core.forgetting.erasure import digests_since
 from raft_core.records.names import RUN_NAME
+from raft_core.records.overview import run_paths
 from raft_core.records.run import BASE, Run, read_commit, read_run
 
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.source_tree import git
-from raft_core.children import ROOT, python_module
+from flows.loop.source_tree import git
+from raft_core.audit.comparison import Comparison, compare
 from raft_core.errors import RaftError, StepError
-from raft_core.plain_json import read_object
-from raft_core.records.comparison import Comparison, compare
-from raft_core.records.erasure import TOMBSTONE
-from raft_core.records.exclusions import FILE, RECORD
+from raft_core.files.plain_json import read_object
+from raft_core.forgetting.erasure import TOMBSTONE
+from raft_core.forgetting.exclusions import FILE, RECORD
+from raft_core.launch.children import ROOT, python_module
 from raft_core.records.pinned import changes, changes_of, read_pins
 from raft_core.records.run import Run, read_chain, read_events, read_run
 

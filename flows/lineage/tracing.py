@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.audit.index import Index
+from raft_core.audit.trace import Trace, find
 from raft_core.errors import InputError
-from raft_core.plain_json import read_lines
-from raft_core.records.events import parse_event
-from raft_core.records.index import Index
-from raft_core.records.trace import Trace, find
+from raft_core.files.plain_json import read_lines
+from raft_core.records.event_lines import parse_event
 
 
 @dataclass(frozen=True, slots=True)

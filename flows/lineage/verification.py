@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raft_core import embedded
+from raft_core import examples
+from raft_core.audit.verification import Problem, Verification, unordered_erasures, verify_run
 from raft_core.errors import IntegrityError, RaftError
-from raft_core.records.hashing import FileHashes
-from raft_core.records.ledger import Ledger
+from raft_core.files.hashing import FileHashes
+from raft_core.promotion.ledger import Ledger
 from raft_core.records.names import registered_name
 from raft_core.records.run import BASE, Run, committed_iterations, read_commit, read_run
-from raft_core.records.verification import Problem, Verification, unordered_erasures, verify_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ def verify(
 
 def _base_policy(run: Run) -> Path | None:
     try:
-        return embedded.resolve(run.config.policy.model)
+        return examples.resolve(run.config.policy.model)
     except RaftError:
         return None
 
 
 def _verify_stores(workspace: Path, runs: Sequence[Run], scope: Scope, hashes: FileHashes, checked: Checked) -> None:
-    from tasks.objects import check_objects, check_pointers, find_stores, objects
+    from tasks.versioning.objects import check_objects, check_pointers, find_stores, objects
 
     stores = find_stores(workspace, remote=scope.remote)
     if any(run.config.versioning.enabled for run in runs):
@@ -108,9 +108,9 @@ def _verify_stores(workspace: Path, runs: Sequence[Run], scope: Scope, hashes: F
 
 def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -> None:
     """Commits that registered versions name: they show a last commit that was forged with its seal."""
-    from tasks.registered import versions
-    from tasks.tracking import database
-    from tasks.witnesses import registry_problems
+    from tasks.audit.witnesses import registry_problems
+    from tasks.tracking.connection import database
+    from tasks.tracking.registered import versions
 
     if (path := database(tracking_uri)) is not None and not path.exists():
         checked.unseen.append(f"the registered versions: there is no MLflow database at {path}")
@@ -125,8 +125,8 @@ def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -
 
 def _verify_ledger(runs: Sequence[Run], ledger: Ledger | None, tracking_uri: str, checked: Checked) -> None:
     """Erasures that it must hold, commits that it names, and entries that MLflow has seen of it."""
-    from tasks.aliases import hold_ledger, read_witnesses
-    from tasks.witnesses import ledger_problems
+    from tasks.audit.witnesses import ledger_problems
+    from tasks.tracking.aliases import hold_ledger, read_witnesses
 
     seen: dict[str, str] = {}
     with suppress(RaftError):  # that the registry is away was said with its versions

@@ -27,12 +27,12 @@ from flows.promotion.promote import (
     settle,
     weights_kept,
 )
-from flows.views.text import person, words
+from flows.text import person, words
 from raft_core.errors import ConfigError, RaftError
-from raft_core.promotion_policy import load_policy, policy_digest
-from raft_core.records.ledger import Entry, holder_of
-from raft_core.records.requests import approval_of, check_approval, check_open, decided, find_request
-from tasks.contender import contender
+from raft_core.promotion.ledger import Entry, holder_of
+from raft_core.promotion.requests import approval_of, check_approval, check_open, decided, find_request
+from raft_core.promotion.rules import load_policy, policy_digest
+from tasks.promotion.policy_ref import contender
 
 POLL_S = 1
 NOT_YET = (PrefectException, RuntimeError, httpx.HTTPError, RaftError, OSError)
@@ -99,7 +99,7 @@ def reject(request: str, by: str, reason: str, place: Place) -> Outcome:
 
     Raises IntegrityError for a ledger that lacks what MLflow has seen of it.
     """
-    from tasks.witnesses import ask_ledger
+    from tasks.audit.witnesses import ask_ledger
 
     by, reason = person(by), words(reason)
     ledger = place.ledger

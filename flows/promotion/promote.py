@@ -8,23 +8,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.announce import AWAITING, PROMOTED, announce
 from flows.models import find_policy
-from flows.progress import Reporter
-from flows.views.run import find_run, view_run
-from flows.views.text import person, words
+from flows.orchestration.events import AWAITING, PROMOTED, announce
+from flows.process.progress import Reporter
+from flows.text import person, words
+from raft_core.audit.descent import find_withdrawal
 from raft_core.errors import ConfigError, GateStop, IntegrityError, LedgerMovedError, RaftError
-from raft_core.promotion import Verdict, decide
-from raft_core.promotion_policy import PromotionPolicy, SafetySuite, load_policy, policy_digest
+from raft_core.promotion.decision import Verdict, decide
+from raft_core.promotion.ledger import Entry, Holder, Kind, Ledger, current, last_digest
+from raft_core.promotion.rules import PromotionPolicy, SafetySuite, load_policy, policy_digest
 from raft_core.records.collected import nothing_collected
-from raft_core.records.descent import find_withdrawal
-from raft_core.records.ledger import Entry, Holder, Kind, Ledger, current, last_digest
+from raft_core.records.overview import find_run, view_run
 from raft_core.records.run import BASE, Run, read_events, record_event
-from tasks.after import tell_others
-from tasks.contender import Contender, committed, contender
-from tasks.evidence import Gathered, check_side, examination, gather
-from tasks.ledger import open_ledger
-from tasks.register import model_name
+from tasks.promotion.evidence import Gathered, check_side, examination, gather
+from tasks.promotion.hooks import tell_others
+from tasks.promotion.ledger import open_ledger
+from tasks.promotion.policy_ref import Contender, committed, contender
+from tasks.tracking.register import model_name
 
 Rules = tuple[PromotionPolicy, SafetySuite | None]
 """A policy file and the suite that it names."""
@@ -64,7 +64,7 @@ class Question:
 
 Status = Literal["promoted", "refused", "requested", "rejected", "rolled_back", "unchanged", "dry_run", "declined"]
 EVENTS = {"promoted": PROMOTED, "rolled_back": PROMOTED, "requested": AWAITING}
-"""Acts that automations hear of (``flows.schedules.automations``)."""
+"""Acts that automations hear of (``flows.orchestration.automations``)."""
 STATUS: Mapping[str, Status] = {"promoted": "promoted", "refused": "refused", "requested": "requested"}
 
 
@@ -182,7 +182,7 @@ def ask_witnesses(place: Place, run: Run, iteration: int) -> None:
 
     Raises IntegrityError where they differ, StepError while MLflow is away. What could not be asked is said.
     """
-    from tasks.witnesses import ask
+    from tasks.audit.witnesses import ask
 
     must_answer = not place.without_mlflow
     for unseen in ask(run, iteration, place.workspace, place.tracking_uri, place.ledger, must_answer=must_answer):
@@ -253,7 +253,7 @@ def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None)
 
     At least once: the event ``promotion`` comes last, and while it is missing ``settle_again`` does it all anew.
     """
-    from tasks.aliases import apply
+    from tasks.tracking.aliases import apply
 
     if entry.kind in EVENTS:
         chosen = f"{entry.body['run']}@{entry.body['iteration']}"

@@ -6,11 +6,11 @@ from pathlib import Path
 from flows.models import find_policy
 from flows.promotion.promote import Place, ask_witnesses, refuse_withdrawn, run_of, weights_kept
 from flows.promotion.rollback import find_holder, the_model, weights
-from flows.views.run import view_run
 from raft_core.errors import InputError
-from raft_core.records.ledger import Entry, Holder
+from raft_core.promotion.ledger import Entry, Holder
+from raft_core.records.overview import view_run
 from raft_core.records.run import BASE, Run
-from tasks.plain import write_plain
+from tasks.promotion.plain_folder import write_plain
 
 _ALIAS = re.compile(r"(?:(?P<model>[^@]+)@)?(?P<alias>champion|previous)")
 

@@ -13,14 +13,14 @@ from flows.promotion.promote import (
     settle_again,
     weights_kept,
 )
-from flows.views.text import person, words
+from flows.text import person, words
 from raft_core.errors import ConfigError, GateStop, InputError
-from raft_core.promotion_policy import PromotionPolicy
-from raft_core.records.ledger import Entry, Holder, current, holder_of, withdrawal
+from raft_core.promotion.ledger import Entry, Holder, current, holder_of, withdrawal
+from raft_core.promotion.rules import PromotionPolicy
 from raft_core.records.run import Run
 from raft_core.types import Policy
-from tasks.contender import fetch_weights
-from tasks.prepare import committed_policy, initial_policy
+from tasks.loop.prepare import committed_policy, initial_policy
+from tasks.promotion.policy_ref import fetch_weights
 
 MAX_VERSION_DIGITS = 6
 """A longer number is the beginning of a digest."""
@@ -119,7 +119,7 @@ def _is_version(text: str) -> bool:
 
 
 def _commit_of_version(model: str, version: str, place: Place) -> str:
-    from tasks.registered import origin
+    from tasks.tracking.registered import origin
 
     found = origin(model, version, None, place.tracking_uri)
     if found is None:

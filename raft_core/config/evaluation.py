@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from raft_core.config_model import ConfigModel
+from raft_core.config.model import ConfigModel
 
 
 class EvaluationConfig(ConfigModel):

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config_model import ConfigModel
+from raft_core.config.model import ConfigModel
 
 
 class LoraConfig(ConfigModel):

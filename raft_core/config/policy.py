@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from raft_core.config_model import ConfigModel, Day
+from raft_core.config.model import ConfigModel, Day
 from raft_core.policies.tabular.settings import TabularPolicyConfig
 
 

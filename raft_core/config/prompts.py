@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config_model import ConfigModel, Fraction, Share
+from raft_core.config.model import ConfigModel, Fraction, Share
 
 
 class PromptsConfig(ConfigModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config_model import ConfigModel, Fraction
+from raft_core.config.model import ConfigModel, Fraction
 
 
 class SamplingConfig(ConfigModel):

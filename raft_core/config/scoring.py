@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.config_model import ConfigModel, Share
+from raft_core.config.model import ConfigModel, Share
 from raft_core.rewards.base import REWARDS, RewardConfig, reward_name
 
 if TYPE_CHECKING:

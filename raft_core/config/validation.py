@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from raft_core.config_model import ConfigModel, RegularExpression, Share
+from raft_core.config.model import ConfigModel, RegularExpression, Share
 
 
 class ValidationConfig(ConfigModel):

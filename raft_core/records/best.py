@@ -4,9 +4,9 @@ from typing import Any
 
 from raft_core import gates
 from raft_core.errors import IntegrityError
+from raft_core.files.artifacts import file_digest
+from raft_core.files.plain_json import read_object
 from raft_core.gates import Decision
-from raft_core.plain_json import read_object
-from raft_core.records.artifacts import file_digest
 from raft_core.records.run import Commit, Run, read_chain
 
 REPORT = "report.json"

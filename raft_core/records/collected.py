@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from raft_core.errors import IntegrityError, RunBusyError
-from raft_core.plain_json import read_json
-from raft_core.records.artifacts import write_json
+from raft_core.files.artifacts import write_json
+from raft_core.files.plain_json import read_json
 
 FORMAT = 1
 NAME = "collected.json"

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from raft_core.errors import ConfigError, IntegrityError
-from raft_core.plain_json import read_json
-from raft_core.records.artifacts import write_json
+from raft_core.files.artifacts import write_json
+from raft_core.files.plain_json import read_json
 from raft_core.records.run import Commit, Run, read_chain
 
 FILE = "rewards.json"

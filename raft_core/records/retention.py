@@ -1,7 +1,7 @@
 """Which weights may go: a pure decision over what is known about the runs. Tables and digests always stay.
 
 An iteration's policy is kept if any rule says so; the first one that does is its reason. What nothing
-names may go. Reading, asking registries and deleting are others' work (``tasks.collect``).
+names may go. Reading, asking registries and deleting are others' work (``tasks.versioning.gc``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raft_core.loading import load_document
+from raft_core.config.loading import load_document
 
 DAY_S = 86400.0
 

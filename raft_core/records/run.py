@@ -20,15 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from raft_core.config.loading import check_config, computed_part, config_digest, dump_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
+from raft_core.files.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
+from raft_core.files.plain_json import read_json
+from raft_core.forgetting.erasure import digests_since
 from raft_core.gates import BASE as BASE
-from raft_core.loading import check_config, computed_part, config_digest, dump_config
-from raft_core.plain_json import read_json
-from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
 from raft_core.records.collected import collected, nothing_collected
-from raft_core.records.erasure import digests_since
-from raft_core.records.events import events_in
+from raft_core.records.event_lines import events_in
 from raft_core.records.names import check_new_run_name, check_run_name
 from raft_core.redaction import redacted
 
@@ -109,7 +109,7 @@ def read_run(path: Path) -> Run:
     """The run that lies in ``path``. Raises ConfigError where there is none, or its configuration was spoilt."""
     import yaml
 
-    from raft_core.plain_yaml import read_yaml
+    from raft_core.files.plain_yaml import read_yaml
 
     recorded = path / "config.yaml"
     try:

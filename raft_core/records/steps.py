@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError
+from raft_core.files.artifacts import copy_shared, digest_of, json_digest, write_json
+from raft_core.files.plain_json import read_json
 from raft_core.imports import imported_modules
-from raft_core.plain_json import read_json
-from raft_core.records.artifacts import copy_shared, digest_of, json_digest, write_json
 
 
 @dataclass(frozen=True, slots=True)

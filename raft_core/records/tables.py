@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raft_core.errors import IntegrityError
-from raft_core.records.artifacts import written_aside
+from raft_core.files.artifacts import written_aside
 from raft_core.types import Prompt, Sample
 
 _TOKENS = pa.list_(pa.int32())

@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
-from raft_core.config_model import ConfigModel
+from raft_core.config.model import ConfigModel
 from raft_core.errors import InputError, IntegrityError
+from raft_core.files.artifacts import digest_of, json_digest
 from raft_core.plugins import Registry
-from raft_core.records.artifacts import digest_of, json_digest
 from raft_core.records.steps import code_digest
 from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt

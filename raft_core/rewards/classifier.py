@@ -14,14 +14,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raft_core.completeness import check_complete, without_report
-from raft_core.config_model import Day
+from raft_core.config.model import Day
 from raft_core.errors import ConfigError, InputError, RewardError
-from raft_core.hub import refuse_hub_id
+from raft_core.files.artifacts import json_digest, model_digest
+from raft_core.policies.completeness import check_complete, without_report
+from raft_core.policies.hub import refuse_hub_id
 from raft_core.policies.text.chat import chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.template import TemplateFault, render_each
-from raft_core.records.artifacts import json_digest, model_digest
 from raft_core.references import resolve
 from raft_core.rewards.base import RewardConfig, ScoredText, reward_identity, texts
 from raft_core.rewards.returned import Failure

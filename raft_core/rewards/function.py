@@ -25,7 +25,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from raft_core.errors import ConfigError, InputError, RewardError
-from raft_core.records.artifacts import file_digest, json_digest
+from raft_core.files.artifacts import file_digest, json_digest
 from raft_core.rewards.base import RewardConfig, digest_of_named, reward_identity
 from raft_core.rewards.children import served
 from raft_core.rewards.modules import LocalModules, Source

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from raft_core.errors import InputError
-from raft_core.records.artifacts import file_digest, json_digest
+from raft_core.files.artifacts import file_digest, json_digest
 from raft_core.references import resolve
 from raft_core.rewards.base import RewardConfig, ScoredText, reward_identity, texts
 from raft_core.types import Prompt

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from raft_core.config_model import ConfigModel
+from raft_core.config.model import ConfigModel
 from raft_core.errors import InputError
-from raft_core.hub import refuse_hub_id
-from raft_core.records.artifacts import write_bytes, write_json
+from raft_core.files.artifacts import write_bytes, write_json
+from raft_core.policies.hub import refuse_hub_id
 from raft_core.references import resolve
 from raft_core.rewards.base import RewardConfig, ScoredText, digest_of_named, reward_identity, texts
 from raft_core.types import Prompt

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raft_core.config.scoring import ScoringConfig
-from raft_core.errors import ConfigError, IntegrityError, RaftError, RewardError
+from raft_core.errors import ConfigError, IntegrityError, PartsError, RaftError, RewardError
 from raft_core.records.tables import SCORED
 from raft_core.rewards.base import REWARDS, RewardConfig, RewardFn, reward_name
 from raft_core.rewards.returned import Failure, as_scores, told
@@ -64,16 +64,20 @@ def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
     """Load every reward, the cheap ones first, so that a bad one is found before a policy loads.
 
     Without ``weights`` large models are only looked at; what comes back cannot score.
-    Raises ConfigError or InputError naming every reward that cannot be loaded, each with what to do.
+    Raises ConfigError or InputError naming every reward that cannot be loaded, each with what to do; PartsError
+    where nothing is wrong but that an example is not prepared yet.
     """
     configs = (*scoring.rewards, *scoring.gold)
     loaded: dict[str, NamedReward] = {}
     faults: list[RaftError] = []
+    unprepared: list[PartsError] = []
     for config in sorted(configs, key=lambda c: c.loads_weights):
         if faults and config.loads_weights and weights:
             break
         try:
             loaded[reward_name(config)] = named(config, weights=weights)
+        except PartsError as error:
+            unprepared.append(error)
         except RaftError as error:
             faults.append(error)
     if len(faults) == 1:
@@ -83,6 +87,8 @@ def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
             "\n".join([f"{len(faults)} rewards cannot be loaded:", *(f"- {f}" for f in faults)]),
             do="correct each of them as it says",
         )
+    if unprepared:
+        raise unprepared[0]
     return Rewards(
         tuple(loaded[reward_name(c)] for c in scoring.rewards), tuple(loaded[reward_name(c)] for c in scoring.gold)
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raft_core.config_model import ConfigModel
+from raft_core.config.model import ConfigModel
 from raft_core.plugins import Registry
 
 if TYPE_CHECKING:  # numpy is loaded where it computes: every command reads a configuration

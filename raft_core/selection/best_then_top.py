@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from raft_core.config_model import Fraction
+from raft_core.config.model import Fraction
 from raft_core.selection.base import Candidates, Ranked, Selection, Selector, num_kept
 from raft_core.selection.best_of_k import best_of_each
 

@@ -18,8 +18,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from flows.environment import DEFAULTS
-from raft_core.records.artifacts import file_digest
+from flows.process.environment import DEFAULTS
+from raft_core.files.artifacts import file_digest
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 DRIVER = Path(__file__).parent / "killed_run.py"
@@ -141,8 +141,8 @@ def mlflow_holds(uri: str) -> dict[str, Any]:
 
 def remote_holds(workspace: Path) -> dict[str, str]:
     """Pointer → md5; asserts that payload, cache and remote hold what each of them names."""
-    from tasks.listing import pointer_md5
-    from tasks.version import content_md5
+    from tasks.versioning.listing import pointer_md5
+    from tasks.versioning.pointers import content_md5
 
     pointers = sorted((workspace / "runs" / NAME).rglob("*.dvc"))
     for pointer in pointers:

@@ -112,13 +112,13 @@ def found(victim: str) -> int | None:
         return os.getpid()
     import psutil
 
-    from raft_core import launch
+    from raft_core.launch import processes
 
-    server = launch._server
+    server = processes._server
     with suppress(psutil.NoSuchProcess):
         if victim == "prefect":
             children = psutil.Process().children()
-            return next((c.pid for c in children if "flows.prefect_server" in c.cmdline()), None)
+            return next((c.pid for c in children if "flows.orchestration.server" in c.cmdline()), None)
         if server is not None and victim == "forkserver":
             return server.process.pid
         if server is not None:
@@ -156,14 +156,14 @@ def pretend_other_numerics() -> None:
 
 def main() -> None:
     workspace, config_path, name, *points = sys.argv[1:]
-    from flows.environment import DEFAULTS
+    from flows.process.environment import DEFAULTS
 
     for variable, value in DEFAULTS.items():
         os.environ.setdefault(variable, value)
-    from flows.align import align_run
-    from flows.environment import tracking_uri
-    from raft_core import embedded
-    from raft_core.loading import load_config
+    from flows.loop.align import align_run
+    from flows.process.environment import tracking_uri
+    from raft_core import examples
+    from raft_core.config.loading import load_config
 
     for point in points:
         arm(point)
@@ -171,8 +171,8 @@ def main() -> None:
     if os.environ.get("RAFT_OTHER_NUMERICS"):
         pretend_other_numerics()
     config = load_config(Path(config_path))
-    for world in embedded.worlds_of(config):
-        embedded.prepare(world)
+    for world in examples.worlds_of(config):
+        examples.prepare(world)
     os.chdir(workspace)
     result = align_run(config, name=name, workspace=Path(workspace), tracking_uri=tracking_uri(Path(workspace)))
     print(result.status, result.best)

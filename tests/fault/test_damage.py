@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from flows.align import align_run
 from flows.lineage.verification import Scope, verify
-from flows.progress import Reporter
-from flows.sync import sync, sync_aliases
-from raft_core import embedded
+from flows.loop.align import align_run
+from flows.loop.sync import sync, sync_aliases
+from flows.process.progress import Reporter
+from raft_core import examples
+from raft_core.config.loading import load_config
 from raft_core.errors import IntegrityError, RaftError, StepError
-from raft_core.loading import load_config
-from raft_core.records.artifacts import digest_of
+from raft_core.files.artifacts import digest_of
 from raft_core.records.run import read_chain, read_run
-from tasks.ledger import open_ledger
-from tasks.listing import pointer_md5
-from tasks.version import content_md5, restore
+from tasks.promotion.ledger import open_ledger
+from tasks.versioning.listing import pointer_md5
+from tasks.versioning.pointers import content_md5, restore
 
 TITLE = "Damage, and other places"
 NAMED = "named at the start, before anything uses it, nothing was changed; raft lineage verify names it"
@@ -38,8 +38,8 @@ def copied(undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def again(workspace: Path, undisturbed: Any) -> Any:
     config = load_config(undisturbed.config)
-    for world in embedded.worlds_of(config):
-        embedded.prepare(world)
+    for world in examples.worlds_of(config):
+        examples.prepare(world)
     return align_run(config, name="killed", workspace=workspace, tracking_uri=f"sqlite:///{workspace}/mlflow.db")
 
 
@@ -216,7 +216,7 @@ def test_a_workspace_in_another_place(copied: Path, undisturbed: Any, tried: Tri
 @pytest.mark.timeout(1800)
 def test_a_moved_run_goes_on(new_workspace: Callable[..., Any], uninterrupted: Any, tried: Tried) -> None:
     workspace = new_workspace()
-    assert workspace.run("tasks.commit:write_commit:before:2").killed
+    assert workspace.run("tasks.loop.commit:write_commit:before:2").killed
     moved = type(workspace)(workspace.path.with_name("moved"), workspace.config, workspace.environment)
     workspace.path.rename(moved.path)
     ended = moved.run()

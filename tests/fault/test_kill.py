@@ -20,14 +20,14 @@ ON_ITS_OWN = "the run went on by itself, the same end"
 
 PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
     "evaluating": {
-        "tasks.evaluate:answer": 50000,
-        "tasks.evaluate:evaluation_table": 8000,
-        "tasks.evaluate:report": 5000,
+        "tasks.loop.evaluate:answer": 50000,
+        "tasks.loop.evaluate:evaluation_table": 8000,
+        "tasks.loop.evaluate:report": 5000,
     },
     "sampling": {
-        "tasks.shards:_sample_shard": 19000,
-        "tasks.shards:keep_shard": 110,
-        "tasks.sample:draw_prompts": 2400,
+        "tasks.loop.shards:_sample_shard": 19000,
+        "tasks.loop.shards:keep_shard": 110,
+        "tasks.loop.sample:draw_prompts": 2400,
     },
     "a Parquet write": {
         "raft_core.records.tables:write_tables": (
@@ -39,45 +39,53 @@ PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
         )
     },
     "a durable write (bytes aside, fsync, rename, fsync)": {
-        "raft_core.records.artifacts:write_bytes": ("Path.write_bytes", "fsync", "replace", "fsync_folder")
+        "raft_core.files.artifacts:write_bytes": ("Path.write_bytes", "fsync", "replace", "fsync_folder")
     },
-    "scoring and validating": {"tasks.score:score": 30000, "tasks.check:check": 800000, "tasks.select:select": 650},
+    "scoring and validating": {
+        "tasks.loop.score:score": 30000,
+        "tasks.validation.check:check": 800000,
+        "tasks.loop.select:select": 650,
+    },
     "training": {
-        "tasks.finetune:finetune": 0.6,
-        "raft_core.launch:_await_end": 0.5,
+        "tasks.loop.finetune:finetune": 0.6,
+        "raft_core.launch.processes:_await_end": 0.5,
         "raft_core.policies.text.finetune:_judge": 350,
     },
-    "noting a finished step": {"raft_core.records.steps:write_json": 90, "flows.session:record_event": 120},
+    "noting a finished step": {"raft_core.records.steps:write_json": 90, "flows.loop.session:record_event": 120},
     "the files of a commit": {
-        "tasks.commit:commit": 28000,
-        "tasks.commit:_sweep": 70,
-        "tasks.commit:digest_of": 25,
-        "tasks.commit:write_commit": 2500,
+        "tasks.loop.commit:commit": 28000,
+        "tasks.loop.commit:_sweep": 70,
+        "tasks.loop.commit:digest_of": 25,
+        "tasks.loop.commit:write_commit": 2500,
     },
-    "DVC's add": {"tasks.version:_add": 80000, "tasks.version:_link": 35, "tasks.version:ensure_repository": 250},
-    "DVC's push": {"tasks.remote:transfer": 22000, "tasks.remote:record_event": 130},
+    "DVC's add": {
+        "tasks.versioning.pointers:_add": 80000,
+        "tasks.versioning.pointers:_link": 35,
+        "tasks.versioning.pointers:ensure_repository": 250,
+    },
+    "DVC's push": {"tasks.versioning.remote:transfer": 22000, "tasks.versioning.remote:record_event": 130},
     "logging to MLflow": {
-        "tasks.track:_log_params": 2200,
-        "tasks.track:_log_points": 20000,
-        "tasks.track:_log_files": 16000,
-        "tasks.track:_log_inputs": 5000,
-        "tasks.track:_set_status": 8000,
-        "tasks.tracking:_create_store": 1200000,
+        "tasks.tracking.runs:_log_params": 2200,
+        "tasks.tracking.runs:_log_points": 20000,
+        "tasks.tracking.runs:_log_files": 16000,
+        "tasks.tracking.runs:_log_inputs": 5000,
+        "tasks.tracking.runs:_set_status": 8000,
+        "tasks.tracking.connection:_create_store": 1200000,
     },
-    "noting a projection": {"tasks.project:record_event": 100},
+    "noting a projection": {"tasks.loop.sync:record_event": 100},
     "registering": {
-        "tasks.register:_external_model": 35000,
-        "tasks.register:_create_version": 18000,
-        "tasks.register:_alias_of": 12000,
+        "tasks.tracking.register:_external_model": 35000,
+        "tasks.tracking.register:_create_version": 18000,
+        "tasks.tracking.register:_alias_of": 12000,
     },
 }
 """What is going on → functions that do it → where their middle is: so many calls that a function makes (about, on the
 tiny world), the seconds that it waits, or the names of what it calls."""
 
 CHILDREN = {
-    "a training process": "raft_core.launch:_await_end:during@{:.2f}:1:rank",
-    "the fork server": "raft_core.launch:_await_end:during@{:.2f}:1:forkserver",
-    "Prefect's temporary server": "tasks.shards:_sample_shard:during@{:.2f}:1:prefect",
+    "a training process": "raft_core.launch.processes:_await_end:during@{:.2f}:1:rank",
+    "the fork server": "raft_core.launch.processes:_await_end:during@{:.2f}:1:forkserver",
+    "Prefect's temporary server": "tasks.loop.shards:_sample_shard:during@{:.2f}:1:prefect",
 }
 
 Make = Callable[..., Any]
@@ -162,8 +170,8 @@ def same_end(workspace: Any, expected: Expected) -> None:
 def test_killed_in_training_and_in_tracking(uninterrupted: Expected, new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
     for place, point in {
-        "training": "raft_core.launch:_await_end:inside@_ConnectionBase.recv:1",
-        "logging to MLflow": "tasks.track:_log_files:inside@4000:2",
+        "training": "raft_core.launch.processes:_await_end:inside@_ConnectionBase.recv:1",
+        "logging to MLflow": "tasks.tracking.runs:_log_files:inside@4000:2",
     }.items():
         ended = workspace.run(point)
         assert ended.killed, f"{point} was not reached: {ended.said[-2000:]}"

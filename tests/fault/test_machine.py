@@ -36,7 +36,7 @@ def test_the_training_process_is_killed_in_every_attempt(
 ) -> None:
     """SIGKILL, as the kernel's killer sends it, to the training process, whatever tries again."""
     workspace = new_workspace()
-    ended = workspace.run("raft_core.launch:_await_end:during@0.05:*:rank")
+    ended = workspace.run("raft_core.launch.processes:_await_end:during@0.05:*:rank")
     assert ended.code != 0
     assert "ended by SIGKILL" in ended.said
     assert "lower finetuning.micro_batch_size" in ended.said
@@ -53,12 +53,12 @@ def test_the_training_process_is_killed_in_every_attempt(
 @pytest.mark.timeout(1800)
 def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
     workspace = new_workspace()
-    assert workspace.run("tasks.check:check:after:2").killed
+    assert workspace.run("tasks.validation.check:check:after:2").killed
     earlier = type(workspace)(
         workspace.path, workspace.config, {**workspace.environment, "RAFT_CLOCK_SHIFT": "-400000"}
     )
-    assert earlier.run("tasks.track:_log_files:before:1").killed
-    assert earlier.run("tasks.commit:write_commit:before:1").killed
+    assert earlier.run("tasks.tracking.runs:_log_files:before:1").killed
+    assert earlier.run("tasks.loop.commit:write_commit:before:1").killed
     times = [datetime.fromisoformat(e["time"]) for e in read_events(read_run(workspace.path / "runs" / "killed"))]
     assert all(time.utcoffset() == timedelta(0) for time in times)
     assert any(later < earlier for earlier, later in pairwise(times)), "the clock was not set back"
@@ -73,7 +73,7 @@ def test_the_clock_is_set_back(new_workspace: Make, uninterrupted: Expected, tri
 @pytest.mark.timeout(1800)
 def test_another_numerics_class(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
-    assert workspace.run("tasks.commit:write_commit:before:2").killed
+    assert workspace.run("tasks.loop.commit:write_commit:before:2").killed
     other = type(workspace)(workspace.path, workspace.config, {**workspace.environment, "RAFT_OTHER_NUMERICS": "1"})
     ended = other.run()
     assert ended.code == 0, ended.said[-3000:]
@@ -92,7 +92,7 @@ def test_a_disk_that_is_full_or_read_only(
 ) -> None:
     """A namespace of its own with a small file system below the run's second iteration."""
     workspace = new_workspace()
-    assert workspace.run("tasks.sample:draw_prompts:before:2").killed
+    assert workspace.run("tasks.loop.sample:draw_prompts:before:2").killed
     below = workspace.path / "runs" / "killed" / "iterations" / "001"
     below.mkdir(parents=True, exist_ok=True)
     options = "size=16k" if kind == "full" else "ro"
@@ -147,7 +147,7 @@ to.write_bytes(path.read_bytes()[:100])
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system")
 def test_a_remote_that_is_full(new_workspace: Make, uninterrupted: Expected, tried: Tried) -> None:
-    from tasks.version import ensure_repository
+    from tasks.versioning.pointers import ensure_repository
 
     workspace = new_workspace()
     workspace.path.mkdir()

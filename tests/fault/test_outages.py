@@ -63,7 +63,7 @@ def test_mlflow_and_the_remote_are_away_from_start_to_end(
     workspace = new_workspace()
     workspace.path.mkdir()
     remote = workspace.path / ".dvc-remote"
-    from tasks.version import ensure_repository
+    from tasks.versioning.pointers import ensure_repository
 
     ensure_repository(workspace.path)
     shutil.rmtree(remote)
@@ -238,7 +238,7 @@ def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tm
         "a reward fails wholly from the start", "exit code 4, nothing passes for a measurement; resumed, the same end"
     )
     share.write_text("0")
-    assert strict.run("tasks.sample:draw_prompts:before:1").killed  # the base is evaluated
+    assert strict.run("tasks.loop.sample:draw_prompts:before:1").killed  # the base is evaluated
     for failing, fault in ((0.3, "a reward fails on 30 % of its calls, over its budget"), (1, "a reward fails wholly")):
         share.write_text(str(failing))
         over = align(strict)

@@ -13,12 +13,13 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
-from flows import align as loop
-from flows.environment import DEFAULTS
-from raft_core import embedded, launch
-from raft_core.loading import load_config
+from flows.loop import align as loop
+from flows.process.environment import DEFAULTS
+from raft_core import examples
+from raft_core.config.loading import load_config
+from raft_core.launch import processes
 from raft_core.records.run import hold, open_run, read_events, read_run
-from tasks.prepare import prepare
+from tasks.loop.prepare import prepare
 
 TITLE = "Prefect"
 Make = Callable[..., Any]
@@ -28,12 +29,12 @@ Tried = Callable[..., None]
 @pytest.mark.full
 def test_the_temporary_server_ends_with_its_killed_owner(new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace()
-    process = workspace.start("tasks.evaluate:report:before:1")
+    process = workspace.start("tasks.loop.evaluate:report:before:1")
     servers: list[psutil.Process] = []
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):
             children = psutil.Process(process.pid).children(recursive=True)
-            servers = [c for c in children if "flows.prefect_server" in c.cmdline()] or servers
+            servers = [c for c in children if "flows.orchestration.server" in c.cmdline()] or servers
         time.sleep(0.05)
     assert process.returncode == -signal.SIGKILL
     assert servers
@@ -52,12 +53,12 @@ def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
     for name, value in {**DEFAULTS, **workspace.environment}.items():
         monkeypatch.setenv(name, value)
     config = load_config(workspace.config)
-    for world in embedded.worlds_of(config):
-        embedded.prepare(world)
+    for world in examples.worlds_of(config):
+        examples.prepare(world)
     calls = []
-    import tasks.select
+    import tasks.loop.select
 
-    real = tasks.select.select
+    real = tasks.loop.select.select
 
     def fails_once(it: Any) -> None:
         calls.append(it.number)
@@ -65,14 +66,14 @@ def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
             raise ValueError("a passing error")
         real(it)
 
-    monkeypatch.setattr(tasks.select, "select", fails_once)
+    monkeypatch.setattr(tasks.loop.select, "select", fails_once)
     run = open_run(workspace.path / "runs", "killed", config)
     session = loop.Session(run, workspace.path, SecretStr(f"sqlite:///{workspace.path}/mlflow.db"))
     with hold(run), temporary_settings({PREFECT_API_URL: prefect_server.url}):
         try:
             loop.align.with_options(retries=1, retry_delay_seconds=0)(session, prepare(run))
         finally:
-            launch.stop()
+            processes.stop()
     assert calls == [0, 0, 1]
     sampled = [event for event in read_events(run, "step") if event["step"] == "sample" and event["iteration"] == 0]
     assert [event["reused"] for event in sampled] == [False, True]
@@ -87,7 +88,7 @@ def test_a_server_marks_the_killed_flow_run_and_outlives_a_restart(
     prefect_server: Any, new_workspace: Make, uninterrupted: Any, tried: Tried
 ) -> None:
     workspace = new_workspace(PREFECT_API_URL=prefect_server.url)
-    assert workspace.run("tasks.evaluate:report:before:1").killed
+    assert workspace.run("tasks.loop.evaluate:report:before:1").killed
     assert prefect_server.flow_runs()[-1] == "Running"
     process = workspace.start()
     samples = workspace.path / "runs" / "killed" / "iterations" / "000" / "tables" / "samples.parquet"
@@ -120,8 +121,8 @@ def test_a_server_that_is_away(new_workspace: Make, tried: Tried) -> None:
 @pytest.mark.timeout(1800)
 def test_without_a_server_the_next_start_marks_it(new_workspace: Make, tmp_path: Path, tried: Tried) -> None:
     workspace = new_workspace(PREFECT_HOME=str(tmp_path))
-    assert workspace.run("tasks.evaluate:report:before:1").killed
-    assert workspace.run("tasks.sample:draw_prompts:before:1").killed
+    assert workspace.run("tasks.loop.evaluate:report:before:1").killed
+    assert workspace.run("tasks.loop.sample:draw_prompts:before:1").killed
     run = read_run(workspace.path / "runs" / "killed")
     assert [event["state"] for event in read_events(run, "flow_run_ended")] == ["Crashed"]
     tried("a flow run whose process was killed, without a server", "marked as crashed at the next start")
@@ -131,7 +132,7 @@ def test_without_a_server_the_next_start_marks_it(new_workspace: Make, tmp_path:
 @pytest.mark.timeout(1800)
 def test_a_run_that_dies_after_it_finished(prefect_server: Any, new_workspace: Make, tried: Tried) -> None:
     workspace = new_workspace(PREFECT_API_URL=prefect_server.url)
-    assert workspace.run("tasks.project:close:after:1").killed
+    assert workspace.run("tasks.loop.sync:close:after:1").killed
     assert prefect_server.flow_runs()[-1] == "Running"
     ended = workspace.run()
     assert ended.code == 0, ended.said[-3000:]

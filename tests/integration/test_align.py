@@ -15,11 +15,11 @@ from urllib.request import Request, urlopen
 import pytest
 from mlflow import MlflowClient
 
-from flows.align import AlignResult, align_run
-from flows.environment import DEFAULTS
-from flows.views.run import view_run
-from raft_core import embedded
-from raft_core.loading import load_config
+from flows.loop.align import AlignResult, align_run
+from flows.process.environment import DEFAULTS
+from raft_core import examples
+from raft_core.config.loading import load_config
+from raft_core.records.overview import view_run
 from raft_core.records.run import read_chain, read_events, read_run
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -34,8 +34,8 @@ SHORT = [
 
 def short_run(workspace: Path, name: str, *overrides: str) -> AlignResult:
     config = load_config(TINY, [*SHORT, *overrides])
-    for world in embedded.worlds_of(config):
-        embedded.prepare(world)
+    for world in examples.worlds_of(config):
+        examples.prepare(world)
     return align_run(config, name=name, workspace=workspace, tracking_uri=f"sqlite:///{workspace}/mlflow.db")
 
 
@@ -76,14 +76,14 @@ def test_a_run_that_failed_says_why_and_goes_on_with_its_own_number_of_threads(
 ) -> None:
     import torch
 
-    import tasks.select
+    import tasks.loop.select
 
-    real, before = tasks.select.select, torch.get_num_threads()
+    real, before = tasks.loop.select.select, torch.get_num_threads()
 
     def fails(_: Any) -> None:
         raise ValueError("no selection today")
 
-    monkeypatch.setattr(tasks.select, "select", fails)
+    monkeypatch.setattr(tasks.loop.select, "select", fails)
     one = ("iterations=1", "sampling.prompts_per_iteration=8", "prompts.max_held_out=8")
     try:
         torch.set_num_threads(2)
@@ -93,7 +93,7 @@ def test_a_run_that_failed_says_why_and_goes_on_with_its_own_number_of_threads(
         view = view_run(run)
         assert (view.status, view.reason.split(";")[0]) == ("failed", "no selection today")
         assert mlflow_status(tmp_path, "cut") == ("FAILED", "failed", "raft show cut says why")
-        monkeypatch.setattr(tasks.select, "select", real)
+        monkeypatch.setattr(tasks.loop.select, "select", real)
         torch.set_num_threads(1)
         assert short_run(tmp_path, "cut", *one).best is not None
         assert torch.get_num_threads() == 1

@@ -8,10 +8,10 @@ import pytest
 
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
-from raft_core.embedded import Receipt, prepare, resolve
+from raft_core.examples import Receipt, prepare, resolve
+from raft_core.files.artifacts import digest_of
 from raft_core.policies.base import backend
-from raft_core.prompts import load_prompts
-from raft_core.records.artifacts import digest_of
+from raft_core.prompts.splits import load_prompts
 from raft_core.rewards.classifier import ClassifierRewardConfig
 from raft_core.rewards.linear import LinearRewardConfig
 from raft_core.types import Prompt
@@ -42,7 +42,7 @@ def test_every_output_is_what_its_receipt_says(reviews_receipts: dict[str, Recei
 @pytest.mark.usefixtures("reviews_receipts")
 def test_what_is_prepared_is_found_at_once_and_without_torch() -> None:
     code = (
-        "import sys\nfrom raft_core.embedded import prepare, resolve\nprepare('reviews')\n"
+        "import sys\nfrom raft_core.examples import prepare, resolve\nprepare('reviews')\n"
         "resolve('embedded:reviews/policy')\nassert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

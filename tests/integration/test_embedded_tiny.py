@@ -10,9 +10,9 @@ import pytest
 
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
-from raft_core.embedded import Receipt, prepare, resolve
+from raft_core.examples import Receipt, prepare, resolve
 from raft_core.policies.base import backend
-from raft_core.prompts import load_prompts
+from raft_core.prompts.splits import load_prompts
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_the_policy_is_small_and_the_same_on_one_core(tiny_receipts: dict[str, R
     assert 90_000 < tiny_receipts["policy"].measured["parameters"] < 130_000
     environment = {**os.environ, "RAFT_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
     code = (
-        "from raft_core.embedded import prepare\nprint(prepare('tiny', stages=['policy'])['policy'].outputs['policy'])"
+        "from raft_core.examples import prepare\nprint(prepare('tiny', stages=['policy'])['policy'].outputs['policy'])"
     )
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout.split()[-1] == tiny_receipts["policy"].outputs["policy"]

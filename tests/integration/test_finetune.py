@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
-from raft_core import launch
 from raft_core.config.finetuning import FinetuningConfig, LoraConfig
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import DivergedError, InputError, IntegrityError, StepError
+from raft_core.files.artifacts import artifact, digest_of
+from raft_core.launch import processes
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
 from raft_core.policies.text.data import collate, plan_steps, read_selected
 from raft_core.policies.text.loss import weighted_nll
 from raft_core.policies.text.model import load_weights, masked_logits
-from raft_core.records.artifacts import artifact, digest_of
 from raft_core.records.tables import SELECTED, to_table, write_table
 from raft_core.types import Artifact, Policy, Prompt, Sample
 
@@ -33,10 +33,10 @@ Finetune = Callable[..., FinetuneResult]
 @pytest.fixture(autouse=True, scope="module")
 def server() -> Iterator[None]:
     """The libraries are imported while the first test makes its samples."""
-    launch.stop()
-    launch.start()
+    processes.stop()
+    processes.start()
     yield
-    launch.stop()
+    processes.stop()
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,7 @@ def test_a_manifest_decides_not_an_exit_code(
     finetune: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that ends well but leaves a policy with a flipped byte: nothing is published."""
-    ranks = launch.run_ranks
+    ranks = processes.run_ranks
 
     def spoiled(*arguments: Any, **named: Any) -> None:
         ranks(*arguments, **named)
@@ -286,7 +286,7 @@ def test_a_manifest_decides_not_an_exit_code(
         data[-1] ^= 1
         path.write_bytes(data)
 
-    monkeypatch.setattr(launch, "run_ranks", spoiled)
+    monkeypatch.setattr(processes, "run_ranks", spoiled)
     with pytest.raises(StepError, match="without a whole policy"):
         finetune("out")
     assert not (tmp_path / "out").exists()

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import yaml
 
-from flows import cli, exits
+from flows.cli import exits
+from flows.cli.app import app
 from raft_core.algorithm import raft
+from raft_core.config.loading import load_config
 from raft_core.config.sampling import SamplingConfig
-from raft_core.loading import load_config
 from raft_core.policies.tabular import backend
 from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.records.run import read_chain, read_run
 from raft_core.selection.base import SELECTORS
 from raft_core.types import Prompt
-from tasks.iteration import derived_seed
+from tasks.loop.iteration import derived_seed
 
 PROMPTS = tuple(Prompt.of(f"prompt {x}") for x in range(6))
 HELD_OUT = tuple(Prompt.of(f"held out {x}") for x in range(4))
@@ -114,7 +115,7 @@ def test_every_iteration_has_the_same_table(
     Path("rewards.json").write_text(json.dumps(rewards))
     Path("mine.py").write_text(REWARD)
     write_config(kind)
-    assert exits.run_command(cli.app, ["align", "tabular.yaml", "--name", "one", "--quiet"]) == exits.DONE
+    assert exits.run_command(app, ["align", "tabular.yaml", "--name", "one", "--quiet"]) == exits.DONE
     run = read_run(tmp_path / "runs" / "one")
     assert len(read_chain(run)) == ITERATIONS + 1
     expected = list(

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raft_core import launch
 from raft_core.errors import InputError, StepError
+from raft_core.launch import processes
 
 DEADLINE_S = 60.0
 
@@ -27,14 +27,14 @@ DEADLINE_S = 60.0
 @pytest.fixture(autouse=True, scope="module")
 def light_server() -> Iterator[None]:
     """A server that imports torch alone; the heavy one comes back after this module."""
-    launch.stop()
-    launch.start([])
+    processes.stop()
+    processes.start([])
     yield
-    launch.stop()
+    processes.stop()
 
 
 def run(code: str, scratch: Path, *, ranks: int = 1, lock: Path | None = None) -> None:
-    launch.run_ranks(exec, textwrap.dedent(code), ranks=ranks, scratch=scratch, children_lock=lock)
+    processes.run_ranks(exec, textwrap.dedent(code), ranks=ranks, scratch=scratch, children_lock=lock)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -80,7 +80,7 @@ def test_ranks_meet_without_a_port(tmp_path: Path) -> None:
     code = f"""
         import torch
         from pathlib import Path
-        from raft_core.launch import join_ranks
+        from raft_core.launch.processes import join_ranks
         rank, ranks = join_ranks()
         total = torch.tensor([rank + 1.0])
         torch.distributed.all_reduce(total)
@@ -198,18 +198,18 @@ def test_stop_ends_a_run_in_another_thread(tmp_path: Path) -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     until((tmp_path / "up").exists)
-    launch.stop()
+    processes.stop()
     thread.join(DEADLINE_S)
-    launch.start([])
+    processes.start([])
     assert "died" in str(failures[0])
 
 
 def test_libraries_that_cannot_be_imported_are_told(tmp_path: Path) -> None:
-    launch.stop()
-    launch.start(["no_such_library"])
+    processes.stop()
+    processes.start(["no_such_library"])
     with pytest.raises(StepError, match=r"(?s)cannot be imported.*no_such_library"):
         run("pass", tmp_path)
-    launch.start([])
+    processes.start([])
 
 
 # -- what happens to children when their owner goes -------------------------------------------------
@@ -218,7 +218,7 @@ OWNER = """
 import sys
 from pathlib import Path
 from raft_core import launch
-launch.start([])
+processes.start([])
 code = '''
 import os, time
 from pathlib import Path
@@ -229,7 +229,7 @@ time.sleep(600)
 scratch = Path(sys.argv[1]).parent
 with (scratch / "begun").open("a") as file:
     file.write("x")
-launch.run_ranks(exec, code, ranks=1, scratch=scratch / "work", children_lock=scratch / "lock")
+processes.run_ranks(exec, code, ranks=1, scratch=scratch / "work", children_lock=scratch / "lock")
 """
 
 
@@ -282,7 +282,7 @@ job = FinetuneJob(
     children_lock=here / "lock",
 )
 write_job(job, here / "job.json")
-launch.run_launched(here / "job.json", here)
+processes.run_launched(here / "job.json", here)
 """
 RANK = """
 import os, sys, time, types
@@ -306,7 +306,7 @@ def test_what_a_launcher_started_dies_with_a_killed_owner_and_holds_the_lock(tmp
     started = start.format(python=sys.executable, rank=tmp_path / "rank.py")
     launcher.write_text(f"#!/bin/sh\n{started} &\nwait\n")
     launcher.chmod(0o755)
-    environment = {**os.environ, launch.LAUNCHER: str(launcher)}
+    environment = {**os.environ, processes.LAUNCHER: str(launcher)}
     owner = subprocess.Popen([sys.executable, tmp_path / "owner.py", tmp_path], env=environment)
     until(lambda: (tmp_path / "pid").exists() or owner.poll() is not None)
     rank = int((tmp_path / "pid").read_text())
@@ -319,9 +319,9 @@ def test_what_a_launcher_started_dies_with_a_killed_owner_and_holds_the_lock(tmp
 
 def test_how_a_launcher_ended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command, code in (("sh -c 'echo gone; exit 3'", 3), ("sh -c 'echo gone; kill -9 $$'", 137)):
-        monkeypatch.setenv(launch.LAUNCHER, command)
+        monkeypatch.setenv(processes.LAUNCHER, command)
         with pytest.raises(StepError, match=f"ended with {code}") as caught:
-            launch.run_launched(tmp_path / "job.json", tmp_path)
+            processes.run_launched(tmp_path / "job.json", tmp_path)
         assert "gone" in str(caught.value.got)
-    monkeypatch.setenv(launch.LAUNCHER, "true")
-    assert launch.run_launched(tmp_path / "job.json", tmp_path)
+    monkeypatch.setenv(processes.LAUNCHER, "true")
+    assert processes.run_launched(tmp_path / "job.json", tmp_path)

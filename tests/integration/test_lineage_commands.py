@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from flows import cli, exits
-from raft_core.records.artifacts import file_digest
-from raft_core.records.erasure import Erased, write_tombstone
-from raft_core.records.ledger import FileLedger
-from raft_core.records.removal import Target, holds
+from flows.cli import exits
+from flows.cli.app import app
+from raft_core.files.artifacts import file_digest
+from raft_core.forgetting.erasure import Erased, write_tombstone
+from raft_core.forgetting.removal import Target, holds
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run, hold, read_chain, read_run
 from raft_core.records.tables import PROMPTS, SAMPLES, SELECTED, read_table
-from tasks.listing import pointer_md5
-from tasks.objects import objects
+from tasks.versioning.listing import pointer_md5
+from tasks.versioning.objects import objects
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "tiny.yaml"
@@ -36,7 +37,16 @@ Raft = Callable[..., tuple[int, str, str]]
 
 def short_run(workspace: Path, name: str) -> None:
     """As a person starts it: in a process of its own."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "align", str(TINY), *SHORT, "--name", name]
+    command = [
+        sys.executable,
+        "-c",
+        "from flows.cli.app import main; main()",
+        "align",
+        str(TINY),
+        *SHORT,
+        "--name",
+        name,
+    ]
     environment = {**os.environ, "RAFT_WORKSPACE": str(workspace)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -73,7 +83,7 @@ def raft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def call(workspace: Path, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setenv("RAFT_WORKSPACE", str(workspace))
-        code = exits.run_command(cli.app, arguments)
+        code = exits.run_command(app, arguments)
         told = capsys.readouterr()
         return code, told.out, told.err
 
@@ -139,7 +149,7 @@ def test_every_fault_is_named(workspace: Path, raft: Raft) -> None:
 
 
 def test_a_last_commit_forged_with_its_seal_disagrees_with_the_registry(workspace: Path, raft: Raft) -> None:
-    from raft_core.records.artifacts import json_digest, write_json
+    from raft_core.files.artifacts import json_digest, write_json
 
     path = the_run(workspace).folder(1) / "commit.json"
     forged = {**json.loads(path.read_bytes()), "batch_plan": [[7]]}

@@ -11,12 +11,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
 from benchmarks.prompts import write_prompts
-from flows import prefect_server
-from flows.align import align_run
-from raft_core import embedded
+from flows.loop.align import align_run
+from flows.orchestration import server
+from raft_core import examples
+from raft_core.config.loading import load_config
 from raft_core.config.prompts import PromptsConfig
-from raft_core.loading import load_config
-from raft_core.prompts import draw, split_prompts
+from raft_core.prompts.splits import draw, split_prompts
 from raft_core.records.run import read_chain, read_run
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -36,7 +36,7 @@ SHORT = [
 
 def stored_parameters() -> list[str]:
     """What Prefect's server keeps of every flow run."""
-    with prefect_server.tied(), get_client(sync_client=True) as client:
+    with server.tied(), get_client(sync_client=True) as client:
         return [
             json.dumps(run.parameters) for run in client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
         ]
@@ -46,8 +46,8 @@ def stored_parameters() -> list[str]:
 def test_two_hundred_thousand_prompts_are_aligned(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "prompts.txt", MANY)
     config = load_config(TINY, [*SHORT, f"prompts.train={path}"])
-    for world in embedded.worlds_of(config):
-        embedded.prepare(world)
+    for world in examples.worlds_of(config):
+        examples.prepare(world)
     ended = align_run(config, name="many", workspace=tmp_path, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     assert [commit.iteration for commit in read_chain(read_run(ended.run))] == [-1, 0]  # a gate may close on so few
     stored = stored_parameters()

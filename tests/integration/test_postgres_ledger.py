@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from raft_core.errors import IntegrityError, LedgerMovedError, StepError
-from raft_core.records.ledger import GENESIS, chain_faults
-from tasks.ledger import PostgresLedger, open_ledger
+from raft_core.promotion.ledger import GENESIS, chain_faults
+from tasks.promotion.ledger import PostgresLedger, open_ledger
 
 pytestmark = pytest.mark.full
 
 APPENDER = """
 import sys
 import time
-from tasks.ledger import open_ledger
+from tasks.promotion.ledger import open_ledger
 for i in range(5):
     open_ledger(sys.argv[1]).append("refused", sys.argv[2], {"i": i, "text": "é\\0"}, time="t")
 """

@@ -21,7 +21,7 @@ from prefect.settings import get_current_settings
 from prefect.states import get_state_exception
 from websockets.exceptions import WebSocketException
 
-from flows import prefect_server
+from flows.orchestration import server as prefect_server
 from raft_core.errors import StepError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core.embedded.worlds import WORLDS
+from raft_core.examples.presets import WORLDS
 
 ROOT = Path(__file__).parents[2]
 STAGES = {

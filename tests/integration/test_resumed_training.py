@@ -11,23 +11,23 @@ from typing import Any
 
 import pytest
 
-from raft_core import launch
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import StepError
+from raft_core.files.artifacts import digest_of, write_bytes
+from raft_core.launch import processes
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
 from raft_core.policies.text.resume import SEAL, latest_checkpoint, seal
-from raft_core.records.artifacts import digest_of, write_bytes
 from raft_core.records.tables import SELECTED, to_table, write_table
 
 
 @pytest.fixture(autouse=True, scope="module")
 def server() -> Iterator[None]:
-    launch.stop()
-    launch.start()
+    processes.stop()
+    processes.start()
     yield
-    launch.stop()
+    processes.stop()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def cut_off(job: FinetuneJob) -> None:
         deadline = time.monotonic() + 600
         while not list(folder.glob(f"checkpoint-*/{SEAL}")) and time.monotonic() < deadline:
             time.sleep(0.001)
-        launch.stop()
+        processes.stop()
 
     for _ in range(10):
         killer = threading.Thread(target=pull)

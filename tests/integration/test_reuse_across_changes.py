@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import exits
-from raft_core import embedded
-from raft_core.loading import load_config
+from flows.cli import exits
+from raft_core import examples
+from raft_core.config.loading import load_config
 
 ROOT = Path(__file__).parents[2]
-RAFT = "import sys; from flows.cli import main; sys.argv[0] = 'raft'; main()"
+RAFT = "import sys; from flows.cli.app import main; sys.argv[0] = 'raft'; main()"
 CACHED = {"sample", "score", "finetune", "evaluate"}
 ADDED = {
     "raft_core/config/gates.py": (
@@ -73,7 +73,7 @@ def test_what_no_step_reads_makes_none_of_them_anew(tmp_path: Path) -> None:
     for floor in ("flows", "tasks", "raft_core"):
         shutil.copytree(ROOT / floor, code / floor, ignore=shutil.ignore_patterns("__pycache__"))
     workspace.mkdir()
-    embedded.prepare("tiny")
+    examples.prepare("tiny")
     plain: dict[str, Any] = load_config(ROOT / "configs" / "tiny.yaml").model_dump(mode="json")
     plain |= {"iterations": 1, "versioning": {**plain["versioning"], "enabled": False}}
     plain["sampling"] |= {"prompts_per_iteration": 8}

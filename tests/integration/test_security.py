@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from flows import exits
-from flows.align import align
-from flows.session import Session
+from flows.cli import exits
+from flows.loop.align import align
+from flows.loop.session import Session
 from raft_core.records.run import read_run
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -34,7 +34,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one finished run, versioned, pushed, tracked and registered."""
     folder = tmp_path_factory.mktemp("kept") / "workspace"
     folder.mkdir()
-    raft = [sys.executable, "-c", "from flows.cli import main; main()"]
+    raft = [sys.executable, "-c", "from flows.cli.app import main; main()"]
     done = subprocess.run(
         [*raft, "align", str(TINY), *SHORT, "--name", "kept", "--quiet"],
         capture_output=True,
@@ -94,11 +94,11 @@ def test_no_prefect_parameter_holds_the_address_of_the_tracking_server(workspace
 def test_a_tracking_server_that_is_away_is_named_without_its_password(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows import cli
+    from flows.cli.app import app
 
     monkeypatch.setenv("RAFT_WORKSPACE", str(workspace))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9")
-    assert exits.run_command(cli.app, ["--debug", "lineage", "show", "nobody"]) != 0
+    assert exits.run_command(app, ["--debug", "lineage", "show", "nobody"]) != 0
     told = capsys.readouterr()
     assert "hunter2" not in told.out + told.err
     assert "127.0.0.1:9" in told.err
@@ -106,12 +106,12 @@ def test_a_tracking_server_that_is_away_is_named_without_its_password(
 
 @pytest.mark.parametrize("name", ["html", "model-card", "cyclonedx", "openlineage"])
 def test_a_real_run_is_exported(workspace: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from flows import cli
+    from flows.cli.app import app
 
     monkeypatch.setenv("RAFT_WORKSPACE", str(workspace))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     out = tmp_path / "export"
-    assert exits.run_command(cli.app, ["export", name, "kept@0", "--out", str(out)]) == 0
+    assert exits.run_command(app, ["export", name, "kept@0", "--out", str(out)]) == 0
     told: Any = out.read_text(encoding="utf-8")
     commit = read_run(workspace / "runs" / "kept").folder(0) / "commit.json"
     assert json.loads(commit.read_bytes())["policy"]["digest"] in told

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-import flows.align
-from flows import cli, exits
-from flows.align import align_run
-from raft_core import embedded
+import flows.loop.align
+from flows.cli import exits
+from flows.cli.app import app
+from flows.loop.align import align_run
+from raft_core import examples
+from raft_core.config.loading import load_config
 from raft_core.errors import StepError
-from raft_core.loading import load_config
 from raft_core.policies.text.model import encode_prompts, load_tokenizer
-from raft_core.prompts import load_prompts
+from raft_core.prompts.splits import load_prompts
 from raft_core.records.run import read_events, read_run
 from raft_core.records.tables import SAMPLES, read_table
 
@@ -39,8 +40,8 @@ def on(day: int) -> type[datetime]:
 def test_a_run_that_goes_on_another_day_renders_the_same_prompts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedded.prepare("tiny")
-    model = Path(shutil.copytree(embedded.resolve("embedded:tiny/policy"), tmp_path / "model"))
+    examples.prepare("tiny")
+    model = Path(shutil.copytree(examples.resolve("embedded:tiny/policy"), tmp_path / "model"))
     (model / "chat_template.jinja").write_text(TEMPLATE)
     overrides = [
         f"policy.model={model}",
@@ -60,16 +61,16 @@ def test_a_run_that_goes_on_another_day_renders_the_same_prompts(
         raise StepError("cut off")
 
     with monkeypatch.context() as patched:
-        patched.setattr(flows.align, "datetime", on(5))
-        patched.setattr(flows.align, "conclude", cut_off)
+        patched.setattr(flows.loop.align, "datetime", on(5))
+        patched.setattr(flows.loop.align, "conclude", cut_off)
         with pytest.raises(StepError, match="cut off"):
             align()
-    monkeypatch.setattr(flows.align, "datetime", on(6))
+    monkeypatch.setattr(flows.loop.align, "datetime", on(6))
     align()
     run = read_run(tmp_path / "runs" / "dated")
     assert run.config.policy.template_date == "2026-01-05"
     assert any("it is 2026-01-05 for the whole run" in event["message"] for event in read_events(run, "warning"))
-    prompts = {p.prompt_id: p for p in load_prompts(Path(embedded.resolve("embedded:tiny/prompts.train")), "text")}
+    prompts = {p.prompt_id: p for p in load_prompts(Path(examples.resolve("embedded:tiny/prompts.train")), "text")}
     rows = read_table(run.table(0, "samples"), SAMPLES, ["prompt_id", "prompt_token_ids"]).to_pylist()
     asked = [prompts[row["prompt_id"]] for row in rows]
     expected, other = (
@@ -83,4 +84,4 @@ def test_a_run_that_goes_on_another_day_renders_the_same_prompts(
     monkeypatch.setenv("RAFT_WORKSPACE", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     again = ["align", str(TINY), *overrides, "--name", "dated"]
-    assert exits.run_command(cli.app, again) == exits.DONE, "the same command goes on with it, on a third day"
+    assert exits.run_command(app, again) == exits.DONE, "the same command goes on with it, on a third day"

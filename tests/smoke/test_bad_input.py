@@ -9,21 +9,22 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import align, exits
-from flows.align import align_run
-from flows.views.run import view_run
-from raft_core import embedded
+from flows.cli import exits
+from flows.loop import align
+from flows.loop.align import align_run
+from raft_core import examples
+from raft_core.config.loading import check_config, load_config
 from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError, RaftError, RunMismatchError
-from raft_core.loading import check_config, load_config
+from raft_core.records.overview import view_run
 from raft_core.records.run import hold, open_run, read_run
-from tasks.prepare import prepare
+from tasks.loop.prepare import prepare
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_world() -> None:
-    embedded.prepare("tiny")
+    examples.prepare("tiny")
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_a_damaged_model_folder(
     damage: Callable[[Path], None], told: str, plain: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(embedded.resolve("embedded:tiny/policy"), folder)
+    shutil.copytree(examples.resolve("embedded:tiny/policy"), folder)
     damage(folder)
     plain["policy"]["model"] = str(folder)
     assert told in str(refused(plain, tmp_path))
@@ -191,7 +192,7 @@ def test_a_mended_configuration_may_take_the_name(plain: dict[str, Any], tmp_pat
 def test_a_run_that_was_started_before_keeps_its_configuration(plain: dict[str, Any], tmp_path: Path) -> None:
     """As a kill in the base's evaluation leaves it: begun, without a commit."""
     prompts = tmp_path / "prompts.jsonl"
-    shutil.copy(embedded.resolve(plain["prompts"]["train"]), prompts)
+    shutil.copy(examples.resolve(plain["prompts"]["train"]), prompts)
     plain["prompts"]["train"] = str(prompts)
     run = open_run(tmp_path / "runs", "bad", check_config(plain, where="bad.yaml"))
     with hold(run):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raft_core.loading import load_config
+from raft_core.config.loading import load_config
 
 pytestmark = pytest.mark.full
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import cli, exits
+from flows.cli import exits
+from flows.cli.app import app
 from flows.exports.audit_data import sections
 from flows.exports.dossier import open_dossier
-from raft_core import embedded
-from raft_core.loading import load_config
+from raft_core import examples
+from raft_core.config.loading import load_config
 from raft_core.records.run import read_chain, read_run
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -39,7 +40,7 @@ def raft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = exits.run_command(cli.app, arguments)
+        code = exits.run_command(app, arguments)
         told = capsys.readouterr()
         return code, told.out, told.err
 
@@ -47,7 +48,7 @@ def raft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_a_change_stops_the_run_and_is_recorded_once_accepted(raft: Raft, tmp_path: Path) -> None:
-    embedded.prepare("tiny")
+    examples.prepare("tiny")
     config = load_config(TINY).model_dump(mode="json")
     config |= {"iterations": 1, "versioning": {**config["versioning"], "enabled": False}}
     config["sampling"] |= {"prompts_per_iteration": 8}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import exits
-from raft_core import embedded
-from raft_core.loading import load_config
+from flows.cli import exits
+from raft_core import examples
+from raft_core.config.loading import load_config
 from raft_core.records.tables import SELECTED, read_table
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -107,7 +107,7 @@ def raft(workspace: Path, site: Path | None, *arguments: str, code: int = exits.
 def workspace(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With one run of one iteration that uses both."""
     folder = tmp_path_factory.mktemp("work")
-    embedded.prepare("tiny")
+    examples.prepare("tiny")
     plain: dict[str, Any] = load_config(TINY).model_dump(mode="json")
     plain |= {"iterations": 1, "versioning": {**plain["versioning"], "enabled": False}}
     plain["sampling"] |= {"prompts_per_iteration": 8}

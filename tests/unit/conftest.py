@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
-from raft_core.loading import check_config
 from raft_core.records.run import Run, open_run
 
 CHECKOUT = Path(__file__).parents[2]

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
-from flows import environment, prefect_server, stages
 from flows.lineage import reproduce
-from raft_core import children, launch, parquet_trial
-from raft_core.embedded import fetch
-from raft_core.embedded.parts import PARTS
+from flows.loop import stages
+from flows.orchestration import server
+from flows.process import environment
 from raft_core.errors import RaftError
+from raft_core.examples import fetch
+from raft_core.examples.packages import PARTS
+from raft_core.files import parquet_trial
+from raft_core.launch import children, processes
 from raft_core.policies.text import template
-from tasks import remote
+from tasks.versioning import remote
 
 pytestmark = pytest.mark.slow
 
@@ -45,25 +48,27 @@ def of_dvc(folder: Path) -> None:
 
 def of_the_remote(folder: Path) -> None:
     with pytest.raises(RaftError, match="no DVC repository"):  # it came so far as to look for one
-        remote.in_child("tasks.remote", ["pull"], folder, 120)
+        remote.in_child("tasks.versioning.remote", ["pull"], folder, 120)
 
 
 def of_erasing(folder: Path) -> None:
     with pytest.raises(RaftError, match="no DVC repository"):
-        remote.in_child("tasks.erase_remote", [], folder, 120, '{"prompts": [], "sources": [], "text": null}')
+        remote.in_child(
+            "tasks.forgetting.erase_remote", [], folder, 120, '{"prompts": [], "sources": [], "text": null}'
+        )
 
 
 def of_the_fork_server(folder: Path) -> None:
-    launch.start(("json", "random"))
+    processes.start(("json", "random"))
     try:
-        launch._ready_server()
+        processes._ready_server()
     finally:
-        launch.stop()
+        processes.stop()
 
 
 def of_prefect(folder: Path) -> None:
-    server = type("Server", (), {"port": 0, "running": False, "server_process": None})()
-    process = prefect_server._start(server)
+    temporary = type("Server", (), {"port": 0, "running": False, "server_process": None})()
+    process = server._start(temporary)
     try:
         with pytest.raises(subprocess.TimeoutExpired):  # it serves
             process.wait(3)
@@ -93,8 +98,8 @@ def of_rendering_a_template(folder: Path) -> None:
 
 def of_a_launcher(folder: Path) -> None:
     """As torchrun starts its ranks: ``python -m``, with what RAFT sets for the libraries that it imports."""
-    os.environ[launch.LAUNCHER] = f"{sys.executable} -m json.tool --help"
-    assert launch.run_launched(folder / "job.json", folder)
+    os.environ[processes.LAUNCHER] = f"{sys.executable} -m json.tool --help"
+    assert processes.run_launched(folder / "job.json", folder)
 
 
 def of_multiprocessing(folder: Path) -> None:
@@ -136,7 +141,7 @@ def of_reproducing(folder: Path) -> None:
 def test_a_child_runs_nothing_of_the_current_folder(
     start: Callable[[Path], None], planted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for key in (*environment.DEFAULTS, launch.LAUNCHER):
+    for key in (*environment.DEFAULTS, processes.LAUNCHER):
         monkeypatch.setenv(key, os.environ.get(key, ""))
         monkeypatch.delenv(key)
     if start in OF_LIBRARIES:

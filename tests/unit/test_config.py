@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
-from raft_core.loading import check_config
 from raft_core.rewards.base import reward_name
 from raft_core.selection.best_of_k import BestOfK
 

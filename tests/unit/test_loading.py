@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from raft_core.config.loading import check_config, config_digest, default_run_name, dump_config, load_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
-from raft_core.loading import check_config, config_digest, default_run_name, dump_config, load_config
 
 Plain = Callable[..., dict[str, Any]]
 IS_A_RUN = re.compile("^(policy|extends):", re.MULTILINE)

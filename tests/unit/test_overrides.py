@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from raft_core.config.loading import load_config
+from raft_core.config.overrides import full_overrides, key_paths, nearest_key
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
-from raft_core.loading import load_config
-from raft_core.overrides import full_overrides, key_paths, nearest_key
 
 
 def test_a_bare_key_that_is_unique_is_taken_and_told(

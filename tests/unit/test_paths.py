@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from flows.models import find_policy
-from flows.views.run import find_run
+from raft_core.audit.lineage import commit_fault, lineage
 from raft_core.config.run import RaftConfig
-from raft_core.embedded import prepare, resolve
 from raft_core.errors import ConfigError, IntegrityError
-from raft_core.records.artifacts import json_digest
-from raft_core.records.lineage import commit_fault, lineage
+from raft_core.examples import prepare, resolve
+from raft_core.files.artifacts import json_digest
 from raft_core.records.names import check_run_name
+from raft_core.records.overview import find_run
 from raft_core.records.run import BASE, open_run, read_commit, write_commit
 
 CLIMBING = [

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.plain_json import MAX_DEPTH, open_regular, parse_json, parse_object, read_bounded, read_json, read_lines
+from raft_core.files.plain_json import (
+    MAX_DEPTH,
+    open_regular,
+    parse_json,
+    parse_object,
+    read_bounded,
+    read_json,
+    read_lines,
+)
 
 
 def nested(depth: int) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raft_core.config.loading import load_config
 from raft_core.errors import ConfigError
-from raft_core.loading import load_config
-from raft_core.plain_yaml import read_yaml
+from raft_core.files.plain_yaml import read_yaml
 
 LAUGHS = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

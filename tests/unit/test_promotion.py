@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from raft_core.promotion import Evidence, Finding, Verdict, decide
-from raft_core.promotion_policy import PromotionGates, PromotionPolicy
+from raft_core.promotion.decision import Evidence, Finding, Verdict, decide
+from raft_core.promotion.rules import PromotionGates, PromotionPolicy
 from raft_core.records.tables import EVALUATION, PERPLEXITY, SAFETY, to_table
 
 FEW = {"min_paired_prompts": 2, "min_slice_prompts": 2}

@@ -6,9 +6,9 @@ import pytest
 
 from raft_core.errors import ConfigError
 from raft_core.evaluation.statistics import wilson
-from raft_core.promotion_policy import PromotionPolicy, SafetyCase, load_policy, policy_digest
+from raft_core.promotion.rules import PromotionPolicy, SafetyCase, load_policy, policy_digest
 from raft_core.types import Sample
-from tasks.evidence import failures
+from tasks.promotion.evidence import failures
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

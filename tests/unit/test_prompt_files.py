@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raft_core import prompt_files
 from raft_core.errors import InputError
-from raft_core.hub import download_command
-from raft_core.prompts import load_prompts
+from raft_core.policies.hub import download_command
+from raft_core.prompts import files as prompt_files
+from raft_core.prompts.splits import load_prompts
 from raft_core.types import Prompt
 
 ROWS: list[dict[str, Any]] = [

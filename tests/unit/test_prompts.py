@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft_core import parquet_trial, prompt_files
 from raft_core.config.prompts import PromptsConfig
 from raft_core.errors import InputError
-from raft_core.prompts import Splits, draw, load_prompts, split_prompts
+from raft_core.files import parquet_trial
+from raft_core.prompts import files as prompt_files
+from raft_core.prompts.splits import Splits, draw, load_prompts, split_prompts
 from raft_core.types import Prompt
 
 POOL = [Prompt.of(f"prompt {i}") for i in range(40)]

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from raft_core.embedded import prepare
-from raft_core.embedded.cache import stage_folder
-from raft_core.embedded.parts import PARTS
-from raft_core.embedded.reviews_sentences import HARSH
-from raft_core.embedded.reward_model import score, train_reward_model
+from raft_core.examples import prepare
+from raft_core.examples.cache import stage_folder
+from raft_core.examples.packages import PARTS
+from raft_core.examples.reviews_sentences import HARSH
+from raft_core.examples.reward_model import score, train_reward_model
 from raft_core.errors import InputError
-from raft_core.records.artifacts import write_bytes, write_json
+from raft_core.files.artifacts import write_bytes, write_json
 from raft_core.types import content_id
 
 PROMPTS = {"train": 640, "held_out": 256, "promotion": 128}

@@ -22,11 +22,11 @@ from safetensors.numpy import save as to_bytes
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import ConfigError, InputError, StepError
-from raft_core.plain_json import read_object
+from raft_core.files.artifacts import fsync_folder, model_digest, write_bytes, write_json
+from raft_core.files.plain_json import read_object
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.policies.tabular.settings import TabularPolicyConfig
-from raft_core.records.artifacts import fsync_folder, model_digest, write_bytes, write_json
 from raft_core.records.tables import SELECTED, read_table
 from raft_core.references import resolve
 from raft_core.types import Policy, Progress, Prompt, Sample, content_id

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from raft_core.config_model import ConfigModel
+from raft_core.config.model import ConfigModel
 
 
 class TabularPolicyConfig(ConfigModel):

@@ -12,8 +12,8 @@ import torch
 
 from raft_core.config.finetuning import LoraConfig
 from raft_core.errors import InputError, IntegrityError
-from raft_core.plain_json import read_json
-from raft_core.records.artifacts import canonical_json
+from raft_core.files.artifacts import canonical_json
+from raft_core.files.plain_json import read_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

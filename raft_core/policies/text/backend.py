@@ -2,13 +2,13 @@
 
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.policy import TextPolicyConfig
+from raft_core.files.artifacts import model_digest
 from raft_core.policies.text import model as models
 from raft_core.policies.text.check import asks_for_date, check, model_folder_of
 from raft_core.policies.text.finetune import finetune
 from raft_core.policies.text.loaded import LoadedTextPolicy
 from raft_core.policies.text.merge import merge
 from raft_core.policies.text.model import memory_errors, numerics
-from raft_core.records.artifacts import model_digest
 from raft_core.types import Policy
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import InputError
-from raft_core.hub import download_command
-from raft_core.plain_json import read_json
+from raft_core.files.artifacts import model_files
+from raft_core.files.plain_json import read_json
+from raft_core.policies.hub import download_command
 from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.ends import check_ends
@@ -17,7 +18,6 @@ from raft_core.policies.text.model import context_length, encode_prompts, load_t
 from raft_core.policies.text.plain import plain_config
 from raft_core.policies.text.structure import check_architecture, check_tensors, check_tokenizer
 from raft_core.policies.text.template import TemplateFault, reads_clock, render_in_child
-from raft_core.records.artifacts import model_files
 from raft_core.references import resolve
 from raft_core.types import Prompt
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import InputError, IntegrityError
-from raft_core.plain_json import open_regular, parse_object, read_json
-from raft_core.records.artifacts import folder_files, fsync_folder, model_files
+from raft_core.files.artifacts import folder_files, fsync_folder, model_files
+from raft_core.files.plain_json import open_regular, parse_object, read_json
 
 NOT_COPIED = (
     "*.safetensors",

@@ -5,12 +5,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from raft_core import launch
 from raft_core.errors import StepError
+from raft_core.files.artifacts import folder_digest, fsync_folder
+from raft_core.launch import processes
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text.job import JOB, MANIFEST, POLICY, write_job
 from raft_core.policies.text.resume import latest_checkpoint
-from raft_core.records.artifacts import folder_digest, fsync_folder
 
 
 def finetune(job: FinetuneJob) -> FinetuneResult:
@@ -27,8 +27,8 @@ def finetune(job: FinetuneJob) -> FinetuneResult:
     if job.checkpoints is not None:
         job = replace(job, resume_from=latest_checkpoint(job.checkpoints))
     write_job(job, job.scratch / JOB)
-    if not launch.run_launched(job.scratch / JOB, job.scratch):
-        launch.run_ranks(
+    if not processes.run_launched(job.scratch / JOB, job.scratch):
+        processes.run_ranks(
             train_rank, job, ranks=job.finetuning.ranks, scratch=job.scratch, children_lock=job.children_lock
         )
     result = _judge(policy, manifest)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from raft_core.files.artifacts import write_bytes
 from raft_core.policies.base import FinetuneJob
-from raft_core.records.artifacts import write_bytes
 
 JOB = "job.json"
 POLICY = "policy"

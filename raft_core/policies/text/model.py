@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from raft_core.completeness import check_complete, without_report
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
+from raft_core.policies.completeness import check_complete, without_report
 from raft_core.policies.text.adapter import apply_adapter
 from raft_core.policies.text.chat import Tokenizer, chat_template, turns
 from raft_core.policies.text.rounding import to_bfloat16

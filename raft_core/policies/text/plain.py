@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import InputError
-from raft_core.plain_json import MAX_BYTES, parse_json, read_bounded, read_object
+from raft_core.files.plain_json import MAX_BYTES, parse_json, read_bounded, read_object
 
 OTHERS = (
     "tokenizer_config.json",

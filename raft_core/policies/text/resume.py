@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from raft_core.errors import IntegrityError
-from raft_core.records.artifacts import file_digest, folder_files, write_json
+from raft_core.files.artifacts import file_digest, folder_files, write_json
 
 SEAL = "sealed.json"
 LOGGED = "logged.json"

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from raft_core.completeness import check_complete, without_report
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import InputError
+from raft_core.policies.completeness import check_complete, without_report
 from raft_core.policies.text.chat import Tokenizer
 from raft_core.policies.text.checkpoint import Shapes
 

@@ -1,6 +1,6 @@
 """One rank of a fine-tuning: transformers' Trainer on DeepSpeed, with RAFT's loss and batch plan.
 
-Runs in a child process of ``raft_core.launch`` (ZeRO-3 leaves flags in a process). Parameters and
+Runs in a child process of ``raft_core.launch.processes`` (ZeRO-3 leaves flags in a process). Parameters and
 gradients are float32; with dtype bfloat16 the forward pass runs under autocast, inside the engine.
 The optimiser is torch's AdamW, stepped by DeepSpeed: no operator is compiled, so no compiler is
 needed.
@@ -25,7 +25,8 @@ from transformers import Trainer, TrainingArguments
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import DivergedError, StepError
-from raft_core.launch import join_ranks
+from raft_core.files.artifacts import folder_digest, write_json
+from raft_core.launch.processes import join_ranks
 from raft_core.policies.base import FinetuneJob
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
 from raft_core.policies.text.checkpoint import make_durable, save_full
@@ -45,7 +46,6 @@ from raft_core.policies.text.model import (
 from raft_core.policies.text.probe import check_packing
 from raft_core.policies.text.resume import LOGGED, drop_others, seal
 from raft_core.policies.text.trained import trained_parts, without_dropout
-from raft_core.records.artifacts import folder_digest, write_json
 
 SHORT_TOKENS = 160
 """Widest row that plain attention trains faster (16 rows of 9 heads: 48 tokens 2.2 ×, 160 tokens 1.3 ×)."""

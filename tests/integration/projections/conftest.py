@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
-from flows.environment import tracking_uri
+from flows.process.environment import tracking_uri
 from raft_core.config.run import RaftConfig
+from raft_core.files.artifacts import digest_of, write_bytes, write_json
 from raft_core.records import tables
-from raft_core.records.artifacts import digest_of, write_bytes, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.types import Prompt, content_id
-from tasks.tracking import connected
+from tasks.tracking.connection import connected
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NUM_PROMPTS, PER_PROMPT = 4, 3

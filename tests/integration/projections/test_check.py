@@ -12,8 +12,8 @@ from raft_core.errors import GateStop
 from raft_core.records import tables
 from raft_core.records.run import open_run, read_events
 from raft_core.types import Policy, Prompt
-from tasks.check import STAGES, check, read_quarantine
-from tasks.iteration import Iteration
+from tasks.loop.iteration import Iteration
+from tasks.validation.check import STAGES, check, read_quarantine
 
 Rows = list[dict[str, Any]]
 HELD_OUT = [Prompt.of("Another review:")]

@@ -12,9 +12,9 @@ from raft_core.gates import Decision
 from raft_core.records.collected import collected
 from raft_core.records.retention import Retention
 from raft_core.records.run import Run, read_chain, read_events, record_event, verify_outputs
-from tasks import collect as collecting
-from tasks.listing import pointer_md5
-from tasks.version import restore, version
+from tasks.versioning import gc as collecting
+from tasks.versioning.listing import pointer_md5
+from tasks.versioning.pointers import restore, version
 
 ALL_GO = Retention(keep_runs=0, keep_days=0, keep_best=False)
 

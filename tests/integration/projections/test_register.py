@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 
 from raft_core.errors import StepError
 from raft_core.records.run import BASE, Run, read_commit
-from tasks.register import register
-from tasks.track import track
-from tasks.version import version
+from tasks.tracking.register import register
+from tasks.tracking.runs import track
+from tasks.versioning.pointers import version
 
 AddIteration = Callable[[Run, int], None]
 

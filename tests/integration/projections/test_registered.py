@@ -11,9 +11,9 @@ from flows.lineage.origins import find_origin
 from flows.models import find_policy
 from raft_core.errors import ConfigError, InputError, IntegrityError
 from raft_core.records.run import Run
-from tasks.register import register
-from tasks.registered import versions
-from tasks.withdraw import withdraw
+from tasks.forgetting.withdraw import withdraw
+from tasks.tracking.register import register
+from tasks.tracking.registered import versions
 
 
 @pytest.mark.parametrize("reference", ["raft-small", "raft-small@candidate", "raft-small/1", "models:/raft-small/1"])

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.progress import Reporter
-from flows.sync import sync
+from flows.loop.sync import sync
+from flows.process.progress import Reporter
 from raft_core.config.run import RaftConfig
 from raft_core.records.run import BASE, Run, open_run, record_event
-from tasks import project
-from tasks.decide import decide
+from tasks.loop import sync as project
+from tasks.loop.decide import decide
 
 
 class Kept(Reporter):

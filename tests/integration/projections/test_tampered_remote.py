@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from flows import exits
+from flows.cli import exits
 from raft_core.errors import IntegrityError, StepError
 from raft_core.records.run import Run
-from tasks import repository
-from tasks.checkout import checkout
-from tasks.listing import files_of, pointer_md5
-from tasks.objects import check_pointers, find_stores
-from tasks.repository import opened, private_site_cache
-from tasks.version import ensure_repository, restore, version
+from tasks.versioning import repository
+from tasks.versioning.checkout import checkout
+from tasks.versioning.listing import files_of, pointer_md5
+from tasks.versioning.objects import check_pointers, find_stores
+from tasks.versioning.pointers import ensure_repository, restore, version
+from tasks.versioning.repository import opened, private_site_cache
 
 BYTES = b"print('owned')\n"
 MD5 = hashlib.md5(BYTES).hexdigest()
@@ -168,7 +168,7 @@ def read(run: Run) -> Any:
 
 
 def hashes() -> Any:
-    from raft_core.records.hashing import FileHashes
+    from raft_core.files.hashing import FileHashes
 
     return FileHashes()
 
@@ -188,12 +188,12 @@ def hashes() -> Any:
 def test_no_command_writes_outside(
     command: list[str], pushed: Path, small_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import cli
+    from flows.cli.app import app
 
     tamper(pushed, small_run, CLIMBING["up"], consistently=True)
     monkeypatch.setenv("RAFT_WORKSPACE", str(pushed))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    exits.run_command(cli.app, [word.format(pushed) for word in command])
+    exits.run_command(app, [word.format(pushed) for word in command])
     assert outside(pushed) == []
 
 

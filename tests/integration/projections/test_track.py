@@ -20,12 +20,12 @@ from mlflow.entities import Metric
 from mlflow.entities import Run as MlflowRun
 
 from raft_core.errors import StepError
-from raft_core.records.artifacts import write_bytes
+from raft_core.files.artifacts import write_bytes
 from raft_core.records.run import BASE, Run, open_run, read_commit, record_event, write_commit
-from tasks.register import register
-from tasks.track import flat_params, metric_name, track
-from tasks.tracking import shown
-from tasks.version import version
+from tasks.tracking.connection import shown
+from tasks.tracking.register import register
+from tasks.tracking.runs import flat_params, metric_name, track
+from tasks.versioning.pointers import version
 
 AddIteration = Callable[[Run, int], None]
 
@@ -264,7 +264,7 @@ def test_two_processes_make_the_store_at_once(small_run: Run, workspace: Path, a
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
         "from pathlib import Path; from raft_core.records.run import read_run\n"
-        "from tasks.track import track; from flows.environment import tracking_uri\n"
+        "from tasks.tracking.runs import track; from flows.process.environment import tracking_uri\n"
         "assert track(read_run(Path('runs') / sys.argv[1]), tracking_uri(Path('.')))\n"
     )
     command = [sys.executable, "-c", code]

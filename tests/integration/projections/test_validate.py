@@ -14,9 +14,9 @@ import pytest
 from raft_core.config.run import RaftConfig
 from raft_core.errors import GateStop, StepError
 from raft_core.records import tables
-from tasks.findings import Frame, run
-from tasks.frames import Measures, TextMeasures, measures_of
-from tasks.validate import apply_quarantine, validate_samples, validate_scored, validate_selected
+from tasks.validation.gx_frames import Measures, TextMeasures, measures_of
+from tasks.validation.gx_results import Frame, run
+from tasks.validation.validate import apply_quarantine, validate_samples, validate_scored, validate_selected
 
 Rows = list[dict[str, Any]]
 MakeTable = Callable[[str, Any], pa.Table]

@@ -17,10 +17,10 @@ import yaml
 
 from raft_core.config.run import RaftConfig
 from raft_core.errors import IntegrityError, StepError
-from raft_core.records.artifacts import copy_shared, digest_of
+from raft_core.files.artifacts import copy_shared, digest_of
 from raft_core.records.run import BASE, Run, open_run, read_commit
-from tasks.listing import pointer_md5
-from tasks.version import content_md5, ensure_repository, restore, version
+from tasks.versioning.listing import pointer_md5
+from tasks.versioning.pointers import content_md5, ensure_repository, restore, version
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DVC = str(Path(sys.executable).with_name("dvc"))
@@ -230,7 +230,8 @@ def test_two_processes_at_once(in_git: Path, small_run: Run, add_iteration: Call
     add_iteration(small_run, 1)
     code = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
-        "from pathlib import Path; from raft_core.records.run import read_run; from tasks.version import version\n"
+        "from pathlib import Path; from raft_core.records.run import read_run\n"
+        "from tasks.versioning.pointers import version\n"
         "assert version(read_run(Path('runs/small-run')), int(sys.argv[1]), Path('.'), push=True).pushed\n"
     )
     both = [subprocess.Popen([sys.executable, "-c", code, str(iteration)], cwd=in_git) for iteration in (0, 1)]
@@ -245,7 +246,7 @@ def test_inside_a_stage_of_dvc_repro(in_git: Path, small_run: Run) -> None:
         "import sys; from pathlib import Path\n"
         f"sys.path.insert(0, {str(REPOSITORY)!r})\n"
         "from raft_core.records.run import read_run\n"
-        "from tasks.version import version\n"
+        "from tasks.versioning.pointers import version\n"
         "done = version(read_run(Path('runs/small-run')), 0, Path('.'), push=True)\n"
         "Path('receipt.json').write_text(str(done.pushed))\n"
     )

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import cli, exits
-from flows.align import align_run
-from raft_core import embedded
-from raft_core.loading import load_config
-from raft_core.records.ledger import Entry, FileLedger
+from flows.cli import exits
+from flows.cli.app import app
+from flows.loop.align import align_run
+from raft_core import examples
+from raft_core.config.loading import load_config
+from raft_core.promotion.ledger import Entry, FileLedger
 from raft_core.records.run import Run, read_run
-from tasks.aliases import LEDGER_TAG
-from tasks.tracking import connected
+from tasks.tracking.aliases import LEDGER_TAG
+from tasks.tracking.connection import connected
 
 ROOT = Path(__file__).parents[3]
 SHORT = [
@@ -45,8 +46,8 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the run ``one``: two iterations. Tests leave its run as it is."""
     folder = tmp_path_factory.mktemp("aligned")
     config = load_config(ROOT / "configs" / "tiny.yaml", SHORT)
-    for world in embedded.worlds_of(config):
-        embedded.prepare(world)
+    for world in examples.worlds_of(config):
+        examples.prepare(world)
     align_run(config, name="one", workspace=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
     return folder
 
@@ -84,7 +85,7 @@ def raft(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Raft:
     """One command line: exit code, standard output, standard error."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        code = exits.run_command(cli.app, arguments)
+        code = exits.run_command(app, arguments)
         told = capsys.readouterr()
         return code, told.out, told.err
 

@@ -10,8 +10,8 @@ import pytest
 from flows.promotion.approval import Approval, approve, decide_by_pause, reject
 from flows.promotion.promote import Place
 from raft_core.errors import RaftError
-from raft_core.promotion_policy import load_policy
-from raft_core.records.ledger import Entry, FileLedger
+from raft_core.promotion.ledger import Entry, FileLedger
+from raft_core.promotion.rules import load_policy
 
 Raft = Callable[..., tuple[int, str, str]]
 Entries = Callable[[], list[Entry]]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from flows.promotion import unattended
 from flows.promotion.promote import Outcome, Place, Question
-from flows.schedules import asking
-from raft_core.records.ledger import Entry, FileLedger
+from raft_core.promotion.ledger import Entry, FileLedger
 
 Ask = Callable[[str], Outcome]
 
@@ -16,7 +16,7 @@ Ask = Callable[[str], Outcome]
 @pytest.fixture
 def ask(workspace: Path, tmp_path: Path) -> Ask:
     place = Place(workspace, f"sqlite:///{workspace}/mlflow.db", str(tmp_path / "ledger.jsonl"))
-    return lambda policy: asking.ask_once(Question("one@1", "schedule", "", Path(policy)), place)
+    return lambda policy: unattended.ask_once(Question("one@1", "schedule", "", Path(policy)), place)
 
 
 def test_an_open_request_is_not_asked_again_nor_is_one_that_a_person_rejected(
@@ -40,7 +40,7 @@ def test_a_refusal_stands_until_the_rules_change(
     strict = rules({"min_reward_gain": 5.0})
     assert ask(strict).status == "refused"
     with monkeypatch.context() as patched:
-        patched.setattr(asking, "promote_model", lambda *_: pytest.fail("measured again"))
+        patched.setattr(unattended, "promote_model", lambda *_: pytest.fail("measured again"))
         again = ask(strict)
     assert (again.status, "was refused by entry 1" in again.message) == ("unchanged", True)
     assert ask(rules()).status == "promoted"

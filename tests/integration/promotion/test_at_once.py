@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from flows.promotion.promote import Place, Question, promote_model
-from raft_core.records.artifacts import digest_of
-from raft_core.records.ledger import Entry, chain_faults, current
+from raft_core.files.artifacts import digest_of
+from raft_core.promotion.ledger import Entry, chain_faults, current
 from raft_core.records.run import Run, read_commit, read_run, write_commit
 from raft_core.types import content_id
 
@@ -51,7 +51,7 @@ def test_ten_at_once(
     place = Place(copied, f"sqlite:///{copied}/mlflow.db", str(tmp_path / "evidence.jsonl"))
     for number in TEN:  # the evidence is there before the race begins
         promote_model(Question(f"one@{number}", "ann", "", policy, dry_run=True), place)
-    raft = [sys.executable, "-c", "from flows.cli import main; main()"]
+    raft = [sys.executable, "-c", "from flows.cli.app import main; main()"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     processes = [
         subprocess.Popen(

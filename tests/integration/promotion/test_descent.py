@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.align import align_run
-from flows.commands.shell import show_end
-from raft_core.loading import load_config
-from raft_core.records.ledger import Entry, FileLedger
-from raft_core.records.lineage import ancestors, ancestors_of
+from flows.cli.commands.shell import show_end
+from flows.loop.align import align_run
+from raft_core.audit.lineage import ancestors, ancestors_of
+from raft_core.config.loading import load_config
+from raft_core.promotion.ledger import Entry, FileLedger
 from raft_core.records.run import Run, read_commit
-from tasks.aliases import read_witnesses
+from tasks.tracking.aliases import read_witnesses
 
 ROOT = Path(__file__).parents[3]
 SHORT = [

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from raft_core.records.ledger import Entry
+from raft_core.promotion.ledger import Entry
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
@@ -69,7 +69,7 @@ def waiting(
     """A promotion that waits for a person, and its flow run."""
     environment = {**os.environ, "PREFECT_API_URL": server, "PREFECT_HOME": str(tmp_path / "prefect")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
-    raft = [sys.executable, "-c", "from flows.cli import main; main()"]
+    raft = [sys.executable, "-c", "from flows.cli.app import main; main()"]
     command = [*raft, "promote", "one@0", "--policy", rules(approvals=1), "--wait", "--wait-s", "600"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -9,14 +9,14 @@ import yaml
 from mlflow import MlflowClient
 
 from raft_core.errors import RunBusyError
-from raft_core.records.artifacts import digest_of, file_digest
+from raft_core.files.artifacts import digest_of, file_digest
+from raft_core.forgetting.erasure import Erased, write_tombstone
+from raft_core.promotion.ledger import Entry, FileLedger
 from raft_core.records.collected import no_live_run
-from raft_core.records.erasure import Erased, write_tombstone
-from raft_core.records.ledger import Entry, FileLedger
 from raft_core.records.run import Run, read_commit, read_events
 from raft_core.records.tables import SCORED, read_table, write_table
-from tasks.aliases import apply
-from tasks.evidence import gather
+from tasks.promotion.evidence import gather
+from tasks.tracking.aliases import apply
 
 Raft = Callable[..., tuple[int, str, str]]
 Entries = Callable[[], list[Entry]]
@@ -93,7 +93,7 @@ def test_evidence_is_measured_once(
     def loads(*_: object, **__: object) -> None:
         raise AssertionError("a model is looked at again")
 
-    for name in ("tasks.measure.Subject.load", "transformers.AutoConfig.from_pretrained"):
+    for name in ("tasks.loop.measure.Subject.load", "transformers.AutoConfig.from_pretrained"):
         monkeypatch.setattr(name, loads)
     code, _, err = raft("promote", "one@0", "--policy", rules({"max_kl": 5.0}), "--dry-run")
     assert code == 0, err
@@ -115,7 +115,7 @@ def test_evidence_that_grew_too_old_is_kept_under_its_digest(
     def crashes(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("tasks.evidence._measure", crashes)
+    monkeypatch.setattr("tasks.promotion.evidence._measure", crashes)
     assert raft("promote", "one@0", "--policy", policy)[0] == 4
     kept = {digest_of(path) for path in (copied / "promotions").iterdir() if (path / "evidence.json").exists()}
     assert {evidence["candidate"], evidence["reference"]} <= kept
@@ -124,11 +124,11 @@ def test_evidence_that_grew_too_old_is_kept_under_its_digest(
 def test_prompts_that_were_all_trained_on_compare_nothing(
     raft: Raft, rules: Rules, entries: Entries, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
-    from raft_core import embedded
-    from raft_core.prompts import split_prompts
+    from raft_core import examples
+    from raft_core.prompts.splits import split_prompts
 
-    promotion = split_prompts(run.config.prompts, run.config.seed, embedded.resolve).promotion
-    monkeypatch.setattr("tasks.evidence._trained_on", lambda _: [prompt.prompt_id for prompt in promotion])
+    promotion = split_prompts(run.config.prompts, run.config.seed, examples.resolve).promotion
+    monkeypatch.setattr("tasks.promotion.evidence._trained_on", lambda _: [prompt.prompt_id for prompt in promotion])
     code, _, err = raft("promote", "one", "--policy", rules())
     assert (code, "all 256 were trained on by one side" in err) == (2, True)
     assert entries() == []
@@ -168,7 +168,7 @@ def test_a_suite_that_no_model_can_answer_is_refused_before_one_loads(
     case = {"name": "endless", "prompts": ["on and " * 500], "require": "end"}
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"cases": [case]}))
     loaded: list[object] = []
-    monkeypatch.setattr("tasks.measure.Subject.load", lambda *a: loaded.append(a))
+    monkeypatch.setattr("tasks.loop.measure.Subject.load", lambda *a: loaded.append(a))
     code, _, err = raft("promote", "one", "--policy", rules(safety="suite.yaml"))
     assert code == 2
     assert "1 of 257 prompts are longer" in err
@@ -256,7 +256,7 @@ def test_what_serves_is_told(raft: Raft, rules: Rules, tmp_path: Path, run: Run)
     assert outcomes["no-such-command"].startswith("exit code 127")
 
 
-@pytest.mark.parametrize("where", ["tasks.aliases.apply", "flows.promotion.promote.tell_others"])
+@pytest.mark.parametrize("where", ["tasks.tracking.aliases.apply", "flows.promotion.promote.tell_others"])
 def test_what_a_kill_kept_from_being_told_is_told_when_asked_again(
     where: str, raft: Raft, rules: Rules, entries: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

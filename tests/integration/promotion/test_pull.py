@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from raft_core.records.artifacts import digest_of
+from raft_core.files.artifacts import digest_of
 from raft_core.records.run import Run
 
 Raft = Callable[..., tuple[int, str, str]]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from raft_core.records.artifacts import digest_of, json_digest, write_json
-from raft_core.records.ledger import Entry, FileLedger
+from raft_core.files.artifacts import digest_of, json_digest, write_json
+from raft_core.promotion.ledger import Entry, FileLedger
 from raft_core.types import content_id
-from tasks.aliases import apply
-from tasks.registered import versions
+from tasks.tracking.aliases import apply
+from tasks.tracking.registered import versions
 
 Raft = Callable[..., tuple[int, str, str]]
 Rules = Callable[..., str]

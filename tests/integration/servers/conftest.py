@@ -21,7 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.environment import DEFAULTS
+from flows.process.environment import DEFAULTS
 
 SCRIPTS = Path(sys.executable).parent
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"

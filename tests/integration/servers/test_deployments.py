@@ -17,10 +17,10 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.announce import STOPPED, announce
-from flows.deploy import HEALED, apply, plan
-from flows.schedules.automations import BLOCK, healing
-from flows.schedules.overlap import limit_name, model_slot
+from flows.orchestration.automations import BLOCK, healing
+from flows.orchestration.deployments import HEALED, apply, plan
+from flows.orchestration.events import STOPPED, announce
+from flows.orchestration.overlap import limit_name, model_slot
 from raft_core.errors import ConfigError, RunBusyError, StepError
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raft_core.records.erasure import read_tombstone
+from raft_core.forgetting.erasure import read_tombstone
 from raft_core.records.run import Run, read_run
 from raft_core.records.tables import PROMPTS, read_table
-from tasks.version import restore
+from tasks.versioning.pointers import restore
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
@@ -55,7 +55,7 @@ def point_at(workspace: Path, store: Any) -> None:
 def raft(workspace: Path) -> Raft:
     def call(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run(
-            [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments],
             capture_output=True,
             text=True,
             env={**os.environ, "RAFT_WORKSPACE": str(workspace)},

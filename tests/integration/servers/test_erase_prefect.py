@@ -14,12 +14,12 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import prefect_server
-from flows.lineage import erase_prefect
-from flows.lineage.erase_prefect import erase_in_prefect, holds_prompt
-from raft_core.records.removal import Target
+from flows.forgetting import prefect_database
+from flows.forgetting.prefect_database import erase_in_prefect, holds_prompt
+from flows.orchestration import server as prefect_server
+from raft_core.forgetting.removal import Target
 from raft_core.types import Prompt
-from tasks.erase import ErasedRows
+from tasks.forgetting.erase import ErasedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def test_parameters_of_others_may_have_any_form() -> None:
 
 def test_a_server_empties_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     gone, stays = align(OldMaterial((SECRET,))), align(OldMaterial((KEPT,)))
-    monkeypatch.setattr("flows.lineage.erase_prefect._erase_in_file", lambda *_: None)
+    monkeypatch.setattr("flows.forgetting.prefect_database._erase_in_file", lambda *_: None)
     done = ErasedRows()
     with temporary_settings({PREFECT_API_URL: prefect_server.address()}):
         erase_in_prefect(Target(frozenset([SECRET.prompt_id])), [SECRET.text], done)
@@ -145,9 +145,9 @@ def test_what_is_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
     damaged.write_bytes(b"no database" * 100)
     done = ErasedRows()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        monkeypatch.setattr(erase_prefect, "_database", lambda: f"sqlite+aiosqlite:///{damaged}")
+        monkeypatch.setattr(prefect_database, "_database", lambda: f"sqlite+aiosqlite:///{damaged}")
         erase_in_prefect(Target(frozenset(["x"])), [], done)
-        monkeypatch.setattr(erase_prefect, "_database", lambda: "postgresql://me:pw@db/prefect")
+        monkeypatch.setattr(prefect_database, "_database", lambda: "postgresql://me:pw@db/prefect")
         erase_in_prefect(Target(frozenset(["x"])), [], done)
     assert f"Prefect's database {damaged} may hold it yet" in done.unfinished[0]
     assert "Prefect's server at http://127.0.0.1:9/api may hold it yet" in done.unfinished[1]

@@ -35,7 +35,7 @@ TWO_NODES = """#!/bin/sh
 set -eu
 for node in 0 1; do
     torchrun --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-id=test --rdzv-endpoint=127.0.0.1:{port} \\
-        --local-addr=127.0.0.1 --module raft_core.rank "$1" &
+        --local-addr=127.0.0.1 --module raft_core.launch.rank "$1" &
     pids="${{pids:-}} $!"
 done
 for pid in $pids; do wait "$pid"; done

@@ -10,8 +10,8 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry
 
-from flows.deploy import HEALED
-from flows.schedules import automations
+from flows.orchestration import automations
+from flows.orchestration.deployments import HEALED
 from raft_core.records.run import read_chain, read_events, read_run, verify_outputs
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]

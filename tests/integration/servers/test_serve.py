@@ -11,8 +11,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
-from flows.schedules.overlap import limit_name
-from raft_core.records.ledger import FileLedger
+from flows.orchestration.overlap import limit_name
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run, read_chain, read_events, read_run
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]

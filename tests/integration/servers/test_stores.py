@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from raft_core.records.run import Run, read_chain, read_events, read_run
-from tasks.version import restore
+from tasks.versioning.pointers import restore
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 

@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-from flows.environment import DEFAULTS
+from flows.process.environment import DEFAULTS
 from raft_core.records.run import Commit, Run, read_chain, read_events, read_run, verify_outputs
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.embedded.cache import build_once, read_receipt, stage_folder, stage_key
-from raft_core.embedded.location import cache_folder
-from raft_core.embedded.stages import Receipt, Stage
 from raft_core.errors import PartsError
+from raft_core.examples.cache import build_once, read_receipt, stage_folder, stage_key
+from raft_core.examples.location import cache_folder
+from raft_core.examples.stages import Receipt, Stage
 
 WriteModule = Callable[[str, str], None]
 SOURCE = """
-from raft_core.embedded.stages import Built, Source
+from raft_core.examples.stages import Built, Source
 
 def build(out, inputs, progress):
     (out / "word.txt").write_text("{word}")
@@ -105,7 +105,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
 def test_killed_in_the_middle_it_is_built_again(embedded_cache: Path, write_stage_module: WriteModule) -> None:
     write_stage_module(
         "stage_killed",
-        "import os, signal\nfrom pathlib import Path\nfrom raft_core.embedded.stages import Built\n"
+        "import os, signal\nfrom pathlib import Path\nfrom raft_core.examples.stages import Built\n"
         "def build(out, inputs, progress):\n"
         "    (out / 'x').write_text('half')\n"
         "    marker = Path(os.environ['RAFT_CACHE']) / 'killed'\n"
@@ -116,7 +116,7 @@ def test_killed_in_the_middle_it_is_built_again(embedded_cache: Path, write_stag
         "    return Built()\n",
     )
     code = (
-        "from raft_core.embedded.cache import build_once\nfrom raft_core.embedded.stages import Stage\n"
+        "from raft_core.examples.cache import build_once\nfrom raft_core.examples.stages import Stage\n"
         "build_once('w', 'first', Stage('stage_killed:build', outputs=('x',)), {}, print)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
@@ -133,7 +133,7 @@ def test_killed_in_the_middle_it_is_built_again(embedded_cache: Path, write_stag
 def test_of_two_processes_one_builds_and_both_succeed(embedded_cache: Path, write_stage_module: WriteModule) -> None:
     write_stage_module(
         "stage_race",
-        "import os, time\nfrom pathlib import Path\nfrom raft_core.embedded.stages import Built\n"
+        "import os, time\nfrom pathlib import Path\nfrom raft_core.examples.stages import Built\n"
         "def build(out, inputs, progress):\n"
         "    with (Path(os.environ['RAFT_CACHE']) / 'built').open('a') as file:\n"
         "        file.write('x')\n"
@@ -142,7 +142,7 @@ def test_of_two_processes_one_builds_and_both_succeed(embedded_cache: Path, writ
         "    return Built()\n",
     )
     code = (
-        "from raft_core.embedded.cache import build_once\nfrom raft_core.embedded.stages import Stage\n"
+        "from raft_core.examples.cache import build_once\nfrom raft_core.examples.stages import Stage\n"
         "print(build_once('w', 'first', Stage('stage_race:build', outputs=('x',)), {}, lambda line: None).key)\n"
     )
     command = [sys.executable, "-c", code]

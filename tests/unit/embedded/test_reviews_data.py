@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.embedded import reviews_data
-from raft_core.embedded.parts import PARTS
-from raft_core.embedded.reviews_data import PROMPT_SPLITS, START, build_data, prompt_of, split_sentences
-from raft_core.embedded.reviews_sentences import FILES, INNER_ARCHIVE, Sentence, clean, is_fit, read_sentences
 from raft_core.errors import IntegrityError
+from raft_core.examples import reviews_data
+from raft_core.examples.packages import PARTS
+from raft_core.examples.reviews_data import PROMPT_SPLITS, START, build_data, prompt_of, split_sentences
+from raft_core.examples.reviews_sentences import FILES, INNER_ARCHIVE, Sentence, clean, is_fit, read_sentences
 
 NAMES = ("film", "movie", "comedy", "drama", "sequel", "thriller", "western", "romance", "musical", "fable")
 VERBS = ("finds", "loses", "seeks", "meets", "builds", "breaks", "paints", "follows", "answers", "forgets")

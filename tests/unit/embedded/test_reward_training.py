@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft_core.embedded import gold_model
-from raft_core.embedded.reward_model import BATCH, _batches
+from raft_core.examples import gold_model
+from raft_core.examples.reward_model import BATCH, _batches
 
 
 @settings(max_examples=40)

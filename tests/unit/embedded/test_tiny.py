@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.embedded import prepare, resolve
-from raft_core.embedded.tiny_grammar import CARELESS_WORD, DEEDS, all_prompts, draw_review, lexicon, vocabulary
-from raft_core.embedded.tiny_policy import make_tokenizer
+from raft_core.examples import prepare, resolve
+from raft_core.examples.tiny_grammar import CARELESS_WORD, DEEDS, all_prompts, draw_review, lexicon, vocabulary
+from raft_core.examples.tiny_policy import make_tokenizer
 from raft_core.rewards.lexicon import LexiconRewardConfig
 from raft_core.types import Prompt
 

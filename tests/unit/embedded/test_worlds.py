@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.embedded import prepare, resolve, worlds_of
-from raft_core.embedded.worlds import WORLDS
+from raft_core.config.loading import load_config
 from raft_core.errors import ConfigError, PartsError
-from raft_core.loading import load_config
+from raft_core.examples import prepare, resolve, worlds_of
+from raft_core.examples.presets import WORLDS
 
 IS_A_RUN = re.compile("^(policy|extends):", re.MULTILINE)
 CONFIGS = sorted(p for p in (Path(__file__).parents[3] / "configs").glob("*.yaml") if IS_A_RUN.search(p.read_text()))
@@ -77,7 +77,7 @@ def test_configurations_name_parts_that_exist(path: Path, embedded_cache: Path) 
 
 def test_neither_resolving_nor_finding_things_prepared_imports_torch(embedded_cache: Path) -> None:
     code = (
-        "import sys\nfrom raft_core.embedded import prepare, resolve\n"
+        "import sys\nfrom raft_core.examples import prepare, resolve\n"
         "prepare('tiny', stages=['data'])\nprepare('tiny', stages=['data'])\nresolve('embedded:tiny/lexicon')\n"
         "try:\n    resolve('embedded:reviews/policy')\nexcept OSError:\n    pass\n"
         "heavy = {'torch', 'transformers', 'sklearn', 'pandas', 'pyarrow'} & set(sys.modules)\n"

@@ -17,7 +17,7 @@ from raft_core.evaluation.scorecard import (
     held_out_report,
     scorecard,
 )
-from raft_core.records.artifacts import canonical_json
+from raft_core.files.artifacts import canonical_json
 from raft_core.records.tables import EVALUATION, QUARANTINE, SCORED, SELECTED, to_table
 
 Config = Callable[..., RaftConfig]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from raft_core.config.loading import check_config, config_digest
 from raft_core.config.run import RaftConfig
-from raft_core.loading import check_config, config_digest
-from raft_core.records.artifacts import file_digest, write_json
+from raft_core.files.artifacts import file_digest, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.records.tables import EVALUATION, to_table, write_table
 
@@ -109,14 +109,15 @@ def raft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Run one command line in the workspace ``tmp_path``: exit code, standard output, standard error."""
-    from flows import cli, exits
+    from flows.cli import exits
+    from flows.cli.app import app
 
     monkeypatch.setenv("RAFT_WORKSPACE", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("COLUMNS", "160")
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = exits.run_command(cli.app, arguments)
+        code = exits.run_command(app, arguments)
         told = capsys.readouterr()
         return code, told.out, told.err
 

@@ -12,10 +12,12 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from flows import cli, environment, exits
-from flows.align import _end_recorded
-from flows.reference import reference
-from flows.session import Session
+from flows.cli import app as command_line
+from flows.cli import exits
+from flows.cli.reference import reference
+from flows.loop.align import _end_recorded
+from flows.loop.session import Session
+from flows.process import environment
 from raft_core import errors
 from raft_core.config.run import RaftConfig
 from raft_core.errors import GateStop, StepError
@@ -415,19 +417,19 @@ def test_a_bare_key_is_taken_and_told(raft: Raft) -> None:
 
 @pytest.fixture
 def flow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Stands for ``flows.align``, which is tried in the smoke tests: records its call, returns ``result``."""
+    """Stands for ``flows.loop.align``, which is tried in the smoke tests: records its call, returns ``result``."""
     from types import SimpleNamespace
 
     heard: dict[str, Any] = {"result": SimpleNamespace(status="completed", nothing_to_do=False)}
-    module = ModuleType("flows.align")
+    module = ModuleType("flows.loop.align")
 
     def align_run(config: RaftConfig, **options: Any) -> Any:
         heard.update(options, config=config)
         return heard["result"]
 
     module.align_run = align_run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "flows.align", module)
-    monkeypatch.delattr("flows.align", raising=False)
+    monkeypatch.setitem(sys.modules, "flows.loop.align", module)
+    monkeypatch.delattr("flows.loop.align", raising=False)
     return heard
 
 
@@ -478,7 +480,11 @@ def test_no_heavy_library_is_imported_with_the_command_line() -> None:
 
     heavy = {"torch", "transformers", "prefect", "mlflow", "dvc", "pandas", "pyarrow", "numpy", "great_expectations"}
     told = subprocess.run(
-        [sys.executable, "-c", "import flows.cli, flows.views.run, flows.views.table, sys; print(*sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import flows.cli.app, raft_core.records.overview, flows.cli.views.table, sys; print(*sys.modules)",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -493,7 +499,7 @@ def test_defaults_of_the_environment_give_way_to_the_users(monkeypatch: pytest.M
         monkeypatch.setenv(key, "before")
         monkeypatch.delenv(key)
     with pytest.raises(SystemExit) as leave:
-        cli.main()
+        command_line.main()
     import os
 
     assert leave.value.code == exits.DONE

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.deployment import _below
-from flows.deploy import deployments, plan
-from flows.schedules.automations import HEARTBEAT_S, SILENCE_S
-from flows.schedules.scheduled import scheduled_name
+from flows.cli.commands.deployment import _below
+from flows.orchestration.automations import HEARTBEAT_S, SILENCE_S
+from flows.orchestration.deployments import deployments, plan
+from flows.orchestration.scheduled import scheduled_name
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 from raft_core.records.names import registered_name
@@ -42,7 +42,7 @@ def test_each_schedule_is_a_deployment(workspace: Path) -> None:
     (schedule,) = made["raft-align"].schedules or []
     assert schedule.schedule.model_dump()["cron"] == "0 3 * * *"
     assert made["raft-align"].parameters["config"] == "small.yaml"
-    assert made["raft-align"].entrypoint == "flows.schedules.scheduled.scheduled_align"
+    assert made["raft-align"].entrypoint == "flows.orchestration.scheduled.scheduled_align"
 
 
 def test_prefects_form_shows_every_parameter_with_its_type(workspace: Path) -> None:

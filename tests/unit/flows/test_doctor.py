@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import doctor
+from flows.cli import doctor
 
 
 def test_this_environment_fits(tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from flows import exits
-from flows.document import print_json
+from flows.cli import exits
+from flows.cli.document import print_json
 from raft_core import errors
 
 Raft = Callable[..., tuple[int, str, str]]
 
 NOISY = """
 import os, subprocess, sys
-from flows import exits
-from flows.document import print_json
+from flows.cli import exits
+from flows.cli.document import print_json
 
 def app(arguments, prog_name):
     print("a reward's line")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows import exits
-from raft_core.records.ledger import FileLedger
+from flows.cli import exits
+from raft_core.promotion.ledger import FileLedger
 
 Raft = Callable[..., tuple[int, str, str]]
 RUN = "reviews-a2827c0ffee0-a-night-in-november"

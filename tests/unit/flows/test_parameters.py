@@ -13,7 +13,7 @@ from prefect.utilities.collections import visit_collection
 from pydantic import SecretStr
 
 import flows
-from flows.session import Session
+from flows.loop.session import Session
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.gates import Decision
@@ -21,10 +21,10 @@ from raft_core.records.run import Run
 from raft_core.records.steps import StepRecord
 from raft_core.rewards.lexicon import LexiconRewardConfig
 from raft_core.types import Artifact, Policy, Prompt
-from tasks.iteration import Iteration
-from tasks.prepare import Material
-from tasks.score_shards import ScoreJob
-from tasks.shards import ShardJob
+from tasks.loop.iteration import Iteration
+from tasks.loop.prepare import Material
+from tasks.loop.score_shards import ScoreJob
+from tasks.loop.shards import ShardJob
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from flows.prefect_server import _bound
+from flows.orchestration.server import _bound
 
 
 def test_two_that_want_the_same_port_get_one_each() -> None:

@@ -12,12 +12,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 from pydantic import SecretStr
 
-from flows import prefect_server, prefect_view
-from flows.session import Session
+from flows.loop.session import Session
+from flows.orchestration import pages, server
 from raft_core.errors import StepError
 from raft_core.gates import Decision
 from raft_core.records.run import Run, read_events, record_event
-from tasks.decide import decide
+from tasks.loop.decide import decide
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ FLOW_RUN = "01234567-89ab-7cde-8f01-23456789abcd"
 @pytest.fixture
 def finished(write_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Decision]:
     """A finished run whose flow run never came to its end."""
-    monkeypatch.setattr(prefect_view, "_publish", lambda *_: None)
+    monkeypatch.setattr(pages, "_publish", lambda *_: None)
     run = write_run()
     record_event(run, "flow_run", flow_run=FLOW_RUN)
     decision = decide(run)
@@ -46,7 +46,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, read: Callable[[UUID], Any]) -> list[
     def connect(**_: object) -> Iterator[SimpleNamespace]:
         yield client
 
-    monkeypatch.setattr(prefect_view, "get_client", connect)
+    monkeypatch.setattr(pages, "get_client", connect)
     return told
 
 
@@ -54,7 +54,7 @@ def test_it_is_completed_there_once(finished: tuple[Session, Decision], monkeypa
     session, decision = finished
     told = serve(monkeypatch, lambda _: SimpleNamespace(state=Running()))
     for _ in range(2):
-        prefect_view.tell_end(session, decision)
+        pages.tell_end(session, decision)
     assert told == [f"Completed: {decision.reason}"]
     assert [event["state"] for event in read_events(session.run, "flow_run_ended")] == ["Completed"]
 
@@ -67,8 +67,8 @@ def test_a_server_that_is_still_away_costs_a_warning(
 
     serve(monkeypatch, refuse)
     session, decision = finished
-    prefect_view.tell_end(session, decision)
-    assert prefect_view.unended(session.run) == [FLOW_RUN]
+    pages.tell_end(session, decision)
+    assert pages.unended(session.run) == [FLOW_RUN]
     (warning,) = read_events(session.run, "warning")
     assert "or by raft resume hand" in warning["message"]
 
@@ -99,17 +99,17 @@ def test_an_error_of_the_server_says_what_failed_where(
     error: Exception,
     told: tuple[str, str],
 ) -> None:
-    monkeypatch.setattr(prefect_server, "address", lambda: "http://127.0.0.1:8123/api")
+    monkeypatch.setattr(server, "address", lambda: "http://127.0.0.1:8123/api")
     run = write_run(iterations=1, finished=False)
 
     def flow() -> Decision:
         raise error
 
     with temporary_settings({PREFECT_API_URL: chosen}), pytest.raises(StepError) as caught:
-        prefect_view.seen_through(Session(run, run.path.parent.parent, SecretStr("")), flow)
+        pages.seen_through(Session(run, run.path.parent.parent, SecretStr("")), flow)
     assert all(words in str(caught.value) for words in told), caught.value
     assert "None" not in str(caught.value)
 
 
 def test_a_temporary_server_that_never_started_has_no_address() -> None:
-    assert "None" not in prefect_server.address()
+    assert "None" not in server.address()

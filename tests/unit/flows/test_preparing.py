@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows import preparing
-from flows.preparing import prepare_world
-from flows.progress import Advance, LineReporter, Reporter
-from raft_core.embedded import tiny
-from raft_core.embedded.stages import Built, Progress
+from flows.loop import preparing
+from flows.loop.preparing import prepare_world
+from flows.process.progress import Advance, LineReporter, Reporter
 from raft_core.errors import ConfigError
+from raft_core.examples import tiny
+from raft_core.examples.stages import Built, Progress
 
 
 @pytest.fixture(autouse=True)

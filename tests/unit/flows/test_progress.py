@@ -8,11 +8,11 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from flows.progress import BarReporter, LineReporter, Reporter, duration, reporter
-from flows.session import Session
+from flows.loop.session import Session
+from flows.process.progress import BarReporter, LineReporter, Reporter, duration, reporter
 from raft_core.records.run import Run
 from raft_core.types import Policy
-from tasks.iteration import Iteration
+from tasks.loop.iteration import Iteration
 
 
 class Clock:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.views.run import RunView
-from flows.views.table import print_run, show_runs
+from flows.cli.views.table import print_run, show_runs
+from raft_core.records.overview import RunView
 
 
 def shown(num_prompts: int) -> str:

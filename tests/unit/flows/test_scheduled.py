@@ -10,11 +10,11 @@ import pytest
 from prefect import Flow
 from prefect.client.schemas.objects import State, StateType
 
-from flows.announce import ENDED, FAILED
-from flows.deploy import FLOWS
-from flows.schedules import scheduled
-from flows.schedules.automations import SILENT
-from tasks import audit
+from flows.orchestration import scheduled
+from flows.orchestration.automations import SILENT
+from flows.orchestration.deployments import FLOWS
+from flows.orchestration.events import ENDED, FAILED
+from tasks.audit import sweep as audit
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from flows import exits
-from flows.progress import LineReporter
-from flows.secrecy import guard, hiding, secrets_in, without_secrets
-from flows.session import Session
+from flows.cli import exits
+from flows.loop.session import Session
+from flows.process.progress import LineReporter
+from flows.process.secrecy import guard, hiding, secrets_in, without_secrets
 from raft_core.errors import StepError
 from raft_core.records.run import Run, read_events
 
@@ -141,7 +141,7 @@ def test_a_kept_traceback_is_clean(guarded: Callable[[], StringIO]) -> None:
 def test_the_command_guards_itself(tmp_path: Path) -> None:
     """A password that its address does not give away, in a library's own words."""
     program = (
-        "import logging, sys, warnings; from flows import cli, exits\n"
+        "import logging, sys, warnings; from flows.cli import app as cli, exits\n"
         "def told(*_, **__):\n    logging.getLogger('x').error('with hunter2-%s', 'hunter2')\n"
         "    warnings.warn('a warning with hunter2-hunter2')\n"
         "    raise ValueError('hunter2-hunter2')\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import stages
-from flows.views.run import view_run
+from flows.loop import stages
 from raft_core.errors import ConfigError, InputError
+from raft_core.records.overview import view_run
 from raft_core.records.run import Run
 
 WriteRun = Callable[..., Run]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.views.text import BARS, harmless, number, percent, person, sparkline, words
+from flows.text import BARS, harmless, number, percent, person, sparkline, words
 from raft_core.errors import ConfigError
 
 

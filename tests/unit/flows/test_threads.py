@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flows import environment
+from flows.process import environment
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core import launch
 from raft_core.errors import StepError
+from raft_core.launch import processes
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv(launch.LAUNCHER, str(SCRIPT))
+    monkeypatch.setenv(processes.LAUNCHER, str(SCRIPT))
     return folder
 
 
@@ -73,7 +73,7 @@ def calls(cluster: Path) -> list[str]:
 def test_a_training_that_completes(cluster: Path, job: Path) -> None:
     (cluster / "ended").write_text("SuccessCriteriaMet Complete")
     (cluster / "away").touch()
-    assert launch.run_launched(job, job.parent)
+    assert processes.run_launched(job, job.parent)
     first, *making, _, _, last = calls(cluster)
     plain, described, setting = sorted(making)  # of one pipe
     assert plain == "create --filename=-"
@@ -87,7 +87,7 @@ def test_a_training_that_completes(cluster: Path, job: Path) -> None:
 def test_a_training_that_fails_says_why(cluster: Path, job: Path) -> None:
     (cluster / "ended").write_text("FailureTarget Failed")
     with pytest.raises(StepError, match="ended with 1") as caught:
-        launch.run_launched(job, job.parent)
+        processes.run_launched(job, job.parent)
     assert "[rank] out of memory" in str(caught.value.got)
     assert not (cluster / "job.json").exists()
 
@@ -122,8 +122,8 @@ def test_sigterm_ends_the_job(cluster: Path, job: Path) -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_the_job_ends_with_its_owner(cluster: Path, job: Path, ending: signal.Signals) -> None:
-    code = "import pathlib, sys; from raft_core import launch; job = pathlib.Path(sys.argv[1]);"
-    owner = (sys.executable, "-c", f"{code} launch.run_launched(job, job.parent)", str(job))
+    code = "import pathlib, sys; from raft_core.launch import processes; job = pathlib.Path(sys.argv[1]);"
+    owner = (sys.executable, "-c", f"{code} processes.run_launched(job, job.parent)", str(job))
     with running(cluster, job, *owner) as process:
         process.send_signal(ending)
         process.wait(20)
@@ -139,7 +139,7 @@ def test_another_attempt_at_an_iteration_has_the_same_name_and_removes_what_was_
     elsewhere = job.parents[2] / "other" / "finetune-1" / "job.json"
     for attempt in (job, second_attempt, elsewhere):
         attempt.parent.mkdir(parents=True, exist_ok=True)
-        assert launch.run_launched(attempt, attempt.parent)
+        assert processes.run_launched(attempt, attempt.parent)
     first, second, other = (call.split()[2] for call in calls(cluster) if call.startswith("create job"))
     assert first == second != other
 
@@ -148,7 +148,7 @@ def test_the_worker_has_the_launcher_and_the_rights_that_it_uses() -> None:
     folder = KUBERNETES / "overlays" / "deepspeed"
     worker = yaml.safe_load((folder / "worker.yaml").read_text())["spec"]["template"]["spec"]
     (setting,) = worker["containers"][0]["env"]
-    assert setting == {"name": launch.LAUNCHER, "value": f"/opt/raft/{SCRIPT.relative_to(KUBERNETES.parents[1])}"}
+    assert setting == {"name": processes.LAUNCHER, "value": f"/opt/raft/{SCRIPT.relative_to(KUBERNETES.parents[1])}"}
     assert os.access(SCRIPT, os.X_OK)
     account, role, binding = yaml.safe_load_all((folder / "launcher.yaml").read_text())
     assert worker["serviceAccountName"] == account["metadata"]["name"] == binding["subjects"][0]["name"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from raft_core.config.loading import check_config, config_digest
 from raft_core.config.run import RaftConfig
-from raft_core.loading import check_config, config_digest
-from raft_core.records.artifacts import digest_of, write_bytes, write_json
+from raft_core.files.artifacts import digest_of, write_bytes, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.records.tables import SCHEMAS, to_table, write_table
 from raft_core.types import Prompt, content_id

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.records.comparison import compare
+from raft_core.audit.comparison import compare
 from raft_core.records.run import Run
 
 MakeRun = Callable[..., Run]

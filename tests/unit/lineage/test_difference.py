@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 
-from raft_core.records.difference import Overlap, difference
+from raft_core.audit.difference import Overlap, difference
 from raft_core.records.run import Run, record_event
 
 MakeRun = Callable[..., Run]

@@ -9,17 +9,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from raft_core.audit.verification import Verification, unordered_erasures, verify_run
 from raft_core.errors import InputError, IntegrityError
-from raft_core.records.artifacts import digest_of, file_digest, json_digest, write_json
-from raft_core.records.erasure import TOMBSTONE, Erased, digests_since, read_tombstone
-from raft_core.records.ledger import FileLedger
-from raft_core.records.removal import Target, holds, parquet_files, write_without
+from raft_core.files.artifacts import digest_of, file_digest, json_digest, write_json
+from raft_core.forgetting.erasure import TOMBSTONE, Erased, digests_since, read_tombstone
+from raft_core.forgetting.removal import Target, holds, parquet_files, write_without
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run, read_chain, read_events, record_event, verify_outputs
 from raft_core.records.tables import PERPLEXITY, SELECTED, read_table, to_table, write_table
-from raft_core.records.verification import Verification, unordered_erasures, verify_run
 from raft_core.types import Prompt, content_id
-from tasks.erase import ErasedRows, erase_iteration, erase_messages, erase_run
-from tasks.explain import explain
+from tasks.audit.explain import explain
+from tasks.forgetting.erase import ErasedRows, erase_iteration, erase_messages, erase_run
 
 MakeRun = Callable[..., Run]
 TWO = Target(frozenset([Prompt.of("two").prompt_id]))

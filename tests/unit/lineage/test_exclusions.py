@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from raft_core.errors import IntegrityError
-from raft_core.prompts import Splits
-from raft_core.records.exclusions import FILE, RECORD, add_exclusion, read_exclusions, record_left_out, without
+from raft_core.forgetting.exclusions import FILE, RECORD, add_exclusion, read_exclusions, record_left_out, without
+from raft_core.prompts.splits import Splits
 from raft_core.types import Prompt
 
 A, B, C = Prompt.of("a", source="books"), Prompt.of("b", source="films"), Prompt.of("c", source="films")

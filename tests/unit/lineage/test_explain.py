@@ -7,7 +7,7 @@ import pytest
 from raft_core.errors import InputError
 from raft_core.records.run import Run
 from raft_core.types import content_id
-from tasks.explain import explain
+from tasks.audit.explain import explain
 
 MakeRun = Callable[..., Run]
 

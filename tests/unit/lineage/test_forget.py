@@ -7,21 +7,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.lineage import forget
-from flows.lineage.forget import Forgotten, Plan, carry_out, plan
+from flows.forgetting import forget
+from flows.forgetting.forget import Forgotten, Plan, carry_out, plan
+from raft_core.audit import trace
+from raft_core.audit.index import FOLDER, open_index
+from raft_core.audit.trace import By
+from raft_core.audit.verification import unordered_erasures, verify_run
 from raft_core.errors import RunBusyError
-from raft_core.records import trace
-from raft_core.records.artifacts import digest_of, write_json
-from raft_core.records.exclusions import read_exclusions
-from raft_core.records.index import FOLDER, open_index
-from raft_core.records.ledger import FileLedger, withdrawal
+from raft_core.files.artifacts import digest_of, write_json
+from raft_core.forgetting.exclusions import read_exclusions
+from raft_core.promotion.ledger import FileLedger, withdrawal
 from raft_core.records.run import Run, hold
 from raft_core.records.tables import EVALUATION, to_table
-from raft_core.records.trace import By
-from raft_core.records.verification import unordered_erasures, verify_run
 from raft_core.types import Prompt
-from tasks.track import track
-from tasks.tracking import connected
+from tasks.tracking.connection import connected
+from tasks.tracking.runs import track
 
 pytestmark = pytest.mark.slow
 

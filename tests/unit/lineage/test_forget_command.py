@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from flows import cli, exits
-from flows.lineage import forget
-from raft_core.records.ledger import FileLedger
+from flows.cli import exits
+from flows.cli.app import app
+from flows.forgetting import forget
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run, read_chain, read_commit
 from raft_core.types import Prompt
-from tasks.register import register
+from tasks.tracking.register import register
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def raft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = exits.run_command(cli.app, arguments)
+        code = exits.run_command(app, arguments)
         told = capsys.readouterr()
         return code, told.out, told.err
 
@@ -106,7 +107,7 @@ def test_a_prompt_file_of_ones_own_and_one_that_raft_prepared(
 ) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("two\nfour\n")
-    monkeypatch.setattr(forget.embedded, "resolve", lambda named: file)
+    monkeypatch.setattr(forget.examples, "resolve", lambda named: file)
     make_run(versioning=OFF, prompts={"train": reference})
     _, out, _ = raft("lineage", "forget", "--prompt", Prompt.of("two").prompt_id, "--erase", "--yes")
     assert ("left to you: " in out and "your prompt file" in out) == (reference == "prompts.txt")

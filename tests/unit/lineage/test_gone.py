@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.views.trace import show_trace
+from flows.forgetting.earlier import gone, tombstones
+from flows.forgetting.forget import carry_out, plan
 from flows.lineage import reproduce as reproducing
-from flows.lineage.forget import carry_out, plan
-from flows.lineage.gone import gone, tombstones
 from flows.lineage.reproduce import reproduce
 from flows.lineage.tracing import Traced, iterations_of, join_events
-from flows.views.trace import show_trace
+from raft_core.audit.index import open_index
+from raft_core.audit.trace import By, find
 from raft_core.errors import InputError, StepError
-from raft_core.records.index import open_index
-from raft_core.records.ledger import FileLedger
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run
-from raft_core.records.trace import By, find
 from raft_core.types import Prompt
 
 pytestmark = pytest.mark.slow

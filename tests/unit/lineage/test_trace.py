@@ -10,11 +10,11 @@ from typing import IO
 import duckdb
 import pytest
 
+from raft_core.audit.index import FOLDER, drop_index, open_index
+from raft_core.audit.trace import By, Trace, find
 from raft_core.errors import InputError
-from raft_core.records.artifacts import write_bytes
-from raft_core.records.index import FOLDER, drop_index, open_index
+from raft_core.files.artifacts import write_bytes
 from raft_core.records.run import Run, read_chain
-from raft_core.records.trace import By, Trace, find
 from raft_core.types import Prompt, content_id
 
 MakeRun = Callable[..., Run]

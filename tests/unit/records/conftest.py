@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from raft_core.config.loading import config_digest
 from raft_core.config.run import RaftConfig
-from raft_core.loading import config_digest
-from raft_core.records.artifacts import digest_of, json_digest, write_json
+from raft_core.files.artifacts import digest_of, json_digest, write_json
 from raft_core.records.run import BASE, Run, open_run, record_event, write_commit
 from raft_core.records.tables import PROMPTS, SAMPLES, SELECTED, to_table, write_table
 from raft_core.types import Prompt, Sample, content_id

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_core.errors import IntegrityError, StepError
-from raft_core.records.artifacts import (
+from raft_core.files.artifacts import (
     artifact,
     canonical_json,
     copy_shared,
@@ -141,7 +141,7 @@ def test_a_failing_rename_leaves_the_old_file(tmp_path: Path, monkeypatch: pytes
 FILL = """
 import resource, sys
 from pathlib import Path
-from raft_core.records.artifacts import write_bytes
+from raft_core.files.artifacts import write_bytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 write_bytes(Path(sys.argv[1]), b"new" * 10_000)
 """
@@ -180,7 +180,7 @@ def test_no_space_is_told_from_other_failures(tmp_path: Path) -> None:
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from raft_core.records.artifacts import written_aside
+from raft_core.files.artifacts import written_aside
 with written_aside(Path(sys.argv[1])) as aside:
     aside.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -4,14 +4,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from raft_core.audit.verification import verify_run
+from raft_core.forgetting.erasure import Erased
+from raft_core.forgetting.erasure import write_tombstone as write_erased
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.collected import write_tombstone
-from raft_core.records.erasure import Erased
-from raft_core.records.erasure import write_tombstone as write_erased
-from raft_core.records.ledger import FileLedger
 from raft_core.records.run import Run, read_chain
-from raft_core.records.verification import verify_run
-from tasks.audit import LOG, Audit
-from tasks.audit import sweep as sweep_with
+from tasks.audit.sweep import LOG, Audit
+from tasks.audit.sweep import sweep as sweep_with
 
 
 def workspace_of(run: Run) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.records.hashing import FileHashes
+from raft_core.files.hashing import FileHashes
 
 
 def test_digests_are_those_of_the_bytes(tmp_path: Path) -> None:

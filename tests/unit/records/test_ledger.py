@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raft_core.errors import IntegrityError, LedgerMovedError
-from raft_core.records.ledger import (
+from raft_core.promotion.ledger import (
     GENESIS,
     Entry,
     FileLedger,
@@ -158,7 +158,7 @@ def test_a_forged_seal_breaks_the_next_link(ledger: FileLedger) -> None:
 APPENDER = """
 import sys
 from pathlib import Path
-from raft_core.records.ledger import FileLedger
+from raft_core.promotion.ledger import FileLedger
 for i in range(10):
     FileLedger(Path(sys.argv[1])).append("refused", sys.argv[2], {"i": i}, time="t")
 """

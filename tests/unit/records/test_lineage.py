@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from raft_core.audit.lineage import Counts, lineage
 from raft_core.errors import InputError, IntegrityError
-from raft_core.records.artifacts import canonical_json, digest_of, file_digest
-from raft_core.records.erasure import TOMBSTONE, Erased, write_tombstone
-from raft_core.records.lineage import Counts, lineage
+from raft_core.files.artifacts import canonical_json, digest_of, file_digest
+from raft_core.forgetting.erasure import TOMBSTONE, Erased, write_tombstone
 from raft_core.records.run import BASE, Run, record_event
 from raft_core.records.tables import SAMPLES, read_table, write_table
 

@@ -41,7 +41,7 @@ def test_one_length_for_writing_and_reading(synthetic_run: Run) -> None:
 
 
 def test_a_run_with_the_longest_name_is_listed(synthetic_run: Run, tmp_path: Path) -> None:
-    from flows.views.run import run_paths
+    from raft_core.records.overview import run_paths
 
     open_run(synthetic_run.path.parent, "a" * 100, synthetic_run.config)
     assert [path.name for path in run_paths(tmp_path)] == ["a" * 100, "made"]

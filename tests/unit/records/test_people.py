@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from raft_core.records.people import same_person, skeleton
+from raft_core.promotion.people import same_person, skeleton
 
 
 @pytest.mark.parametrize(

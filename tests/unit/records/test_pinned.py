@@ -9,7 +9,7 @@ from raft_core.errors import ConfigError, IntegrityError
 from raft_core.records.pinned import FILE, changes, changes_of, check_pins, pin, read_pins
 from raft_core.records.run import BASE, Commit, Run, read_events, write_commit
 from raft_core.rewards.score import NamedReward, Rewards
-from tasks.prepare import settle_rewards
+from tasks.loop.prepare import settle_rewards
 
 THEN = {"mine": {"mine.py": "a", "helper": "b", "words.txt": "c"}, "vader": {"vaderSentiment": "d"}}
 NOW = {"mine": {"mine.py": "a", "helper": "B", "more": "e"}, "vader": {"vaderSentiment": "d"}}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raft_core.errors import GateStop, InputError, IntegrityError
-from raft_core.records.ledger import Entry, FileLedger, Kind
-from raft_core.records.requests import answer, approval_of, check_approval, decided, find_request, open_requests
+from raft_core.promotion.ledger import Entry, FileLedger, Kind
+from raft_core.promotion.requests import answer, approval_of, check_approval, decided, find_request, open_requests
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from raft_core.config.loading import dump_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
-from raft_core.loading import dump_config
+from raft_core.files.artifacts import canonical_json, digest_of, file_digest, write_bytes
 from raft_core.records import run as run_module
-from raft_core.records.artifacts import canonical_json, digest_of, file_digest, write_bytes
 from raft_core.records.run import (
     BASE,
     Run,

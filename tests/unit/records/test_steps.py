@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raft_core.files.artifacts import digest_of
 from raft_core.records import steps
-from raft_core.records.artifacts import digest_of
 from raft_core.records.steps import StepKey, StepRecord, code_digest, once
 
 KEY = StepKey("sample", {"policy": "abc", "prompts": None}, {"k": 8}, "code", {"dtype": "float32"}, seed=3)

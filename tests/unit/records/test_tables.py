@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raft_core.errors import IntegrityError
+from raft_core.files.artifacts import file_digest
 from raft_core.records import tables
-from raft_core.records.artifacts import file_digest
 from raft_core.records.tables import (
     PROMPTS,
     QUARANTINE,

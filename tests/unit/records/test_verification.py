@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raft_core.audit.verification import Verification, verify_run
+from raft_core.config.loading import recorded_digest
 from raft_core.errors import IntegrityError
-from raft_core.loading import recorded_digest
-from raft_core.records.artifacts import digest_of, file_digest, write_json
+from raft_core.files.artifacts import digest_of, file_digest, write_json
 from raft_core.records.run import BASE, Run, read_commit, verify_outputs
-from raft_core.records.verification import Verification, verify_run
 
 Forge = Callable[[int, dict[str, object]], None]
 

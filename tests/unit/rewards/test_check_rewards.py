@@ -7,10 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from raft_core.config import scoring
+from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
 from raft_core.config.scoring import ScoringConfig
-from raft_core.errors import ConfigError, InputError
-from raft_core.loading import check_config
+from raft_core.errors import ConfigError, InputError, PartsError
 from raft_core.rewards.base import REWARDS
 from raft_core.rewards.score import check_rewards
 
@@ -51,6 +51,21 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert "3 rewards cannot be loaded" in str(told.value)
     for part in ("syntax error", "lexicon cannot be read", "no such folder"):
         assert part in str(told.value)
+
+
+def test_two_rewards_of_an_example_that_is_not_prepared_are_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "nothing"))
+    scoring = {
+        "rewards": [{"type": "classifier", "model": "embedded:reviews/reward"}],
+        "gold": [{"type": "linear", "model": "embedded:reviews/gold"}],
+    }
+    with pytest.raises(PartsError):
+        check_rewards(ScoringConfig.model_validate(scoring), weights=False)
+    scoring["rewards"].append({"type": "lexicon", "file": f"{tmp_path}/none"})
+    with pytest.raises(InputError, match="lexicon"):
+        check_rewards(ScoringConfig.model_validate(scoring), weights=False)
 
 
 def test_an_unknown_reward_is_refused_with_the_configuration() -> None:

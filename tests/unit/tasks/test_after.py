@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from raft_core.promotion_policy import PromotionPolicy
-from raft_core.records.ledger import GENESIS, Entry
-from tasks.after import tell_others
+from raft_core.promotion.ledger import GENESIS, Entry
+from raft_core.promotion.rules import PromotionPolicy
+from tasks.promotion.hooks import tell_others
 
 BODY = {"commit": "c" * 64, "policy": "p" * 32, "run": "one", "iteration": 3}
 ENTRY = Entry(1, GENESIS, "d" * 64, "t", "promoted", "m", BODY)

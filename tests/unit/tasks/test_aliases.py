@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from raft_core.errors import IntegrityError
-from raft_core.records.ledger import Entry, FileLedger, Kind
-from tasks.aliases import LEDGER_TAG, apply, hold_ledger, read_witnesses
-from tasks.tracking import connected
+from raft_core.promotion.ledger import Entry, FileLedger, Kind
+from tasks.tracking.aliases import LEDGER_TAG, apply, hold_ledger, read_witnesses
+from tasks.tracking.connection import connected
 
 pytestmark = pytest.mark.slow
 

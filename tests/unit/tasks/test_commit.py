@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from raft_core.audit.verification import verify_run
 from raft_core.config.run import RaftConfig
-from raft_core.records.artifacts import write_json
+from raft_core.files.artifacts import write_json
 from raft_core.records.run import BASE, open_run, read_commit
-from raft_core.records.verification import verify_run
 from raft_core.types import Policy
-from tasks.commit import commit
-from tasks.iteration import Iteration
+from tasks.loop.commit import commit
+from tasks.loop.iteration import Iteration
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
-from raft_core.loading import check_config
 from raft_core.records.run import Run, open_run, read_run
-from tasks import evidence
-from tasks.date import dated, refuse_undated
+from tasks.loop.template_date import dated, refuse_undated
+from tasks.promotion import evidence
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 

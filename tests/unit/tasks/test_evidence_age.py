@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evidence import _is_young
+from tasks.promotion.evidence import _is_young
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

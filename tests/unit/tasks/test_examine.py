@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from flows import exits
-from raft_core import embedded
+from flows.cli import exits
+from raft_core import examples
+from raft_core.config.loading import check_config, load_config
 from raft_core.errors import ConfigError, InputError, RaftError
-from raft_core.loading import check_config, load_config
-from tasks.examine import Examination, examine
+from tasks.loop.examine import Examination, examine
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 Plain = dict[str, Any]
@@ -20,7 +20,7 @@ Plain = dict[str, Any]
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_world() -> None:
-    embedded.prepare("tiny")
+    examples.prepare("tiny")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_good_one_leaves_nothing_behind(plain: Plain, tmp_path: Path) -> None:
 
 def damaged_model(name: str) -> Callable[[Plain, Path], None]:
     def damage(plain: Plain, folder: Path) -> None:
-        shutil.copytree(embedded.resolve("embedded:tiny/policy"), folder / "model")
+        shutil.copytree(examples.resolve("embedded:tiny/policy"), folder / "model")
         for path in (folder / "model").glob(name):
             path.write_bytes(path.read_bytes()[:40]) if name.endswith("safetensors") else path.unlink()
         plain["policy"]["model"] = "model"
@@ -136,12 +136,12 @@ def test_parts_that_are_not_prepared_are_named_and_not_fetched(
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from flows import cli
+    from flows.cli.app import app
 
     monkeypatch.setenv("RAFT_WORKSPACE", str(tmp_path))
 
     def raft(*arguments: str) -> tuple[int, str, str]:
-        code = exits.run_command(cli.app, arguments)
+        code = exits.run_command(app, arguments)
         told = capsys.readouterr()
         return code, told.out, told.err
 

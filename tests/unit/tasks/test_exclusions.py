@@ -8,10 +8,10 @@ import pytest
 
 from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
-from raft_core.records.exclusions import add_exclusion
+from raft_core.forgetting.exclusions import add_exclusion
 from raft_core.records.run import Run, open_run
 from raft_core.types import Prompt
-from tasks.prepare import _allowed_splits, perplexity_texts
+from tasks.loop.prepare import _allowed_splits, perplexity_texts
 
 NOW = "2026-01-01T00:00:00+00:00"
 

@@ -11,9 +11,9 @@ import pytest
 from flows.exports.audit_data import _finetuned as shown
 from flows.exports.dossier import Dossier
 from raft_core.config.finetuning import FinetuningConfig
-from raft_core.plain_json import MAX_BYTES
-from tasks.finetune import read_result, untouched
-from tasks.track import _finetuned as tracked
+from raft_core.files.plain_json import MAX_BYTES
+from tasks.loop.finetune import read_result, untouched
+from tasks.tracking.runs import _finetuned as tracked
 
 EXPERTS = {"modules": 8, "parameters": 100, "total_parameters": 1000, "untouched": {"layers.*.experts": 600}}
 READERS: Mapping[str, Callable[[Any], Any]] = {

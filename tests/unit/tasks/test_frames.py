@@ -15,8 +15,8 @@ from raft_core.config.run import RaftConfig
 from raft_core.records import tables
 from raft_core.selection.best_of_k import BestOfK
 from raft_core.types import Prompt
-from tasks import frames
-from tasks.frames import TextMeasures
+from tasks.validation import gx_frames
+from tasks.validation.gx_frames import TextMeasures
 
 CONFIG = RaftConfig.model_validate(
     {
@@ -51,7 +51,7 @@ def sample(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def rows_of(*rows: dict[str, Any]) -> pd.DataFrame:
-    return frames.sample_rows(tables.to_table(tables.SAMPLES, rows), PROMPTS_TABLE)
+    return gx_frames.sample_rows(tables.to_table(tables.SAMPLES, rows), PROMPTS_TABLE)
 
 
 def test_a_sample_as_numbers() -> None:
@@ -89,7 +89,7 @@ def test_valid_samples_and_ties_of_each_prompt(drawn: list[tuple[str, float | No
             "quarantined": [bad or reward is None for _, reward, bad in drawn],
         }
     )
-    found = frames.scored_prompts(rows, BestOfK())
+    found = gx_frames.scored_prompts(rows, BestOfK())
     for code, prompt in enumerate(dict.fromkeys(prompt for prompt, _, _ in drawn)):
         valid = [reward for p, reward, bad in drawn if p == prompt and reward is not None and not bad]
         assert found.loc[code, "num_valid"] == len(valid)
@@ -101,7 +101,7 @@ def test_valid_samples_and_ties_of_each_prompt(drawn: list[tuple[str, float | No
 
 def test_prompts_without_samples_count_as_zero() -> None:
     rows = rows_of(sample(0), sample(1), sample(2, prompt_id="p2"), sample(3, source="teacher"))
-    assert frames.sampled_prompts(rows, len(PROMPTS))["num_samples"].tolist() == [2, 0, 1]
+    assert gx_frames.sampled_prompts(rows, len(PROMPTS))["num_samples"].tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 3])
@@ -111,7 +111,7 @@ def test_bad_entries_in_every_chunk(chunks: int) -> None:
     column = pa.chunked_array(
         [pa.array(lists[start : start + size], pa.list_(pa.float32())) for start in range(0, len(lists), size)]
     )
-    assert frames._bad_entries(column).tolist() == [0, 0, 2, 0, 1, 0]
+    assert gx_frames._bad_entries(column).tolist() == [0, 0, 2, 0, 1, 0]
 
 
 def test_bulk_measures_by_hand() -> None:
@@ -123,21 +123,21 @@ def test_bulk_measures_by_hand() -> None:
             sample(2, completion="", completion_token_ids=[], finish_reason="error"),
         ],
     )
-    assert frames.text_measures(table, CONFIG) == TextMeasures(3.0, {"#": 0.25, "@": 0.0, "é": 0.125})
+    assert gx_frames.text_measures(table, CONFIG) == TextMeasures(3.0, {"#": 0.25, "@": 0.0, "é": 0.125})
 
 
 def test_no_completions_have_no_measures() -> None:
-    empty = frames.text_measures(tables.SAMPLES.empty_table(), CONFIG)
+    empty = gx_frames.text_measures(tables.SAMPLES.empty_table(), CONFIG)
     assert empty == TextMeasures(None, {"#": 0.0, "@": 0.0, "é": 0.0})
 
 
 def test_the_rise_of_a_character() -> None:
-    rows = frames.character_rows(TextMeasures(1.0, {"#": 0.3, "@": 0.1}), TextMeasures(1.0, {"#": 0.1}))
+    rows = gx_frames.character_rows(TextMeasures(1.0, {"#": 0.3, "@": 0.1}), TextMeasures(1.0, {"#": 0.1}))
     assert rows["rise"].tolist() == pytest.approx([0.2, 0.1])
 
 
 def test_selected_prompts_and_the_held_out_ones() -> None:
     rows = pd.DataFrame({"prompt": [0.0, 0.0, 2.0, math.nan]})
-    found = frames.selected_prompts(rows, PROMPTS_TABLE, {"p2", "elsewhere"})
+    found = gx_frames.selected_prompts(rows, PROMPTS_TABLE, {"p2", "elsewhere"})
     assert found["num_selected"].tolist() == [2, 0, 1]
     assert found["held_out"].tolist() == [False, False, True]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from raft_core.errors import ConfigError, StepError
-from raft_core.records.ledger import FileLedger
-from tasks.ledger import open_ledger
+from raft_core.promotion.ledger import FileLedger
+from tasks.promotion.ledger import open_ledger
 
 
 @pytest.mark.parametrize("prefix", ["", "file:", "file://"])

@@ -10,7 +10,7 @@ from raft_core.config.run import RaftConfig
 from raft_core.evaluation.divergence import kl_to_base
 from raft_core.policies.text.backend import base_policy
 from raft_core.types import Prompt
-from tasks.measure import Answers, Subject, answer, base_logprobs
+from tasks.loop.measure import Answers, Subject, answer, base_logprobs
 
 PROMPTS = [Prompt.of(text) for text in (" w1 w2 w3", " w5", " w9 w8 w7 w6 w5", " w1 w4", " w30 w2", " w7 w7 w7")]
 

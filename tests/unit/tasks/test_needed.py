@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from raft_core.records.ledger import Entry, FileLedger, Kind
-from tasks.needed import needed_commits
+from raft_core.promotion.ledger import Entry, FileLedger, Kind
+from tasks.versioning.needed import needed_commits
 
 
 def test_weights_wait_for_an_approval_that_can_still_come(tmp_path: Path) -> None:

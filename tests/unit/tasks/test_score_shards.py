@@ -6,13 +6,13 @@ import pyarrow as pa
 import pytest
 
 from raft_core.errors import RewardError
-from raft_core.records.artifacts import file_digest
+from raft_core.files.artifacts import file_digest
 from raft_core.records.tables import PROMPTS as PROMPTS_SCHEMA
 from raft_core.records.tables import SAMPLES, SCORED, to_table, write_table
 from raft_core.rewards import score as scoring
 from raft_core.rewards.function import FunctionRewardConfig
 from raft_core.types import Artifact, Progress, Prompt
-from tasks.score_shards import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
+from tasks.loop.score_shards import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
 
 REWARD = """
 def reward(prompts, completions):

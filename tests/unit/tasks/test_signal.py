@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
-from raft_core.loading import check_config
 from raft_core.rewards.score import NamedReward, Rewards
 from raft_core.types import Prompt
-from tasks.signal import check_signal
+from tasks.loop.signal import check_signal
 
 
 class Reward:

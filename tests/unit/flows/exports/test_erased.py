@@ -10,9 +10,9 @@ from flows.exports.audit import audit_page
 from flows.exports.bom import bom
 from flows.exports.dossier import Dossier, open_dossier
 from flows.exports.model_card import model_card
-from raft_core.records.artifacts import file_digest
-from raft_core.records.erasure import Erased, write_tombstone
-from raft_core.records.ledger import FileLedger
+from raft_core.files.artifacts import file_digest
+from raft_core.forgetting.erasure import Erased, write_tombstone
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run
 from raft_core.records.tables import SCHEMAS, read_table, write_table
 

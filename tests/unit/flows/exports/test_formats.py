@@ -19,9 +19,9 @@ from flows.exports.lineage_events import events
 from flows.exports.model_card import model_card, plain
 from flows.exports.signature import sign, verify_signature
 from raft_core.errors import InputError, IntegrityError
-from raft_core.records.artifacts import file_digest
-from raft_core.records.erasure import Erased, write_tombstone
-from raft_core.records.ledger import FileLedger
+from raft_core.files.artifacts import file_digest
+from raft_core.forgetting.erasure import Erased, write_tombstone
+from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import BASE, Run
 from raft_core.records.tables import EVALUATION, read_table, write_table
 from raft_core.rewards.base import RewardConfig, RewardFn

@@ -13,7 +13,7 @@ from flows.exports.dossier import Dossier, open_dossier
 from flows.exports.model_card import model_card
 from flows.exports.signature import sign
 from raft_core.errors import GateStop
-from raft_core.records.ledger import Entry, FileLedger
+from raft_core.promotion.ledger import Entry, FileLedger
 from raft_core.records.run import Run, read_chain
 
 REASON = "a customer <b>asked</b>, password=hunter2"
@@ -108,7 +108,7 @@ def test_a_withdrawal_elsewhere_in_the_chain_changes_nothing_before_it(
 def test_the_commands(
     copied_run: Run, withdraw: Withdraw, raft: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.environment import ledger_uri
+    from flows.process.environment import ledger_uri
 
     workspace = copied_run.path.parent.parent
     monkeypatch.setenv("RAFT_WORKSPACE", str(workspace))

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from raft_core.config.finetuning import LoraConfig
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import InputError, IntegrityError
+from raft_core.files.artifacts import digest_of
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
 from raft_core.policies.text.model import load_policy, load_weights
-from raft_core.records.artifacts import digest_of
 from raft_core.types import Artifact, Policy
 
 LORA = LoraConfig(r=4, alpha=8)

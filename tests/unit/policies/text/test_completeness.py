@@ -11,10 +11,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from raft_core.completeness import without_report
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import InputError
+from raft_core.policies.completeness import without_report
 from raft_core.policies.text import backend
 from raft_core.policies.text.checkpoint import check_weights
 from raft_core.policies.text.model import load_weights

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from raft_core.config.finetuning import LoraConfig
 from raft_core.config.policy import TextPolicyConfig
+from raft_core.files.artifacts import digest_of
 from raft_core.policies.text.adapter import fresh_adapter, save_adapter
 from raft_core.policies.text.backend import load
 from raft_core.policies.text.likelihood import completion_logprobs
 from raft_core.policies.text.model import load_policy, load_weights
 from raft_core.policies.text.rounding import rounded
-from raft_core.records.artifacts import digest_of
 from raft_core.types import Artifact, Policy
 
 WEIGHT, UPDATE = 0.15, 4e-4

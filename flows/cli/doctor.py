@@ -1,0 +1,262 @@
+"""What this machine has, against what an alignment needs. Reads and probes; changes nothing."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from packaging.version import InvalidVersion, Version
+from rich.table import Table
+from rich.text import Text
+
+from flows.text import harmless
+from raft_core.redaction import redacted_text
+
+Level = Literal["ok", "warning", "missing"]
+
+MIN_MEMORY_GB, MIN_DISK_GB = 4, 5
+PROBE_TIMEOUT_S = 60
+CONNECT_TIMEOUT_S = 3
+OLDEST_MLFLOW = Version("3.11")
+"""Of a tracking server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. ``missing`` means that an alignment cannot work; ``do`` says what helps."""
+
+    name: str
+    level: Level
+    found: str
+    do: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """One entry of ``raft doctor --json``."""
+        return asdict(self)
+
+
+def diagnose(workspace: Path, tracking_uri: str, cxx: str | None = None) -> list[Finding]:
+    """Look at everything. Never raises for what it finds. ``cxx``: the compiler that the user chose."""
+    return [
+        python_version(),
+        environment_path(),
+        *packages(),
+        compiler(cxx),
+        cores(),
+        memory(),
+        disk(workspace),
+        gpu(),
+        *parts(),
+        *dvc_remote(workspace),
+        tracking(tracking_uri),
+    ]
+
+
+def python_version() -> Finding:
+    """Which Python runs this (pip refuses one before 3.11)."""
+    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+
+
+def environment_path() -> Finding:
+    """DeepSpeed cannot link its operators in an environment whose path contains a space."""
+    if " " in sys.prefix:
+        return Finding("environment", "missing", sys.prefix, "make it anew with `make env`, which avoids the space")
+    return Finding("environment", "ok", sys.prefix)
+
+
+def packages() -> Iterator[Finding]:
+    """Every requirement of pyproject.toml against what is installed; the many that fit are one finding."""
+    from packaging.requirements import Requirement
+
+    fitting = 0
+    for text in metadata.requires("raft-mlops") or ():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            found = ""
+        if found and requirement.specifier.contains(found, prereleases=True):
+            fitting += 1
+        else:
+            yield Finding(
+                requirement.name, "missing", found or "not installed", f"expected {requirement}: run `make env`"
+            )
+    torch = metadata.version("torch") if importlib.util.find_spec("torch") else "none"
+    yield Finding("packages", "ok", f"{fitting} requirements fit; torch {torch}")
+
+
+def compiler(cxx: str | None = None) -> Finding:
+    """A C++ compiler that finds Python's headers. Only a DeepSpeed JSON that asks for a fused operator needs it."""
+    command = cxx or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    do = "only for DeepSpeed's fused operators: with Python's headers (Debian: apt-get install g++ python3-dev)"
+    if command is None:
+        return Finding("C++ compiler", "warning", "none", do)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text("#include <Python.h>\n#include <vector>\nint main() { return std::vector<int>(1)[0]; }\n")
+        flags = ["-std=c++17", "-I" + sysconfig.get_paths()["include"], "-c", str(source), "-o", f"{source}.o"]
+        try:
+            made = subprocess.run(
+                [*command.split(), *flags], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return Finding("C++ compiler", "warning", f"{command}: {error}", do)
+    if made.returncode:
+        return Finding("C++ compiler", "warning", f"{command}: {_first_line(made.stderr)}", do)
+    return Finding("C++ compiler", "ok", command)
+
+
+def cores() -> Finding:
+    """Cores that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding("cores", "ok" if usable > 1 else "warning", str(usable), "" if usable > 1 else "two are faster")
+
+
+def memory() -> Finding:
+    """Memory that is free for use."""
+    import psutil
+
+    free, total = (getattr(psutil.virtual_memory(), name) / 2**30 for name in ("available", "total"))
+    short = free < MIN_MEMORY_GB
+    do = f"the default needs about {MIN_MEMORY_GB} GB: end other programs" if short else ""
+    return Finding("memory", "warning" if short else "ok", f"{free:.1f} of {total:.1f} GB free", do)
+
+
+def disk(workspace: Path) -> Finding:
+    """Room in the workspace."""
+    place = next(path for path in (workspace, *workspace.parents) if path.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    short = free < MIN_DISK_GB
+    do = f"the default needs about {MIN_DISK_GB} GB: make room, or set RAFT_WORKSPACE" if short else ""
+    return Finding("disk", "warning" if short else "ok", f"{free:.1f} GB free in {workspace}", do)
+
+
+def gpu() -> Finding:
+    """A CUDA device, as nvidia-smi tells (torch is not loaded for this)."""
+    if (command := shutil.which("nvidia-smi")) is None:
+        return Finding("GPU", "ok", "none; everything runs on the CPU")
+    try:
+        told = subprocess.run(
+            [command, "--query-gpu=name,memory.total", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("GPU", "warning", str(error), "mend the driver, or go on with the CPU")
+    if told.returncode:
+        return Finding("GPU", "warning", _first_line(told.stdout + told.stderr), "mend the driver, or use the CPU")
+    return Finding("GPU", "ok", "; ".join(told.stdout.split("\n")).strip("; "))
+
+
+def parts() -> Iterator[Finding]:
+    """Which parts of the embedded worlds are prepared; a missing one is prepared when it is needed."""
+    from raft_core.errors import RaftError
+    from raft_core.examples import cache_folder, resolve
+    from raft_core.examples.presets import WORLDS
+
+    def prepared(world: str, part: str) -> bool:
+        try:
+            return resolve(f"embedded:{world}/{part}").exists()
+        except RaftError:
+            return False
+
+    for name, world in WORLDS.items():
+        there = [part for part in world.parts if prepared(name, part)]
+        rest = len(world.parts) - len(there)
+        do = f"raft prepare {name} (raft align does it by itself)" if rest else ""
+        yield Finding(f"world {name}", "ok", f"{len(there)} of {len(world.parts)} parts in {cache_folder()}", do)
+
+
+def dvc_remote(workspace: Path) -> Iterator[Finding]:
+    """DVC's repository and its default remote, read from its configuration files."""
+    from configparser import ConfigParser
+    from configparser import Error as ConfigFault
+
+    parser = ConfigParser(interpolation=None)
+    try:
+        read = parser.read([workspace / ".dvc" / "config", workspace / ".dvc" / "config.local"])
+    except ConfigFault as error:
+        yield Finding("DVC", "missing", _first_line(str(error)), "mend .dvc/config")
+        return
+    if not read:
+        yield Finding("DVC", "warning", f"no .dvc in {workspace}", "dvc init, or versioning.enabled=false")
+        return
+    remote = parser.get("core", "remote", fallback="none")
+    section = f"'remote \"{remote}\"'"
+    url = parser.get(section, "url", fallback="") if parser.has_section(section) else ""
+    do = "" if url else "dvc remote add --default NAME URL, or versioning.push=false"
+    yield Finding("DVC remote", "ok" if url else "warning", f"{remote} {redacted_text(url)}".strip(), do)
+
+
+def tracking(uri: str) -> Finding:
+    """MLflow's address: a server must answer, the folder of a database must be there."""
+    shown = redacted_text(uri)
+    try:
+        address = urlsplit(uri)
+        port = address.port or (443 if address.scheme == "https" else 80)
+    except ValueError:  # its text may hold a part of a password
+        return Finding(
+            "MLflow", "warning", f"{shown}: no address", "correct MLFLOW_TRACKING_URI (/ in a password: %2F)"
+        )
+    if address.scheme in ("http", "https"):
+        try:
+            _connect(address.hostname or "", port)
+        except (OSError, ValueError) as error:
+            return Finding("MLflow", "warning", f"{shown}: {error}", "start the server, or unset MLFLOW_TRACKING_URI")
+        served = _served_version(uri)
+        if served is not None and served < OLDEST_MLFLOW:
+            do = f"update the server to {OLDEST_MLFLOW} or later: older ones have known weaknesses"
+            return Finding("MLflow", "warning", f"{shown} is MLflow {served}", do)
+        return Finding("MLflow", "ok", f"{shown} answers" + (f", MLflow {served}" if served else ""))
+    if address.scheme == "sqlite":
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        if not os.access(folder, os.W_OK):
+            return Finding("MLflow", "missing", f"{shown}: {folder} cannot be written", "set MLFLOW_TRACKING_URI")
+    return Finding("MLflow", "ok", shown)
+
+
+def _connect(host: str, port: int) -> None:
+    import socket
+
+    socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def _served_version(uri: str) -> Version | None:
+    """What an MLflow server says it is; None where it does not say."""
+    import requests
+
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/version", timeout=CONNECT_TIMEOUT_S)
+        return Version(answer.text.strip()) if answer.ok else None
+    except (requests.RequestException, InvalidVersion):
+        return None
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[0][:200]
+
+
+def show_findings(findings: Sequence[Finding]) -> Table:
+    """One row a finding."""
+    marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "missing": ("✗", "red")}
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for finding in findings:
+        advice = f" → {finding.do}" if finding.do else ""
+        table.add_row(
+            Text(*marks[finding.level]), Text(finding.name), Text(f"{harmless(finding.found)}{harmless(advice)}")
+        )
+    return table

@@ -1,0 +1,167 @@
+"""What forgetting would touch, and what was done."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.forgetting.follow_up import NOT_ERASED, Aftermath, Titles
+from flows.forgetting.forget import Forgotten, Plan
+from flows.text import harmless
+from raft_core.promotion.ledger import Standing
+from raft_core.records.run import BASE
+
+MOST = 8
+
+
+def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
+    """The dry list: prompts, sets, models, versions, and what would be done."""
+    lines = [Text(f"to forget: {harmless(plan.because)}, {len(plan.target.prompts):,} prompts", style="bold")]
+    lines += [Text(f"  {prompt_id}  {harmless(text, 120)}") for prompt_id, text in list(plan.prompts.items())[:MOST]]
+    if len(plan.prompts) > MOST:
+        lines.append(Text(f"  and {len(plan.prompts) - MOST:,} more"))
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    for title in ("set", "prompts", "samples", "selected"):
+        table.add_column(title, justify="left" if title == "set" else "right", no_wrap=title != "set")
+    for touched in plan.iterations:
+        table.add_row(
+            Text(_set(touched.run, touched.iteration)),
+            f"{touched.prompts:,}",
+            f"{touched.samples:,}",
+            f"{touched.selected:,}",
+        )
+    models = [
+        _place(m.run, m.iteration)
+        + _marked(titles, m.run, m.iteration, *([] if m.through is None else [f"through {m.through}"]))
+        for m in plan.models
+    ]
+    versions = [
+        f"{v.name} version {v.version}{_marked(titles, v.origin.run, v.origin.iteration)}" for v in plan.versions
+    ]
+    lines_after = [
+        Text.assemble(("models trained on it: ", "bold"), _some(models)),
+        Text.assemble(("versions to withdraw: ", "bold"), _some(versions)),
+        Text(
+            "every later run leaves it out (exclusions.jsonl)"
+            if plan.target.prompts or plan.target.sources
+            else "no prompt is left out of later runs: it stands in completions alone"
+        ),
+    ]
+    if erase:
+        here = f"in the tables of {_some(plan.holders)}" if plan.holders else "(no table of a run here has any)"
+        told = f"ERASED for good: its rows {here}, in DVC's cache and remote, in Prefect's database; weights stay"
+        lines_after.append(Text(told, style="bold red"))
+    if plan.unseen:
+        lines_after.append(Text(f"! not seen: the tables of {_some(plan.unseen)}", style="yellow"))
+    return Group(*lines, *([table] if plan.iterations else []), *lines_after)
+
+
+def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableType:
+    """What was done beside the exclusion, who is champion now, and what is left to do by hand."""
+    lines: list[Text] = []
+    for one in done.withdrawn:
+        lost = f", no longer {', '.join(one.aliases)}" if one.aliases else ""
+        lines.append(Text(f"withdrawn: {one.version.name} version {one.version.version}{lost}", style="green"))
+    if (erased := done.erased) is not None:
+        lines.append(
+            Text(
+                f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects "
+                f"of DVC, evidence of {len(erased.evidence):,} measurements, parameters of {erased.flow_runs:,} flow "
+                "runs of Prefect; raft lineage verify says where",
+                style="green",
+            )
+        )
+        lines += [Text.assemble(("! left to you: ", "yellow"), harmless(line)) for line in erased.left]
+        lines += [Text(_prepared(path)) for path in plan.prepared]
+        lines += [Text("not done by this, see to it yourself:"), *(Text(f"  {line}") for line in NOT_ERASED)]
+    else:
+        lines.append(Text("its rows stay where they are (--erase removes them), and so do the weights"))
+    lines += [_champion(name, standing) for name, standing in after.standings.items()]
+    lines.append(Text(f"now commit it: git add {' '.join(after.to_commit)}", style="bold"))
+    if erased is not None and erased.unfinished:
+        lines += [Text.assemble(("! not finished: ", "red"), harmless(line)) for line in erased.unfinished]
+        lines.append(Text("give the same command again when that is there: it finishes this", style="red"))
+    return Group(*lines)
+
+
+def plan_as_json(plan: Plan, titles: Titles) -> dict[str, Any]:
+    """The plan as plain data; it holds the prompts' texts."""
+    return {
+        "because": plan.because,
+        "prompts": {i: plan.prompts.get(i) for i in sorted(plan.target.prompts)},
+        "sets": [asdict(t) for t in plan.iterations],
+        "models": [{**asdict(m), "titles": list(titles.get((m.run, m.iteration), ()))} for m in plan.models],
+        "versions": [{"name": v.name, "version": v.version} for v in plan.versions],
+        "runs": [run.name for run in plan.runs],
+        "holders": list(plan.holders),
+        "files": [str(path) for path in plan.files],
+        "prepared": [str(path) for path in plan.prepared],
+        "unseen": list(plan.unseen),
+    }
+
+
+def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
+    """What was done as plain data."""
+    erased = done.erased
+    return {
+        "excluded": done.excluded,
+        "withdrawn": [
+            {"name": w.version.name, "version": w.version.version, "aliases": list(w.aliases)} for w in done.withdrawn
+        ],
+        "champions": {
+            name: None if (holder := standing.champion) is None else _place(holder.run, holder.iteration)
+            for name, standing in after.standings.items()
+        },
+        "to_commit": list(after.to_commit),
+        "not_erased": [] if erased is None else list(NOT_ERASED),
+        "erased": None
+        if erased is None
+        else {
+            "rows": erased.rows,
+            "objects": erased.objects,
+            "flow_runs": erased.flow_runs,
+            "evidence": erased.evidence,
+            "left": erased.left,
+            "unfinished": erased.unfinished,
+            "tombstones": {name: tombstone.digest for name, tombstone in erased.tombstones.items()},
+        },
+    }
+
+
+def _place(run: str, iteration: int) -> str:
+    return f"{harmless(run)}@{'base' if iteration == BASE else iteration}"
+
+
+def _set(run: str, iteration: int) -> str:
+    return _place(run, iteration) + (" (held out)" if iteration == BASE else "")
+
+
+def _marked(titles: Titles, run: str, iteration: int, *more: str) -> str:
+    """What is said of a model, in brackets behind its name."""
+    said = ", ".join([*titles.get((run, iteration), ()), *more])
+    return f" ({said})" if said else ""
+
+
+def _prepared(path: Path) -> str:
+    return harmless(
+        f"RAFT's own part of an embedded world holds it yet, and would again if it were prepared anew: {path}. "
+        "There is nothing to do: every later run leaves it out"
+    )
+
+
+def _champion(name: str, standing: Standing) -> Text:
+    if standing.champion is not None:
+        return Text(harmless(f"{name}: the champion is {_place(standing.champion.run, standing.champion.iteration)}"))
+    ways = "promote one that was not trained on it: raft promote RUN@N"
+    if (back := standing.previous) is not None:
+        ways = f"raft rollback --model {name} --reason WHY returns to {_place(back.run, back.iteration)}, or {ways}"
+    return Text(harmless(f"{name} has no champion now; {ways}"), style="yellow")
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - MOST:,} more" if len(names) > MOST else ""
+    return harmless(", ".join(names[:MOST]) or "none") + rest

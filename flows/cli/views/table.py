@@ -1,0 +1,156 @@
+"""A run, or all runs, as tables."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.views.figures import figures, natural_width, table_width
+from flows.text import harmless, number, sparkline
+from raft_core.evaluation.rough import HOLDS_FROM
+from raft_core.records.overview import Row, RunView
+from raft_core.redaction import redacted_text
+
+STYLES = {
+    "running": "cyan",
+    "completed": "green",
+    "converged": "green",
+    "stopped": "yellow",
+    "interrupted": "magenta",
+    "broken": "red",
+    "failed": "red",
+}
+
+
+MOST_WARNINGS = 5
+TRENDS = (("reward", 2), ("gold_reward", 2), ("perplexity", 2), ("distinct_2", 3), ("kl", 2))
+
+
+def show_run(view: RunView, width: int) -> RenderableType:
+    """The table of a run in ``width`` characters, its trends, its status and what it warned of."""
+    parts: list[RenderableType] = [figures(view, width)]
+    if len(view.rows) > 1:
+        parts.append(_trends(view.rows, width))
+    parts.append(_status(view))
+    if rough := _rough(view.rows):
+        parts.append(rough)
+    return Group(*parts, *_warnings(view.warnings))
+
+
+def _warnings(messages: Sequence[str]) -> list[Text]:
+    """The last few different ones, each with how often it came."""
+    counted = list(Counter(messages).items())
+    lines = [
+        Text.assemble(("! ", "yellow"), harmless(text, 300), (f" ({count} times)" if count > 1 else "", "dim"))
+        for text, count in counted[-MOST_WARNINGS:]
+    ]
+    if len(counted) > MOST_WARNINGS:
+        lines.append(Text(f"  and {len(counted) - MOST_WARNINGS} other warnings in events.jsonl", style="dim"))
+    return lines
+
+
+def _trends(rows: Sequence[Row], width: int) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    most_bars = max(8, width - 50)
+    for name, digits in TRENDS:
+        values = [row.get(name) for row in rows]
+        known = [value for value in values if value is not None]
+        if known:
+            change = f"{number(known[0], digits)} → {number(known[-1], digits)}"
+            bars = Text(sparkline(_thinned(values, most_bars)), style="cyan", no_wrap=True)
+            table.add_row(Text(name.replace("_", " "), style="dim"), bars, Text(change, no_wrap=True))
+    return table
+
+
+def _thinned(values: Sequence[float | None], most: int) -> list[float | None]:
+    """At most ``most`` of ``values``, evenly taken, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _rough(rows: Sequence[Row]) -> Text | None:
+    num_prompts = min((row.get("num_prompts") or HOLDS_FROM for row in rows), default=HOLDS_FROM)
+    if num_prompts >= HOLDS_FROM:
+        return None
+    return Text(
+        f"rough intervals: {num_prompts} held-out prompts; from {HOLDS_FROM} on they cover as often as they say",
+        style="yellow",
+    )
+
+
+def _status(view: RunView) -> Text:
+    best = "" if view.best is None else f", best: {'base' if view.best == -1 else f'iteration {view.best}'} ★"
+    return Text.assemble(
+        (harmless(view.name), "bold"),
+        " ",
+        (view.status, STYLES.get(view.status, "")),
+        f"{best}: {harmless(view.reason, 1000)}",
+    )
+
+
+RUNS_GAP = 2
+RUNS_LAYOUTS = ((True, "%Y-%m-%d %H:%M", 6), (False, "%Y-%m-%d %H:%M", 6), (False, "%Y-%m-%d", 6), (False, "", 5))
+"""(whether with bars, how the time is written, number of columns) of the list of runs, the widest first."""
+
+
+def show_runs(views: Sequence[tuple[RunView, float]], width: int) -> RenderableType:
+    """One row per run in ``width`` characters, then why those ended that did not end well; each view with the time
+    it was last worked on. A long name breaks, a number never."""
+    titles = ["run", "status", "iterations", "best", "reward", "last worked on"]
+    for bars, when, last in RUNS_LAYOUTS:
+        cells = [titles[:last], *(_run_cells(view, touched, bars=bars, when=when)[:last] for view, touched in views)]
+        if table_width(cells, RUNS_GAP) <= width:
+            break
+    table = Table(box=None, header_style="bold", padding=(0, RUNS_GAP, 0, 0), pad_edge=False)
+    for title in cells[0]:
+        table.add_column(title, no_wrap=title != "run", overflow="fold" if title == "run" else "ellipsis")
+    for (view, _), texts in zip(views, cells[1:], strict=True):
+        name, status, *others = texts
+        table.add_row(name, Text(status, style=STYLES.get(view.status, "")), *others)
+    ended = [view for view, _ in views if view.status in ("failed", "stopped", "broken")]
+    why = [
+        Text.assemble(
+            (harmless(view.name), "bold"), " ", (view.status, STYLES[view.status]), f": {_short(view.reason)}"
+        )
+        for view in ended
+    ]
+    missing = titles[len(cells[0]) :]
+    note = Text(f"left out here: {', '.join(missing)} (a wider terminal shows it)", style="dim")
+    return Group(table, *([note] if missing else []), *why)
+
+
+def _run_cells(view: RunView, touched: float, *, bars: bool, when: str) -> list[str]:
+    rewards = [row.get("reward") for row in view.rows]
+    change = f"{number(rewards[0])} → {number(view.reward)}" if rewards else "–"
+    if bars and rewards:
+        change += f" {sparkline(_thinned(rewards, 40))}"
+    best = "–" if view.best is None else "base" if view.best == -1 else str(view.best)
+    done = f"{max(len(view.rows) - 1, 0)} of {view.planned}" if view.planned else "–"
+    return [view.name, view.status, done, best, change, datetime.fromtimestamp(touched).strftime(when)]
+
+
+def _short(reason: str) -> str:
+    return harmless(reason, 300)
+
+
+def what_next(name: str, tracking_uri: str) -> str:
+    """The three lines that say what to look at after an alignment."""
+    tracking_uri = redacted_text(tracking_uri)
+    ui = (
+        f"open {tracking_uri}"
+        if tracking_uri.startswith("http")
+        else (f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}")
+    )
+    return f"raft show {name}\nraft lineage show {name}\n{ui}"
+
+
+def print_run(console: Console, view: RunView, *, wide: bool = False) -> None:
+    """Print the table of a run, as wide as the console; with ``wide`` every column, however wide that gets."""
+    if wide:
+        console.width = max(console.width, natural_width(view))
+    console.print(show_run(view, console.width))

@@ -1,1 +1,0 @@
-"""The commands of ``raft``, by subject. Each module adds its own to the application that ``flows.cli`` makes."""

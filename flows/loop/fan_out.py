@@ -1,0 +1,130 @@
+"""Shards of sampling and scoring as Prefect tasks on a Ray cluster.
+
+Each shard is durable once it is made (``tasks.loop.shards``), and has its own random streams: which worker makes
+it, how often one dies, and in which order they end changes no byte. A worker that dies costs the shard that
+it was making: Ray gives it to another. Flows and tasks are handed references, never prompts or samples: a worker reads
+its part from the iteration's tables.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
+
+from flows.loop.retries import may_pass
+from raft_core.config.execution import ExecutionConfig
+from raft_core.config.policy import PolicyConfig
+from raft_core.errors import ConfigError
+from raft_core.policies.base import LoadedPolicy, backend
+from raft_core.types import Policy, Progress
+from tasks.loop.score_shards import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
+from tasks.loop.shards import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
+
+
+def fan_out(execution: ExecutionConfig) -> FanOut | None:
+    """How the shards of sampling are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
+    if execution.shards == "local":
+        return None
+    runner = _ray(execution)
+
+    def on_ray(job: ShardJob, progress: Progress) -> None:
+        if missing_shards(job):
+            shards.with_options(task_runner=runner)(job, progress)
+
+    return on_ray
+
+
+def score_fan_out(execution: ExecutionConfig) -> ScoreFanOut | None:
+    """How the shards of scoring are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
+    if execution.shards == "local" or execution.scoring == "local":
+        return None
+    runner = _ray(execution)
+
+    def on_ray(job: ScoreJob, progress: Progress) -> None:
+        if missing_score_shards(job):
+            score_shards.with_options(task_runner=runner)(job, progress)
+
+    return on_ray
+
+
+@flow(name="score shards", validate_parameters=False)
+def score_shards(job: ScoreJob, progress: Progress) -> None:
+    """Score every missing shard; ends when all are there."""
+    futures = [score_shard.submit(job, index) for index in missing_score_shards(job)]
+    for future in futures:
+        progress(future.result())
+
+
+@task(
+    name="score shard",
+    task_run_name="score shard {index}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=1,
+    retry_condition_fn=may_pass,
+)
+def score_shard(job: ScoreJob, index: int) -> int:
+    """Score one shard where this runs; returns its rows."""
+    return make_score_shard(job, index)
+
+
+@flow(name="shards", validate_parameters=False)
+def shards(job: ShardJob, progress: Progress) -> None:
+    """Make every missing shard; ends when all are there."""
+    futures = [shard.submit(job, index) for index in missing_shards(job)]
+    for future in futures:
+        progress(future.result())
+
+
+@task(name="shard", task_run_name="shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1)
+def shard(job: ShardJob, index: int) -> int:
+    """Make one shard where this runs; returns its tokens. Raises StepError on a machine of other numerics."""
+    take_threads(job.numerics)
+    check_numerics(job, backend(job.config.type).numerics(job.sampling.dtype))
+    tokens = 0
+
+    def count(done: int) -> None:
+        nonlocal tokens
+        tokens += done
+
+    make_shard(job, _loaded(job.policy, job.config, job.sampling.dtype), index, count)
+    return tokens
+
+
+@lru_cache(maxsize=1)
+def _loaded(policy: Policy, config: PolicyConfig, dtype: str) -> LoadedPolicy:
+    """One policy stays in memory a worker: that of the step that it works on."""
+    return backend(config.type).load(policy, config, dtype=dtype)
+
+
+def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
+    try:
+        from prefect_ray import RayTaskRunner
+        from ray.job_config import JobConfig
+    except ImportError:
+        raise ConfigError(
+            "execution.shards is ray, and Ray is not installed", do="pip install 'raft-mlops[ray]'"
+        ) from None
+    runner: TaskRunner[PrefectFuture[Any]]
+    if execution.address:
+        runner = RayTaskRunner(address=execution.address)
+        return runner
+
+    class OwnJob(JobConfig):
+        """Pickled with the flow by each submission: without the protocol buffer that Ray leaves in it."""
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {**self.__dict__, "_cached_pb": None}
+
+    own = {
+        "include_dashboard": False,
+        "num_cpus": execution.workers,
+        "_node_ip_address": "127.0.0.1",
+        # as if a client had started it: else its workers look for modules in our current folder first
+        "job_config": OwnJob(_client_job=True),
+    }
+    runner = RayTaskRunner(init_kwargs=own)
+    return runner

@@ -1,0 +1,56 @@
+"""Prepare the embedded worlds where a person watches: a bar or a line for each stage that has something to do."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from flows.process.progress import Advance, Reporter
+from raft_core import examples
+from raft_core.examples import Progress, Receipt
+from raft_core.examples.presets import WORLDS
+
+TICK_S = 1.0
+
+
+def prepare_world(world: str, watching: Reporter, stages: Sequence[str] | None = None) -> dict[str, Receipt]:
+    """``examples.prepare``, watched. A stage that is prepared already leaves no word. Raises what that does."""
+    if world not in WORLDS:
+        return examples.prepare(world)  # it says which ones there are
+    receipts: dict[str, Receipt] = {}
+    for stage in stages or WORLDS[world].stages:
+        with ExitStack() as shown:
+            progress = _shown(watching, f"{world} · prepare {stage}", shown)
+            receipts |= examples.prepare(world, stages=[stage], progress=progress)
+    return receipts
+
+
+def _shown(watching: Reporter, label: str, stack: ExitStack) -> Progress:
+    """Say each line; the first one begins the step, which ``stack`` ends."""
+    begun = False
+
+    def say(line: str) -> None:
+        nonlocal begun
+        watching.say(line)
+        if not begun:
+            begun = True
+            stack.enter_context(_ticking(stack.enter_context(watching.step(label))))
+
+    return say
+
+
+@contextmanager
+def _ticking(advance: Advance) -> Iterator[None]:
+    """Nothing is counted, but time passes: the step shows that it is alive."""
+    ended = threading.Event()
+
+    def tick() -> None:
+        while not ended.wait(TICK_S):
+            advance(0)
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

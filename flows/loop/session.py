@@ -1,0 +1,98 @@
+"""What surrounds a run while it is worked on: where it projects to, who watches, what each step cost."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from flows.process.progress import Reporter
+from flows.process.secrecy import without_secrets
+from raft_core.launch import processes
+from raft_core.records.run import Run, record_event
+from tasks.loop.iteration import Iteration
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One live process that works on a run."""
+
+    run: Run
+    workspace: Path
+    tracking_uri: SecretStr
+    """Secret, since Prefect keeps a flow's parameters and an address may hold a password."""
+    reporter: Reporter = field(default_factory=Reporter)
+    away: set[str] = field(default_factory=set)
+    """What did not take its records when it was last asked (MLflow, DVC, Prefect): told once, until it does."""
+
+    @contextmanager
+    def step(self, it: Iteration, step: str, total: int | None = None, unit: str = "tokens") -> Iterator["Running"]:
+        """Time a step, show its progress, and record both as an event once it ended well."""
+        running = Running()
+        reset_peak_memory()
+        start = time.monotonic()
+        with self.reporter.step(f"{it.label} · {step}", total, unit) as advance:
+            running.advance = advance
+            yield running
+            advance.note = "reused" if running.reused else ""
+        record_event(
+            self.run,
+            "step",
+            iteration=it.number,
+            step=step,
+            seconds=round(time.monotonic() - start, 3),
+            tokens=running.done,
+            unit=unit,
+            reused=running.reused,
+            peak_rss_mb=max(peak_memory_mb(), processes.take_peak_memory_mb()),
+        )
+
+    def warn(self, message: str, **facts: object) -> None:
+        """Tell a person, and keep it with the run."""
+        message = without_secrets(message)
+        record_event(self.run, "warning", message=message, **facts)
+        self.reporter.warn(message)
+
+    def outage(self, who: str, message: str, **facts: object) -> None:
+        """``who`` is away: warn, unless that was told already. Nothing is lost by it."""
+        if who not in self.away:
+            self.away.add(who)
+            by = f"raft {'resume' if who == 'Prefect' else 'sync'} {self.run.name}"
+            self.warn(f"{message}\n  nothing is lost: {who} is brought up to date later, or by {by}", **facts)
+
+    def answered(self, who: str) -> None:
+        """``who`` took what it was sent."""
+        if who in self.away:
+            self.away.discard(who)
+            self.reporter.say(f"{who} is up to date again")
+
+
+@dataclass(slots=True)
+class Running:
+    """The step in progress; mutable, since it counts."""
+
+    advance: Callable[[int], None] = lambda done: None
+    done: int = 0
+    reused: bool = False
+
+    def progress(self, count: int) -> None:
+        """Count ``count`` more tokens."""
+        self.done += count
+        self.advance(count)
+
+
+def reset_peak_memory() -> None:
+    """Start a new high-water mark of this process's memory, where the kernel allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> int:
+    """Highest resident memory since ``reset_peak_memory``; 0 where the kernel does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+    return 0

@@ -1,0 +1,90 @@
+"""Bring MLflow and DVC up to date from run directories: no Prefect, no work on a run itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.process.progress import Reporter
+from raft_core.errors import RaftError, RunBusyError
+from raft_core.records.names import check_run_name
+from raft_core.records.overview import run_paths
+from raft_core.records.run import BASE, Run, hold, read_chain, read_events, read_run
+from tasks.loop import sync as project
+from tasks.loop.decide import decide, ended_at, pending
+from tasks.promotion.ledger import open_ledger
+from tasks.tracking import aliases
+from tasks.tracking.register import ALIAS
+
+
+def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporter: Reporter) -> bool:
+    """Bring the runs called ``names`` (none: every one) up to date; whether everything is in.
+
+    With ``look`` nothing is believed that the event logs say: what MLflow, DVC's cache and its remote
+    lack is written from the run directories. The run that ended first comes first, so that its version
+    has the lower number. A run that a process works on is left to that.
+    """
+    paths = [workspace / "runs" / check_run_name(name) for name in names] or list(run_paths(workspace))
+    whole = True
+    for run in sorted(map(read_run, paths), key=ended_at):
+        try:
+            with hold(run):
+                did, faults = _sync(run, workspace, uri, look=look)
+        except RunBusyError as busy:
+            reporter.say(f"{run.name}: left alone, {busy.got}")
+            continue
+        except (RaftError, OSError) as error:
+            did, faults = [], [str(error)]
+        whole = whole and not faults
+        if did or not faults:
+            reporter.say(f"{run.name}: {', '.join(did) or 'up to date'}")
+        for fault in faults:
+            reporter.warn(f"{run.name}: {fault}")
+    return whole
+
+
+def sync_aliases(workspace: Path, ledger: str, uri: str, reporter: Reporter) -> bool:
+    """Let MLflow's aliases say what the ledger of promotions says; whether all of them do."""
+    try:
+        book = open_ledger(ledger)
+        faults = aliases.apply(book, workspace / "runs", uri) if book.entries() else []
+    except (RaftError, OSError) as error:
+        faults = [str(error)]
+    for fault in faults:
+        reporter.warn(fault)
+    return not faults
+
+
+def _sync(run: Run, workspace: Path, uri: str, *, look: bool) -> tuple[list[str], list[str]]:
+    """(what was brought in, what could not be)."""
+    committed = [commit.iteration for commit in read_chain(run)]
+    every = {"version": committed, "track": committed} if run.config.versioning.enabled else {"track": committed}
+    waiting = {name: numbers for name, numbers in every.items() if numbers} if look else pending(run)
+    did, faults = list[str](), list[str]()
+    if numbers := waiting.get("version"):
+        try:
+            fault = project.to_dvc(run, numbers, workspace, look=look)
+        except (RaftError, OSError) as error:
+            fault = str(error)
+        (faults if fault else did).append(fault or f"{len(numbers)} iterations into DVC")
+    try:
+        if numbers := waiting.get("track"):
+            project.to_mlflow(run, numbers, uri, look=look)
+            did.append(f"{len(numbers)} iterations into MLflow")
+        did += _close(run, uri, look=look)
+    except (RaftError, OSError) as error:
+        faults.append(str(error))
+    return did, faults
+
+
+def _close(run: Run, uri: str, *, look: bool) -> list[str]:
+    """Register the best iteration of a run that is over; one whose plain checkpoint is missing still is to go on."""
+    decision = decide(run)
+    if decision is None or decision.go_on or (read_events(run, "finished") and not look):
+        return []
+    to_merge = run.config.finetuning.merge and decision.best != BASE
+    if to_merge and not (run.path / "merged" / f"{decision.best:03d}").exists():
+        return [f"not finished: raft resume {run.name} writes its plain checkpoint"]
+    registered = project.close(run, decision, uri)
+    if registered is None:
+        return []
+    what = f"is {registered.alias}" if registered.alias else f"is registered; {ALIAS} is of a run that ended later"
+    return [f"{registered.name} version {registered.version} {what}"]

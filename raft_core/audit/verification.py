@@ -1,0 +1,283 @@
+"""Does a run directory hold what its commits say? Every problem is listed, not only the first."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from yaml import YAMLError
+
+from raft_core.audit.lineage import commit_fault, pointer, policy_facts, step_facts
+from raft_core.config.loading import recorded_digest
+from raft_core.errors import IntegrityError
+from raft_core.files.artifacts import digest_of, file_digest, folder_files, model_digest, model_files
+from raft_core.files.hashing import FileHashes
+from raft_core.files.plain_yaml import read_yaml
+from raft_core.forgetting.erasure import TOMBSTONE, Erased, read_tombstone, unfinished
+from raft_core.promotion.ledger import Entry
+from raft_core.records.collected import NAME as COLLECTED
+from raft_core.records.collected import collected
+from raft_core.records.run import BASE, Commit, Run, committed_iterations, linked, read_commit
+from raft_core.types import content_id
+
+Kind = Literal[
+    "missing",
+    "changed",
+    "unreadable",
+    "malformed",
+    "broken_chain",
+    "config",
+    "returned",
+    "pointer",
+    "object",
+    "registry",
+    "ledger",
+    "link",
+]
+"""``link``: a symbolic link in the place of an output. ``returned``: rows that were erased are back. ``pointer``,
+``object``, ``registry``, ``ledger``: what DVC, MLflow and the ledger hold is not what the commits name: looked up a
+floor above."""
+
+_FINAL_TABLES = ("prompts", "samples", "scored", "selected")
+"""Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""
+
+
+Digest = Callable[[Callable[[Path], str]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as the commits say. ``iteration`` −1 is the base; None: no iteration's own."""
+
+    iteration: int | None
+    kind: Kind
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was looked at. ``unseen``: what could not be, since it lies elsewhere.
+
+    ``erased``: outputs that lost rows on purpose; their other bytes are as the tombstone says.
+    """
+
+    problems: tuple[Problem, ...]
+    unseen: tuple[str, ...]
+    num_commits: int
+    num_outputs: int
+    rehashed: bool
+    erased: tuple[str, ...] = ()
+    collected: tuple[str, ...] = ()
+    """Weights that went by ``raft gc``; everything that leads to them is still there."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that was looked at is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How one run is looked at, and the lists that the looking fills."""
+
+    run: Run
+    hashes: FileHashes | None
+    problems: list[Problem] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
+    collected: list[str] = field(default_factory=list)
+
+
+def verify_run(
+    run: Run, *, rehash: bool, base_policy: Path | None = None, hashes: FileHashes | None = None
+) -> Verification:
+    """Check every commit, the chain between them, and every output: its presence, with ``rehash`` its bytes.
+
+    ``base_policy``: where the initial policy lies, since a run does not hold a copy of it. Outputs
+    that are absent while their DVC pointer is there are unseen, not missing. ``hashes``: what else was hashed in
+    the same verification (files that several runs share are then read once).
+
+    A last ``commit.json`` that was forged with its seal shows only against a digest kept elsewhere
+    (git, the registry): compare with ``lineage(run).links[0].commit``.
+    """
+    look = _Look(run, (hashes or FileHashes()) if rehash else None)
+    commits: dict[int, Commit] = {}
+    for number in range(BASE, max([BASE, *committed_iterations(run)]) + 1):
+        commit = _commit(run, number, look.problems)
+        if commit is not None:
+            commits[number] = commit
+    if look.hashes is not None:
+        look.hashes.prime(_files(run, commits, base_policy))
+    for number, commit in commits.items():
+        look.problems.extend(_chain_problems(run, commits, number))
+        look.problems.extend(_output_problems(look, commit))
+    if BASE in commits:
+        look.problems.extend(_base_problems(look, commits[BASE], base_policy))
+    num_outputs = sum(len(commit.outputs) for commit in commits.values())
+    return Verification(
+        tuple(look.problems),
+        tuple(look.unseen),
+        len(commits),
+        num_outputs,
+        rehash,
+        tuple(look.erased),
+        tuple(look.collected),
+    )
+
+
+def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:
+    """Tombstones that no ``entries`` of the ledger name: with one that somebody made, any bytes pass for an erasure."""
+    ordered = {str(entry.body.get("tombstone")) for entry in entries if entry.kind == "erased"}
+    problems = []
+    for number in (BASE, *committed_iterations(run)):
+        path = run.folder(number) / TOMBSTONE
+        with suppress(IntegrityError):  # an edited one is a problem by itself
+            tombstone = read_tombstone(path.parent)
+            if tombstone is not None and tombstone.digest not in ordered:
+                message = (
+                    f"no erasure in the ledger made {path}, sha256 {tombstone.digest}: it is forged, the ledger is not "
+                    "here, or raft lineage forget was cut off (give it again)"
+                )
+                problems.append(Problem(number, "ledger", path, message))
+    return problems
+
+
+def _files(run: Run, commits: Mapping[int, Commit], base_policy: Path | None) -> Iterator[Path]:
+    """Every file below an output, to be hashed at once; a fault in one is told when its own turn comes."""
+    roots = [(run.folder(number) / name, folder_files) for number, commit in commits.items() for name in commit.outputs]
+    for root, files in [*roots, *([(base_policy, model_files)] if base_policy else [])]:
+        if not root.is_dir():
+            yield root
+            continue
+        with suppress(IntegrityError):
+            yield from files(root)
+
+
+def _commit(run: Run, number: int, problems: list[Problem]) -> Commit | None:
+    path = run.folder(number) / "commit.json"
+    try:
+        commit = read_commit(run, number)
+    except (IntegrityError, OSError) as error:
+        problems.append(Problem(number, "malformed", path, str(error)))
+        return None
+    if commit is None:
+        problems.append(Problem(number, "missing", path, f"no commit: {path}"))
+    elif fault := commit_fault(commit.content):
+        problems.append(Problem(number, "malformed", path, f"edited or foreign commit: {path}: {fault}"))
+    else:
+        return commit
+    return None
+
+
+def _chain_problems(run: Run, commits: Mapping[int, Commit], number: int) -> Iterator[Problem]:
+    content, path = commits[number].content, run.folder(number) / "commit.json"
+    facts = policy_facts(content)
+
+    def broken(message: str) -> Problem:
+        return Problem(number, "broken_chain", path, message)
+
+    before = run.folder(number - 1) / "commit.json" if number > BASE else None
+    expected = file_digest(before) if before and before.is_file() else None
+    if content["parent"] != expected:
+        yield broken(f"the commit before {path} was edited: it has sha256 {expected}, named is {content['parent']}")
+    if content["config"] != (digest := _config_digest(run)):
+        message = f"made under configuration {content['config']}, {run.path / 'config.yaml'} is {digest}"
+        yield Problem(number, "config", path, f"{message}: it was edited, or written by another version of raft")
+    if facts.identity != content_id("policy", facts.digest, facts.base):
+        yield broken(f"the policy's identity in {path} is not that of its digests")
+    made = content["outputs"].get("policy", None if number > BASE else facts.digest)
+    if made != facts.digest:
+        yield broken(f"{path} names policy {facts.digest}, but its output is {made}")
+    earlier = {policy_facts(c.content).identity for n, c in commits.items() if n < number}
+    if number - 1 in commits and content["sampled_from"] not in earlier:
+        yield broken(f"{path} was sampled from {content['sampled_from']}, a policy that no commit before it made")
+    if facts.base and BASE in commits and number > BASE and facts.base != policy_facts(commits[BASE].content).digest:
+        yield broken(f"the adapter of {path} was trained on another base: {facts.base}")
+    yield from map(broken, _step_faults(content, facts.identity))
+
+
+def _config_digest(run: Run) -> str:
+    """Of what ``config.yaml`` says, not of what today's defaults would make of it: records outlive a version."""
+    try:
+        return recorded_digest(read_yaml(run.path / "config.yaml"))
+    except (OSError, YAMLError, ValueError, TypeError, AttributeError) as error:
+        return f"unreadable ({type(error).__name__})"
+
+
+def _step_faults(content: Mapping[str, Any], made: str) -> Iterator[str]:
+    """Steps that read or wrote something else than what is committed."""
+    outputs = content["outputs"]
+    for step, record in step_facts(content).items():
+        expected = made if step == "evaluate" else content["sampled_from"]
+        if (policy := record.inputs.get("policy", expected)) != expected:
+            yield f"step {step} worked on policy {policy}, not on {expected}"
+        for name, digest in record.outputs.items():
+            if (committed := outputs.get(f"tables/{name}.parquet", outputs.get(name, digest))) != digest:
+                yield f"step {step} made {name} {digest}, but {committed} is committed"
+        for name, read in record.inputs.items() if step != "evaluate" else ():
+            if name in _FINAL_TABLES and (committed := outputs.get(f"tables/{name}.parquet", read)) != read:
+                yield f"step {step} read {name} {read}, but {committed} is committed"
+
+
+def _output_problems(look: _Look, commit: Commit) -> Iterator[Problem]:
+    folder, number = look.run.folder(commit.iteration), commit.iteration
+    try:
+        tombstone = read_tombstone(folder)
+    except IntegrityError as error:
+        yield Problem(number, "malformed", folder / TOMBSTONE, str(error))
+        tombstone = None
+    if tombstone is not None and tombstone.commit != commit.digest:
+        yield Problem(number, "malformed", folder / TOMBSTONE, f"the tombstone of another commit: {folder / TOMBSTONE}")
+        tombstone = None
+    try:
+        gone = collected(folder)
+    except IntegrityError as error:
+        yield Problem(number, "malformed", folder / COLLECTED, str(error))
+        gone = {}
+    for name, expected in commit.outputs.items():
+        path = folder / name
+        if link := linked(look.run, path):
+            yield Problem(number, "link", link, f"symbolic link in a run: {link}; replace it by what it leads to")
+        elif path.exists():
+            yield from _changed(look, number, path, expected, tombstone.outputs.get(name) if tombstone else None)
+        elif gone.get(name) == expected:
+            look.collected.append(f"{path}: collected on purpose; it had sha256 {expected}")
+        elif found := pointer(folder, name):
+            look.unseen.append(f"{path} (bring it back: dvc pull {found})")
+        else:
+            yield Problem(number, "missing", path, f"missing: {path}, sha256 {expected}")
+
+
+def _base_problems(look: _Look, commit: Commit, path: Path | None) -> Iterator[Problem]:
+    facts = policy_facts(commit.content)
+    if "policy" in commit.outputs:
+        return
+    if path is None or not path.exists():
+        look.unseen.append(f"the initial policy {facts.source} (sha256 {facts.digest})")
+    else:
+        yield from _changed(look, BASE, path, facts.digest, None, partial(model_digest, path, facts.digest))
+
+
+def _changed(
+    look: _Look, number: int, path: Path, expected: str, erased: Erased | None, digest: Digest | None = None
+) -> Iterator[Problem]:
+    """``digest``: how the path is hashed, by default whole, each file by the function that it is called with."""
+    if erased is not None:
+        look.erased.append(f"{path}: {erased.rows:,} rows were erased; it had sha256 {erased.was}")
+    if look.hashes is None:
+        return
+    try:
+        got = (digest or partial(digest_of, path))(look.hashes.sha256)
+    except (IntegrityError, OSError, ValueError) as error:
+        yield Problem(number, "unreadable", path, f"cannot be read: {path}: {error}")
+        return
+    if erased is not None and erased.was == expected:
+        if got == expected or unfinished(path, erased):
+            yield Problem(number, "returned", path, f"rows that were erased are back: {path}")
+            return
+        expected = erased.now
+    if got != expected:
+        yield Problem(number, "changed", path, f"changed bytes: {path}, sha256 {got} instead of {expected}")

@@ -1,0 +1,141 @@
+"""The cache of prepared stages: content-addressed folders, built aside and renamed.
+
+CACHE/WORLD/STAGE-<key12>/
+  receipt.json     what the stage made, from what: its existence means that the folder is whole
+  …                the stage's outputs
+
+The key is the digest of the stage's source in ``embedded/`` (which holds the recipe's constants)
+and of the digests of its inputs. The library versions are not part of it: a policy trained under
+an earlier torch is as good a start as another, and every run records the digest that it got.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+from raft_core.errors import PartsError
+from raft_core.examples.location import cache_folder
+from raft_core.examples.stages import Built, Progress, Receipt, Source, Stage
+from raft_core.files.artifacts import digest_of, folder_files, fsync_folder, json_digest, write_json
+from raft_core.records.steps import code_digest
+
+FORMAT = 1
+
+
+def stage_key(stage: Stage, inputs: Mapping[str, Receipt]) -> str:
+    """The content address of what ``stage`` would make from ``inputs``."""
+    module = stage.build.partition(":")[0]
+    made_from = {name: {path: inputs[name].outputs[path] for path in read} for name, read in stage.inputs.items()}
+    return json_digest([FORMAT, stage.build, code_digest(module, within="raft_core.examples"), made_from])
+
+
+def stage_folder(world: str, name: str, key: str) -> Path:
+    """Where the stage of that key lies, prepared or not."""
+    return cache_folder() / world / f"{name}-{key[:12]}"
+
+
+def read_receipt(folder: Path) -> Receipt | None:
+    """The receipt of a prepared stage; None where it is missing, foreign, or files are gone or cut.
+
+    Sizes are compared, bytes are not hashed: this runs on every ``resolve``.
+    """
+    try:
+        plain = json.loads((folder / "receipt.json").read_bytes())
+        plain["sources"] = tuple(Source(**source) for source in plain["sources"])
+        receipt = Receipt(**plain)
+        whole = all((folder / name).stat().st_size == size for name, size in receipt.sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return receipt if whole else None
+
+
+def build_once(world: str, name: str, stage: Stage, inputs: Mapping[str, Receipt], progress: Progress) -> Receipt:
+    """The receipt of a stage, built first if it is not there; of two processes one builds, one waits.
+
+    Raises PartsError when the cache cannot be written; what the stage's function raises otherwise.
+    """
+    key = stage_key(stage, inputs)
+    folder = stage_folder(world, name, key)
+    if (receipt := read_receipt(folder)) is not None:
+        return receipt
+    try:
+        with _locked(folder.parent / ".locks" / folder.name, progress):
+            if (receipt := read_receipt(folder)) is None:
+                progress(f"{world}: preparing {name}")
+                input_folders = {earlier: stage_folder(world, earlier, inputs[earlier].key) for earlier in stage.inputs}
+                receipt = _build(folder, name, key, stage, input_folders, progress)
+    except PartsError:
+        raise
+    except OSError as error:
+        raise PartsError(
+            f"stage {name} of {world} could not be prepared in {folder.parent}",
+            got=error,
+            do="make room or make the folder writable, or move the cache: RAFT_CACHE=FOLDER",
+        ) from error
+    return receipt
+
+
+def _build(
+    folder: Path, name: str, key: str, stage: Stage, input_folders: Mapping[str, Path], progress: Progress
+) -> Receipt:
+    _remove_left_overs(folder.parent, held=folder.name)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    aside.mkdir(parents=True)
+    try:
+        module, _, function = stage.build.partition(":")
+        built: Built = getattr(import_module(module), function)(aside, input_folders, progress)
+        receipt = Receipt(
+            stage=name,
+            key=key,
+            outputs={output: digest_of(aside / output) for output in stage.outputs},
+            sources=built.sources,
+            measured=built.measured,
+            sizes={file.relative_to(aside).as_posix(): file.stat().st_size for file in folder_files(aside)},
+        )
+        _make_durable(aside)
+        write_json(aside / "receipt.json", asdict(receipt))
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+        fsync_folder(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return receipt
+
+
+def _remove_left_overs(world: Path, held: str) -> None:
+    """Remove what killed builders left: asides whose lock is free. ``held`` is the one that we hold."""
+    for aside in world.glob(".*-*.*"):
+        stage = aside.name.removeprefix(".").rpartition(".")[0]
+        with (world / ".locks" / stage).open("a") as lock:
+            try:
+                if stage != held:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _make_durable(folder: Path) -> None:
+    for file in folder_files(folder):
+        with file.open("rb") as open_file:
+            os.fsync(open_file.fileno())
+
+
+@contextmanager
+def _locked(lock: Path, progress: Progress) -> Iterator[None]:
+    """Hold ``lock``. The kernel drops it with its owner, so a kill leaves nothing to clean up."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"another process prepares {lock.name}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,81 @@
+"""Digests of many files at once: in threads, and each file once however many names it has.
+
+hashlib frees the interpreter's lock while it works, so threads hash at the rate of the disk or of all cores.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from raft_core.files.plain_json import open_regular
+
+Algorithm = Literal["sha256", "md5"]
+_Content = tuple[int, int, int, int]
+
+
+class FileHashes:
+    """Digests, remembered for as long as this object lives.
+
+    A class, since it holds what it has hashed: a run's table, the same table of another run and DVC's cache object
+    are one file under three names, and are read once. Make a new one for every verification: nothing on disk is
+    believed from one to the next.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or max(4, os.cpu_count() or 1)
+        self.num_bytes = 0
+        """Bytes that were read and hashed so far."""
+        self._known: dict[tuple[_Content, Algorithm], str] = {}
+
+    def prime(self, paths: Iterable[Path], algorithm: Algorithm = "sha256") -> None:
+        """Hash ``paths`` in parallel, the largest first. Those that cannot be read fail again when asked for."""
+        waiting: dict[_Content, Path] = {}
+        for path in paths:
+            try:
+                content = _content(path)
+            except OSError:
+                continue
+            if (content, algorithm) not in self._known:
+                waiting.setdefault(content, path)
+        largest_first = sorted(waiting.items(), key=lambda item: -item[0][2])
+        with ThreadPoolExecutor(self.threads) as pool:
+            found = pool.map(lambda item: _hash_or_none(item[1], algorithm), largest_first)
+            for (content, _), digest in zip(largest_first, found, strict=True):
+                if digest is not None:
+                    self._known[content, algorithm] = digest
+                    self.num_bytes += content[2]
+
+    def sha256(self, path: Path) -> str:
+        """sha256 of a file's bytes. Raises OSError, ValueError for what is no regular file."""
+        return self._digest(path, "sha256")
+
+    def md5(self, path: Path) -> str:
+        """md5 of a file's bytes, DVC's name for them. Raises OSError, ValueError for what is no regular file."""
+        return self._digest(path, "md5")
+
+    def _digest(self, path: Path, algorithm: Algorithm) -> str:
+        key = (_content(path), algorithm)
+        if key not in self._known:
+            self._known[key] = _hash(path, algorithm)
+            self.num_bytes += key[0][2]
+        return self._known[key]
+
+
+def _content(path: Path) -> _Content:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _hash(path: Path, algorithm: Algorithm) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _hash_or_none(path: Path, algorithm: Algorithm) -> str | None:
+    try:
+        return _hash(path, algorithm)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,52 @@
+"""Starts a module in a Python process of its own: with the code of this one, and nothing of the current folder.
+
+``python -m`` looks for modules in the current folder first, and PYTHONPATH stands before the standard library: a
+``random.py`` that somebody left there would run in place of Python's own. So a child is started by this very file
+(``children.py ROOT MODULE ARGUMENTS…``, with ``-P``), and finds our packages, and those alone, in ROOT.
+"""
+
+import importlib
+import importlib.util
+import runpy
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("flows", "tasks", "raft_core", "benchmarks")
+
+
+def python_module(module: str, *arguments: str, root: Path = ROOT) -> list[str]:
+    """The command that runs ``module`` of the code in ``root``, or an installed one, as ``python -m`` would.
+
+    ``package.module:function`` calls a function of it instead.
+    """
+    return [sys.executable, "-P", str(Path(__file__).resolve()), str(root), module, *arguments]
+
+
+class _OurPackages:
+    """Finds our packages in one folder, whatever is installed; modules inside them are found by Python itself."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The package called ``name``; None: somebody else's."""
+        file = self.root / name / "__init__.py"
+        if name not in OURS or not file.is_file():
+            return None
+        return importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(file.parent)])
+
+
+if __name__ == "__main__":
+    started, _, called = sys.argv[2].partition(":")
+    sys.meta_path.insert(0, _OurPackages(Path(sys.argv[1])))
+    sys.argv = [started, *sys.argv[3:]]
+    if called:
+        getattr(importlib.import_module(started), called)()
+    else:
+        runpy.run_module(started, run_name="__main__", alter_sys=True)

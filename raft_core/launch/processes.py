@@ -1,0 +1,344 @@
+"""Starts training processes: a preloaded fork server on one machine. Nothing else knows how.
+
+``start()`` begins to import torch, transformers, peft and DeepSpeed in a server process beside the
+sampling, so that ``run_ranks`` later forks its children in milliseconds instead of paying 6 to 7
+seconds of imports each. Children hold no part of the owner: they get a picklable function of an
+importable module, write files, and die with the owner.
+
+Across machines: a function given to ``run_ranks`` calls ``join_ranks`` first and learns everything
+else from RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same
+variables, so a rank runs unchanged under it (``raft_core.launch.rank``). RAFT_LAUNCHER is a command that starts
+such ranks on the machines of the user's cluster and returns when they have ended: ``run_launched``.
+"""
+
+import atexit
+import json
+import os
+import pickle
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from raft_core import errors
+from raft_core.errors import RaftError, StepError
+from raft_core.launch.children import python_module
+from raft_core.launch.forkserver import DISK_FULL, ForkRequest
+
+PRELOAD = (
+    "numpy",
+    "torch",
+    "torch.distributed",
+    "safetensors.torch",
+    "transformers",
+    "transformers.trainer",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "deepspeed.runtime.engine",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "raft_core.policies.text.trainer",
+)
+KEPT_OUT = ("mlflow", "wandb")
+"""What DeepSpeed imports where it can, and no training here uses: seconds, memory, and MLflow's telemetry."""
+RENDEZVOUS = "RAFT_RENDEZVOUS"
+LAUNCHER = "RAFT_LAUNCHER"
+TAIL_CHARS = 4000
+STOP_TIMEOUT_S = 10.0
+
+
+@dataclass(slots=True)
+class _Server:
+    """The one fork server of this process: a resource, hence state. ``owner`` detects a fork of ours."""
+
+    owner: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    ready: bool = False
+    ended: dict[int, int] = field(default_factory=dict)
+    """Exit codes of children that ended, by process id, until somebody asks."""
+    peak_mb: int = 0
+    """Highest resident memory of a child that ended, until somebody asks."""
+
+
+_server: _Server | None = None
+_start_lock = threading.Lock()
+_run_lock = threading.Lock()
+
+
+def start(modules: Sequence[str] = PRELOAD) -> None:
+    """Start the fork server if there is none, without waiting for it to import ``modules``."""
+    global _server
+    with _start_lock:
+        if _server is not None and _server.owner == os.getpid() and _server.process.poll() is None:
+            return
+        ours, theirs = Pipe(duplex=True)
+        environment = {
+            **os.environ,
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not initialise it before a fork
+            "TOKENIZERS_PARALLELISM": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        named = [*modules, *(f"!{name}" for name in KEPT_OUT)]
+        process = subprocess.Popen(
+            python_module("raft_core.launch.forkserver", str(theirs.fileno()), str(os.getpid()), *named),
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        _server = _Server(os.getpid(), process, ours)
+        atexit.register(stop)
+
+
+def stop() -> None:
+    """End the fork server and every child of it; a ``run_ranks`` in another thread then fails."""
+    global _server
+    with _start_lock:
+        server, _server = _server, None
+        if server is None or server.owner != os.getpid():
+            return
+        server.process.terminate()
+        try:
+            server.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.process.kill()  # the kernel then kills its children
+            server.process.wait()
+        server.connection.close()
+
+
+def run_ranks(
+    function: Callable[[Any], None], argument: Any, *, ranks: int, scratch: Path, children_lock: Path | None = None
+) -> None:
+    """Run ``function(argument)`` in ``ranks`` processes and wait; their output goes to ``scratch/rank-N.log``.
+
+    Each holds ``children_lock`` (shared) for as long as it lives, and is killed when this process dies.
+    One fine-tuning at a time: a second call waits.
+
+    Raises the RaftError that a rank raised; StepError, naming rank, signal or traceback, when one failed
+    otherwise; MemoryError when one ran out of memory. No rank is left alive, whatever ends the call.
+    """
+    import torch
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    threads = max(1, torch.get_num_threads() // ranks)
+    rendezvous = scratch / "rendezvous"
+    rendezvous.unlink(missing_ok=True)
+    port = _free_port()
+    requests = [
+        ForkRequest(
+            function,
+            argument,
+            _rank_environment(rank, ranks, port, rendezvous),
+            threads,
+            scratch / f"rank-{rank}.log",
+            scratch / f"rank-{rank}.error",
+            children_lock,
+        )
+        for rank in range(ranks)
+    ]
+    with _run_lock:
+        try:
+            failed, others_live = _run(_ready_server(), requests)
+        except BaseException:
+            stop()
+            raise
+        if others_live:
+            stop()
+    if failed is not None:
+        raise _failure(*failed, ranks, scratch)
+
+
+def run_launched(job: Path, scratch: Path) -> bool:
+    """Run ``RAFT_LAUNCHER JOB`` and wait for it; False where none is set. Its output goes to ``launcher.log``.
+
+    Raises StepError unless it ends with 0. The command and its process group end with this call: where it is broken
+    off, or this process is killed, by SIGTERM and ten seconds in which to end what runs elsewhere, then by SIGKILL.
+    Each rank holds the job's children_lock for as long as it lives, on whatever machine.
+    """
+    command = os.environ.get(LAUNCHER)
+    if not command:
+        return False
+    log = scratch / "launcher.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("launched.py")), *shlex.split(command), str(job)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait()
+        except BaseException:
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(STOP_TIMEOUT_S)
+            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if code:
+        raise StepError(f"{LAUNCHER} ended with {code}", got=_tail(log), do=f"read {log}")
+    return True
+
+
+def _run(server: _Server, requests: Sequence[ForkRequest]) -> tuple[tuple[int, int] | None, bool]:
+    """((rank, exit code) of the first that failed or None, whether others still live)."""
+    ranks_by_pid: dict[int, int] = {}
+    for rank, request in enumerate(requests):
+        request.error.unlink(missing_ok=True)
+        server.connection.send_bytes(pickle.dumps(request))
+        ranks_by_pid[_receive(server, "started")] = rank
+    while ranks_by_pid:
+        pid, code = _await_end(server, ranks_by_pid)
+        rank = ranks_by_pid.pop(pid)
+        if code != 0:
+            return (rank, code), bool(ranks_by_pid)
+    return None, False
+
+
+def take_peak_memory_mb() -> int:
+    """Highest resident memory (MB) of a training process that ended since the last call; 0 if none did."""
+    if (server := _server) is None:
+        return 0
+    peak_mb, server.peak_mb = server.peak_mb, 0
+    return peak_mb
+
+
+def join_ranks() -> tuple[int, int]:
+    """Called by each rank: join the process group. Returns (rank, number of ranks).
+
+    On one machine the ranks meet in a file: no port can be taken by another run. Elsewhere (torchrun)
+    at MASTER_ADDR and MASTER_PORT.
+    """
+    import torch
+    from torch import distributed
+
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if on_gpu else "gloo"
+    if meeting := os.environ.get(RENDEZVOUS):
+        store = distributed.FileStore(meeting, ranks)  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+    else:
+        distributed.init_process_group(backend)
+    return rank, ranks
+
+
+def become_rank() -> None:
+    """Make a process that torchrun started what a child of the fork server is: DeepSpeed's environment, no MLflow."""
+    import torch
+
+    os.environ.setdefault("ACCELERATE_USE_DEEPSPEED", "true")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    for name in KEPT_OUT:
+        sys.modules[name] = None  # type: ignore[assignment]
+
+
+def _rank_environment(rank: int, ranks: int, port: int, rendezvous: Path) -> Mapping[str, str]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
+    loopback = "lo" if sys.platform == "linux" else "lo0"
+    return {
+        **{name: str(value) for name, value in place.items()},
+        "MASTER_ADDR": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": loopback,
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        RENDEZVOUS: str(rendezvous),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ready_server() -> _Server:
+    start()
+    server = _server
+    assert server is not None
+    if not server.ready:
+        _receive(server, "ready")
+        server.ready = True
+    return server
+
+
+def _await_end(server: _Server, ranks_by_pid: Mapping[int, int]) -> tuple[int, int]:
+    """(process id, exit code) of the next of these children to end."""
+    while True:
+        for pid in ranks_by_pid:
+            if pid in server.ended:
+                return pid, server.ended.pop(pid)
+        _receive(server, "ended")
+
+
+def _receive(server: _Server, expected: str) -> Any:
+    """The value of the next message of that kind; ends of children are noted on the way."""
+    while True:
+        try:
+            kind, value = server.connection.recv()
+        except (EOFError, OSError):
+            stop()
+            raise StepError(
+                "the process that starts training processes died",
+                got="no more messages from it",
+                do="look at the system's log: the memory was probably exhausted",
+            ) from None
+        if kind == "broken":
+            stop()
+            raise StepError("the training libraries cannot be imported", got=value[-TAIL_CHARS:], do="run raft doctor")
+        if kind == "ended":
+            pid, code, peak_mb = value
+            server.ended[pid] = code
+            server.peak_mb = max(server.peak_mb, peak_mb)
+        if kind == expected:
+            return value
+
+
+def _failure(rank: int, code: int, ranks: int, scratch: Path) -> BaseException:
+    who = "the training process" if ranks == 1 else f"rank {rank} of {ranks} of the training"
+    log = scratch / f"rank-{rank}.log"
+    try:
+        told = json.loads((scratch / f"rank-{rank}.error").read_text())
+    except (OSError, ValueError):
+        told = None
+    if code < 0:
+        name = signal.Signals(-code).name
+        guess = "its memory was probably exhausted: lower finetuning.micro_batch_size" if name == "SIGKILL" else None
+        return StepError(f"{who} was ended by {name}", got=_tail(log), do=guess or f"read {log}")
+    if told is None and code != DISK_FULL:
+        return StepError(f"{who} ended without a word", got=f"exit code {code}\n{_tail(log)}", do=f"read {log}")
+    if code == DISK_FULL:
+        return StepError(f"the disk is full: {who} could not write", got=scratch, do="free space, then start again")
+    if told["kind"] == "MemoryError":
+        return MemoryError(f"{who} ran out of memory; lower finetuning.micro_batch_size")
+    if told["kind"] == "other":
+        return StepError(f"{who} failed", got=told["traceback"][-TAIL_CHARS:], do=f"read {log}")
+    kind: type[RaftError] = getattr(errors, told["kind"], StepError)
+    return kind(told["what"], got=told["got"], expected=told["expected"], do=told["do"])
+
+
+def _tail(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace")[-TAIL_CHARS:].strip() or "no output"
+    except OSError:
+        return "no output"

@@ -1,0 +1,102 @@
+"""Erase rows from a DVC remote that is no folder of this machine, an S3 store for one.
+
+Every Parquet file there is asked itself, by range requests for the columns that matter: nothing here names them all,
+since the cache may be gone and other clones may have pushed. The text that must go is handed to the child process by
+its standard input: a command line is seen by everyone on the machine.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from raft_core.forgetting.removal import Target, stream_holds
+from raft_core.launch.forkserver import die_with_parent
+from tasks.versioning.remote import in_child
+from tasks.versioning.repository import opened
+
+REQUESTS_AT_ONCE = 8
+MAGIC = b"PAR1"
+Listing = TypeVar("Listing")
+
+
+def erase_over_network(workspace: Path, target: Target, limit_s: float) -> tuple[int, list[str]]:
+    """Remove every object of the default remote that holds such a row, and the listings that name one.
+
+    Returns how many objects held rows, and the damaged ones that nobody can read. Idempotent.
+    Raises StepError if the remote cannot be reached or emptied, or did not finish within ``limit_s``.
+    """
+    asked = {"prompts": sorted(target.prompts), "sources": sorted(target.sources), "text": target.text}
+    answer = json.loads(in_child("tasks.forgetting.erase_remote", [], workspace, limit_s, json.dumps(asked)))
+    return int(answer["gone"]), [str(path) for path in answer["damaged"]]
+
+
+def remove_objects(store: Any, target: Target) -> tuple[int, list[str]]:
+    """``erase_over_network`` on an open object database of DVC."""
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        every = sorted(_oids(store))
+        listings = [oid for oid in every if oid.endswith(".dir")]
+        files = [oid for oid in every if not oid.endswith(".dir")]
+        found = dict(zip(files, pool.map(lambda oid: _holds(store, oid, target), files), strict=True))
+        gone = [oid for oid, held in found.items() if held]
+        if gone:
+            contents = pool.map(lambda oid: listed(store.fs.cat_file(store.oid_to_path(oid))), listings)
+            list(pool.map(store.delete, naming(dict(zip(listings, contents, strict=True)), gone)))
+            list(pool.map(store.delete, gone))
+    return len(gone), [store.oid_to_path(oid) for oid, held in found.items() if held is None]
+
+
+def _oids(store: Any) -> Iterable[str]:
+    for path in store.fs.find(store.path):
+        with suppress(ValueError):  # no object: not ours
+            yield store.path_to_oid(path)
+
+
+def _holds(store: Any, oid: str, target: Target) -> bool | None:
+    """None: a table that is too damaged to be asked."""
+    path = store.oid_to_path(oid)
+    if store.fs.cat_file(path, start=0, end=len(MAGIC)) != MAGIC:
+        return False
+    with store.fs.open(path, "rb") as file:
+        try:
+            return stream_holds(file, target)
+        except pa.ArrowException:
+            return None
+
+
+def naming(listings: Mapping[Listing, Iterable[str]], gone: Iterable[str]) -> list[Listing]:
+    """Which of DVC's ``listings`` (any name → objects of the folder) name an object that is ``gone``."""
+    lost = set(gone)
+    return [name for name, named in listings.items() if not lost.isdisjoint(named)]
+
+
+def listed(listing: bytes) -> list[str]:
+    """The objects that one of DVC's listings names; none where it is damaged."""
+    try:
+        return [str(entry["md5"]) for entry in json.loads(listing)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def main() -> int:
+    """The child: the target from standard input; prints how many objects held rows, and which are damaged."""
+    asked = json.load(sys.stdin)
+    target = Target(frozenset(asked["prompts"]), frozenset(asked["sources"]), asked["text"])
+    try:
+        with opened(Path()) as repo:
+            gone, damaged = remove_objects(repo.cloud.get_remote_odb(command="raft"), target)
+        print(json.dumps({"gone": gone, "damaged": damaged}))
+    except Exception as error:  # whatever a store raises: its kinds are beyond counting
+        print(" ".join(f"{type(error).__name__}: {error}".split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Commit: name every input and output with its digest, last of all."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from raft_core.audit.lineage import ancestors_of
+from raft_core.config.loading import config_digest
+from raft_core.files.artifacts import digest_of
+from raft_core.records.pinned import read_pins
+from raft_core.records.run import BASE, write_commit
+from raft_core.records.steps import StepRecord
+from raft_core.records.tables import SCHEMAS
+from raft_core.types import Policy
+from tasks.loop.finetune import next_policy
+from tasks.loop.iteration import Iteration, left_out
+from tasks.loop.shards import batch_plan
+
+
+def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
+    """Write the iteration's ``commit.json``, then drop its scratch. Nothing in it depends on a clock."""
+    _sweep(it.folder)
+    names = [f"tables/{name}.parquet" for name in SCHEMAS] + ["policy", "finetune.json", "report.json"]
+    outputs = {name: digest_of(it.folder / name) for name in names if (it.folder / name).exists()}
+    made = it.policy if it.number == BASE else next_policy(it, outputs["policy"])
+    write_commit(
+        it.run,
+        it.number,
+        {
+            "config": config_digest(it.config),
+            "policy": _named(made, it.config.policy.model if it.number == BASE else None),
+            "sampled_from": None if it.number == BASE else it.policy.identity,
+            "outputs": outputs,
+            "steps": {
+                name: {"key": r.key, "code": r.code, "inputs": dict(r.inputs), "outputs": dict(r.outputs)}
+                for name, r in sorted(records.items())
+            },
+            **({"remote_code": True} if it.config.policy.trust_remote_code else {}),
+            **_rewards(it),
+            "numerics": it.backend.numerics(it.config.sampling.dtype),
+            **left_out(it),
+            "batch_plan": [plan for folder in sorted(it.work.glob("*-*")) if (plan := batch_plan(folder))],
+        },
+    )
+    shutil.rmtree(it.work, ignore_errors=True)
+
+
+def _rewards(it: Iteration) -> dict[str, object]:
+    """What each reward consists of, as it was pinned; nothing where an older version of RAFT began the run."""
+    pins = read_pins(it.run)
+    return {"rewards": pins} if pins else {}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writes that were killed left behind, so that DVC never takes it for a table."""
+    for path in [*folder.glob(".*"), *(folder / "tables").glob(".*")]:
+        if path.name == ".gitignore":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _named(policy: Policy, source: str | None) -> dict[str, object]:
+    base = policy.base.digest if policy.base else None
+    ancestors = ancestors_of(policy.path) if source is not None else ()
+    return {
+        "identity": policy.identity,
+        "digest": policy.digest,
+        "base": base,
+        "source": source,
+        **({"ancestors": [asdict(each) for each in ancestors]} if ancestors else {}),
+    }

@@ -1,0 +1,69 @@
+"""Evaluate: one sample of each held-out prompt, every reward, perplexity, and the scorecard."""
+
+from collections.abc import Callable, Sequence
+
+from raft_core.evaluation.divergence import perplexity
+from raft_core.evaluation.scorecard import Batch, scorecard
+from raft_core.files.artifacts import file_digest, write_json
+from raft_core.records.pinned import check_pins
+from raft_core.records.run import BASE
+from raft_core.records.steps import StepRecord, once
+from raft_core.records.tables import EVALUATION, PERPLEXITY, QUARANTINE, SCORED, SELECTED, read_table, write_table
+from raft_core.rewards import score as scoring
+from raft_core.types import Policy, Progress, Prompt
+from tasks.loop.finetune import read_result
+from tasks.loop.iteration import Iteration, derived_seed, left_out
+from tasks.loop.measure import Subject, answer, base_logprobs, evaluation_table, measuring_key, perplexity_table
+from tasks.loop.prepare import perplexity_texts
+
+
+def evaluate(
+    it: Iteration, policy: Policy, held_out: Sequence[Prompt], progress: Progress, warn: Callable[[str], None]
+) -> StepRecord:
+    """Evaluate ``policy``, the one that the iteration made: write ``evaluation`` and ``perplexity``.
+
+    The same prompts and the same random streams serve every iteration, so differences are paired.
+    """
+    config = it.config
+    rewards = scoring.check_rewards(config.scoring)
+    check_pins(it.run, rewards.sources)
+    texts, _ = perplexity_texts(config, it.run.path.parent.parent)
+    subject = Subject(policy, it.base, config, config.policy, derived_seed(config.seed, "evaluate"))
+    prompts = file_digest(it.run.table(BASE, "prompts"))
+    key = measuring_key("evaluate", subject, prompts, texts, rewards, **left_out(it))
+    outputs = {name: it.table(name) for name in ("evaluation", "perplexity")}
+
+    def compute() -> None:
+        model = subject.load(policy)
+        answers = answer(subject, model, held_out, texts, it.work / f"evaluate-{key.digest[:16]}", progress)
+        del model
+        under_base = answers.policy_logprobs if it.number == BASE else base_logprobs(subject, answers.samples)
+        table = evaluation_table(answers, under_base, held_out, rewards, config.scoring.max_failed_share, warn)
+        write_table(outputs["evaluation"], table, EVALUATION)
+        write_table(outputs["perplexity"], perplexity_table(answers, texts), PERPLEXITY)
+
+    return once(it.runs, key, outputs, compute)
+
+
+def report(it: Iteration) -> None:
+    """Write the scorecard ``report.json`` from the iteration's tables."""
+    window = it.config.gates.convergence_window
+    earlier = it.number - window if window else None
+    values = scorecard(
+        read_table(it.table("evaluation"), EVALUATION),
+        perplexity(read_table(it.table("perplexity"), PERPLEXITY)["logprobs"].to_pylist()),
+        it.config,
+        iteration=it.number,
+        batch=None if it.number == BASE else _batch(it),
+        losses=[] if it.number == BASE else [row["loss"] for row in read_result(it).log],
+        then=None if earlier is None or earlier < BASE else read_table(it.run.table(earlier, "evaluation"), EVALUATION),
+    )
+    write_json(it.folder / "report.json", values)
+
+
+def _batch(it: Iteration) -> Batch:
+    return Batch(
+        scored=read_table(it.table("scored"), SCORED),
+        selected=read_table(it.table("selected"), SELECTED, ["sample_id", "prompt_id"]),
+        quarantine=read_table(it.table("quarantine"), QUARANTINE),
+    )

@@ -1,0 +1,108 @@
+"""Everything that an alignment checks before it samples, without starting one: nothing is written, no weights load."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from raft_core.config.run import RaftConfig
+from raft_core.errors import ConfigError, InputError, PartsError, RaftError
+from raft_core.examples import resolve
+from raft_core.policies.base import backend
+from raft_core.prompts.splits import draw, load_prompts
+from raft_core.rewards.score import check_rewards
+from raft_core.types import Prompt
+from tasks.loop.prepare import allowed_splits
+from tasks.loop.signal import check_signal
+
+Checked = TypeVar("Checked")
+ANY_PROMPT = Prompt.of("Hello")
+"""Stands for the prompts where their file is at fault, so that the policy is checked all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """``warnings``: what works, but a person should know. ``unprepared``: parts of the embedded examples that
+    are not on this machine yet, and so were not looked at."""
+
+    warnings: list[str] = field(default_factory=list)
+    unprepared: list[str] = field(default_factory=list)
+    faults: list[RaftError] = field(default_factory=list)
+
+    def part(self, check: Callable[[], Checked]) -> Checked | None:
+        """What ``check`` returns; None if it found a fault, which is kept once."""
+        try:
+            return check()
+        except PartsError as error:
+            if error.what not in self.unprepared:
+                self.unprepared.append(error.what)
+        except RaftError as error:
+            if str(error) not in map(str, self.faults):
+                self.faults.append(error)
+        return None
+
+
+def examine(config: RaftConfig, workspace: Path, also: Sequence[Callable[[], object]] = ()) -> Examination:
+    """Look at all that ``config`` names, and do what else must work (``also``).
+
+    Raises ConfigError or InputError with every fault of independent parts.
+    """
+    found = Examination()
+    splits = found.part(lambda: allowed_splits(config, workspace)[0])
+    if splits is None:
+        _each_file(config, found)
+    else:
+        drawn = config.sampling.prompts_per_iteration
+        found.part(lambda: draw(splits.train, drawn, seed=config.seed, iteration=0))
+    prompts = [*splits.train, *splits.held_out, *splits.promotion] if splits else [ANY_PROMPT]
+    modality = backend(config.policy.type)
+    found.warnings.extend(found.part(lambda: modality.check(config.policy, prompts, config.sampling)) or ())
+    rewards = found.part(lambda: check_rewards(config.scoring, weights=False))
+    if rewards and splits:
+        found.warnings.extend(found.part(lambda: check_signal(config, rewards, splits.train)) or ())
+    for check in (lambda: _check_writable(workspace), *also):
+        found.part(check)
+    if found.faults:
+        raise _together(found.faults)
+    return found
+
+
+def _each_file(config: RaftConfig, found: Examination) -> None:
+    """A fault in one file of prompts must not hide those in the others."""
+    prompts, texts = config.prompts, config.evaluation.perplexity_text
+    for reference in (prompts.train, prompts.held_out, prompts.promotion):
+        if reference is not None:
+            found.part(partial(_load_prompts, reference, prompts.text_column))
+    if texts is not None:
+        found.part(partial(_load_prompts, texts, "text"))
+
+
+def _load_prompts(reference: str, column: str) -> list[Prompt]:
+    return load_prompts(resolve(reference), column)
+
+
+def _check_writable(workspace: Path) -> None:
+    """The run directory will lie in ``workspace``/runs."""
+    place = workspace / "runs"
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"no run can be written in {workspace}",
+            got=f"{place} is not a folder that can be written to",
+            do="make it writable, or set RAFT_WORKSPACE to another folder",
+        )
+
+
+def _together(faults: list[RaftError]) -> RaftError:
+    (first, *others) = faults
+    if others:
+        listed = "\n".join("- " + str(fault).replace("\n", "\n  ") for fault in faults)
+        return ConfigError(
+            f"{len(faults)} faults keep this from being aligned:\n{listed}", do="correct each as it says"
+        )
+    if isinstance(first, ConfigError | InputError):
+        return first
+    return ConfigError(first.what, got=first.got, expected=first.expected, do=first.do)

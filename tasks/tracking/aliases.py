@@ -1,0 +1,168 @@
+"""MLflow's aliases ``champion`` and ``previous``, as the ledger has them: a projection that can be repaired."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from raft_core.errors import IntegrityError, RaftError
+from raft_core.promotion.decision import figures
+from raft_core.promotion.ledger import Entry, Holder, Ledger, current, last_digest, names
+from raft_core.records.run import read_commit, read_run
+from tasks.tracking.connection import connected, database
+from tasks.tracking.register import WITHDRAWN, find_version, register_version
+
+CHAMPION, PREVIOUS = "champion", "previous"
+LEDGER_TAG = "raft.ledger"
+"""On the registered model: number and digest of the ledger's last entry, a witness against a cut-off end."""
+
+MAX_TAG = 5000
+"""Characters of a tag that every MLflow takes."""
+
+
+def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
+    """Make the registry say what the ledger says; returns what could not be brought there, and why.
+
+    Idempotent. A version that is missing (MLflow was away, or made anew) is registered from its run
+    in ``runs``. Of several processes at once, whoever writes something stale reads the ledger again
+    after it, so the last word is right. Raises StepError if MLflow is away, IntegrityError (and writes
+    nothing) if the registry has seen an entry that the ledger lacks: it was cut off.
+    """
+    witnesses = read_witnesses(uri)
+    seen, missing = None, list[str]()
+    while seen != (last := last_digest(entries := ledger.entries())):
+        hold_ledger(witnesses, entries)
+        models = sorted({e.model for e in entries if e.kind in ("promoted", "rolled_back")})
+        missing = [fault for model in models for fault in _fill_in(entries, model, runs, uri)]
+        with connected(uri) as client:
+            for model in models:
+                _set_aliases(client, entries, model)
+            _mark_withdrawn(client, entries)
+            for model in sorted({entry.model for entry in entries}):
+                _leave_witness(client, entries[-1], model)
+        seen = last
+    return missing
+
+
+def read_witnesses(uri: str) -> dict[str, str]:
+    """Registered model → number and digest of the ledger's last entry when MLflow last heard of it. Raises StepError.
+
+    Read before the ledger: whatever a tag names was in the ledger before it was in the tag.
+    """
+    if (path := database(uri)) is not None and not path.exists():
+        return {}
+    found, token = dict[str, str](), None
+    with connected(uri) as client:
+        while True:
+            page = client.search_registered_models(page_token=token)
+            found |= {model.name: model.tags[LEDGER_TAG] for model in page if LEDGER_TAG in model.tags}
+            if not (token := page.token):
+                return found
+
+
+def hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Collection[str] = ()) -> None:
+    """Raise IntegrityError unless ``entries`` hold what the registry has seen of them.
+
+    Asked of the ledger's own models and of ``models``: one MLflow may serve other ledgers as well.
+    """
+    known = {*models, *(entry.model for entry in entries)}
+    ours = {f"{entry.number} {entry.digest}" for entry in entries}
+    for model, witness in seen.items():
+        if model in known and witness not in ours:
+            raise IntegrityError(
+                f"entries are missing at the end of the ledger: MLflow's {model} has seen one that is not in it",
+                got=f"{len(entries)} entries, the last {last_digest(entries)}",
+                expected=f"entry {witness}",
+                do=f"restore the ledger from a copy; if those entries are lost for good, delete the tag {LEDGER_TAG} "
+                f"of {model} in MLflow",
+            )
+
+
+def _fill_in(entries: Sequence[Entry], model: str, runs: Path, uri: str) -> list[str]:
+    """Register the holders that MLflow does not know."""
+    standing = current(entries, model)
+    with connected(uri) as client:
+        unknown = [h for h in (standing.champion, standing.previous) if h and not find_version(client, model, h.commit)]
+    faults = []
+    for holder in unknown:
+        try:
+            run = read_run(runs / holder.run)
+            commit = read_commit(run, holder.iteration)
+            if commit is None or commit.digest != holder.commit:
+                raise FileNotFoundError(f"{run.path} is another run")
+            register_version(run, holder.iteration, uri)
+        except (RaftError, OSError) as error:
+            faults.append(f"{holder.run}@{holder.iteration} of {model} cannot be registered here: {error}")
+    return faults
+
+
+def _set_aliases(client: MlflowClient, entries: Sequence[Entry], model: str) -> None:
+    found = client.search_registered_models(f"name = '{model}'")
+    if not found:
+        return
+    held, standing = dict(found[0].aliases), current(entries, model)
+    for alias, holder in ((PREVIOUS, standing.previous), (CHAMPION, standing.champion)):
+        version = find_version(client, model, holder.commit) if holder else None
+        if version is None and alias in held:
+            client.delete_registered_model_alias(model, alias)
+        elif version is not None and str(held.get(alias)) != version:
+            client.set_registered_model_alias(model, alias, version)
+        if version is not None and holder is not None:
+            _tag(client, model, version, holder, entries)
+
+
+def _leave_witness(client: MlflowClient, last: Entry, model: str) -> None:
+    """Also on a model that was never promoted: an entry that withdraws it counts as much."""
+    found, witness = client.search_registered_models(f"name = '{model}'"), f"{last.number} {last.digest}"
+    if found and found[0].tags.get(LEDGER_TAG) != witness:
+        client.set_registered_model_tag(model, LEDGER_TAG, witness)
+
+
+def _tag(client: MlflowClient, model: str, version: str, holder: Holder, entries: Sequence[Entry]) -> None:
+    """Who made it champion last, and on which figures: a rollback measures nothing, so those of its promotion stay."""
+    entry = next(e for e in entries if e.digest == holder.entry)
+    decided = [e.body for e in entries if e.model == model and e.body.get("commit") == holder.commit and _decision(e)]
+    wanted = {
+        "raft.promotion": entry.digest,
+        "raft.promoted_at": entry.time,
+        "raft.requested_by": entry.body.get("requested_by"),
+        "raft.approved_by": entry.body.get("approved_by"),
+        "raft.rules": decided[-1].get("rules") if decided else None,
+        "raft.figures": _figures(decided[-1]["decision"]) if decided else None,
+    }
+    has = client.get_model_version(model, version).tags
+    for key, value in wanted.items():
+        if value is not None and has.get(key) != value:
+            client.set_model_version_tag(model, version, key, str(value))
+        elif value is None and key in has:
+            client.delete_model_version_tag(model, version, key)
+
+
+def _decision(entry: Entry) -> bool:
+    return entry.kind == "promoted" and "decision" in entry.body
+
+
+def _figures(decision: Mapping[str, Any]) -> str:
+    """As JSON, in the order of the gates; a decision on hundreds of prompt groups is cut: the ledger has it whole."""
+    rounded = {
+        gate: [v if v is None else float(f"{v:.4g}") for v in values] for gate, values in figures(decision).items()
+    }
+    while len(text := json.dumps(rounded)) > MAX_TAG:
+        rounded.popitem()
+    return text
+
+
+def _mark_withdrawn(client: MlflowClient, entries: Sequence[Entry]) -> None:
+    """A withdrawn version keeps no alias, under whatever name it was registered."""
+    for entry in (e for e in entries if e.kind in ("withdrawn", "erased")):
+        commit, policy = str(entry.body.get("commit")), str(entry.body.get("policy"))
+        for tag, value in (("raft.commit", commit), ("raft.policy_identity", policy)):
+            for version in client.search_model_versions(f"tags.`{tag}` = '{value}'"):
+                if not names(entry.body, version.tags.get("raft.commit", ""), version.tags.get(tag, "")):
+                    continue
+                if version.tags.get(WITHDRAWN) != entry.digest:
+                    client.set_model_version_tag(version.name, version.version, WITHDRAWN, entry.digest)
+                for alias in client.get_model_version(version.name, version.version).aliases:
+                    client.delete_registered_model_alias(version.name, alias)

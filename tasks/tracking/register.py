@@ -1,0 +1,163 @@
+"""MLflow's model registry: the best iteration as a version with the alias ``candidate``, weights not copied.
+
+A version points to an external model, whose artifacts are small: the commit, the scorecard and the DVC pointer that
+brings the weights back (``raft_core`` and ``dvc pull`` need nothing else).
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from raft_core.records.names import registered_name
+from raft_core.records.run import BASE, Commit, Run, read_chain
+from tasks.loop.decide import ended_at
+from tasks.tracking.connection import connected, experiment_id, label
+from tasks.tracking.runs import track
+from tasks.versioning.listing import pointer_md5
+
+ALIAS = "candidate"
+FILES = ("commit.json", "report.json", "policy.dvc", "tables.dvc")
+"""Artifacts of a version. Pointers change their name: a .dvc file below the workspace would be a stage to DVC."""
+ENDED = "raft.ended"
+"""On a version: when the run that it comes from ended, the last time that it was registered."""
+WITHDRAWN = "raft.withdrawn"
+"""On a version: why it was withdrawn, and once the ledger was asked, the digest of its entry."""
+EXTERNAL = "mlflow.model.isExternal"
+"""MLflow's own tag of a model whose weights lie elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version of a registered model. ``alias``: None while ``candidate`` is of a run that ended later."""
+
+    name: str
+    version: str
+    alias: str | None
+
+
+def register(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -> Registered | None:
+    """Register a committed iteration and let ``candidate`` point to it. None for the base.
+
+    What ended earlier than the present candidate's run (MLflow was away then) leaves the alias where it is.
+    Idempotent: the same commit is the same version. ``run_id`` is the MLflow run (none: it is brought up to date).
+    Raises StepError if MLflow is away or refuses.
+    """
+    if iteration == BASE:
+        return None
+    version = register_version(run, iteration, uri, run_id=run_id)
+    name = model_name(run)
+    with connected(uri) as client:
+        leads = _take_alias(client, name, version, ended_at(run))
+    return Registered(name, version, ALIAS if leads else None)
+
+
+def register_version(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -> str:
+    """The version of a committed iteration, made if there is none; aliases are left alone."""
+    commit = read_chain(run)[iteration + 1]
+    source = run_id or track(run, uri)
+    name, tags = model_name(run), _tags(run, commit)
+    with connected(uri) as client:
+        found = find_version(client, name, commit.digest)
+        return found or _create_version(client, run, commit, name, tags, source, uri)
+
+
+def model_name(run: Run) -> str:
+    """What the registered model of a run is called."""
+    return registered_name(run.config)
+
+
+def find_version(client: MlflowClient, name: str, commit: str) -> str | None:
+    """The version of a model that was registered from ``commit`` (sha256 of ``commit.json``)."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`raft.commit` = '{commit}'")
+    return min((str(version.version) for version in found), key=int, default=None)
+
+
+def _create_version(
+    client: MlflowClient, run: Run, commit: Commit, name: str, tags: Mapping[str, str], run_id: str | None, uri: str
+) -> str:
+    model_id = _external_model(client, run, commit, tags, run_id, uri)
+    try:
+        client.create_registered_model(name, description="Policies aligned by RAFT.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    created = client.create_model_version(
+        name,
+        f"models:/{model_id}",
+        run_id,
+        tags=dict(tags),
+        model_id=model_id,
+        description=f"Iteration {commit.iteration} of run {run.name}",
+    )
+    return str(created.version)
+
+
+def _external_model(
+    client: MlflowClient, run: Run, commit: Commit, tags: Mapping[str, str], run_id: str | None, uri: str
+) -> str:
+    """A model without weights; one that a killed process left behind is taken over."""
+    experiment = experiment_id(client, run, uri)
+    found = client.search_logged_models([experiment], f"tags.`raft.commit` = '{commit.digest}'")
+    model: Any = (
+        found[0]
+        if found
+        else client.create_logged_model(
+            experiment,
+            name=re.sub(r"[^A-Za-z0-9_-]", "-", f"{run.name}-{label(commit.iteration)}"),
+            source_run_id=run_id,
+            tags={**tags, EXTERNAL: "true"},
+            model_type="raft-policy",
+        )
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Model(run_id=run_id, model_id=model.model_id, metadata={EXTERNAL: True}).save(str(Path(folder) / "MLmodel"))
+        for name in FILES:
+            if (path := run.folder(commit.iteration) / name).exists():
+                shutil.copy(path, Path(folder) / name.replace(".dvc", "-dvc.yaml"))
+        client.log_model_artifacts(model.model_id, folder)
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
+
+
+def _take_alias(client: MlflowClient, name: str, version: str, ended: str) -> bool:
+    """Let ``candidate`` point to ``version``, unless it points to one of a run that ended later; whether it does."""
+    if ended:
+        client.set_model_version_tag(name, version, ENDED, ended)
+    holder = _alias_of(client, name)
+    if holder == version:
+        return True
+    if WITHDRAWN in client.get_model_version(name, version).tags:
+        return False
+    if holder is not None and client.get_model_version(name, holder).tags.get(ENDED, "") > ended:
+        return False
+    client.set_registered_model_alias(name, ALIAS, version)
+    return True
+
+
+def _alias_of(client: MlflowClient, name: str) -> str | None:
+    aliases: Mapping[str, Any] = client.get_registered_model(name).aliases
+    return str(aliases[ALIAS]) if ALIAS in aliases else None
+
+
+def _tags(run: Run, commit: Commit) -> dict[str, str]:
+    folder, policy = run.folder(commit.iteration), commit.content.get("policy") or {}
+    tags = {
+        "raft.commit": commit.digest,
+        "raft.run": run.name,
+        "raft.iteration": str(commit.iteration),
+        "raft.policy": commit.outputs.get("policy"),
+        "raft.policy_identity": policy.get("identity"),
+        "raft.policy_base": policy.get("base"),
+    }
+    if (pointer := folder / "policy.dvc").exists():
+        where = pointer.relative_to(run.path.parent.parent).as_posix()
+        tags |= {"dvc.policy": pointer_md5(pointer), "dvc.pointer": where}
+    return {key: value for key, value in tags.items() if value is not None}

@@ -1,0 +1,211 @@
+"""Remove weights that nothing needs any more: from run folders, DVC's cache and, where asked, its remote.
+
+What is collected gets its tombstone first, so a kill in the middle leaves something that a second
+collection finishes. Tables, reports, commits and their digests stay: the chain verifies as before.
+"""
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+
+from raft_core.errors import IntegrityError, StepError
+from raft_core.files.plain_json import read_json
+from raft_core.records.collected import read_tombstone, write_tombstone
+from raft_core.records.retention import Retention, RunFacts, Verdict, verdicts
+from raft_core.records.run import BASE, Run, read_chain, read_events, read_run, record_event
+from tasks.loop.decide import decide, is_finished
+from tasks.versioning.listing import FILE_MD5, pointer_md5
+from tasks.versioning.repository import opened
+
+
+@dataclass(frozen=True, slots=True)
+class Goner:
+    """A policy that may go. ``paths``: what lies in the run's folder; ``md5``: its folder in DVC, if it has one."""
+
+    run: Run
+    iteration: int
+    digest: str
+    paths: tuple[Path, ...]
+    md5: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What would go, and why the rest stays. ``objects``: names in DVC's cache that only goners refer to.
+
+    ``freed``: bytes; files that something kept shares (hard links) count nothing.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    goners: tuple[Goner, ...]
+    objects: tuple[str, ...]
+    scratch: tuple[Path, ...]
+    freed: int
+
+
+def plan(workspace: Path, named: Mapping[str, str], rules: Retention, caches: Sequence[Path] = ()) -> Collection:
+    """Look at every run of ``workspace``; changes nothing.
+
+    ``named``: commit digest → why it is needed (registered, champion…); ``caches``: dead folders elsewhere.
+    Raises IntegrityError where a chain does not hold: nothing is collected from records that are in doubt.
+    """
+    runs = {path.name: read_run(path) for path in _run_paths(workspace)}
+    decided = verdicts([_facts(run) for run in runs.values()], named, rules)
+    going = {(v.run, v.iteration) for v in decided if v.kept is None}
+    goners = [goner for v in decided if v.kept is None and (goner := _goner(runs[v.run], v.iteration))]
+    needed = _objects_of(workspace, _kept_pointers(workspace, runs, going))
+    unneeded = _objects_of(workspace, [g.md5 for g in goners if g.md5]) - needed
+    scratch = [*_scratch(runs.values()), *caches]
+    objects = [path for name in unneeded if (path := cached(workspace, name)).exists()]
+    freed = _bytes([*scratch, *objects, *(path for goner in goners for path in goner.paths)])
+    return Collection(tuple(decided), tuple(goners), tuple(sorted(unneeded)), tuple(scratch), freed)
+
+
+def collect(workspace: Path, found: Collection, *, remote: bool) -> None:
+    """Remove what ``plan`` found. The caller holds ``no_live_run``. Raises StepError if the remote is out of reach."""
+    for goner in found.goners:
+        write_tombstone(
+            goner.run.folder(goner.iteration), {"policy": goner.digest}, {"policy": goner.md5} if goner.md5 else {}
+        )
+        record_event(goner.run, "collected", iteration=goner.iteration, output="policy", digest=goner.digest)
+    if found.objects and remote:
+        _empty_remote(workspace, found.objects)
+    for goner in found.goners:
+        for path in goner.paths:
+            _remove(path)
+    for name in sorted(found.objects, key=lambda name: name.endswith(".dir")):  # the listing last: it names the others
+        cached(workspace, name).unlink(missing_ok=True)
+    for path in found.scratch:
+        _remove(path)
+
+
+def cached(workspace: Path, md5: str) -> Path:
+    """Where DVC keeps an object in this workspace. A cache elsewhere may be shared: it is left alone."""
+    return workspace / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def _run_paths(workspace: Path) -> Iterator[Path]:
+    runs = workspace / "runs"
+    for path in sorted(runs.iterdir()) if runs.is_dir() else ():
+        if not path.name.startswith(".") and (path / "config.yaml").is_file():
+            yield path
+
+
+def _facts(run: Run) -> RunFacts:
+    chain = read_chain(run)
+    decision = decide(run)
+    finished = bool(decision and not decision.go_on and is_finished(run))
+    best = decision.best if decision else None
+    policies = {c.iteration: c.digest for c in chain if c.iteration != BASE and "policy" in c.outputs}
+    return RunFacts(run.name, max(0.0, time.time() - _worked_on(run)), finished, best, policies)
+
+
+def _worked_on(run: Run) -> float:
+    """When the run was last worked on, in seconds since the epoch; a collection is no work."""
+    times = [event["time"] for event in read_events(run) if event["kind"] != "collected"]
+    return datetime.fromisoformat(times[-1]).timestamp() if times else (run.path / "config.yaml").stat().st_mtime
+
+
+def _goner(run: Run, iteration: int) -> Goner | None:
+    """What is still there of a policy that may go; None if all of it went before."""
+    folder = run.folder(iteration)
+    pointer, tombstone = folder / "policy.dvc", read_tombstone(folder)
+    md5 = pointer_md5(pointer) if pointer.exists() else tombstone.get("dvc", {}).get("policy")
+    paths = [folder / "policy", pointer, run.path / "merged" / f"{iteration:03d}"]
+    there = tuple(path for path in paths if path.exists())
+    digest = next(c.outputs["policy"] for c in read_chain(run) if c.iteration == iteration)
+    in_cache = md5 is not None and cached(run.path.parents[1], md5).exists()
+    return Goner(run, iteration, digest, there, md5) if there or in_cache else None
+
+
+def _kept_pointers(workspace: Path, runs: Mapping[str, Run], going: set[tuple[str, int]]) -> list[str]:
+    """DVC's hash of everything that a pointer or a dvc.lock of the workspace keeps, goners left out."""
+    left_out = {runs[name].folder(iteration) / "policy.dvc" for name, iteration in going}
+    pointers = [p for p in (workspace / "runs").rglob("*.dvc") if p not in left_out]
+    kept = [pointer_md5(pointer) for pointer in pointers if pointer.is_file()]
+    return kept + _kept_beside_runs(workspace)
+
+
+def _kept_beside_runs(workspace: Path) -> list[str]:
+    """What people keep with DVC themselves, in whatever folder: pointers, and outputs of pipelines."""
+    if not (workspace / ".dvc").is_dir():
+        return []
+    runs = workspace / "runs"
+    try:
+        with opened(workspace) as repo:
+            outs = [out for out in repo.index.outs if not Path(out.stage.path).is_relative_to(runs.resolve())]
+            return [str(out.hash_info.value) for out in outs if out.hash_info]
+    except (DvcException, OSError) as error:
+        raise StepError(
+            "DVC cannot say what else it keeps here, so nothing is collected",
+            got=error,
+            do="mend what `dvc data status` complains of",
+        ) from error
+
+
+def _objects_of(workspace: Path, folders: Sequence[str]) -> set[str]:
+    """Names of the objects that belong to these folders of DVC, their listings among them."""
+    names: set[str] = set(folders)
+    for md5 in folders:
+        listing = cached(workspace, md5)
+        if md5.endswith(".dir") and listing.exists():
+            try:
+                found = {str(entry["md5"]) for entry in read_json(listing)}
+                if strange := [name for name in found if not FILE_MD5.fullmatch(name)]:
+                    raise ValueError(f"no md5: {strange[0]!r}")
+                names |= found
+            except (ValueError, KeyError, TypeError) as error:
+                raise IntegrityError(f"damaged object of DVC's cache: {listing}", got=error, do="dvc fetch") from error
+    return names
+
+
+def _scratch(runs: Iterable[Run]) -> Iterator[Path]:
+    """Scratch of steps that are committed; what an unfinished iteration needs to go on stays."""
+    for run in runs:
+        for commit in read_chain(run):
+            if (work := run.folder(commit.iteration) / "work").exists():
+                yield work
+
+
+def _empty_remote(workspace: Path, objects: Sequence[str]) -> None:
+    try:
+        with opened(workspace) as repo:
+            store = repo.cloud.get_remote_odb()
+            for path in map(store.oid_to_path, objects):
+                if store.fs.exists(path):
+                    store.fs.remove(path)
+    except (DvcException, OSError) as error:
+        raise StepError(
+            "DVC's remote did not give up its objects",
+            got=error,
+            do="start it, then collect again, or leave --remote out",
+        ) from error
+
+
+def _bytes(paths: Sequence[Path]) -> int:
+    """Bytes that removing ``paths`` frees: a file counts once, and only if every hard link of it goes."""
+    links: dict[tuple[int, int], list[int]] = {}
+    for path in paths:
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            if file.is_file() and not file.is_symlink():
+                stat = file.stat()
+                entry = links.setdefault((stat.st_dev, stat.st_ino), [stat.st_size, stat.st_nlink])
+                entry[1] -= 1
+    return sum(size for size, left in links.values() if left <= 0)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        aside = path.with_name(f".{path.name}.collected")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)  # a reader sees the whole folder or none
+        shutil.rmtree(aside)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()
