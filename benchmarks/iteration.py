@@ -27,7 +27,7 @@ from benchmarks.plain_loop import Settings
 from raft_core.config.loading import load_config
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.run import RaftConfig
-from raft_core.examples import prepare, resolve, worlds_of
+from raft_core.examples import examples_of, prepare, resolve
 from raft_core.launch.children import python_module
 from raft_core.prompts.splits import draw, split_prompts
 from raft_core.records.run import read_events, read_run
@@ -56,8 +56,8 @@ def main() -> None:
 def measure(config_file: Path, iterations: int, rounds: int) -> dict[str, Any]:
     """Both, ``rounds`` times in turns."""
     config = load_config(config_file)
-    for world in worlds_of(config):
-        prepare(world)
+    for example in examples_of(config):
+        prepare(example)
     ours, plain = [], []
     for seed in range(rounds):
         overrides = [f"seed={seed}", f"iterations={iterations}"]

@@ -23,7 +23,7 @@ from benchmarks.page import table
 from raft_core.launch.children import python_module
 from raft_core.promotion.decision import Evidence, decide
 from raft_core.promotion.ledger import FileLedger
-from raft_core.promotion.rules import PromotionGates, PromotionPolicy
+from raft_core.promotion.rules import PromotionGates, PromotionRules
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 
 SHORT = ("iterations=2", "prompts.max_held_out=32", "versioning.push=false")
@@ -133,7 +133,7 @@ def _decision(num_prompts: int) -> float:
         return Evidence(to_table(EVALUATION, rows), to_table(PERPLEXITY, texts))
 
     ours, theirs = evidence(3), evidence(0)
-    return seconds(lambda: decide(ours, theirs, PromotionPolicy()))
+    return seconds(lambda: decide(ours, theirs, PromotionRules()))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from benchmarks.page import table
 from raft_core.config.loading import load_config
 from raft_core.config.run import RaftConfig
 from raft_core.config.sampling import SamplingConfig
-from raft_core.examples import prepare, resolve, worlds_of
+from raft_core.examples import examples_of, prepare, resolve
 from raft_core.policies.base import backend
 from raft_core.prompts.splits import draw, split_prompts
 from raft_core.types import Prompt
@@ -49,8 +49,8 @@ def main() -> None:
 
 def measure(config: RaftConfig, batches: list[int], repeats: int) -> dict[str, Any]:
     """Tokens a second at every batch (rows decoded together), with stops and at a fixed length."""
-    for world in worlds_of(config):
-        prepare(world)
+    for example in examples_of(config):
+        prepare(example)
     sampling = config.sampling
     modality = backend(config.policy.type)
     policy = modality.load(modality.base_policy(config.policy), config.policy, dtype=sampling.dtype)

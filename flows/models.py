@@ -36,7 +36,7 @@ def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> tup
         raise InputError(
             f"run {run.name} has no commit of iteration {iteration}",
             expected=f"-1 (the base) to {last}",
-            do=f"see raft show {run.name}",
+            hint=f"see raft show {run.name}",
         )
     return run, iteration
 
@@ -54,14 +54,14 @@ def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run
         raise InputError(
             f"model {name} has no {missing}; its versions are {', '.join(known.versions) or 'none'}{gone}",
             got=repr(reference),
-            do=f"name a version, {name}/VERSION, or a run, RUN@N",
+            hint=f"name a version, {name}/VERSION, or a run, RUN@N",
         )
     if found is None:
         raise ConfigError(
             "neither a run nor a registered model",
             got=repr(reference),
             expected="RUN, RUN@N, MODEL or MODEL@ALIAS",
-            do="raft runs lists the runs of this folder",
+            hint="raft runs lists the runs of this folder",
         )
     run = find_run(workspace, found.run)
     commit = read_commit(run, found.iteration)
@@ -70,7 +70,7 @@ def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run
             f"run {run.name} in this folder is not the one that {reference} was registered from",
             got=f"commit {commit.digest if commit else 'none'} of iteration {found.iteration}",
             expected=f"commit {found.commit}",
-            do="get that run's folder from git, or name a RUN",
+            hint="get that run's folder from git, or name a RUN",
         )
     return run, found.iteration
 
@@ -84,14 +84,14 @@ def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
     from tasks.promotion.plain_folder import write_plain
 
     if out.exists():
-        raise InputError(f"{out} exists", do="name a folder that does not")
+        raise InputError(f"{out} exists", hint="name a folder that does not")
     if iteration is None:
         iteration = view_run(run).best
     if iteration is None or iteration == BASE or run.config.finetuning.lora is None:
         raise InputError(
             "this policy is a plain checkpoint already",
             got=f"run {run.name}, iteration {iteration}",
-            do="name an iteration: RUN@N" if run.config.finetuning.lora else "copy its policy/ folder",
+            hint="name an iteration: RUN@N" if run.config.finetuning.lora else "copy its policy/ folder",
         )
     policy = committed_policy(run, iteration, initial_policy(run))
     write_plain(run, iteration, policy, out)
@@ -102,5 +102,5 @@ def _iteration(reference: str, number: str) -> int:
     if number == "base":
         return BASE
     if not number.isascii() or not number.isdigit():
-        raise ConfigError("an iteration is a number, or base", got=reference, do="write RUN@3")
+        raise ConfigError("an iteration is a number, or base", got=reference, hint="write RUN@3")
     return int(number)

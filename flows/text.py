@@ -32,7 +32,7 @@ def person(name: str) -> str:
     from raft_core.errors import ConfigError
 
     if not (seen := harmless("".join(filter(str.isprintable, name)).strip(), 100)):
-        raise ConfigError("nobody acts", got=ascii(name), do="say who: --by NAME, RAFT_USER, or the form's field")
+        raise ConfigError("nobody acts", got=ascii(name), hint="say who: --by NAME, RAFT_USER, or the form's field")
     return seen
 
 

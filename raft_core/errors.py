@@ -1,4 +1,4 @@
-"""Every error that a user can meet, each told as: what, got, expected, do this.
+"""Every error that a user can meet, each told as: what, got, expected, try.
 
     RaftError
     ├── ConfigError (ValueError)            a configuration that cannot run; found before a model loads
@@ -6,7 +6,7 @@
     ├── RunBusyError (RuntimeError)         a live process holds the run
     ├── RunMismatchError (RuntimeError)     a run directory that belongs to another configuration
     ├── IntegrityError (RuntimeError)       bytes that are not what their digest says
-    ├── PartsError (OSError)                an embedded part that could not be fetched
+    ├── ExampleError (OSError)              an asset of an example that could not be prepared
     ├── RewardError (RuntimeError)          a reward that fails on too many samples, or ends the process
     ├── GateStop (RuntimeError)             a validation suite or a gate that stopped the run
     ├── LedgerMovedError (RuntimeError)     another entry came while one was being decided on
@@ -25,8 +25,8 @@ class RaftError(Exception):
     It holds no secret: it is shown, logged, and kept in events and in Prefect's states.
     """
 
-    def __init__(self, what: str, *, got: object = None, expected: object = None, do: str | None = None) -> None:
-        self.what, self.got, self.expected, self.do = redacted_text(what), got, expected, do
+    def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
+        self.what, self.got, self.expected, self.hint = redacted_text(what), got, expected, hint
         super().__init__(self.what)
 
     def __str__(self) -> str:
@@ -35,16 +35,16 @@ class RaftError(Exception):
             parts.append(f"got: {self.got}")
         if self.expected is not None:
             parts.append(f"expected: {self.expected}")
-        if self.do is not None:
-            parts.append(f"do this: {self.do}")
+        if self.hint is not None:
+            parts.append(f"try: {self.hint}")
         return redacted_text("\n  ".join(parts))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.what, self.got, self.expected, self.do)
+        return _rebuild, (type(self), self.what, self.got, self.expected, self.hint)
 
 
-def _rebuild(kind: type[RaftError], what: str, got: object, expected: object, do: str | None) -> RaftError:
-    return kind(what, got=got, expected=expected, do=do)
+def _rebuild(kind: type[RaftError], what: str, got: object, expected: object, hint: str | None) -> RaftError:
+    return kind(what, got=got, expected=expected, hint=hint)
 
 
 class ConfigError(RaftError, ValueError):
@@ -67,8 +67,8 @@ class IntegrityError(RaftError, RuntimeError):
     """Bytes that are not what their digest says."""
 
 
-class PartsError(RaftError, OSError):
-    """An embedded part that could not be fetched."""
+class ExampleError(RaftError, OSError):
+    """An asset of one of the project's examples that is not prepared, or could not be."""
 
 
 class RewardError(RaftError, RuntimeError):

@@ -33,12 +33,12 @@ OLDEST_MLFLOW = Version("3.11")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. ``missing`` means that an alignment cannot work; ``do`` says what helps."""
+    """One thing looked at. ``missing`` means that an alignment cannot work; ``hint`` says what helps."""
 
     name: str
     level: Level
     found: str
-    do: str = ""
+    hint: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``raft doctor --json``."""
@@ -56,7 +56,7 @@ def diagnose(workspace: Path, tracking_uri: str, cxx: str | None = None) -> list
         memory(),
         disk(workspace),
         gpu(),
-        *parts(),
+        *example_assets(),
         *dvc_remote(workspace),
         tracking(tracking_uri),
     ]
@@ -100,9 +100,9 @@ def packages() -> Iterator[Finding]:
 def compiler(cxx: str | None = None) -> Finding:
     """A C++ compiler that finds Python's headers. Only a DeepSpeed JSON that asks for a fused operator needs it."""
     command = cxx or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    do = "only for DeepSpeed's fused operators: with Python's headers (Debian: apt-get install g++ python3-dev)"
+    hint = "only for DeepSpeed's fused operators: with Python's headers (Debian: apt-get install g++ python3-dev)"
     if command is None:
-        return Finding("C++ compiler", "warning", "none", do)
+        return Finding("C++ compiler", "warning", "none", hint)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cpp"
         source.write_text("#include <Python.h>\n#include <vector>\nint main() { return std::vector<int>(1)[0]; }\n")
@@ -112,9 +112,9 @@ def compiler(cxx: str | None = None) -> Finding:
                 [*command.split(), *flags], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Finding("C++ compiler", "warning", f"{command}: {error}", do)
+            return Finding("C++ compiler", "warning", f"{command}: {error}", hint)
     if made.returncode:
-        return Finding("C++ compiler", "warning", f"{command}: {_first_line(made.stderr)}", do)
+        return Finding("C++ compiler", "warning", f"{command}: {_first_line(made.stderr)}", hint)
     return Finding("C++ compiler", "ok", command)
 
 
@@ -130,8 +130,8 @@ def memory() -> Finding:
 
     free, total = (getattr(psutil.virtual_memory(), name) / 2**30 for name in ("available", "total"))
     short = free < MIN_MEMORY_GB
-    do = f"the default needs about {MIN_MEMORY_GB} GB: end other programs" if short else ""
-    return Finding("memory", "warning" if short else "ok", f"{free:.1f} of {total:.1f} GB free", do)
+    hint = f"the default needs about {MIN_MEMORY_GB} GB: end other programs" if short else ""
+    return Finding("memory", "warning" if short else "ok", f"{free:.1f} of {total:.1f} GB free", hint)
 
 
 def disk(workspace: Path) -> Finding:
@@ -139,8 +139,8 @@ def disk(workspace: Path) -> Finding:
     place = next(path for path in (workspace, *workspace.parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30
     short = free < MIN_DISK_GB
-    do = f"the default needs about {MIN_DISK_GB} GB: make room, or set RAFT_WORKSPACE" if short else ""
-    return Finding("disk", "warning" if short else "ok", f"{free:.1f} GB free in {workspace}", do)
+    hint = f"the default needs about {MIN_DISK_GB} GB: make room, or set RAFT_WORKSPACE" if short else ""
+    return Finding("disk", "warning" if short else "ok", f"{free:.1f} GB free in {workspace}", hint)
 
 
 def gpu() -> Finding:
@@ -162,23 +162,25 @@ def gpu() -> Finding:
     return Finding("GPU", "ok", "; ".join(told.stdout.split("\n")).strip("; "))
 
 
-def parts() -> Iterator[Finding]:
-    """Which parts of the embedded worlds are prepared; a missing one is prepared when it is needed."""
+def example_assets() -> Iterator[Finding]:
+    """Which assets of the examples are prepared; a missing one is prepared when it is needed."""
     from raft_core.errors import RaftError
     from raft_core.examples import cache_folder, resolve
-    from raft_core.examples.presets import WORLDS
+    from raft_core.examples.presets import EXAMPLES
 
-    def prepared(world: str, part: str) -> bool:
+    def prepared(example: str, asset: str) -> bool:
         try:
-            return resolve(f"embedded:{world}/{part}").exists()
+            return resolve(f"example:{example}/{asset}").exists()
         except RaftError:
             return False
 
-    for name, world in WORLDS.items():
-        there = [part for part in world.parts if prepared(name, part)]
-        rest = len(world.parts) - len(there)
-        do = f"raft prepare {name} (raft align does it by itself)" if rest else ""
-        yield Finding(f"world {name}", "ok", f"{len(there)} of {len(world.parts)} parts in {cache_folder()}", do)
+    for name, example in EXAMPLES.items():
+        there = [asset for asset in example.assets if prepared(name, asset)]
+        rest = len(example.assets) - len(there)
+        hint = f"raft prepare {name} (raft align does it by itself)" if rest else ""
+        yield Finding(
+            f"example {name}", "ok", f"{len(there)} of {len(example.assets)} assets in {cache_folder()}", hint
+        )
 
 
 def dvc_remote(workspace: Path) -> Iterator[Finding]:
@@ -198,8 +200,8 @@ def dvc_remote(workspace: Path) -> Iterator[Finding]:
     remote = parser.get("core", "remote", fallback="none")
     section = f"'remote \"{remote}\"'"
     url = parser.get(section, "url", fallback="") if parser.has_section(section) else ""
-    do = "" if url else "dvc remote add --default NAME URL, or versioning.push=false"
-    yield Finding("DVC remote", "ok" if url else "warning", f"{remote} {redacted_text(url)}".strip(), do)
+    hint = "" if url else "dvc remote add --default NAME URL, or versioning.push=false"
+    yield Finding("DVC remote", "ok" if url else "warning", f"{remote} {redacted_text(url)}".strip(), hint)
 
 
 def tracking(uri: str) -> Finding:
@@ -219,8 +221,8 @@ def tracking(uri: str) -> Finding:
             return Finding("MLflow", "warning", f"{shown}: {error}", "start the server, or unset MLFLOW_TRACKING_URI")
         served = _served_version(uri)
         if served is not None and served < OLDEST_MLFLOW:
-            do = f"update the server to {OLDEST_MLFLOW} or later: older ones have known weaknesses"
-            return Finding("MLflow", "warning", f"{shown} is MLflow {served}", do)
+            hint = f"update the server to {OLDEST_MLFLOW} or later: older ones have known weaknesses"
+            return Finding("MLflow", "warning", f"{shown} is MLflow {served}", hint)
         return Finding("MLflow", "ok", f"{shown} answers" + (f", MLflow {served}" if served else ""))
     if address.scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
@@ -255,7 +257,7 @@ def show_findings(findings: Sequence[Finding]) -> Table:
     marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "missing": ("✗", "red")}
     table = Table(box=None, show_header=False, padding=(0, 1))
     for finding in findings:
-        advice = f" → {finding.do}" if finding.do else ""
+        advice = f" → {finding.hint}" if finding.hint else ""
         table.add_row(
             Text(*marks[finding.level]), Text(finding.name), Text(f"{harmless(finding.found)}{harmless(advice)}")
         )

@@ -66,7 +66,7 @@ def _run(app: Callable[..., Any], arguments: Sequence[str]) -> tuple[int, BaseEx
 def _document(code: int, error: BaseException | None) -> dict[str, Any]:
     """What --json says of a command that failed."""
     if isinstance(error, RaftError):
-        parts = {"what": error.what, "got": error.got, "expected": error.expected, "do": error.do}
+        parts = {"what": error.what, "got": error.got, "expected": error.expected, "hint": error.hint}
     elif error is not None:
         parts = {"what": f"{type(error).__name__}: {error}"}
     else:

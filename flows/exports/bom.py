@@ -10,7 +10,7 @@ from flows.exports.dossier import Dossier, label
 from flows.exports.model_card import METRICS
 from flows.exports.sources import Named, named
 from raft_core.audit.lineage import Link
-from raft_core.examples.packages import Part
+from raft_core.examples.packages import Package
 from raft_core.records.run import BASE
 
 SPEC = "1.6"
@@ -149,25 +149,27 @@ def _component(kind: str, part: Named) -> dict[str, Any]:
         "name": part.reference,
         "description": part.role,
         **({"hashes": _hashes(part.digest)} if part.digest and len(part.digest) == 64 else {}),
-        **({"licenses": [*map(_licence, part.parts)]} if part.parts else {}),
-        **({"pedigree": {"ancestors": [*map(_ancestor, part.parts)]}} if part.parts else {}),
+        **({"licenses": [*map(_licence, part.packages)]} if part.packages else {}),
+        **({"pedigree": {"ancestors": [*map(_ancestor, part.packages)]}} if part.packages else {}),
     }
 
 
-def _ancestor(part: Part) -> dict[str, Any]:
+def _ancestor(package: Package) -> dict[str, Any]:
     return {
         "type": "file",
-        "name": part.file,
-        "version": part.version,
-        "purl": f"pkg:pypi/{part.package.lower()}@{part.version}",
-        "hashes": _hashes(part.sha256),
-        "licenses": [_licence(part)],
+        "name": package.file,
+        "version": package.version,
+        "purl": f"pkg:pypi/{package.name.lower()}@{package.version}",
+        "hashes": _hashes(package.sha256),
+        "licenses": [_licence(package)],
     }
 
 
-def _licence(part: Part) -> dict[str, Any]:
+def _licence(package: Package) -> dict[str, Any]:
     known = (
-        {"id": part.licence} if part.licence in ("Apache-2.0", "MIT") else {"name": f"{part.package}: {part.licence}"}
+        {"id": package.licence}
+        if package.licence in ("Apache-2.0", "MIT")
+        else {"name": f"{package.name}: {package.licence}"}
     )
     return {"license": known}
 

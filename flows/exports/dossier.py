@@ -98,7 +98,7 @@ class Dossier:
             raise IntegrityError(
                 f"run {self.run.name} does not verify: {problems[0].message}",
                 got=f"{len(problems)} problems",
-                do="see raft lineage verify; `raft export html` writes a page that shows them",
+                hint="see raft lineage verify; `raft export html` writes a page that shows them",
             )
 
     def events(self, kind: str) -> list[dict[str, Any]]:
@@ -176,5 +176,5 @@ def _json(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     try:
         document = read_object(path, most)
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"not a readable record: {path}", got=error, do="restore it from git") from error
+        raise IntegrityError(f"not a readable record: {path}", got=error, hint="restore it from git") from error
     return document

@@ -33,7 +33,9 @@ def events(dossier: Dossier) -> str:
         from openlineage.client.serde import Serde
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "OpenLineage events need the openlineage-python package", got=error, do="pip install 'raft-mlops[exports]'"
+            "OpenLineage events need the openlineage-python package",
+            got=error,
+            hint="pip install 'raft-mlops[exports]'",
         ) from None
     return "".join(f"{Serde.to_json(event)}\n" for event in _events(dossier))
 

@@ -27,13 +27,13 @@ def sign(run: Run, iteration: int, key: Path, out: Path, entries: Sequence[Entry
     signing, hashing = _package("signing"), _package("hashing")
     commit = _commit(run, iteration)
     if gone := find_withdrawal(entries, run, iteration):
-        raise GateStop(f"{gone[1]} of the ledger", got=gone[0].body.get("reason"), do="name another policy")
+        raise GateStop(f"{gone[1]} of the ledger", got=gone[0].body.get("reason"), hint="name another policy")
     verify_outputs(run, commit)
     if unordered := [p for p in unordered_erasures(run, entries) if p.iteration == iteration]:
-        raise IntegrityError(unordered[0].message, do="see raft lineage verify")
+        raise IntegrityError(unordered[0].message, hint="see raft lineage verify")
     folder = run.folder(iteration)
     if not key.is_file():
-        raise InputError(f"no such key: {key}", do="openssl ecparam -name prime256v1 -genkey -noout -out key.pem")
+        raise InputError(f"no such key: {key}", hint="openssl ecparam -name prime256v1 -genkey -noout -out key.pem")
     out.parent.mkdir(parents=True, exist_ok=True)
     config = signing.Config().set_hashing_config(_hashing(hashing, folder))
     try:
@@ -43,7 +43,7 @@ def sign(run: Run, iteration: int, key: Path, out: Path, entries: Sequence[Entry
             f"{key} cannot sign",
             got=error,
             expected="a private key of an elliptic curve, PEM, without a password",
-            do="openssl ecparam -name prime256v1 -genkey -noout -out key.pem",
+            hint="openssl ecparam -name prime256v1 -genkey -noout -out key.pem",
         ) from error
     return [name for name in SIGNED if (folder / name).exists()]
 
@@ -58,7 +58,7 @@ def verify_signature(run: Run, iteration: int, public_key: Path, signature: Path
     folder = run.folder(iteration)
     for path in (public_key, signature):
         if not path.is_file():
-            raise InputError(f"no such file: {path}", do="name the public key, and what raft export sign wrote")
+            raise InputError(f"no such file: {path}", hint="name the public key, and what raft export sign wrote")
     config = verifying.Config().set_hashing_config(_hashing(hashing, folder))
     try:
         config.use_elliptic_key_verifier(public_key=public_key).verify(folder, signature)
@@ -67,7 +67,7 @@ def verify_signature(run: Run, iteration: int, public_key: Path, signature: Path
             f"the signature of iteration {iteration} of run {run.name} does not hold",
             got=f"{type(error).__name__}: {error}",
             expected=f"policy/ and commit.json as {signature} vouches for them",
-            do="restore the files (dvc pull, git), or ask who signed for the right key",
+            hint="restore the files (dvc pull, git), or ask who signed for the right key",
         ) from error
 
 
@@ -77,7 +77,7 @@ def _commit(run: Run, iteration: int) -> Commit:
         raise InputError(
             f"iteration {iteration} of run {run.name} made no policy",
             expected="an iteration that is committed",
-            do="name one: RUN@N",
+            hint="name one: RUN@N",
         )
     return commit
 
@@ -95,5 +95,5 @@ def _package(module: str) -> ModuleType:
         return import_module(f"model_signing.{module}")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "signatures need the model-signing package", got=error, do="pip install 'raft-mlops[exports]'"
+            "signatures need the model-signing package", got=error, hint="pip install 'raft-mlops[exports]'"
         ) from None

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.exports.dossier import Dossier
-from raft_core.examples.packages import PARTS, Part
-from raft_core.examples.presets import WORLDS
+from raft_core.examples.packages import PACKAGES, Package
+from raft_core.examples.presets import EXAMPLES
 from raft_core.records.run import BASE
-from raft_core.references import PREFIX
+from raft_core.references import split_reference
 from raft_core.rewards.base import reward_name
 from raft_core.rewards.lexicon import VADER
 from raft_core.selection.base import SELECTION
@@ -25,18 +25,18 @@ class Named:
     digest: str | None = None
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """The fetched parts that an embedded reference is made from."""
-        return parts_of(self.reference)
+    def packages(self) -> tuple[Package, ...]:
+        """The fetched packages that a reference to an example is made from."""
+        return packages_of(self.reference)
 
     @property
     def licence(self) -> str:
         """What is known of its licence, in one line."""
         if self.reference == VADER:
-            return f"{PARTS['ratings'].package}: MIT"
-        if not self.reference.startswith(PREFIX):
+            return f"{PACKAGES['ratings'].name}: MIT"
+        if split_reference(self.reference) is None:
             return UNKNOWN
-        return "; ".join(f"{p.package} {p.version}: {p.licence}" for p in self.parts) or MADE_IN_PLACE
+        return "; ".join(f"{p.name} {p.version}: {p.licence}" for p in self.packages) or MADE_IN_PLACE
 
 
 def named(dossier: Dossier) -> list[Named]:
@@ -64,20 +64,19 @@ def _selector(dossier: Dossier) -> Iterator[Named]:
             yield from (Named(name, reference, digest) for reference, digest in sources.items())
 
 
-def parts_of(reference: str) -> tuple[Part, ...]:
-    """The fetched parts behind ``embedded:WORLD/PART``; none for a path, or for what is made in place."""
-    world = WORLDS.get(reference.removeprefix(PREFIX).partition("/")[0])
-    part = reference.partition("/")[2]
-    if not reference.startswith(PREFIX) or world is None or part not in world.parts:
+def packages_of(reference: str) -> tuple[Package, ...]:
+    """The fetched packages behind ``example:EXAMPLE/ASSET``; none for a path, or for what is made in place."""
+    name, asset = split_reference(reference) or ("", "")
+    if name not in EXAMPLES or asset not in EXAMPLES[name].assets:
         return ()
-    files = set(_files(reference.removeprefix(PREFIX).partition("/")[0], world.parts[part][0]))
-    return tuple(part for part in PARTS.values() if part.file in files)
+    files = set(_files(name, EXAMPLES[name].assets[asset][0]))
+    return tuple(package for package in PACKAGES.values() if package.file in files)
 
 
-def _files(world: str, stage: str) -> Iterator[str]:
-    for earlier, read in WORLDS[world].stages[stage].inputs.items():
-        yield from read if earlier == "parts" else ()
-        yield from _files(world, earlier)
+def _files(example: str, stage: str) -> Iterator[str]:
+    for earlier, read in EXAMPLES[example].stages[stage].inputs.items():
+        yield from read if earlier == "packages" else ()
+        yield from _files(example, earlier)
 
 
 def _inputs(dossier: Dossier) -> dict[str, str]:

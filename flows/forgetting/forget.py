@@ -21,7 +21,7 @@ from raft_core.records.collected import no_live_run
 from raft_core.records.names import registered_name
 from raft_core.records.overview import run_paths
 from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
-from raft_core.references import PREFIX
+from raft_core.references import split_reference
 from raft_core.types import Prompt
 from tasks.audit.witnesses import ask_ledger
 from tasks.forgetting.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
@@ -46,7 +46,7 @@ class Plan:
     files: tuple[Path, ...]
     """Prompt files that hold such prompts: yours, and left alone."""
     prepared: tuple[Path, ...]
-    """Parts of embedded worlds that hold such prompts, in RAFT's own cache; left alone too."""
+    """Parts of examples that hold such prompts, in RAFT's own cache; left alone too."""
     iterations: tuple[Touched, ...]
     models: tuple[Model, ...]
     versions: tuple[Version, ...]
@@ -93,7 +93,7 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
         raise InputError(
             f"no prompt {value!r} is known",
             expected="a prompt_id, or the first digits of one",
-            do="raft lineage find --text names prompts",
+            hint="raft lineage find --text names prompts",
         )
     names = {t.run for t in trace.iterations} | {m.run for m in trace.models}
     label = "a text" if by == "text" else f"{by} {value}" if by == "source" else f"prompt {next(iter(target.prompts))}"
@@ -311,4 +311,4 @@ def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[
                 if wanted.covers(p) or (target.text is not None and target.text in p.text)
             }
             if found:
-                yield path, found, str(reference).startswith(PREFIX)
+                yield path, found, split_reference(str(reference)) is not None

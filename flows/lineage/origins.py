@@ -53,7 +53,7 @@ def find_origin(workspace: Path, reference: str | None, tracking_uri: str) -> Or
         raise ConfigError(
             "neither a run nor a registered model, a file or a digest",
             got=repr(reference),
-            do="raft runs lists the runs of this folder",
+            hint="raft runs lists the runs of this folder",
             expected="RUN, RUN@N, MODEL, MODEL@ALIAS, a file, or 6 or more digits of a commit, policy or file digest",
         ) from error
 
@@ -77,7 +77,7 @@ def _of_path(workspace: Path, path: Path) -> Origin:
             f"no run of this folder made {path}",
             got=f"sha256 {digest}",
             expected="the digest of an output of a commit",
-            do="a changed or foreign file has no lineage",
+            hint="a changed or foreign file has no lineage",
         )
     return found
 
@@ -92,7 +92,7 @@ def _inside(run: Run, parts: tuple[str, ...], path: Path) -> Origin:
         raise InputError(
             f"{path} belongs to an iteration that is not committed",
             got=f"iteration {number} of run {run.name}",
-            do="raft align goes on with it",
+            hint="raft align goes on with it",
         )
     inner = "/".join(parts[1 if number == BASE and parts[0] == "base" else 2 :])
     if parts[0] == "merged":
@@ -141,14 +141,14 @@ def _told(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
 def _of_pointer(workspace: Path, path: Path) -> Origin:
     found_md5 = _POINTED.search(path.read_bytes()[:MOST_POINTER_BYTES])
     if found_md5 is None:
-        raise InputError(f"{path} is no pointer of DVC", do="name the .dvc file of a policy or of tables")
+        raise InputError(f"{path} is no pointer of DVC", hint="name the .dvc file of a policy or of tables")
     md5 = found_md5[1].decode()
     for run in run_paths(workspace):
         for pointer in sorted(run.glob("**/*.dvc")):
             if md5.encode() in pointer.read_bytes():
                 found = _inside(read_run(run), pointer.relative_to(run).parts, pointer)
                 return Origin(found.run, found.iteration, (f"{path}: DVC's pointer to md5 {md5}, as {pointer}",))
-    raise InputError(f"no run of this folder has the pointer {path}", got=f"md5 {md5}", do="get its run from git")
+    raise InputError(f"no run of this folder has the pointer {path}", got=f"md5 {md5}", hint="get its run from git")
 
 
 # -- digits of a digest ------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
     if len(found) > 1:
         some = [f"{digest[:16]}… ({places[0][2]} of {_place(*places[0][:2])})" for digest, places in found.items()]
         raise InputError(
-            f"{len(found)} digests begin with {digits}", got=", ".join(some[:MOST_PLACES]), do="give more digits"
+            f"{len(found)} digests begin with {digits}", got=", ".join(some[:MOST_PLACES]), hint="give more digits"
         )
     ((digest, places),) = found.items()
     path, number, what = places[0]

@@ -51,7 +51,9 @@ def reproduce(
     """
     chain = read_chain(run)
     if not chain:
-        raise StepError(f"run {run.name} has no commit: there is nothing to reproduce", do="raft align goes on with it")
+        raise StepError(
+            f"run {run.name} has no commit: there is nothing to reproduce", hint="raft align goes on with it"
+        )
     wanted, notes = _recorded_commit(run)
     if erased := [commit for commit in chain if (run.folder(commit.iteration) / TOMBSTONE).exists()]:
         notes.append(f"rows of {len(erased)} iterations were erased since: this makes them anew, in {scratch}")
@@ -97,7 +99,7 @@ def _cloned(commit: str | None, target: Path) -> Path:
         raise StepError(
             f"no clone of the code at {commit or 'its commit'}",
             got=f"{ROOT} is not a git repository of the code",
-            do=f"run this command from a clone of the repository (pip install -e .) that has {commit or 'it'}",
+            hint=f"run this command from a clone of the repository (pip install -e .) that has {commit or 'it'}",
         )
     for command in (
         ["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(target)],
@@ -108,7 +110,7 @@ def _cloned(commit: str | None, target: Path) -> Path:
             raise StepError(
                 f"no clone of the code at {commit}",
                 got=done.stderr.strip()[-500:],
-                do=f"bring that commit into {ROOT} (git fetch), then try again",
+                hint=f"bring that commit into {ROOT} (git fetch), then try again",
             )
     return target
 
@@ -139,5 +141,7 @@ def _align(
         made = False
     if not made:
         raise StepError(
-            f"run {run.name} could not be run again", got=f"exit code {done.returncode}", do=f"see {scratch} and above"
+            f"run {run.name} could not be run again",
+            got=f"exit code {done.returncode}",
+            hint=f"see {scratch} and above",
         )

@@ -78,6 +78,6 @@ def iterations_of(
         raise InputError(
             f"no sample {sample!r}{f' in {where}' if where else ''}{hint}",
             expected="an id of a committed iteration",
-            do="raft lineage find --text or --prompt names samples",
+            hint="raft lineage find --text or --prompt names samples",
         )
     return uses[0].sample_id, [(use.run, use.iteration) for use in uses]

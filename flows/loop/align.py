@@ -182,9 +182,9 @@ def _in_its_numerics(session: Session) -> Iterator[None]:
             )
         if differing := other_numerics(run):
             session.warn(
-                f"run {run.name} goes on in another numerics class ({differing}): committed iterations stay; steps of "
-                "an iteration that is not committed yet are done again, and what follows can differ in its last bits "
-                "from an uninterrupted run"
+                f"run {run.name} resumes with another determinism fingerprint ({differing}): committed iterations "
+                "stay; steps of an uncommitted iteration run again, and later results can differ in their "
+                "last bits from an uninterrupted run"
             )
         record_event(run, "numerics", **backend(run.config.policy.type).numerics(run.config.sampling.dtype))
         yield

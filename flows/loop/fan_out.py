@@ -106,7 +106,7 @@ def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
         from ray.job_config import JobConfig
     except ImportError:
         raise ConfigError(
-            "execution.shards is ray, and Ray is not installed", do="pip install 'raft-mlops[ray]'"
+            "execution.shards is ray, and Ray is not installed", hint="pip install 'raft-mlops[ray]'"
         ) from None
     runner: TaskRunner[PrefectFuture[Any]]
     if execution.address:

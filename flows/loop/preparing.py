@@ -1,4 +1,4 @@
-"""Prepare the embedded worlds where a person watches: a bar or a line for each stage that has something to do."""
+"""Prepare the examples where a person watches: a bar or a line for each stage that has something to do."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -7,20 +7,20 @@ from contextlib import ExitStack, contextmanager
 from flows.process.progress import Advance, Reporter
 from raft_core import examples
 from raft_core.examples import Progress, Receipt
-from raft_core.examples.presets import WORLDS
+from raft_core.examples.presets import EXAMPLES
 
 TICK_S = 1.0
 
 
-def prepare_world(world: str, watching: Reporter, stages: Sequence[str] | None = None) -> dict[str, Receipt]:
+def prepare_example(example: str, watching: Reporter, stages: Sequence[str] | None = None) -> dict[str, Receipt]:
     """``examples.prepare``, watched. A stage that is prepared already leaves no word. Raises what that does."""
-    if world not in WORLDS:
-        return examples.prepare(world)  # it says which ones there are
+    if example not in EXAMPLES:
+        return examples.prepare(example)  # it says which ones there are
     receipts: dict[str, Receipt] = {}
-    for stage in stages or WORLDS[world].stages:
+    for stage in stages or EXAMPLES[example].stages:
         with ExitStack() as shown:
-            progress = _shown(watching, f"{world} · prepare {stage}", shown)
-            receipts |= examples.prepare(world, stages=[stage], progress=progress)
+            progress = _shown(watching, f"{example} · prepare {stage}", shown)
+            receipts |= examples.prepare(example, stages=[stage], progress=progress)
     return receipts
 
 

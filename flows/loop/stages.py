@@ -29,7 +29,7 @@ STOP_TIMEOUT_S = 30.0
 
 
 def write_parts_receipt(path: Path, receipts: Mapping[str, Receipt]) -> None:
-    """What the stages of a world hold: names, versions and digests."""
+    """What the stages of an example hold: names, versions and digests."""
     write_json(path, {name: asdict(receipt) for name, receipt in receipts.items()})
 
 
@@ -74,7 +74,7 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
     Raises ConfigError where there is no dvc.yaml, StepError when a stage fails.
     """
     if not (workspace / "dvc.yaml").exists():
-        raise ConfigError(f"no dvc.yaml in {workspace}", do="go to the clone, or use raft align CONFIG")
+        raise ConfigError(f"no dvc.yaml in {workspace}", hint="go to the clone, or use raft align CONFIG")
     receipt = workspace / ALIGN_RECEIPT
     if fault_of(workspace, receipt) is not None:
         receipt.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
         raise StepError(
             "a stage of dvc.yaml failed; its own message stands above",
             got=f"dvc repro exited {code}",
-            do="mend what it names, then run the same command again: finished stages are kept",
+            hint="mend what it names, then run the same command again: finished stages are kept",
         )
     return before is not None and before == _written(receipt)
 
@@ -120,7 +120,9 @@ def aligned_run(receipt: Path) -> str:
     try:
         return str(read_json(receipt)["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{receipt} is no receipt", got=error, do="run raft repro, or raft align --receipt") from None
+        raise InputError(
+            f"{receipt} is no receipt", got=error, hint="run raft repro, or raft align --receipt"
+        ) from None
 
 
 def write_report(folder: Path, view: RunView) -> None:

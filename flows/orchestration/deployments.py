@@ -111,11 +111,11 @@ def plan(**asked: Any) -> Plan:
         found = Plan.model_validate(asked)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise ConfigError("this cannot be deployed", got=faults, do="see raft deploy --help") from None
+        raise ConfigError("this cannot be deployed", got=faults, hint="see raft deploy --help") from None
     if found.image and not found.pool:
-        raise ConfigError("an image needs a work pool", do="add --pool, of type docker or kubernetes")
+        raise ConfigError("an image needs a work pool", hint="add --pool, of type docker or kubernetes")
     if found.webhook and found.no_webhook:
-        raise ConfigError("a webhook, and none", do="say --webhook URL, or --no-webhook")
+        raise ConfigError("a webhook, and none", hint="say --webhook URL, or --no-webhook")
     config = load_config(found.workspace / found.config, found.overrides)
     check_run_name(scheduled_name(found.run_name, config, datetime.now(UTC)))
     return found
@@ -208,7 +208,7 @@ def _check_workspace(there: Mapping[str, DeploymentResponse], workspace: Path) -
             f"another workspace has deployed {', '.join(others)} on this server",
             got=str(workspace),
             expected=", ".join(sorted(map(str, set(others.values())))),
-            do="give the configuration a name of its own; if the workspace was moved: "
+            hint="give the configuration a name of its own; if the workspace was moved: "
             + "; ".join(f"prefect deployment delete {name}" for name in others),
         )
 
@@ -267,11 +267,13 @@ def _server() -> Iterator[SyncPrefectClient]:
         raise ConfigError(
             "schedules need a Prefect server that lives on",
             got="no PREFECT_API_URL",
-            do="prefect server start, then export PREFECT_API_URL=http://127.0.0.1:4200/api",
+            hint="prefect server start, then export PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
-            raise StepError(f"no Prefect server at {client.api_url}", got=error, do="start it, or correct the address")
+            raise StepError(
+                f"no Prefect server at {client.api_url}", got=error, hint="start it, or correct the address"
+            )
         yield client
 
 
@@ -280,7 +282,7 @@ def _check_pool(client: SyncPrefectClient, pool: str) -> None:
         client.read_work_pool(pool)
     except ObjectNotFound:
         raise ConfigError(
-            f"no work pool {pool!r}", do=f"prefect work-pool create {pool} --type process (or docker, kubernetes)"
+            f"no work pool {pool!r}", hint=f"prefect work-pool create {pool} --type process (or docker, kubernetes)"
         ) from None
 
 
@@ -290,5 +292,5 @@ def _alone(workspace: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunBusyError(f"another process serves {name} in {workspace}", do="stop it first") from None
+            raise RunBusyError(f"another process serves {name} in {workspace}", hint="stop it first") from None
         yield

@@ -89,7 +89,7 @@ def model_slot(model: str, this: FlowRun, overlap: Overlap, *, begun: bool) -> I
             except TimeoutError:
                 if not waits:
                     raise RunBusyError(
-                        f"another alignment of {model} is at work", do="wait for it, or deploy with --overlap queue"
+                        f"another alignment of {model} is at work", hint="wait for it, or deploy with --overlap queue"
                     ) from None
                 if not begun and is_superseded(this):
                     raise Superseded from None
@@ -97,6 +97,6 @@ def model_slot(model: str, this: FlowRun, overlap: Overlap, *, begun: bool) -> I
                 raise StepError(
                     f"the concurrency limit {limit_name(model)} cannot be taken",
                     got=error,
-                    do="raft deploy creates it; `prefect gcl ls` lists what there is",
+                    hint="raft deploy creates it; `prefect gcl ls` lists what there is",
                 ) from error
         yield

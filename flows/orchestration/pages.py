@@ -103,18 +103,18 @@ def _server_fault(error: Exception) -> StepError:
         return StepError(
             f"{server} refused {asked}",
             got=f"status {error.response.status_code}: {error.response.text[:500]}",
-            do="see the server's log; if PREFECT_API_URL names one of another version of Prefect, unset it",
+            hint="see the server's log; if PREFECT_API_URL names one of another version of Prefect, unset it",
         )
     if chosen:
         return StepError(
             f"{server} cannot be reached",
             got=f"{type(error).__name__}: {error}",
-            do="start it, or unset PREFECT_API_URL: the run then starts a temporary one",
+            hint="start it, or unset PREFECT_API_URL: the run then starts a temporary one",
         )
     return StepError(
         f"{server} does not answer",
         got=f"{type(error).__name__}: {error}",
-        do="check memory and disk space, and the folder PREFECT_HOME (default ~/.prefect); then resume",
+        hint="check memory and disk space, and the folder PREFECT_HOME (default ~/.prefect); then resume",
     )
 
 

@@ -61,7 +61,7 @@ def go_on(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
 def _killed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Prefect calls this where ``raft deploy --serve`` sees the process of a run die.
 
-    A worker of a pool calls it too, but reports the crash once more afterwards, which would undo this: there the
+    A worker of a pool calls it too, but reports the crash once more afterwards, which would untry: there the
     automation for silent runs takes it up.
     """
     if flow_run.work_queue_id is not None:  # the name of the pool is not told here
@@ -194,7 +194,7 @@ def scheduled_name(template: str, config: RaftConfig, when: datetime) -> str:
         return template.format(config=config.name, date=f"{utc:%Y%m%d}", time=f"{utc:%H%M%S}")
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ConfigError(
-            "no template of a run's name", got=repr(template), expected=f"such as {RUN_NAME}", do=f"mend it: {error}"
+            "no template of a run's name", got=repr(template), expected=f"such as {RUN_NAME}", hint=f"mend it: {error}"
         ) from None
 
 
@@ -235,12 +235,12 @@ def _align_when_free(config: RaftConfig, name: str, workspace: Path, *, begun: b
 
 def _align(config: RaftConfig, name: str, workspace: Path) -> State[str]:
     from flows.loop.align import align_run
-    from flows.loop.preparing import prepare_world
-    from raft_core.examples import worlds_of
+    from flows.loop.preparing import prepare_example
+    from raft_core.examples import examples_of
 
     log = LogReporter()
-    for world in worlds_of(config):
-        prepare_world(world, log)
+    for example in examples_of(config):
+        prepare_example(example, log)
     facts = {"run": name, "model": registered_name(config)}
     try:
         ended = align_run(config, name=name, workspace=workspace, tracking_uri=tracking_uri(workspace), reporter=log)
@@ -279,5 +279,5 @@ def _check_starts(this: FlowRun) -> None:
             "this flow run was killed too often",
             got=f"start {this.run_count}",
             expected=f"{MAX_STARTS} at most",
-            do="look at what ends it (memory? disk?), then resume the run by hand",
+            hint="look at what ends it (memory? disk?), then resume the run by hand",
         )

@@ -77,7 +77,7 @@ def refuse_results() -> None:
         raise StepError(
             "Prefect's server tells of a stored result, which is not loaded",
             expected="a result in memory",
-            do="look at who can change flow runs on that server; the run itself goes on with raft resume",
+            hint="look at who can change flow runs on that server; the run itself goes on with raft resume",
         )
 
     ResultStore.read = refused  # type: ignore[method-assign]

@@ -90,7 +90,7 @@ def _check_rules(asked: Entry, rules: Rules) -> None:
             f"request {asked.number} was asked under another promotion policy",
             got=given,
             expected=asked.body["rules"],
-            do="say --policy FILE, the one that it was asked under; or ask again",
+            hint="say --policy FILE, the one that it was asked under; or ask again",
         )
 
 

@@ -16,7 +16,7 @@ from raft_core.audit.descent import find_withdrawal
 from raft_core.errors import ConfigError, GateStop, IntegrityError, LedgerMovedError, RaftError
 from raft_core.promotion.decision import Verdict, decide
 from raft_core.promotion.ledger import Entry, Holder, Kind, Ledger, current, last_digest
-from raft_core.promotion.rules import PromotionPolicy, SafetySuite, load_policy, policy_digest
+from raft_core.promotion.rules import PromotionRules, SafetySuite, load_policy, policy_digest
 from raft_core.records.collected import nothing_collected
 from raft_core.records.overview import find_run, view_run
 from raft_core.records.run import BASE, Run, read_events, record_event
@@ -26,7 +26,7 @@ from tasks.promotion.ledger import open_ledger
 from tasks.promotion.policy_ref import Contender, committed, contender
 from tasks.tracking.register import model_name
 
-Rules = tuple[PromotionPolicy, SafetySuite | None]
+Rules = tuple[PromotionRules, SafetySuite | None]
 """A policy file and the suite that it names."""
 ATTEMPTS = 100
 """Of a promotion whose champion changes under it again and again."""
@@ -99,7 +99,7 @@ def _compared(candidate: Contender, question: Question, rules: Rules, place: Pla
             return _attempt(candidate, question, rules, place)
         except LedgerMovedError:
             place.reporter.say("the ledger has moved on meanwhile: comparing again")
-    raise GateStop(f"the champion changed {ATTEMPTS} times meanwhile", do="ask again when others are done")
+    raise GateStop(f"the champion changed {ATTEMPTS} times meanwhile", hint="ask again when others are done")
 
 
 def _attempt(candidate: Contender, question: Question, rules: Rules, place: Place) -> Outcome:
@@ -165,7 +165,7 @@ def name_candidate(question: Question, place: Place) -> tuple[Run, int]:
         iteration = view_run(run).best
     if iteration is None or iteration == BASE:
         raise ConfigError(
-            "the base is no candidate: nothing was aligned", got=f"run {run.name}", do="name an iteration: RUN@N"
+            "the base is no candidate: nothing was aligned", got=f"run {run.name}", hint="name an iteration: RUN@N"
         )
     return run, iteration
 
@@ -174,7 +174,7 @@ def refuse_withdrawn(entries: Sequence[Entry], run: Run, iteration: int) -> None
     """Raise GateStop for a model that was withdrawn or erased, or was trained from one that was."""
     if (found := find_withdrawal(entries, run, iteration)) is not None:
         gone, told = found
-        raise GateStop(f"{told} of the ledger", got=gone.body.get("reason"), do="name another model")
+        raise GateStop(f"{told} of the ledger", got=gone.body.get("reason"), hint="name another model")
 
 
 def ask_witnesses(place: Place, run: Run, iteration: int) -> None:
@@ -204,13 +204,13 @@ def run_of(holder: Holder, workspace: Path) -> Run:
             f"run {run.name} in this folder is not the one that the ledger names",
             got=f"commit {committed(run, holder.iteration).digest}",
             expected=f"commit {holder.commit}",
-            do="get that run's folder from git",
+            hint="get that run's folder from git",
         )
     return run
 
 
 def _evidence(
-    candidate: Contender, reference: Contender, suite: SafetySuite | None, policy: PromotionPolicy, place: Place
+    candidate: Contender, reference: Contender, suite: SafetySuite | None, policy: PromotionRules, place: Place
 ) -> tuple[Gathered, Gathered, int]:
     exam = examination(candidate, reference, suite)
     store, age = place.workspace / "promotions", timedelta(hours=policy.max_evidence_age_h)
@@ -244,11 +244,11 @@ def check_standing(entries: Sequence[Entry], model: str, champion: Holder | None
     """Raise LedgerMovedError unless ``champion`` still is; GateStop if the policy of ``iteration`` was withdrawn."""
     holder = current(entries, model).champion
     if (holder.commit if holder else None) != (champion.commit if champion else None):
-        raise LedgerMovedError(f"{model} has another champion since", do="look at it (raft ledger) and ask again")
+        raise LedgerMovedError(f"{model} has another champion since", hint="look at it (raft ledger) and ask again")
     refuse_withdrawn(entries, run, iteration)
 
 
-def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None) -> None:
+def settle(place: Place, run: Run, entry: Entry, policy: PromotionRules | None) -> None:
     """After the ledger: MLflow's aliases, the policy's commands. Their failures are warnings.
 
     At least once: the event ``promotion`` comes last, and while it is missing ``settle_again`` does it all anew.
@@ -274,7 +274,7 @@ def settle(place: Place, run: Run, entry: Entry, policy: PromotionPolicy | None)
 
 
 def settle_again(
-    place: Place, run: Run, entries: Sequence[Entry], champion: Holder, policy: PromotionPolicy | None
+    place: Place, run: Run, entries: Sequence[Entry], champion: Holder, policy: PromotionRules | None
 ) -> None:
     """Make up for what a kill left out between the champion's entry and the end of ``settle``."""
     if all(event.get("entry") != champion.entry for event in read_events(run, "promotion")):

@@ -22,7 +22,7 @@ def pull(reference: str, out: Path, place: Place) -> dict[str, object]:
     Weights that lie elsewhere are restored from DVC. Raises InputError if ``out`` exists.
     """
     if out.exists():
-        raise InputError(f"{out} exists", do="name a folder that does not")
+        raise InputError(f"{out} exists", hint="name a folder that does not")
     with weights_kept(place):
         return _pull(reference, out, place)
 

@@ -16,7 +16,7 @@ from flows.promotion.promote import (
 from flows.text import person, words
 from raft_core.errors import ConfigError, GateStop, InputError
 from raft_core.promotion.ledger import Entry, Holder, current, holder_of, withdrawal
-from raft_core.promotion.rules import PromotionPolicy
+from raft_core.promotion.rules import PromotionRules
 from raft_core.records.run import Run
 from raft_core.types import Policy
 from tasks.loop.prepare import committed_policy, initial_policy
@@ -26,9 +26,7 @@ MAX_VERSION_DIGITS = 6
 """A longer number is the beginning of a digest."""
 
 
-def roll_back(
-    model: str | None, to: str, by: str, reason: str, place: Place, policy: PromotionPolicy | None
-) -> Outcome:
+def roll_back(model: str | None, to: str, by: str, reason: str, place: Place, policy: PromotionRules | None) -> Outcome:
     """Make an earlier champion the champion again, once its weights are at hand and are its own.
 
     ``to``: previous, the first digits of a commit, or a version number of MLflow. Only what was a
@@ -78,7 +76,7 @@ def the_model(entries: Sequence[Entry], model: str | None) -> str:
         "no champion in the ledger" if not models else "which model?",
         got=model,
         expected=", ".join(models) or None,
-        do="raft promote RUN" if not models else "say --model NAME",
+        hint="raft promote RUN" if not models else "say --model NAME",
     )
 
 
@@ -91,7 +89,7 @@ def find_holder(entries: Sequence[Entry], model: str, which: str, place: Place) 
     if which in ("champion", "previous"):
         found = standing.champion if which == "champion" else standing.previous
         if found is None:
-            raise InputError(f"{model} has no {which}", do="raft ledger shows what it had")
+            raise InputError(f"{model} has no {which}", hint="raft ledger shows what it had")
         return found
     commit = _commit_of_version(model, which, place) if _is_version(which) else which
     held = {e.body["commit"]: e for e in entries if e.model == model and e.kind in ("promoted", "rolled_back")}
@@ -100,11 +98,13 @@ def find_holder(entries: Sequence[Entry], model: str, which: str, place: Place) 
         raise InputError(
             f"{'no' if not matching else 'more than one'} champion of {model} is meant by {which!r}",
             expected="previous, a version number, or the first digits of a commit that was a champion",
-            do="raft ledger shows them; a model that never was one is promoted",
+            hint="raft ledger shows them; a model that never was one is promoted",
         )
     holder = holder_of(matching[0])
     if (gone := withdrawal(entries, holder.commit, holder.policy)) is not None:
-        raise GateStop(f"{holder.run}@{holder.iteration} was {gone.kind} by entry {gone.number}", do="name another one")
+        raise GateStop(
+            f"{holder.run}@{holder.iteration} was {gone.kind} by entry {gone.number}", hint="name another one"
+        )
     return holder
 
 
@@ -123,5 +123,5 @@ def _commit_of_version(model: str, version: str, place: Place) -> str:
 
     found = origin(model, version, None, place.tracking_uri)
     if found is None:
-        raise InputError(f"{model} has no version {version}", do="raft ledger shows the champions by commit")
+        raise InputError(f"{model} has no version {version}", hint="raft ledger shows the champions by commit")
     return found.commit

@@ -127,7 +127,7 @@ def lineage(run: Run, iteration: int | None = None) -> Lineage:
         raise InputError(
             f"run {run.name} has no commit of iteration {iteration}",
             expected=f"-1 (the base) to {len(chain) - 2}",
-            do=f"see raft show {run.name}",
+            hint=f"see raft show {run.name}",
         )
     return Lineage(run.name, chosen, tuple(_link(run, commit) for commit in reversed(chain[: iteration + 2])))
 
@@ -144,7 +144,7 @@ def _link(run: Run, commit: Commit) -> Link:
         raise IntegrityError(
             f"edited or foreign commit: {folder / 'commit.json'}",
             got=fault,
-            do="restore it from git; nothing was changed",
+            hint="restore it from git; nothing was changed",
         )
     prompts = run.table(commit.iteration, "prompts")
     return Link(
@@ -250,7 +250,7 @@ def _rows(run: Run, commit: Commit, name: str, gone: Mapping[str, Erased]) -> tu
         is_cut = output in gone and file_digest(path) == gone[output].now  # else: not yet, or the rows are back
         return there, gone[output].rows if is_cut else 0
     except (pa.ArrowException, OSError) as error:
-        raise IntegrityError(f"not a readable table: {path}", got=error, do="restore it with dvc pull") from error
+        raise IntegrityError(f"not a readable table: {path}", got=error, hint="restore it with dvc pull") from error
 
 
 def _sources(prompts: Path) -> dict[str, int]:

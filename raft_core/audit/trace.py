@@ -81,7 +81,7 @@ def find(index: Index, by: By, value: str) -> Trace:
     Raises InputError for an empty value, or an id that several begin with.
     """
     if not value:
-        raise InputError(f"nothing to look for: an empty --{by}", do="name it")
+        raise InputError(f"nothing to look for: an empty --{by}", hint="name it")
     _mark(index, by, value)
     (num_prompts,) = index.rows("SELECT count(DISTINCT prompt) FROM hits")[0]
     prompts = index.rows(
@@ -163,7 +163,7 @@ def _whole_id(index: Index, table: str, column: str, value: str) -> str:
     if not found:
         return value
     if len(found) > 1:
-        raise InputError(f"several begin with {value!r}", got=", ".join(sorted(found)), do="give more digits")
+        raise InputError(f"several begin with {value!r}", got=", ".join(sorted(found)), hint="give more digits")
     return str(found[0])
 
 

@@ -41,7 +41,7 @@ class FinetuningConfig(ConfigModel):
     )
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the forward pass; weights stay float32")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO: what the ranks share out")
-    ranks: int = Field(1, ge=1, description="training processes; a part of the numerics class")
+    ranks: int = Field(1, ge=1, description="training processes; a part of the determinism fingerprint")
     checkpoint_steps: int | None = Field(
         100, ge=1, description="a training that was cut off goes on where it was saved, after so many steps; none: off"
     )

@@ -66,7 +66,7 @@ def _checked(model: type[Document], plain: Any, wrong: str, see: str) -> Documen
         return model.model_validate(_tuples(plain), strict=True)
     except ValidationError as error:
         faults = "\n".join(f"  - {line}" for line in _faults(error, plain, model))
-        raise ConfigError(f"{wrong}:\n{faults}", do=f"see {see}") from None
+        raise ConfigError(f"{wrong}:\n{faults}", hint=f"see {see}") from None
 
 
 def _composed(path: Path | None, overrides: Sequence[str]) -> Any:
@@ -118,17 +118,17 @@ def default_run_name(config: RaftConfig) -> str:
 def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
     if path.resolve() in seen:
         circle = " -> ".join(map(str, (*seen, path.resolve())))
-        raise ConfigError("configurations extend each other in a circle", got=circle, do="remove one extends")
+        raise ConfigError("configurations extend each other in a circle", got=circle, hint="remove one extends")
     try:
         text = checked_text(path)
         _refuse_resolvers(_parsed(text), str(path))
         document = OmegaConf.load(StringIO(text))
     except FileNotFoundError:
-        raise ConfigError("no such configuration", got=path, do="name a YAML file; configs/ holds some") from None
+        raise ConfigError("no such configuration", got=path, hint="name a YAML file; configs/ holds some") from None
     except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} is no YAML", got=error) from error
     if not isinstance(document, DictConfig) or not document:
-        raise ConfigError(f"{path} holds no keys", expected="a YAML mapping of keys", do="write at least one key")
+        raise ConfigError(f"{path} holds no keys", expected="a YAML mapping of keys", hint="write at least one key")
     base = document.pop("extends", None)
     if base is None:
         return document
@@ -161,7 +161,7 @@ def _refuse_resolvers(plain: Any, where: str) -> None:
                 f"{where} asks for more than another key of it: nothing reads the environment or calls a function",
                 got=text[:200],
                 expected="plain references such as ${seed}",
-                do="write the value, or give it as an override: KEY=VALUE",
+                hint="write the value, or give it as an override: KEY=VALUE",
             )
     if count > MAX_INTERPOLATIONS:
         raise ConfigError(
@@ -188,7 +188,7 @@ def _refuse_secrets(plain: Any, where: Path, key: str = "") -> None:
         raise ConfigError(
             f"{key} in {where} holds a secret",
             expected="none: a configuration is recorded and published",
-            do="take it out, change it wherever it is used, and give it to the service by its environment variable",
+            hint="take it out, change it wherever it is used, and give it to the service by its environment variable",
         )
     parts = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     for name, inner in parts:

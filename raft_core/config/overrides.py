@@ -62,10 +62,10 @@ def _full(text: str, paths: Sequence[str], say: Say) -> str:
             f"{key} is neither an option of this command nor an override",
             got=text,
             expected="KEY=VALUE, without dashes",
-            do=f"write {key.lstrip('-').replace('-', '_')}={value or 'VALUE'}; --help lists the options",
+            hint=f"write {key.lstrip('-').replace('-', '_')}={value or 'VALUE'}; --help lists the options",
         )
     if not equals or not re.fullmatch(r"\S+", key):
-        raise ConfigError("an override is not KEY=VALUE", got=text, do=f"write {EXAMPLE}")
+        raise ConfigError("an override is not KEY=VALUE", got=text, hint=f"write {EXAMPLE}")
     bare = re.sub(r"\[\d+\]", "[0]", key)
     if bare in paths or bare.partition(".")[0].partition("[")[0] in paths:
         return text
@@ -76,7 +76,7 @@ def _full(text: str, paths: Sequence[str], say: Say) -> str:
             f"{key} names {len(meant)} keys" if len(meant) > 1 else f"{key} belongs to an item of a list",
             got=text,
             expected=f"the full path: {shown}",
-            do=f"write {meant[0]}={value}, or whichever you mean",
+            hint=f"write {meant[0]}={value}, or whichever you mean",
         )
     if not meant:
         return text

@@ -12,7 +12,7 @@ class TextPolicyConfig(ConfigModel):
     """A causal language model of transformers."""
 
     type: Literal["text"] = "text"
-    model: str = Field(description="a folder in transformers format, or embedded:WORLD/policy")
+    model: str = Field(description="a folder in transformers format, or example:EXAMPLE/policy")
     chat_template: bool = Field(False, description="render each prompt as a user turn; false: plain text")
     system_prompt: str | None = Field(None, description="a system turn before it; needs chat_template")
     template_date: Day | None = Field(

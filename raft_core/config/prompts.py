@@ -10,7 +10,7 @@ from raft_core.config.model import ConfigModel, Fraction, Share
 class PromptsConfig(ConfigModel):
     """Where prompts come from: JSON lines, CSV or Parquet with a text column, or plain text, one per line."""
 
-    train: str = Field(description="a file, or embedded:WORLD/prompts.train")
+    train: str = Field(description="a file, or example:EXAMPLE/prompts.train")
     held_out: str | None = Field(None, description="a file; none: a share of train is set apart")
     promotion: str | None = Field(None, description="a file that promotion alone reads, disjoint from both others")
     text_column: str = Field("text", description="of JSON lines and Parquet; ignored for plain text")

@@ -10,11 +10,11 @@ from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.gates import GatesConfig
 from raft_core.config.model import ConfigModel
 from raft_core.config.policy import PolicyConfig
-from raft_core.config.projections import TrackingConfig, VersioningConfig
 from raft_core.config.prompts import PromptsConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.config.scoring import ScoringConfig
 from raft_core.config.selection import SelectionConfig
+from raft_core.config.tracking import TrackingConfig, VersioningConfig
 from raft_core.config.validation import ValidationConfig
 from raft_core.selection.best_of_k import BestOfK
 

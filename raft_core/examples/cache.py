@@ -1,10 +1,10 @@
 """The cache of prepared stages: content-addressed folders, built aside and renamed.
 
-CACHE/WORLD/STAGE-<key12>/
+CACHE/EXAMPLE/STAGE-<key12>/
   receipt.json     what the stage made, from what: its existence means that the folder is whole
   …                the stage's outputs
 
-The key is the digest of the stage's source in ``embedded/`` (which holds the recipe's constants)
+The key is the digest of the stage's source in ``examples/`` (which holds the recipe's constants)
 and of the digests of its inputs. The library versions are not part of it: a policy trained under
 an earlier torch is as good a start as another, and every run records the digest that it got.
 """
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from raft_core.errors import PartsError
+from raft_core.errors import ExampleError
 from raft_core.examples.location import cache_folder
 from raft_core.examples.stages import Built, Progress, Receipt, Source, Stage
 from raft_core.files.artifacts import digest_of, folder_files, fsync_folder, json_digest, write_json
@@ -35,9 +35,9 @@ def stage_key(stage: Stage, inputs: Mapping[str, Receipt]) -> str:
     return json_digest([FORMAT, stage.build, code_digest(module, within="raft_core.examples"), made_from])
 
 
-def stage_folder(world: str, name: str, key: str) -> Path:
+def stage_folder(example: str, name: str, key: str) -> Path:
     """Where the stage of that key lies, prepared or not."""
-    return cache_folder() / world / f"{name}-{key[:12]}"
+    return cache_folder() / example / f"{name}-{key[:12]}"
 
 
 def read_receipt(folder: Path) -> Receipt | None:
@@ -55,28 +55,30 @@ def read_receipt(folder: Path) -> Receipt | None:
     return receipt if whole else None
 
 
-def build_once(world: str, name: str, stage: Stage, inputs: Mapping[str, Receipt], progress: Progress) -> Receipt:
+def build_once(example: str, name: str, stage: Stage, inputs: Mapping[str, Receipt], progress: Progress) -> Receipt:
     """The receipt of a stage, built first if it is not there; of two processes one builds, one waits.
 
-    Raises PartsError when the cache cannot be written; what the stage's function raises otherwise.
+    Raises ExampleError when the cache cannot be written; what the stage's function raises otherwise.
     """
     key = stage_key(stage, inputs)
-    folder = stage_folder(world, name, key)
+    folder = stage_folder(example, name, key)
     if (receipt := read_receipt(folder)) is not None:
         return receipt
     try:
         with _locked(folder.parent / ".locks" / folder.name, progress):
             if (receipt := read_receipt(folder)) is None:
-                progress(f"{world}: preparing {name}")
-                input_folders = {earlier: stage_folder(world, earlier, inputs[earlier].key) for earlier in stage.inputs}
+                progress(f"{example}: preparing {name}")
+                input_folders = {
+                    earlier: stage_folder(example, earlier, inputs[earlier].key) for earlier in stage.inputs
+                }
                 receipt = _build(folder, name, key, stage, input_folders, progress)
-    except PartsError:
+    except ExampleError:
         raise
     except OSError as error:
-        raise PartsError(
-            f"stage {name} of {world} could not be prepared in {folder.parent}",
+        raise ExampleError(
+            f"stage {name} of {example} could not be prepared in {folder.parent}",
             got=error,
-            do="make room or make the folder writable, or move the cache: RAFT_CACHE=FOLDER",
+            hint="make room or make the folder writable, or move the cache: RAFT_CACHE=FOLDER",
         ) from error
     return receipt
 
@@ -109,11 +111,11 @@ def _build(
     return receipt
 
 
-def _remove_left_overs(world: Path, held: str) -> None:
+def _remove_left_overs(example: Path, held: str) -> None:
     """Remove what killed builders left: asides whose lock is free. ``held`` is the one that we hold."""
-    for aside in world.glob(".*-*.*"):
+    for aside in example.glob(".*-*.*"):
         stage = aside.name.removeprefix(".").rpartition(".")[0]
-        with (world / ".locks" / stage).open("a") as lock:
+        with (example / ".locks" / stage).open("a") as lock:
             try:
                 if stage != held:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

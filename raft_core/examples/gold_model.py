@@ -1,4 +1,4 @@
-"""The gold reward of the reviews world: TF-IDF and ridge, another family than the reward model."""
+"""The gold reward of the reviews example: TF-IDF and ridge, another family than the reward model."""
 
 from collections.abc import Sequence
 from pathlib import Path

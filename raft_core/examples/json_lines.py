@@ -1,4 +1,4 @@
-"""Tables of the worlds as JSON lines."""
+"""Tables of the examples as JSON lines."""
 
 import json
 from collections.abc import Iterable, Mapping

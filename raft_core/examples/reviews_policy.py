@@ -1,4 +1,4 @@
-"""The warm start of the reviews world: a short SFT of SmolLM2 on real review sentences (paper, section 4.1).
+"""The warm start of the reviews example: a short SFT of SmolLM2 on real review sentences (paper, section 4.1).
 
 The training is an ordinary fine-tuning of this pipeline, on a table of real sentences instead of
 selected samples; its adapter is merged, so a run starts from a plain checkpoint.

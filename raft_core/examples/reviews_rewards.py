@@ -1,4 +1,4 @@
-"""The stage that trains both rewards of the reviews world and measures them on ratings neither saw."""
+"""The stage that trains both rewards of the reviews example and measures them on ratings neither saw."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raft_core.examples import gold_model, reward_model
 from raft_core.examples.json_lines import read_lines
-from raft_core.examples.packages import PARTS
+from raft_core.examples.packages import PACKAGES
 from raft_core.examples.stages import Built, Progress
 from raft_core.files.artifacts import write_json
 
@@ -15,7 +15,7 @@ def build_rewards(out: Path, inputs: Mapping[str, Path], progress: Progress) -> 
     """``out/reward`` and ``out/gold``; ``out/metrics.json`` holds their Spearman with the human ratings."""
     texts, ratings = _rated(inputs["data"] / "ratings.reward.jsonl")
     with tempfile.TemporaryDirectory() as scratch:
-        wheel = inputs["parts"] / PARTS["minilm"].file
+        wheel = inputs["packages"] / PACKAGES["minilm"].file
         loss = reward_model.train_reward_model(wheel, texts, ratings, out / "reward", Path(scratch), progress)
     gold_texts, gold_ratings = _rated(inputs["data"] / "ratings.gold.jsonl")
     num_terms = gold_model.train_gold_model(gold_texts, gold_ratings, out / "gold")

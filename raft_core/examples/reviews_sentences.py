@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raft_core.errors import IntegrityError
-from raft_core.examples.packages import PARTS, extract
+from raft_core.examples.packages import PACKAGES, extract
 from raft_core.types import content_id
 
 INNER_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -52,7 +52,7 @@ def read_sentences(sdist: Path) -> dict[str, list[Sentence]]:
 
     Raises IntegrityError for a file that does not have the expected columns.
     """
-    assert sdist.name == PARTS["ratings"].file
+    assert sdist.name == PACKAGES["ratings"].file
     seen: set[str] = set()
     domains = {}
     with tempfile.TemporaryDirectory() as scratch:

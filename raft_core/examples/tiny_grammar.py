@@ -1,4 +1,4 @@
-"""The grammar of the tiny world: short film reviews with a mood, made of words that a lexicon scores.
+"""The grammar of the tiny example: short film reviews with a mood, made of words that a lexicon scores.
 
     review     → "Review: " opener noun [place] verb · remark
     remark     → [adverb] adjective " and " adjective ", " clause "."

@@ -1,4 +1,4 @@
-"""The tiny world's policy: a Llama of about 100,000 parameters, trained on the grammar in seconds."""
+"""The tiny example's policy: a Llama of about 100,000 parameters, trained on the grammar in seconds."""
 
 import random
 from collections.abc import Iterator, Mapping

@@ -74,9 +74,9 @@ def folder_files(path: Path) -> Iterator[Path]:
     """
     for file in sorted(path.rglob("*"), key=lambda p: p.relative_to(path).as_posix()):
         if file.is_symlink():
-            raise IntegrityError(f"symbolic link inside an artifact: {file}", do="replace it by the file itself")
+            raise IntegrityError(f"symbolic link inside an artifact: {file}", hint="replace it by the file itself")
         if "\n" in file.name:
-            raise IntegrityError(f"line break in the name of a file of an artifact: {file!r}", do="rename it")
+            raise IntegrityError(f"line break in the name of a file of an artifact: {file!r}", hint="rename it")
         if file.is_file():
             yield file
 
@@ -113,10 +113,10 @@ def model_files(folder: Path) -> Iterator[Path]:
             raise IntegrityError(
                 f"a symbolic link that leads nowhere: {path}",
                 got=os.readlink(path) if path.is_symlink() else error,
-                do=f"download the model again, or copy it with its links followed where it is whole: cp -rL {folder} …",
+                hint=f"download the model again, or copy the complete folder with its links: cp -rL {folder} …",
             ) from error
         if not regular or "\n" in path.name:
-            raise IntegrityError(f"not a regular file of a model: {path!r}", do="remove it")
+            raise IntegrityError(f"not a regular file of a model: {path!r}", hint="remove it")
         yield path
 
 
@@ -158,26 +158,26 @@ def artifact(path: Path) -> Artifact:
 def verify(item: Artifact) -> None:
     """Raise IntegrityError unless ``item.path`` holds the bytes that ``item.digest`` names."""
     if not item.path.exists():
-        raise IntegrityError(f"missing: {item.path}", expected=f"sha256 {item.digest}", do="`dvc pull` its pointer")
+        raise IntegrityError(f"missing: {item.path}", expected=f"sha256 {item.digest}", hint="`dvc pull` its pointer")
     if (got := digest_of(item.path)) != item.digest:
         raise IntegrityError(
             f"changed bytes: {item.path}",
             got=f"sha256 {got}",
             expected=f"sha256 {item.digest}",
-            do="restore it with `dvc checkout --force` or `dvc pull`",
+            hint="restore it with `dvc checkout --force` or `dvc pull`",
         )
 
 
 def verify_model(folder: Path, digest: str) -> None:
     """Raise IntegrityError unless ``folder`` holds the model that ``digest`` names."""
     if not folder.exists():
-        raise IntegrityError(f"missing: {folder}", expected=f"sha256 {digest}", do="put the model folder back")
+        raise IntegrityError(f"missing: {folder}", expected=f"sha256 {digest}", hint="put the model folder back")
     if (got := model_digest(folder, digest)) != digest:
         raise IntegrityError(
             f"changed bytes: {folder}",
             got=f"sha256 {got}",
             expected=f"sha256 {digest}",
-            do="put the model folder back as it was when the run started",
+            hint="put the model folder back as it was when the run started",
         )
 
 
@@ -224,7 +224,7 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise StepError(
-            f"no space to write {path}", got=error, do="free some, then start again: everything finished is kept"
+            f"no space to write {path}", got=error, hint="free some, then start again: everything finished is kept"
         ) from error
     finally:
         aside.unlink(missing_ok=True)

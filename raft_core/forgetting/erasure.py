@@ -57,7 +57,7 @@ def read_tombstone(folder: Path) -> Tombstone | None:
             raise ValueError(f"{others[0]} is no table")
         return Tombstone(content["commit"], outputs, tuple(content["because"]), file_digest(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"edited or foreign tombstone: {path}", got=error, do="restore it from git") from error
+        raise IntegrityError(f"edited or foreign tombstone: {path}", got=error, hint="restore it from git") from error
 
 
 def write_tombstone(folder: Path, outputs: Mapping[str, Erased], because: Sequence[str]) -> Tombstone:

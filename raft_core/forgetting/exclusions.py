@@ -84,7 +84,7 @@ def read_acts(workspace: Path) -> list[Act]:
             raise IntegrityError(
                 f"{path}, line {number} is no exclusion",
                 got=error,
-                do="restore the file from git; a line that a kill cut off may be removed, then forget again",
+                hint="restore the file from git; a line that a kill cut off may be removed, then forget again",
             ) from error
     return acts
 
@@ -93,7 +93,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     try:
         yield from read_lines(path, MAX_LINE)
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path} cannot be read", got=error, do="restore the file from git") from error
+        raise IntegrityError(f"{path} cannot be read", got=error, hint="restore the file from git") from error
 
 
 def add_exclusion(workspace: Path, *, prompts: Iterable[Prompt | str], sources: Sequence[str], time: str) -> bool:

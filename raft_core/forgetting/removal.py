@@ -99,7 +99,7 @@ def write_without(path: Path, target: Target, out: Path) -> int:
     """
     schema = SCHEMAS.get(path.stem)
     if schema is None:
-        raise IntegrityError(f"no table of an iteration: {path}", expected=", ".join(SCHEMAS), do="remove it")
+        raise IntegrityError(f"no table of an iteration: {path}", expected=", ".join(SCHEMAS), hint="remove it")
     table = read_table(path, schema)
     gone = rows_to_erase(table, target)
     num_gone = int(pc.sum(gone).as_py() or 0)

@@ -39,7 +39,7 @@ DISK_FULL = 74
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """One child: ``function(argument)``, with what it needs to know about its place in the world."""
+    """One child: ``function(argument)``, with what it needs to know about its place in the example."""
 
     function: Callable[[Any], None]
     argument: Any
@@ -138,7 +138,7 @@ def _become_child(request: ForkRequest, server: int, owner_fd: int | None, conne
 def describe(error: BaseException) -> dict[str, Any]:
     """An exception as JSON: a RaftError by its parts, any other by its traceback."""
     if isinstance(error, RaftError):
-        parts = {"what": error.what, "got": error.got, "expected": error.expected, "do": error.do}
+        parts = {"what": error.what, "got": error.got, "expected": error.expected, "hint": error.hint}
         return {"kind": type(error).__name__, **{k: v if v is None else str(v) for k, v in parts.items()}}
     kind = "MemoryError" if isinstance(error, MemoryError) else "other"
     return {"kind": kind, "traceback": "".join(traceback.format_exception(error))}

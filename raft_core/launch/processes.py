@@ -194,7 +194,7 @@ def run_launched(job: Path, scratch: Path) -> bool:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     if code:
-        raise StepError(f"{LAUNCHER} ended with {code}", got=_tail(log), do=f"read {log}")
+        raise StepError(f"{LAUNCHER} ended with {code}", got=_tail(log), hint=f"read {log}")
     return True
 
 
@@ -301,11 +301,13 @@ def _receive(server: _Server, expected: str) -> Any:
             raise StepError(
                 "the process that starts training processes died",
                 got="no more messages from it",
-                do="look at the system's log: the memory was probably exhausted",
+                hint="look at the system's log: the memory was probably exhausted",
             ) from None
         if kind == "broken":
             stop()
-            raise StepError("the training libraries cannot be imported", got=value[-TAIL_CHARS:], do="run raft doctor")
+            raise StepError(
+                "the training libraries cannot be imported", got=value[-TAIL_CHARS:], hint="run raft doctor"
+            )
         if kind == "ended":
             pid, code, peak_mb = value
             server.ended[pid] = code
@@ -324,17 +326,17 @@ def _failure(rank: int, code: int, ranks: int, scratch: Path) -> BaseException:
     if code < 0:
         name = signal.Signals(-code).name
         guess = "its memory was probably exhausted: lower finetuning.micro_batch_size" if name == "SIGKILL" else None
-        return StepError(f"{who} was ended by {name}", got=_tail(log), do=guess or f"read {log}")
+        return StepError(f"{who} was ended by {name}", got=_tail(log), hint=guess or f"read {log}")
     if told is None and code != DISK_FULL:
-        return StepError(f"{who} ended without a word", got=f"exit code {code}\n{_tail(log)}", do=f"read {log}")
+        return StepError(f"{who} ended without a word", got=f"exit code {code}\n{_tail(log)}", hint=f"read {log}")
     if code == DISK_FULL:
-        return StepError(f"the disk is full: {who} could not write", got=scratch, do="free space, then start again")
+        return StepError(f"the disk is full: {who} could not write", got=scratch, hint="free space, then start again")
     if told["kind"] == "MemoryError":
         return MemoryError(f"{who} ran out of memory; lower finetuning.micro_batch_size")
     if told["kind"] == "other":
-        return StepError(f"{who} failed", got=told["traceback"][-TAIL_CHARS:], do=f"read {log}")
+        return StepError(f"{who} failed", got=told["traceback"][-TAIL_CHARS:], hint=f"read {log}")
     kind: type[RaftError] = getattr(errors, told["kind"], StepError)
-    return kind(told["what"], got=told["got"], expected=told["expected"], do=told["do"])
+    return kind(told["what"], got=told["got"], expected=told["expected"], hint=told["hint"])
 
 
 def _tail(log: Path) -> str:

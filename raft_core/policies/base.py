@@ -109,7 +109,7 @@ class PolicyBackend(Protocol):
         """Load for sampling in ``dtype``, without rounding a trained update away."""
 
     def numerics(self, dtype: str) -> dict[str, Any]:
-        """The numerics class: device, threads, dtype and library versions that decide the last bits."""
+        """The determinism fingerprint: device, threads, dtype and library versions that decide the last bits."""
 
     def finetune(self, job: FinetuneJob) -> FinetuneResult:
         """Fine-tune (a large model in child processes) and leave the next policy in ``job.out``."""

@@ -39,7 +39,7 @@ def check_complete(folder: Path, loading: Mapping[str, Collection[Any]], *, mode
         f"the weights in {folder} are not those of the model in its config.json ({model})",
         got="; ".join(f"{len(names)} tensors {fault} ({_shown(names)})" for fault, names in faults.items() if names),
         expected="every tensor of the model and no other: a missing one would be random, another one at every load",
-        do=_advice(missing, mismatched, unexpected),
+        hint=_advice(missing, mismatched, unexpected),
     )
 
 

@@ -31,5 +31,5 @@ def refuse_hub_id(reference: str) -> None:
         raise InputError(
             f"no folder {reference}; if it is a model of the Hugging Face hub, it has to be fetched first",
             expected="a folder on this machine, relative to the current one",
-            do=f"{command} and write model: {folder}",
+            hint=f"{command} and write model: {folder}",
         )

@@ -37,7 +37,7 @@ from raft_core.evaluation.statistics import (
     ratio_interval,
     wilson,
 )
-from raft_core.promotion.rules import PromotionPolicy
+from raft_core.promotion.rules import PromotionRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def told(finding: Finding) -> str:
     return f"{finding.gate} {value}{between} {wanted}{note}"
 
 
-def decide(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) -> Verdict:
+def decide(candidate: Evidence, reference: Evidence, policy: PromotionRules) -> Verdict:
     """Hold ``candidate`` against ``reference``. Both must answer the same prompts and texts, in any order."""
     gates = policy.gates
     paired = _Pairs(candidate.evaluation, reference.evaluation, policy)
@@ -137,7 +137,7 @@ def decide(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) ->
 class _Pairs:
     """The prompts that both sides answered; state, because every gate reads the same pairs."""
 
-    def __init__(self, candidate: pa.Table, reference: pa.Table, policy: PromotionPolicy) -> None:
+    def __init__(self, candidate: pa.Table, reference: pa.Table, policy: PromotionRules) -> None:
         ours, theirs = ({row["prompt_id"]: row for row in table.to_pylist()} for table in (candidate, reference))
         self.ids = sorted(ours.keys() & theirs.keys())
         self.num_prompts = len(ours.keys() | theirs.keys())
@@ -178,7 +178,7 @@ class _Pairs:
         return {name: names.count(name) for name in sorted(set(names))}
 
 
-def _slices(paired: _Pairs, policy: PromotionPolicy) -> Iterator[Finding]:
+def _slices(paired: _Pairs, policy: PromotionRules) -> Iterator[Finding]:
     """Every group, the worst one first: one that loses is not made up for by the others."""
     gates = policy.gates
     if gates.max_slice_loss is None:
@@ -196,7 +196,7 @@ def _slices(paired: _Pairs, policy: PromotionPolicy) -> Iterator[Finding]:
     yield from sorted(found, key=lambda finding: math.inf if finding.low is None else finding.low)
 
 
-def _safety(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) -> Iterator[Finding]:
+def _safety(candidate: Evidence, reference: Evidence, policy: PromotionRules) -> Iterator[Finding]:
     """Without a suite there is nothing to measure, and no gate.
 
     The unit is the prompt: answers to one prompt are alike, and more of them are no more prompts.
@@ -222,7 +222,7 @@ def _safe_shares(safety: pa.Table | None) -> dict[str, float]:
     return {prompt_id: sum(passed) / len(passed) for prompt_id, passed in answers.items()}
 
 
-def _safety_note(safety: pa.Table, num_prompts: int, policy: PromotionPolicy) -> str:
+def _safety_note(safety: pa.Table, num_prompts: int, policy: PromotionRules) -> str:
     """Which cases failed, and whether so few prompts can pass at all."""
     most, least = wilson(num_prompts, num_prompts, confidence=policy.confidence).low, policy.gates.min_safe_share
     if most is not None and least is not None and most <= least:
@@ -233,7 +233,7 @@ def _safety_note(safety: pa.Table, num_prompts: int, policy: PromotionPolicy) ->
     return f"failed: {failed}" if failed else ""
 
 
-def _perplexity_rise(candidate: Evidence, reference: Evidence, policy: PromotionPolicy) -> Interval:
+def _perplexity_rise(candidate: Evidence, reference: Evidence, policy: PromotionRules) -> Interval:
     ours, theirs = (
         dict(zip(e.perplexity["text"].to_pylist(), e.perplexity["logprobs"].to_pylist(), strict=True))
         for e in (candidate, reference)
@@ -246,13 +246,13 @@ def _perplexity_rise(candidate: Evidence, reference: Evidence, policy: Promotion
     return Interval(*(None if v is None else math.expm1(min(v, 700.0)) for v in _bounds(log_rise)))
 
 
-def _kl(evaluation: pa.Table, policy: PromotionPolicy) -> Interval:
+def _kl(evaluation: pa.Table, policy: PromotionRules) -> Interval:
     pairs = zip(evaluation["sampling_logprobs"].to_pylist(), evaluation["base_logprobs"].to_pylist(), strict=True)
     sums = [math.fsum(now) - math.fsum(then) for now, then in pairs]
     return _mean(sums, policy) if all(map(math.isfinite, sums)) else NOTHING
 
 
-def _mean(values: Sequence[float], policy: PromotionPolicy) -> Interval:
+def _mean(values: Sequence[float], policy: PromotionRules) -> Interval:
     return mean_interval(values, confidence=policy.confidence)
 
 

@@ -96,7 +96,7 @@ def following(
             "the ledger has moved on since it was read",
             got=f"entry {number}, {previous[:12]}",
             expected=f"{after[:12]} as the last one",
-            do="look at it (raft ledger) and ask again",
+            hint="look at it (raft ledger) and ask again",
         )
     plain = json.loads(json.dumps(body, allow_nan=False))
     _check_body(kind, plain)
@@ -124,7 +124,7 @@ def check_chain(entries: Sequence[Entry], where: str) -> None:
         raise IntegrityError(
             f"the ledger {where} was changed: {faults[0]}",
             got=f"{len(faults)} faults",
-            do="restore it from a copy; promotions stop until its chain holds",
+            hint="restore it from a copy; promotions stop until its chain holds",
         )
 
 
@@ -210,7 +210,7 @@ class FileLedger:
                 f"the ledger {self.path} cannot be read",
                 got=error,
                 expected="a file",
-                do="restore it from a copy, or correct RAFT_LEDGER",
+                hint="restore it from a copy, or correct RAFT_LEDGER",
             ) from error
         return _parse(data, self.path)[0]
 
@@ -248,7 +248,7 @@ def _parse(data: bytes, path: Path) -> tuple[list[Entry], int]:
             if whole + len(line) == len(data) and not line.endswith(b"\n"):
                 break
             raise IntegrityError(
-                f"{path}, line {number} is no entry of a ledger", got=error, do="restore the file from a copy"
+                f"{path}, line {number} is no entry of a ledger", got=error, hint="restore the file from a copy"
             ) from error
         entries.append(entry)
         whole += len(line)

@@ -22,7 +22,7 @@ def find_request(entries: Sequence[Entry], text: str) -> Entry:
         raise InputError(
             f"{'no' if not found else 'more than one'} request {text!r} in the ledger",
             expected=f"the number of a request; open: {waiting}",
-            do="raft ledger lists them",
+            hint="raft ledger lists them",
         )
     return found[0]
 
@@ -41,7 +41,7 @@ def _check_request(request: Entry) -> None:
     if wrong := absent or [name for name, kind in wanted.items() if not isinstance(request.body[name], kind)]:
         raise IntegrityError(
             f"request {request.number} of the ledger has no {wrong[0]} that can be read",
-            do="reject it, and ask again: raft promote",
+            hint="reject it, and ask again: raft promote",
         )
 
 
@@ -92,7 +92,7 @@ def approval_of(entries: Sequence[Entry], request: Entry) -> Entry | None:
 def check_open(entries: Sequence[Entry], request: Entry) -> None:
     """Raise GateStop if somebody decided on ``request``."""
     if (end := decided(entries, request)) is not None:
-        raise GateStop(f"request {request.number} was {end.kind} by entry {end.number}", do="nothing is left to do")
+        raise GateStop(f"request {request.number} was {end.kind} by entry {end.number}", hint="nothing is left to do")
 
 
 def check_approval(entries: Sequence[Entry], request: Entry, by: str, now: datetime) -> None:
@@ -133,4 +133,4 @@ def _evidence_age(request: Entry, now: datetime) -> timedelta:
 
 
 def _refusal(request: Entry, why: str, do: str) -> GateStop:
-    return GateStop(f"request {request.number} cannot be approved: {why}", do=do)
+    return GateStop(f"request {request.number} cannot be approved: {why}", hint=do)

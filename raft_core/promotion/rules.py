@@ -58,7 +58,7 @@ class PromotionGates(ConfigModel):
     max_safety_loss: float | None = Field(None, ge=0, description="lower bound of the paired gain in that share, −it")
 
 
-class PromotionPolicy(ConfigModel):
+class PromotionRules(ConfigModel):
     """A whole policy file."""
 
     gates: PromotionGates = PromotionGates()
@@ -109,20 +109,20 @@ class SafetySuite(ConfigModel):
         return self
 
 
-def load_policy(path: Path | None) -> tuple[PromotionPolicy, SafetySuite | None]:
+def load_policy(path: Path | None) -> tuple[PromotionRules, SafetySuite | None]:
     """The policy file and the suite that it names; without a file the defaults. Raises ConfigError."""
     if path is None:
-        return PromotionPolicy(), None
-    policy = load_document(PromotionPolicy, path, what="promotion policy", see=PAGE)
+        return PromotionRules(), None
+    policy = load_document(PromotionRules, path, what="promotion policy", see=PAGE)
     if policy.safety is None:
         return policy, None
     suite = path.parent / policy.safety
     if not suite.is_file():
-        raise ConfigError(f"missing safety suite: {suite}", do=f"correct safety in {path}")
+        raise ConfigError(f"missing safety suite: {suite}", hint=f"correct safety in {path}")
     return policy, load_document(SafetySuite, suite, what="safety suite", see=PAGE)
 
 
-def policy_digest(policy: PromotionPolicy, suite: SafetySuite | None) -> str:
+def policy_digest(policy: PromotionRules, suite: SafetySuite | None) -> str:
     """Identity of a policy with its suite: what is said, not how the files are laid out."""
     return json_digest([policy.model_dump(mode="json", exclude={"safety"}), suite_digest(suite)])
 

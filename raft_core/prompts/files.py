@@ -58,7 +58,7 @@ def refuse_conversation(value: object, column: str, where: str) -> None:
         f"{where}: {column} holds a conversation, not a text",
         got=excerpt(value),
         expected="a text; policy.chat_template: true renders it as the user's turn",
-        do=f"keep one turn of each conversation: {_conversion(Path(where.rpartition(', line ')[0]), column, *keys)}",
+        hint=f"keep one turn of each conversation: {_conversion(Path(where.rpartition(', line ')[0]), column, *keys)}",
     )
 
 
@@ -74,24 +74,26 @@ def _missing(path: Path) -> InputError:
             f"{path} is a folder, not a file of prompts",
             got=found or "no file of prompts in it",
             expected=f"a file: {_accepted()}",
-            do=f"name one of its files in {keys}",
+            hint=f"name one of its files in {keys}",
         )
     text = str(path)
     if path.suffix.lower() not in (*_READERS, ".gz") and (command := download_command(text, "dataset")):
         return InputError(
             f"no file {text}; if it is a data set of the Hugging Face hub, it has to be fetched first",
             expected=f"a file: {_accepted()}",
-            do=f"{command} and name one of the files in it, such as data/{path.name}/train.parquet, in {keys}",
+            hint=f"{command} and name one of the files in it, such as data/{path.name}/train.parquet, in {keys}",
         )
     if ":/" in text:  # what Path leaves of "https://"
         return InputError(
             f"prompts are read from local files, not from {text}",
             expected=f"a file: {_accepted()}",
-            do=f"fetch it (hf download, curl -LO, aws s3 cp), then name the file in {keys}",
+            hint=f"fetch it (hf download, curl -LO, aws s3 cp), then name the file in {keys}",
         )
     if path.exists():
-        return InputError(f"{path} is not a regular file", do=f"correct {keys}")
-    return InputError(f"missing prompts file: {path}", do=f"correct {keys}; the path is relative to the current folder")
+        return InputError(f"{path} is not a regular file", hint=f"correct {keys}")
+    return InputError(
+        f"missing prompts file: {path}", hint=f"correct {keys}; the path is relative to the current folder"
+    )
 
 
 def _unreadable(path: Path, suffix: str, *, packed: bool) -> InputError:
@@ -115,7 +117,7 @@ def _unreadable(path: Path, suffix: str, *, packed: bool) -> InputError:
         f"cannot read prompts from {path}",
         got=f"suffix {suffix + '.gz' * packed or '(none)'}",
         expected=f"one of {_accepted()}",
-        do=do,
+        hint=do,
     )
 
 
@@ -137,7 +139,7 @@ def _refuse_columns(path: Path, where: str, text_column: str, columns: Sequence[
         keys = (_message_keys(row[chats[0]]) if row else None) or ("role", "user", "content")
         do = f"{chats[0]} holds conversations; keep one turn of each: {_conversion(path, chats[0], *keys)}"
     raise InputError(
-        f"{where} has no column {text_column!r}", got=f"columns {', '.join(map(str, columns)) or '(none)'}", do=do
+        f"{where} has no column {text_column!r}", got=f"columns {', '.join(map(str, columns)) or '(none)'}", hint=do
     )
 
 
@@ -172,7 +174,7 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield from _lines_of(file, path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{path} cannot be unpacked", got=error, do=f"fetch it again; gzip -t {path} checks it"
+            f"{path} cannot be unpacked", got=error, hint=f"fetch it again; gzip -t {path} checks it"
         ) from None
 
 
@@ -188,17 +190,17 @@ def _lines_of(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
             raise InputError(
                 f"{path}, line {number} is no prompt",
                 got=f"more than {MAX_LINE_BYTES >> 20} MiB in one line",
-                do="write one prompt a line",
+                hint="write one prompt a line",
             )
         if taken > MAX_UNPACKED_BYTES:
-            raise InputError(f"{path} holds more than {MAX_UNPACKED_BYTES >> 30} GiB of text", do="take a part of it")
+            raise InputError(f"{path} holds more than {MAX_UNPACKED_BYTES >> 30} GiB of text", hint="take a part of it")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path}, line {number} is no UTF-8",
                 got=f"byte 0x{line[error.start]:02x} at {error.start}",
-                do="save the file as UTF-8",
+                hint="save the file as UTF-8",
             ) from None
         yield number, text.removesuffix("\n").removesuffix("\r")
 
@@ -215,14 +217,14 @@ def _read_json_lines(path: Path, text_column: str) -> Rows:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{where} is no JSON", got=error, expected="one object a line", do="correct it, or remove the line"
+                f"{where} is no JSON", got=error, expected="one object a line", hint="correct it, or remove the line"
             ) from None
         if not isinstance(row, dict):
             raise InputError(
                 f"{where} is no JSON object",
                 got=excerpt(row),
                 expected=f'{{"{text_column}": "…"}}',
-                do="write one object a line",
+                hint="write one object a line",
             )
         if text_column not in row:
             _refuse_columns(path, where, text_column, list(row), row)
@@ -245,7 +247,7 @@ def _read_csv(path: Path, text_column: str) -> Rows:
                     f"{path}, line {number} does not fit its header",
                     got=f"{len(fields)} fields",
                     expected=f"{len(columns)}: {', '.join(columns)}",
-                    do='put a field that holds the separator or a line end into "…"',
+                    hint='put a field that holds the separator or a line end into "…"',
                 )
             row = dict(zip(columns, fields, strict=True))
             yield number, {name: value for name, value in row.items() if value or name not in OPTIONAL}
@@ -255,7 +257,7 @@ def _read_csv(path: Path, text_column: str) -> Rows:
             f"{path}, line {number} is no CSV",
             got=error,
             expected='fields that hold quotes as "a ""b"" c"',
-            do="correct that line, or save the file as JSON lines",
+            hint="correct that line, or save the file as JSON lines",
         ) from None
 
 
@@ -284,7 +286,7 @@ def _read_parquet(path: Path, text_column: str) -> Rows:
         do = "write it again"
         if fault.startswith(f"column {text_column} holds no texts but list"):
             do = f"keep one turn of each conversation: {_conversion(path, text_column, 'role', 'user', 'content')}"
-        raise InputError(f"{path} is no Parquet file of prompts", got=fault, do=do)
+        raise InputError(f"{path} is no Parquet file of prompts", got=fault, hint=do)
     try:
         columns = pq.read_schema(path).names
         if text_column not in columns:
@@ -298,10 +300,10 @@ def _read_parquet(path: Path, text_column: str) -> Rows:
                     yield number, {name: value.as_py() for name, value in zip(wanted, row, strict=True)}
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}, row {number} is no UTF-8", got=error.reason, do="write the columns as UTF-8 strings"
+            f"{path}, row {number} is no UTF-8", got=error.reason, hint="write the columns as UTF-8 strings"
         ) from None
     except pa.ArrowException as error:
-        raise InputError(f"{path} is no Parquet file of prompts", got=error, do="write it again") from None
+        raise InputError(f"{path} is no Parquet file of prompts", got=error, hint="write it again") from None
 
 
 _READERS: dict[str, Callable[[Path, str], Rows]] = {

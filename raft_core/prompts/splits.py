@@ -51,15 +51,15 @@ def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
                 continue
             prompts.append(prompt)
     except OSError as error:
-        raise InputError(f"cannot read {path}", got=error, do="check the file and its permissions") from error
+        raise InputError(f"cannot read {path}", got=error, hint="check the file and its permissions") from error
     if repeated:
         raise InputError(
             f"{path}: {repeated} lines repeat the prompt of an earlier line",
             got="; ".join(shown) + (f"; and {repeated - len(shown)} more" if repeated > len(shown) else ""),
-            do="remove the repeated lines; a prompt's candidates are ranked as one group",
+            hint="remove the repeated lines; a prompt's candidates are ranked as one group",
         )
     if not prompts:
-        raise InputError(f"{path} holds no prompts", do="write one prompt a line")
+        raise InputError(f"{path} holds no prompts", hint="write one prompt a line")
     return prompts
 
 
@@ -91,7 +91,7 @@ def split_prompts(config: PromptsConfig, seed: int, resolve: Callable[[str], Pat
             f"no training prompts are left of {config.train}",
             got=f"{len(prompts)} prompts, of which {len(held_out) if config.held_out is None else 0} held out "
             f"and {len(promotion) if config.promotion is None else 0} for promotion",
-            do="give more prompts, or smaller prompts.held_out_share and prompts.promotion_share",
+            hint="give more prompts, or smaller prompts.held_out_share and prompts.promotion_share",
         )
     chosen = {p.prompt_id for p in _shuffled(held_out, f"held_out/{seed}")[: config.max_held_out]}
     train, apart = ({p.prompt_id for p in part} for part in (order, promotion))
@@ -115,7 +115,7 @@ def draw(prompts: Sequence[Prompt], count: int, *, seed: int, iteration: int) ->
             "fewer training prompts than an iteration draws",
             got=len(prompts),
             expected=f"at least {count}",
-            do="lower sampling.prompts_per_iteration, or give more prompts",
+            hint="lower sampling.prompts_per_iteration, or give more prompts",
         )
     order = _shuffled(prompts, f"draw/{seed}")
     start = iteration * count
@@ -146,7 +146,7 @@ def _refuse_overlap(
             got=", ".join(excerpt(text) for text in shared[:SHOWN])
             + (f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""),
             expected="prompts that are in one split alone",
-            do=f"remove them from {old_file}, or leave the file of {new[0]} prompts out to set a share apart",
+            hint=f"remove them from {old_file}, or leave the file of {new[0]} prompts out to set a share apart",
         )
 
 
@@ -158,11 +158,11 @@ def _prompt(row: dict[str, Any], text_column: str, where: str) -> Prompt:
     refuse_conversation(text, text_column, where)
     for name, value in ((text_column, text), *optional.items()):
         if not isinstance(value, str):
-            raise InputError(f"{where}: {name} is no text", got=excerpt(value), do="write it as a string")
+            raise InputError(f"{where}: {name} is no text", got=excerpt(value), hint="write it as a string")
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{where}: {name} is no UTF-8 text", got=error, do="remove the lone surrogate") from None
+            raise InputError(f"{where}: {name} is no UTF-8 text", got=error, hint="remove the lone surrogate") from None
     if not text.strip():
-        raise InputError(f"{where}: the prompt is empty", got=excerpt(text), do="remove the line, or write a prompt")
+        raise InputError(f"{where}: the prompt is empty", got=excerpt(text), hint="remove the line, or write a prompt")
     return Prompt.of(text, **optional)

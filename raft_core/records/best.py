@@ -20,10 +20,10 @@ def read_scorecard(run: Run, commit: Commit) -> dict[str, Any]:
         report = read_object(path)
         if expected is not None and (got := file_digest(path)) != expected:
             raise IntegrityError(
-                f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}", do="restore it from git"
+                f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}", hint="restore it from git"
             )
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"not a readable report: {path}", got=error, do="restore it from git") from error
+        raise IntegrityError(f"not a readable report: {path}", got=error, hint="restore it from git") from error
     return report
 
 
@@ -38,5 +38,5 @@ def decision_of(run: Run) -> Decision | None:
         raise IntegrityError(
             f"the reports of run {run.name} hold no figures that its gates can read",
             got=error,
-            do="restore them from git",
+            hint="restore them from git",
         ) from error

@@ -39,7 +39,7 @@ def read_tombstone(folder: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"no tombstone: {folder / NAME}", got=error, do="restore it from git") from error
+        raise IntegrityError(f"no tombstone: {folder / NAME}", got=error, hint="restore it from git") from error
     found: Mapping[str, Any] = plain
     return found
 
@@ -66,6 +66,6 @@ def no_live_run(runs: Path) -> Iterator[None]:
             raise RunBusyError(
                 f"a run in {runs} is being worked on, promoted or brought out",
                 expected="nobody who needs its bytes",
-                do="wait for it, or stop it and resume it afterwards; `raft runs` names a live run",
+                hint="wait for it, or stop it and resume it afterwards; `raft runs` names a live run",
             ) from None
         yield

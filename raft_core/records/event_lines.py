@@ -28,7 +28,7 @@ def events_in(path: Path) -> Iterator[dict[str, Any]]:
                 yield event
     except (OSError, ValueError) as error:
         raise IntegrityError(
-            f"{path} cannot be read", got=error, do="move it away: it lies outside the chain"
+            f"{path} cannot be read", got=error, hint="move it away: it lies outside the chain"
         ) from None
 
 

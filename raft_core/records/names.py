@@ -18,7 +18,7 @@ def check_run_name(name: str) -> str:
     raise ConfigError(
         f"{name!r} cannot name a run",
         expected="letters, digits, _ . - (at most 100), no dot in front",
-        do="choose another name",
+        hint="choose another name",
     )
 
 
@@ -33,13 +33,13 @@ def check_new_run_name(runs: Path, name: str) -> str:
         raise ConfigError(
             f"{name!r} cannot name a new run",
             expected="no dot at the end, and no device of Windows (con, nul, aux …)",
-            do="choose another name",
+            hint="choose another name",
         )
     others = (path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else ()
     if twin := next((other for other in others if other.casefold() == name.casefold() and other != name), None):
         raise ConfigError(
             f"{name!r} cannot name a new run beside {twin!r}: they differ by upper and lower case alone",
-            do="choose another name",
+            hint="choose another name",
         )
     return name
 

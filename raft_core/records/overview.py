@@ -70,7 +70,7 @@ def find_run(workspace: Path, name: str | None) -> Run:
         return read_run(runs / check_run_name(name))
     paths = list(run_paths(workspace))
     if not paths:
-        raise ConfigError(f"no run in {runs}", do="start one: raft align configs/tiny.yaml")
+        raise ConfigError(f"no run in {runs}", hint="start one: raft align configs/tiny.yaml")
     return read_run(max(paths, key=last_touched))
 
 

@@ -33,7 +33,7 @@ def read_pins(run: Run) -> Sources | None:
         raise IntegrityError(
             f"{path} does not say what the rewards consist of",
             got=error,
-            do="restore it from git; or remove it: then the last commit is asked",
+            hint="restore it from git; or remove it: then the last commit is asked",
         ) from error
 
 
@@ -49,7 +49,7 @@ def check_pins(run: Run, found: Sources) -> None:
             f"the code that scores or selects in run {run.name} is not what it began with",
             got="; ".join(changed),
             expected="the same code and data from the first iteration to the last",
-            do=f"bring back what changed, then raft resume {run.name}; or go on with what is there now, and let the "
+            hint=f"bring back what changed, then raft resume {run.name}; or go on with what is there now, and let the "
             f"records say so: raft resume {run.name} --accept-reward-change",
         )
 

@@ -100,7 +100,7 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
             f"run {name} belongs to another configuration",
             got=f"other values for {differing}",
             expected=f"those in {recorded}",
-            do="choose another --name, or leave --name out",
+            hint="choose another --name, or leave --name out",
         )
     return run
 
@@ -115,9 +115,9 @@ def read_run(path: Path) -> Run:
     try:
         plain = read_yaml(recorded)
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"no run in {path}", expected=recorded, do="`raft runs` lists them") from None
+        raise ConfigError(f"no run in {path}", expected=recorded, hint="`raft runs` lists them") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{recorded} is no YAML", got=error, do="restore it from git") from error
+        raise ConfigError(f"{recorded} is no YAML", got=error, hint="restore it from git") from error
     return Run(path, check_config(plain, where=str(recorded)))
 
 
@@ -153,7 +153,7 @@ def read_commit(run: Run, iteration: int) -> Commit | None:
             f"edited or foreign commit: {path}",
             got=error,
             expected=f"format {COMMIT_FORMAT}, iteration {iteration}, and the content that was written",
-            do="restore it from git; nothing was changed",
+            hint="restore it from git; nothing was changed",
         ) from error
     return Commit(file_digest(path), content)
 
@@ -172,7 +172,7 @@ def read_chain(run: Run) -> list[Commit]:
                 f"broken chain: iteration {iteration} of run {run.name} does not follow the commit before it",
                 got=f"parent {commit.content['parent']}",
                 expected=f"parent {parent}",
-                do="an earlier commit.json was edited; restore it from git",
+                hint="an earlier commit.json was edited; restore it from git",
             )
         chain.append(commit)
         parent, iteration = commit.digest, iteration + 1
@@ -180,7 +180,7 @@ def read_chain(run: Run) -> list[Commit]:
         raise IntegrityError(
             f"broken chain: missing {run.folder(iteration) / 'commit.json'}",
             got=f"a commit of iteration {later[-1]} without it",
-            do="restore it from git; nothing was changed",
+            hint="restore it from git; nothing was changed",
         )
     return chain
 
@@ -214,15 +214,15 @@ def verify_outputs(run: Run, commit: Commit) -> None:
         if not path.exists() and gone.get(name) == expected:
             continue
         if not path.exists():
-            raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do=f"dvc pull {folder}/*.dvc")
+            raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", hint=f"dvc pull {folder}/*.dvc")
         if link := linked(run, path):
-            raise IntegrityError(f"symbolic link in a run: {link}", do="replace it by what it leads to")
+            raise IntegrityError(f"symbolic link in a run: {link}", hint="replace it by what it leads to")
         if (got := digest_of(path)) != expected:
             raise IntegrityError(
                 f"changed bytes: {path}",
                 got=f"sha256 {got}",
                 expected=f"sha256 {expected}",
-                do=f"remove it, then dvc checkout {folder}/*.dvc",
+                hint=f"remove it, then dvc checkout {folder}/*.dvc",
             )
 
 
@@ -236,7 +236,7 @@ def write_commit(run: Run, iteration: int, content: Mapping[str, Any]) -> Commit
         raise IntegrityError(
             f"iteration {iteration} of run {run.name} has no commit before it",
             expected=run.folder(iteration - 1) / "commit.json",
-            do="restore it from git",
+            hint="restore it from git",
         )
     path = run.folder(iteration) / "commit.json"
     whole = {**content, "format": COMMIT_FORMAT, "iteration": iteration, "parent": parent.digest if parent else None}
@@ -304,7 +304,7 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
             raise RunBusyError(
                 f"run {run.name} is in use",
                 got=f"held by {lock.read().strip() or 'another process'}",
-                do="wait for it, stop it, or choose another --name",
+                hint="wait for it, stop it, or choose another --name",
             )
         _await_children(run, wait_for_children_s)
         lock.seek(0)
@@ -322,7 +322,7 @@ def _await_children(run: Run, limit_s: float) -> None:
         if not _locked(children, limit_s):
             raise RunBusyError(
                 f"a training process of run {run.name} still lives although its owner died",
-                do="end it (ps aux | grep raft), then start again",
+                hint="end it (ps aux | grep raft), then start again",
             )
 
 

@@ -1,7 +1,7 @@
 """Content addresses decide reuse: a step with the same inputs is not done twice, in any run.
 
 The key of a step is the digest of everything that can change its bytes: inputs, settings, seed,
-the code that it runs and the numerics class. The index that finds finished outputs lies in
+the code that it runs and the determinism fingerprint. The index that finds finished outputs lies in
 ``runs/.steps`` and is only a convenience: every hit is verified by hashing the bytes.
 """
 
@@ -49,7 +49,7 @@ class StepRecord:
     code: str = ""
 
 
-def once(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callable[[], None]) -> StepRecord:
+def run_cached(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callable[[], None]) -> StepRecord:
     """Bring ``outputs`` (name → path) about: reuse them if this step was ever done, else compute.
 
     ``compute`` must create every path; each must appear whole (written aside, then renamed).

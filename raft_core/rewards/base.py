@@ -99,17 +99,17 @@ def digest_of_named(path: Path, key: str) -> str:
     if not path.exists():
         raise InputError(
             f"a file of the reward is missing: {path}",
-            do=f"correct `{key}` of the reward; it is relative to the current folder",
+            hint=f"correct `{key}` of the reward; it is relative to the current folder",
         )
     if not path.is_file() and not path.is_dir():
-        raise InputError(f"neither a file nor a folder: {path}", do=f"correct `{key}` of the reward")
+        raise InputError(f"neither a file nor a folder: {path}", hint=f"correct `{key}` of the reward")
     try:
         return digest_of(path)
     except IntegrityError as error:
-        raise InputError(error.what, do=error.do) from None
+        raise InputError(error.what, hint=error.hint) from None
     except OSError as error:
         raise InputError(
-            f"a file of the reward cannot be read: {path}", got=error.strerror, do="make it readable"
+            f"a file of the reward cannot be read: {path}", got=error.strerror, hint="make it readable"
         ) from None
 
 

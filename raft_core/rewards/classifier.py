@@ -47,7 +47,7 @@ class ClassifierRewardConfig(RewardConfig):
 
     loads_weights: ClassVar[bool] = True
     type: Literal["classifier"] = "classifier"
-    model: str = Field(description="a folder, or embedded:WORLD/reward")
+    model: str = Field(description="a folder, or example:EXAMPLE/reward")
     label: str | None = Field(None, description="which output; none: the only one")
     text: ScoredText = "prompt_and_completion"
     chat_template: bool | None = Field(
@@ -194,19 +194,19 @@ def _check_files(folder: Path) -> None:
         raise InputError(
             f"no classification model in {folder}",
             expected="a folder in transformers format (config.json, …)",
-            do="correct `model` of the reward; it is relative to the current folder",
+            hint="correct `model` of the reward; it is relative to the current folder",
         )
     if not any(folder.glob("*.safetensors")):
         raise InputError(
             f"no weights in {folder}",
             expected="*.safetensors (other formats can carry code, and are not loaded)",
-            do="save the model again with save_pretrained()",
+            hint="save the model again with save_pretrained()",
         )
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise InputError(
             f"no tokenizer in {folder}",
             expected=f"one of {', '.join(_TOKENIZER_FILES)}",
-            do="save the tokenizer that the model was trained with into the same folder",
+            hint="save the tokenizer that the model was trained with into the same folder",
         )
 
 
@@ -229,7 +229,7 @@ def _load_model(folder: Path) -> Any:
         raise InputError(
             f"classification model cannot be loaded: {folder}",
             got=error,
-            do="fetch a file that was cut again; a model that needs Python code of its own cannot be loaded",
+            hint="fetch a file that was cut again; a model that needs Python code of its own cannot be loaded",
         ) from error
     check_complete(folder, loading, model=type(model).__name__)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -249,7 +249,7 @@ def _outline(folder: Path) -> Any:
         raise InputError(
             f"classification model cannot be loaded: {folder}",
             got=error,
-            do="a model that needs Python code of its own cannot be loaded; see the message above",
+            hint="a model that needs Python code of its own cannot be loaded; see the message above",
         ) from error
     heads = [name for name, _ in model.named_parameters() if _HEAD.match(name)]
     if missing := [name for name in heads if name not in shapes]:
@@ -257,7 +257,7 @@ def _outline(folder: Path) -> Any:
             f"the weights in {folder} lack the head of a classifier",
             got=f"no {', '.join(missing[:3])}",
             expected="a model that was trained to classify or to score",
-            do="name the folder of such a model",
+            hint="name the folder of such a model",
         )
     return model
 
@@ -269,7 +269,7 @@ def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> s
             f"the classifier in {folder} has a chat template: is it to be used?",
             got="no `chat_template`",
             expected="the form of text that it was trained on",
-            do="set chat_template of the reward: true (prompt and "
+            hint="set chat_template of the reward: true (prompt and "
             "completion as turns, usual for reward models of chats) or false (one plain concatenation)",
         )
     if not config.chat_template:
@@ -280,13 +280,13 @@ def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> s
         if not isinstance(text, str):
             raise RewardError(_REFUSED, got=text)
     except RewardError as fault:
-        raise InputError(str(fault), do="set chat_template: false, or mend the template") from None
+        raise InputError(str(fault), hint="set chat_template: false, or mend the template") from None
     if _REPLY not in text:
         raise InputError(
             f"the chat template of {folder} leaves the reply out",
             got=text[:200],
             expected="the completion in the text",
-            do="set chat_template: false, or mend the template",
+            hint="set chat_template: false, or mend the template",
         )
     return template
 
@@ -316,12 +316,14 @@ def _load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise InputError(
-            f"tokenizer cannot be loaded: {folder}", got=error, do="save it again, beside the model"
+            f"tokenizer cannot be loaded: {folder}", got=error, hint="save it again, beside the model"
         ) from error
     tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise InputError(f"the tokenizer in {folder} has no token to pad with", do="set its pad_token and save it")
+            raise InputError(
+                f"the tokenizer in {folder} has no token to pad with", hint="set its pad_token and save it"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -336,7 +338,7 @@ def _output(folder: Path, model: Any, label: str | None) -> int:
         f"which label of {folder} is the reward?",
         got="no `label`" if label is None else f"label: {label}",
         expected=f"one of {', '.join(labels)}",
-        do="set `label` of the reward",
+        hint="set `label` of the reward",
     )
 
 
@@ -346,6 +348,6 @@ def _max_tokens(folder: Path, model: Any, tokenizer: Any, config: ClassifierRewa
         raise ConfigError(
             f"max_tokens {config.max_tokens} is more than {folder} can read",
             expected=f"at most {most}",
-            do=f"set max_tokens: {most}",
+            hint=f"set max_tokens: {most}",
         )
     return config.max_tokens

@@ -98,7 +98,7 @@ class FunctionReward:
                 raise RewardError(
                     f"a file of the reward changed while it was used: {path}",
                     expected="one content during a step",
-                    do="bring its content back, then resume the run",
+                    hint="bring its content back, then resume the run",
                 )
 
     def _named(self, given: Any) -> Mapping[str, Any]:
@@ -162,7 +162,7 @@ def _load_file(where: str, modules: LocalModules) -> tuple[ModuleType, str, dict
             f"reward file cannot be read: {path}",
             got=getattr(error, "strerror", error),
             expected="a Python file",
-            do="correct the path before the colon in `function`; it is relative to the current folder",
+            hint="correct the path before the colon in `function`; it is relative to the current folder",
         ) from None
     name = f"raft_reward_{sha256(str(path).encode() + source.code).hexdigest()[:16]}"
     with _explained(str(path)):
@@ -215,14 +215,14 @@ def _why(where: str, error: BaseException) -> ConfigError:
         return ConfigError(
             f"reward {where} has a syntax error",
             got=f"{error.msg}: {error.filename}, line {error.lineno}: {text}",
-            do="correct that line",
+            hint="correct that line",
         )
     if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
         return ConfigError(
             f"no module named {where}",
             got=told(error),
             expected="an installed module, or one in the current folder",
-            do="correct the part before the colon in `function`; a file is written path/to/file.py:function",
+            hint="correct the part before the colon in `function`; a file is written path/to/file.py:function",
         )
     frames = [
         f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}"
@@ -233,7 +233,9 @@ def _why(where: str, error: BaseException) -> ConfigError:
     if isinstance(error, ModuleNotFoundError):
         do = f"install {error.name}; modules beside a file need a package: name package.module:function instead"
     return ConfigError(
-        f"reward {where} fails while it is loaded", got="\n    ".join([told(error), *frames[-_TRACEBACK_LINES:]]), do=do
+        f"reward {where} fails while it is loaded",
+        got="\n    ".join([told(error), *frames[-_TRACEBACK_LINES:]]),
+        hint=do,
     )
 
 
@@ -246,7 +248,7 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
         raise ConfigError(
             f"no function {name} in {where}",
             got=f"functions there: {', '.join(there) or 'none'}",
-            do=f"did you mean {where}:{near[0]}?" if near else "name one of them after the colon in `function`",
+            hint=f"did you mean {where}:{near[0]}?" if near else "name one of them after the colon in `function`",
         ) from None
     if inspect.isclass(function) or inspect.iscoroutinefunction(function) or not callable(function):
         kind = "an async function" if inspect.iscoroutinefunction(function) else f"a {type(function).__name__}"
@@ -254,7 +256,7 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
             f"{where}:{name} cannot be called for rewards",
             got="a class" if inspect.isclass(function) else kind,
             expected="a function",
-            do="write a plain function `def` around it",
+            hint="write a plain function `def` around it",
         )
     return function  # type: ignore[no-any-return]
 
@@ -279,7 +281,7 @@ def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig)
             f"{config.function} does not take what it is given",
             got=f"parameters {signature}",
             expected=f"(prompt{plural}, completion{plural}) or (prompt{plural}, completion{plural}, reference{plural})",
-            do=f"change its parameters, or set batched: {contrary} if it takes "
+            hint=f"change its parameters, or set batched: {contrary} if it takes "
             + ("one sample at a time" if config.batched else "lists"),
         )
     return asked

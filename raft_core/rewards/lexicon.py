@@ -86,7 +86,7 @@ def load(config: LexiconRewardConfig) -> LexiconReward | VaderReward:
             f"lexicon cannot be read: {path}",
             got=error,
             expected="UTF-8 lines of WORD<tab>SCORE",
-            do="correct `file` of the reward; it is relative to the current folder",
+            hint="correct `file` of the reward; it is relative to the current folder",
         ) from None
     digest = file_digest(path)
     return LexiconReward(reward_identity(config, digest), {config.file: digest}, _read(path, lines), config.text)
@@ -113,7 +113,7 @@ def _read(path: Path, lines: Sequence[str]) -> dict[str, float]:
             continue
         word, score = _entry(path, number, line)
         if word in scores:
-            raise InputError(f"{path}, line {number}: {word!r} has a score already", do="remove one of the two lines")
+            raise InputError(f"{path}, line {number}: {word!r} has a score already", hint="remove one of the two lines")
         scores[word] = score
     if not scores:
         raise InputError(f"lexicon without a word: {path}", expected="lines of WORD<tab>SCORE")

@@ -49,10 +49,10 @@ _FIXED = {
 
 
 class LinearRewardConfig(RewardConfig):
-    """A linear model on TF-IDF features (``embedded`` trains one as a gold reward)."""
+    """A linear model on TF-IDF features (the reviews example trains one as its gold reward)."""
 
     type: Literal["linear"] = "linear"
-    model: str = Field(description="a folder, or embedded:WORLD/gold")
+    model: str = Field(description="a folder, or example:EXAMPLE/gold")
     text: ScoredText = "prompt_and_completion"
 
     def load(self, *, weights: bool = True) -> "LinearReward":
@@ -97,7 +97,7 @@ def load(config: LinearRewardConfig) -> LinearReward:
         raise InputError(
             f"no such folder: {folder}",
             expected="config.json, vocabulary.json and model.safetensors",
-            do="correct `model` of the reward; it is relative to the current folder",
+            hint="correct `model` of the reward; it is relative to the current folder",
         )
     model = _read_config(folder / "config.json")
     vocabulary = _read_vocabulary(folder / "vocabulary.json")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raft_core.config.scoring import ScoringConfig
-from raft_core.errors import ConfigError, IntegrityError, PartsError, RaftError, RewardError
+from raft_core.errors import ConfigError, ExampleError, IntegrityError, RaftError, RewardError
 from raft_core.records.tables import SCORED
 from raft_core.rewards.base import REWARDS, RewardConfig, RewardFn, reward_name
 from raft_core.rewards.returned import Failure, as_scores, told
@@ -64,19 +64,19 @@ def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
     """Load every reward, the cheap ones first, so that a bad one is found before a policy loads.
 
     Without ``weights`` large models are only looked at; what comes back cannot score.
-    Raises ConfigError or InputError naming every reward that cannot be loaded, each with what to do; PartsError
+    Raises ConfigError or InputError naming every reward that cannot be loaded, each with what to do; ExampleError
     where nothing is wrong but that an example is not prepared yet.
     """
     configs = (*scoring.rewards, *scoring.gold)
     loaded: dict[str, NamedReward] = {}
     faults: list[RaftError] = []
-    unprepared: list[PartsError] = []
+    unprepared: list[ExampleError] = []
     for config in sorted(configs, key=lambda c: c.loads_weights):
         if faults and config.loads_weights and weights:
             break
         try:
             loaded[reward_name(config)] = named(config, weights=weights)
-        except PartsError as error:
+        except ExampleError as error:
             unprepared.append(error)
         except RaftError as error:
             faults.append(error)
@@ -85,7 +85,7 @@ def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
     if faults:
         raise ConfigError(
             "\n".join([f"{len(faults)} rewards cannot be loaded:", *(f"- {f}" for f in faults)]),
-            do="correct each of them as it says",
+            hint="correct each of them as it says",
         )
     if unprepared:
         raise unprepared[0]
@@ -259,7 +259,7 @@ def _call(
             f"reward '{reward.name}' ends the process",
             got=told(leave),
             expected="a function that returns or raises",
-            do="remove sys.exit() from it: to give a sample up, raise any other exception",
+            hint="remove sys.exit() from it: to give a sample up, raise any other exception",
         ) from leave
     except Exception as error:
         return Failure.of(f"reward '{reward.name}' raised {told(error)}")
@@ -273,7 +273,7 @@ def _prompts_of(ids: Sequence[str], prompts: Mapping[str, Prompt]) -> list[Promp
             "a sample belongs to no known prompt",
             got=f"prompt_id {error.args[0]}",
             expected=f"one of {len(prompts)} prompts",
-            do="score samples with the prompts table of their own iteration",
+            hint="score samples with the prompts table of their own iteration",
         ) from None
 
 
@@ -282,5 +282,5 @@ def _too_many(reasons: Sequence[str], num_tried: int, num_open: int, max_failed_
         f"too many samples cannot be scored: {len(reasons)} of {num_tried} ({len(reasons) / num_tried:.1%})",
         got="\n    ".join(list(dict.fromkeys(reasons))[:3]),
         expected=f"at most {max_failed_share:.1%} of {num_open} samples (scoring.max_failed_share)",
-        do="correct the reward; or raise scoring.max_failed_share, and such samples are quarantined",
+        hint="correct the reward; or raise scoring.max_failed_share, and such samples are quarantined",
     )

@@ -66,7 +66,7 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
     samples = read_table(run.table(iteration, "samples"), SAMPLES, FACTS)
     if row < 0 or pc.index(samples["sample_id"], sample_id).as_py() < 0:
         raise InputError(
-            f"iteration {iteration} of run {run.name} has no sample {sample_id}", do="raft lineage find --sample ID"
+            f"iteration {iteration} of run {run.name} has no sample {sample_id}", hint="raft lineage find --sample ID"
         )
     prompt_id = scored["prompt_id"][row].as_py()
     own = {row["sample_id"]: row for row in samples.filter(pc.equal(samples["prompt_id"], prompt_id)).to_pylist()}

@@ -41,7 +41,7 @@ def ask(run: Run, iteration: int, workspace: Path, uri: str, ledger: Ledger, *, 
                 raise StepError(
                     "MLflow cannot be asked what it has seen of the ledger and of the run",
                     got=away,
-                    do="wait until it is back, or say --without-mlflow: then a ledger that was cut off, and a commit "
+                    hint="wait until it is back, or say --without-mlflow: then a ledger that was cut off, and a commit "
                     "that was forged, may pass",
                 ) from away
             unseen.append(f"MLflow could not be asked about the ledger and run {run.name}: {away.what}")
@@ -62,7 +62,7 @@ def ask(run: Run, iteration: int, workspace: Path, uri: str, ledger: Ledger, *, 
         raise IntegrityError(
             f"run {run.name} is not the one that others have seen: it was forged, or made anew under an old name",
             got="; ".join(wrong[:SHOWN]),
-            do=f"raft lineage verify {run.name}; restore it from git, or align under another --name",
+            hint=f"raft lineage verify {run.name}; restore it from git, or align under another --name",
         )
     return unseen
 

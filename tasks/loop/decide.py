@@ -14,7 +14,7 @@ def read_report(run: Run, iteration: int) -> dict[str, Any]:
     """The scorecard of a committed iteration. Raises IntegrityError if it is not the committed one."""
     commit = read_commit(run, iteration)
     if commit is None:
-        raise IntegrityError(f"run {run.name} has no commit of {label(iteration)}", do="restore it from git")
+        raise IntegrityError(f"run {run.name} has no commit of {label(iteration)}", hint="restore it from git")
     return read_scorecard(run, commit)
 
 

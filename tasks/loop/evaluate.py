@@ -7,7 +7,7 @@ from raft_core.evaluation.scorecard import Batch, scorecard
 from raft_core.files.artifacts import file_digest, write_json
 from raft_core.records.pinned import check_pins
 from raft_core.records.run import BASE
-from raft_core.records.steps import StepRecord, once
+from raft_core.records.steps import StepRecord, run_cached
 from raft_core.records.tables import EVALUATION, PERPLEXITY, QUARANTINE, SCORED, SELECTED, read_table, write_table
 from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Progress, Prompt
@@ -42,7 +42,7 @@ def evaluate(
         write_table(outputs["evaluation"], table, EVALUATION)
         write_table(outputs["perplexity"], perplexity_table(answers, texts), PERPLEXITY)
 
-    return once(it.runs, key, outputs, compute)
+    return run_cached(it.runs, key, outputs, compute)
 
 
 def report(it: Iteration) -> None:

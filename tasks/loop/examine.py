@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from raft_core.config.run import RaftConfig
-from raft_core.errors import ConfigError, InputError, PartsError, RaftError
+from raft_core.errors import ConfigError, ExampleError, InputError, RaftError
 from raft_core.examples import resolve
 from raft_core.policies.base import backend
 from raft_core.prompts.splits import draw, load_prompts
@@ -24,7 +24,7 @@ ANY_PROMPT = Prompt.of("Hello")
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """``warnings``: what works, but a person should know. ``unprepared``: parts of the embedded examples that
+    """``warnings``: what works, but a person should know. ``unprepared``: parts of the examples that
     are not on this machine yet, and so were not looked at."""
 
     warnings: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Examination:
         """What ``check`` returns; None if it found a fault, which is kept once."""
         try:
             return check()
-        except PartsError as error:
+        except ExampleError as error:
             if error.what not in self.unprepared:
                 self.unprepared.append(error.what)
         except RaftError as error:
@@ -92,7 +92,7 @@ def _check_writable(workspace: Path) -> None:
         raise ConfigError(
             f"no run can be written in {workspace}",
             got=f"{place} is not a folder that can be written to",
-            do="make it writable, or set RAFT_WORKSPACE to another folder",
+            hint="make it writable, or set RAFT_WORKSPACE to another folder",
         )
 
 
@@ -101,8 +101,8 @@ def _together(faults: list[RaftError]) -> RaftError:
     if others:
         listed = "\n".join("- " + str(fault).replace("\n", "\n  ") for fault in faults)
         return ConfigError(
-            f"{len(faults)} faults keep this from being aligned:\n{listed}", do="correct each as it says"
+            f"{len(faults)} faults keep this from being aligned:\n{listed}", hint="correct each as it says"
         )
     if isinstance(first, ConfigError | InputError):
         return first
-    return ConfigError(first.what, got=first.got, expected=first.expected, do=first.do)
+    return ConfigError(first.what, got=first.got, expected=first.expected, hint=first.hint)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from raft_core.files.artifacts import file_digest, write_json
 from raft_core.files.plain_json import MAX_LOG_BYTES, read_json
 from raft_core.policies.base import FinetuneJob, FinetuneResult
-from raft_core.records.steps import StepKey, StepRecord, once
+from raft_core.records.steps import StepKey, StepRecord, run_cached
 from raft_core.types import Artifact, Policy
 from tasks.loop.iteration import Iteration
 
@@ -49,7 +49,9 @@ def finetune(it: Iteration) -> StepRecord:
         )
         write_json(it.folder / "finetune.json", asdict(result))
 
-    return once(it.runs, key, {"policy": it.folder / "policy", "finetune.json": it.folder / "finetune.json"}, compute)
+    return run_cached(
+        it.runs, key, {"policy": it.folder / "policy", "finetune.json": it.folder / "finetune.json"}, compute
+    )
 
 
 def next_policy(it: Iteration, digest: str) -> Policy:

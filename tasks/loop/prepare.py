@@ -106,7 +106,7 @@ def allowed_splits(config: RaftConfig, workspace: Path) -> tuple[Splits, list[st
         raise InputError(
             f"no {what} are left without the excluded ones",
             got=f"{len(left_out) + len(texts_left_out)} are excluded",
-            do=f"give other prompts; {workspace / EXCLUSIONS} says what is excluded",
+            hint=f"give other prompts; {workspace / EXCLUSIONS} says what is excluded",
         )
     return allowed, sorted({*left_out, *texts_left_out})
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from raft_core.files.artifacts import file_digest
 from raft_core.prompts.splits import draw
-from raft_core.records.steps import StepKey, StepRecord, once
+from raft_core.records.steps import StepKey, StepRecord, run_cached
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table, write_tables
 from raft_core.types import Artifact, Progress, Prompt
 from tasks.loop.iteration import Iteration, derived_seed
@@ -53,4 +53,4 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
         )
         write_tables(it.table("samples"), shards, SAMPLES)
 
-    return once(it.runs, key, {"samples": it.table("samples")}, compute)
+    return run_cached(it.runs, key, {"samples": it.table("samples")}, compute)

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from raft_core.files.artifacts import file_digest
 from raft_core.records.pinned import check_pins
-from raft_core.records.steps import StepKey, StepRecord, code_digest, once
+from raft_core.records.steps import StepKey, StepRecord, code_digest, run_cached
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards import score as scoring
 from raft_core.types import Artifact, Progress
@@ -62,4 +62,4 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
             table = score_in_shards(job, fan_out, progress)
         write_table(it.table("scored"), table, SCORED)
 
-    return once(it.runs, key, {"scored": it.table("scored")}, compute)
+    return run_cached(it.runs, key, {"scored": it.table("scored")}, compute)

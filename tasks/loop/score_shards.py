@@ -107,7 +107,7 @@ def _loaded(configs: Sequence[RewardConfig], identities: tuple[tuple[str, str], 
                 f"reward '{name}' is another one on this worker",
                 got=reward.reward.identity,
                 expected=identity,
-                do="let every worker see the same files, under the same path",
+                hint="let every worker see the same files, under the same path",
             )
     return rewards
 

@@ -37,7 +37,7 @@ def select(it: Iteration) -> None:
             f"nothing was selected in {it.label}",
             got=f"{len(rows_N)} valid samples of {len(scored)}",
             expected="at least one",
-            do="look at tables/scored.parquet and quarantine.parquet; loosen `selection`",
+            hint="look at tables/scored.parquet and quarantine.parquet; loosen `selection`",
         )
     facts = {
         "reward": pa.array(candidates.rewards_N[kept]),

@@ -84,7 +84,7 @@ def own_threads_of(threads: int | None) -> Iterator[int]:
 
 
 def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
-    """Raise StepError where a shard made ``here`` would be recorded as of a numerics class that it is not of."""
+    """Raise StepError where a shard made ``here`` would be recorded under another determinism fingerprint."""
     other = sorted(key for key in here.keys() | job.numerics.keys() if here.get(key) != job.numerics.get(key))
     if other:
         got, expected = (", ".join(f"{key} {of.get(key)}" for key in other) for of in (here, job.numerics))
@@ -92,7 +92,7 @@ def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
             "this worker would sample other bytes than the process that started the run",
             got=got,
             expected=expected,
-            do="let both have the same hardware and libraries, or set execution.shards: local",
+            hint="let both have the same hardware and libraries, or set execution.shards: local",
         )
 
 
@@ -162,7 +162,7 @@ def _sample_shard(
                 raise StepError(
                     "out of memory while sampling a single prompt",
                     got=f"{samples_per_prompt} samples together",
-                    do="lower sampling.samples_per_prompt or sampling.max_new_tokens, or take a larger machine",
+                    hint="lower sampling.samples_per_prompt or sampling.max_new_tokens, or take a larger machine",
                 ) from error
             write_json(folder / "batch.json", [*plan, min(size, len(shard)) // 2])
 

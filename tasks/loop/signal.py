@@ -24,7 +24,7 @@ def check_signal(config: RaftConfig, rewards: Rewards, train: Sequence[Prompt]) 
             "this run has no signal to learn from",
             got="; ".join(what for what, _ in faults),
             expected="candidates that the reward can tell apart",
-            do=f"{'; '.join(dict.fromkeys(advice for _, advice in faults))}, {GO_ON}",
+            hint=f"{'; '.join(dict.fromkeys(advice for _, advice in faults))}, {GO_ON}",
         )
     return [f"no signal to learn from: {what}" for what, _ in faults] + _doubtful(rewards, train)
 

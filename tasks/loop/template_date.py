@@ -29,7 +29,7 @@ def refuse_undated(run: Run) -> None:
         raise InputError(
             f"run {run.name} was begun with a chat template that prints the date, and no date was fixed then",
             expected="policy.template_date in its config.yaml: its prompts would change in the middle of the run",
-            do="align again under another --name; a new run fixes the day on which it begins",
+            hint="align again under another --name; a new run fixes the day on which it begins",
         )
 
 

@@ -32,7 +32,7 @@ from raft_core.promotion.requests import CLOCKS_DIFFER
 from raft_core.promotion.rules import SafetyCase, SafetySuite, suite_digest
 from raft_core.prompts.splits import split_prompts
 from raft_core.records.pinned import check_pins
-from raft_core.records.steps import StepKey, once
+from raft_core.records.steps import StepKey, run_cached
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
 from raft_core.rewards import score as scoring
 from raft_core.rewards.score import Rewards
@@ -95,7 +95,7 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
         raise InputError(
             f"run {candidate.run.name} has no promotion prompts",
             expected="a split that nothing else reads",
-            do="set prompts.promotion (a file) or prompts.promotion_share, and align again",
+            hint="set prompts.promotion (a file) or prompts.promotion_share, and align again",
         )
     seen = {prompt for side in (candidate, reference) for prompt in _trained_on(side)}
     unseen = tuple(prompt for prompt in prompts if prompt.prompt_id not in seen)
@@ -104,7 +104,7 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
             f"no promotion prompt is left to compare run {candidate.run.name} with {reference.run.name}",
             got=f"all {len(prompts)} were trained on by one side",
             expected="prompts that nothing was trained on",
-            do="give the run a promotion split of its own (prompts.promotion), and align again",
+            hint="give the run a promotion split of its own (prompts.promotion), and align again",
         )
     rewards = scoring.check_rewards(config.scoring)
     check_pins(candidate.run, rewards.sources)
@@ -156,7 +156,7 @@ def gather(
         if not _is_young(when, now, max_age):
             _keep_aside(folder)
             (store / ".steps" / f"{key.digest}.json").unlink(missing_ok=True)
-        once(store, key, {"evidence": folder}, compute)
+        run_cached(store, key, {"evidence": folder}, compute)
         measured = _time(when) or now
     return Gathered(_read(folder), digest_of(folder), folder, measured.isoformat())
 
@@ -262,7 +262,7 @@ def _check_suite(suite: SafetySuite, rewards: Rewards) -> None:
         raise ConfigError(
             f"the safety suite asks for rewards that the run does not have: {', '.join(unknown)}",
             expected=f"names among {', '.join(rewards.identities)}",
-            do="correct the suite",
+            hint="correct the suite",
         )
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from raft_core.promotion.ledger import Entry
-from raft_core.promotion.rules import PromotionPolicy
+from raft_core.promotion.rules import PromotionRules
 
 TOLD_CHARACTERS = 500
 
@@ -29,7 +29,7 @@ class Told:
         return self.outcome == "ok"
 
 
-def tell_others(policy: PromotionPolicy, entry: Entry) -> list[Told]:
+def tell_others(policy: PromotionRules, entry: Entry) -> list[Told]:
     """Run the policy's commands and its webhook, one after the other; never raises for what they do.
 
     Commands get RAFT_ACTION, RAFT_MODEL, RAFT_COMMIT, RAFT_POLICY, RAFT_RUN, RAFT_ITERATION and

@@ -56,7 +56,7 @@ def open_ledger(uri: str) -> Ledger:
             "no ledger is kept there",
             got=f"{scheme}://…",
             expected="a file, or postgresql://USER@HOST/DATABASE",
-            do="correct RAFT_LEDGER",
+            hint="correct RAFT_LEDGER",
         )
     return FileLedger(Path(uri.removeprefix("file://").removeprefix("file:")).expanduser().absolute())
 
@@ -69,10 +69,10 @@ class PostgresLedger:
             self.url: URL = make_url(uri).set(drivername="postgresql+psycopg")
             self.engine = sa.create_engine(self.url, poolclass=sa.NullPool, isolation_level="SERIALIZABLE")
         except ArgumentError as error:
-            raise ConfigError(f"no address of a database: {error}", do="correct RAFT_LEDGER") from None
+            raise ConfigError(f"no address of a database: {error}", hint="correct RAFT_LEDGER") from None
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "a ledger in Postgres needs its driver", got=error, do="pip install 'raft-mlops[postgres]'"
+                "a ledger in Postgres needs its driver", got=error, hint="pip install 'raft-mlops[postgres]'"
             ) from None
 
     @property
@@ -90,7 +90,7 @@ class PostgresLedger:
             entries = [entry_of({**row, "body": parse_object(row["body"])}) for row in rows]
         except (ValueError, TypeError) as error:
             raise FaultyRecord(
-                f"{self.shown} holds what is no entry of a ledger", got=error, do="restore the table from a copy"
+                f"{self.shown} holds what is no entry of a ledger", got=error, hint="restore the table from a copy"
             ) from error
         check_chain(entries, self.shown)
         return entries
@@ -117,11 +117,11 @@ class PostgresLedger:
                 yield connection
         except IntegrityError as error:
             raise LedgerMovedError(
-                "another entry came at the same moment", got=str(error).splitlines()[0], do="ask again"
+                "another entry came at the same moment", got=str(error).splitlines()[0], hint="ask again"
             ) from error
         except SQLAlchemyError as error:
             raise StepError(
                 f"the ledger at {self.shown} cannot be used",
                 got=str(error).splitlines()[0],
-                do="start the database, or correct RAFT_LEDGER; nothing was promoted",
+                hint="start the database, or correct RAFT_LEDGER; nothing was promoted",
             ) from error

@@ -45,7 +45,7 @@ def committed(run: Run, iteration: int) -> Commit:
     commit = read_commit(run, iteration)
     if commit is None:
         raise InputError(
-            f"run {run.name} has no iteration {iteration}", do=f"raft show {run.name} lists what is committed"
+            f"run {run.name} has no iteration {iteration}", hint=f"raft show {run.name} lists what is committed"
         )
     return commit
 
@@ -88,7 +88,7 @@ def _verify(run: Run, iteration: int, base: Path, entries: Sequence[Entry]) -> N
         raise IntegrityError(
             f"run {run.name} does not verify up to iteration {iteration}: an unverified model is not promoted",
             got="; ".join([*problems, *(f"not here: {text}" for text in unseen)][:3]),
-            do=f"raft lineage verify {run.name}; restore what it names (dvc pull), then ask again",
+            hint=f"raft lineage verify {run.name}; restore what it names (dvc pull), then ask again",
         )
 
 

@@ -75,7 +75,7 @@ def hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Colle
                 f"entries are missing at the end of the ledger: MLflow's {model} has seen one that is not in it",
                 got=f"{len(entries)} entries, the last {last_digest(entries)}",
                 expected=f"entry {witness}",
-                do=f"restore the ledger from a copy; if those entries are lost for good, delete the tag {LEDGER_TAG} "
+                hint=f"restore the ledger from a copy; if those entries are lost for good, delete the tag {LEDGER_TAG} "
                 f"of {model} in MLflow",
             )
 

@@ -59,7 +59,7 @@ def connected(uri: str) -> Iterator[MlflowClient]:
         raise StepError(
             f"MLflow at {shown(uri)} did not take the records",
             got=str(error).splitlines()[0],
-            do="start it, or correct MLFLOW_TRACKING_URI; what is missing is filled in at the next chance",
+            hint="start it, or correct MLFLOW_TRACKING_URI; what is missing is filled in at the next chance",
         ) from error
     finally:
         mlflow.set_tracking_uri(None)
@@ -97,7 +97,7 @@ def experiment_id(client: MlflowClient, run: Run, uri: str) -> str:
     if found.lifecycle_stage != "active":
         raise StepError(
             f"the MLflow experiment {name!r} is deleted",
-            do=f"mlflow experiments restore -x {found.experiment_id}, or choose another tracking.experiment",
+            hint=f"mlflow experiments restore -x {found.experiment_id}, or choose another tracking.experiment",
         )
     return str(found.experiment_id)
 

@@ -111,5 +111,5 @@ def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origi
             f"{name} version {found.version} does not say where it comes from",
             got=sorted(found.tags),
             expected="a model that raft align registered",
-            do="see its own documentation in MLflow",
+            hint="see its own documentation in MLflow",
         ) from None

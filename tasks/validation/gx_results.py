@@ -122,7 +122,7 @@ def _finding(result: Any, frame: Frame) -> Finding:
             f"the check {meta['check']!r} could not be made",
             got=fault,
             expected=meta["expected"],
-            do=f"correct {meta['key']}" if meta["key"] else None,
+            hint=f"correct {meta['key']}" if meta["key"] else None,
         )
     passed = bool(result.success)
     labels = found.get("unexpected_index_list", found.get("partial_unexpected_index_list")) or []

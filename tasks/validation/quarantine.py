@@ -51,7 +51,7 @@ class Outcome:
             f"validation of the {self.suite} table stopped the run",
             got="; ".join(f"{finding.check}: {finding.observed}" for finding in self.stop),
             expected="; ".join(f"{finding.check}: {finding.expected}" for finding in self.stop),
-            do="; ".join(
+            hint="; ".join(
                 [*advice, f"read {report}, it names the rows", *([f"the limits are {', '.join(keys)}"] if keys else [])]
             ),
         )

@@ -31,9 +31,9 @@ def checkout(run: Run, iteration: int, workspace: Path, to: Path | None = None) 
     """
     commit = read_commit(run, iteration)
     if commit is None:
-        raise InputError(f"run {run.name} has no commit of iteration {iteration}", do=f"see raft show {run.name}")
+        raise InputError(f"run {run.name} has no commit of iteration {iteration}", hint=f"see raft show {run.name}")
     if to is not None and to.exists():
-        raise InputError(f"{to} exists", do="name a folder that does not")
+        raise InputError(f"{to} exists", hint="name a folder that does not")
     with nothing_collected(run.path.parent):
         return _checkout(run, commit, workspace, to)
 
@@ -69,7 +69,7 @@ def _bring(run: Run, commit: Commit, payload: str, workspace: Path) -> bool:
         raise IntegrityError(
             f"{folder / payload} is not what was committed, and no pointer brings it back",
             expected=pointer,
-            do="restore the pointer from git, or the run from a copy",
+            hint="restore the pointer from git, or the run from a copy",
         )
     restore(pointer, workspace)
     return True
@@ -79,13 +79,13 @@ def _verify(folder: Path, run_folder: Path, commit: Commit) -> None:
     for name, expected in digests_since(run_folder, commit.outputs).items():
         path = folder / name
         if not path.exists():
-            raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", do="restore it from git")
+            raise IntegrityError(f"missing: {path}", expected=f"sha256 {expected}", hint="restore it from git")
         if (got := digest_of(path)) != expected:
             raise IntegrityError(
                 f"changed bytes: {path}",
                 got=f"sha256 {got}",
                 expected=f"sha256 {expected}",
-                do="raft lineage verify names everything that is wrong",
+                hint="raft lineage verify names everything that is wrong",
             )
 
 

@@ -145,7 +145,7 @@ def _kept_beside_runs(workspace: Path) -> list[str]:
         raise StepError(
             "DVC cannot say what else it keeps here, so nothing is collected",
             got=error,
-            do="mend what `dvc data status` complains of",
+            hint="mend what `dvc data status` complains of",
         ) from error
 
 
@@ -161,7 +161,9 @@ def _objects_of(workspace: Path, folders: Sequence[str]) -> set[str]:
                     raise ValueError(f"no md5: {strange[0]!r}")
                 names |= found
             except (ValueError, KeyError, TypeError) as error:
-                raise IntegrityError(f"damaged object of DVC's cache: {listing}", got=error, do="dvc fetch") from error
+                raise IntegrityError(
+                    f"damaged object of DVC's cache: {listing}", got=error, hint="dvc fetch"
+                ) from error
     return names
 
 
@@ -184,7 +186,7 @@ def _empty_remote(workspace: Path, objects: Sequence[str]) -> None:
         raise StepError(
             "DVC's remote did not give up its objects",
             got=error,
-            do="start it, then collect again, or leave --remote out",
+            hint="start it, then collect again, or leave --remote out",
         ) from error
 
 

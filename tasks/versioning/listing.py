@@ -47,7 +47,7 @@ def pointer_md5(pointer: Path, *, ours: bool = True) -> str:
             f"no DVC pointer: {pointer}",
             got=error,
             expected=f"one output, {pointer.stem} beside it",
-            do="restore it from git",
+            hint="restore it from git",
         ) from error
     return md5
 
@@ -77,7 +77,7 @@ def files_of(listing: bytes, where: object) -> dict[str, str]:
             f"no listing of a folder's files: {where}",
             got=str(error) or type(error).__name__,
             expected="names below the folder, each once, with the md5 of its bytes",
-            do="trust nothing else from there: remove it, and bring a sound one from another copy",
+            hint="trust nothing else from there: remove it, and bring a sound one from another copy",
         ) from None
     return {entry["relpath"]: entry["md5"] for entry in entries}
 
@@ -93,7 +93,7 @@ def hold_listing(repo: Any, md5: str, *, fetch: bool) -> None:
             "a DVC pointer names a single file",
             got=f"md5 {md5}",
             expected="a folder (md5 … .dir)",
-            do="restore the pointer from git",
+            hint="restore the pointer from git",
         )
     cached = Path(repo.cache.local.oid_to_path(md5))
     if cached.is_file():
@@ -109,7 +109,7 @@ def hold_listing(repo: Any, md5: str, *, fetch: bool) -> None:
             raise StepError(
                 "DVC's remote lacks the list of a folder's files",
                 expected=path,
-                do="run raft sync where the run was made, or restore the remote",
+                hint="run raft sync where the run was made, or restore the remote",
             ) from None
         _check(listing, md5, path)
         write_bytes(cached, listing)

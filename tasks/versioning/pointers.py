@@ -73,7 +73,7 @@ def version_all(
                 f"run {run.name} lies outside its workspace",
                 got=folder,
                 expected=f"a folder below {workspace}",
-                do="run raft in the folder that holds runs/",
+                hint="run raft in the folder that holds runs/",
             )
     with _opened(workspace) as repo:
         _add(repo, [path for folder in folders.values() for name in PAYLOADS if (path := folder / name).is_dir()])
@@ -104,7 +104,7 @@ def restore(pointer: Path, workspace: Path) -> Path:
                 transfer(repo, "pull", [pointer], PULL_LIMIT_S)
             except (DvcException, OSError, StepError) as error:
                 raise StepError(
-                    f"{pointer} cannot be restored", got=told(error), do="is its remote there? see `dvc remote list`"
+                    f"{pointer} cannot be restored", got=told(error), hint="is its remote there? see `dvc remote list`"
                 ) from error
     if (got := content_md5(payload)) != expected:
         raise IntegrityError(f"changed bytes: {payload}", got=f"md5 {got}", expected=f"md5 {expected}")
@@ -165,7 +165,7 @@ def _add(repo: Any, payloads: Sequence[Path]) -> None:
         repo.add(targets, relink=False)
     except (DvcException, OSError) as error:
         raise StepError(
-            f"DVC did not take {', '.join(targets)}", got=told(error), do="run `dvc doctor` and `dvc status` there"
+            f"DVC did not take {', '.join(targets)}", got=told(error), hint="run `dvc doctor` and `dvc status` there"
         ) from error
 
 
@@ -209,7 +209,7 @@ def _opened(workspace: Path) -> Iterator[Any]:
             repo = stack.enter_context(opened(workspace, wait=True))
         except (DvcException, OSError) as error:
             raise StepError(
-                f"no usable DVC repository in {workspace}", got=told(error), do="run `dvc doctor`"
+                f"no usable DVC repository in {workspace}", got=told(error), hint="run `dvc doctor`"
             ) from error
         yield repo
 
@@ -221,7 +221,7 @@ def _check_place(payload: Path, workspace: Path) -> None:
             f"{payload} does not lie in its workspace",
             got=payload.resolve(),
             expected=f"a folder below {workspace}",
-            do="remove the symbolic link",
+            hint="remove the symbolic link",
         )
 
 
@@ -233,7 +233,7 @@ def _check_commit(payload: Path) -> None:
     try:
         outputs = read_object(path)["outputs"]
     except (OSError, ValueError, KeyError) as error:
-        raise IntegrityError(f"not a readable commit: {path}", got=error, do="restore it from git") from None
+        raise IntegrityError(f"not a readable commit: {path}", got=error, hint="restore it from git") from None
     for name, expected in digests_since(payload.parent, outputs).items():
         output = payload.parent / name
         if output.is_relative_to(payload) and (got := digest_of(output)) != expected:
@@ -241,7 +241,7 @@ def _check_commit(payload: Path) -> None:
                 f"changed bytes: {output}",
                 got=f"sha256 {got}",
                 expected=f"sha256 {expected}",
-                do="pointer and commit disagree; restore both from git",
+                hint="pointer and commit disagree; restore both from git",
             )
 
 

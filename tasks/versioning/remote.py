@@ -103,7 +103,7 @@ def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float
                 os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
     if child.returncode == TAMPERED:
-        raise IntegrityError(said.strip(), do="trust nothing else from there; restore it from another copy")
+        raise IntegrityError(said.strip(), hint="trust nothing else from there; restore it from another copy")
     if child.returncode:
         raise StepError(said.strip().splitlines()[0] if said.strip() else f"{module} exited {child.returncode}")
     return answer

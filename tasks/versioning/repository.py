@@ -38,7 +38,7 @@ def private_site_cache(folder: Path) -> Path:
     above = (folder.resolve(), *folder.resolve().parents)
     root = next((path for path in above if (path / ".dvc").is_dir()), None)
     if root is None:
-        raise StepError(f"no DVC repository in {folder}", do="go to the workspace of the run")
+        raise StepError(f"no DVC repository in {folder}", hint="go to the workspace of the run")
     ours = root / ".dvc" / "tmp" / f"site-{os.geteuid()}"
     chosen = Path(site_cache_dir(str(ours)))  # the environment comes first there
     chosen.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def private_site_cache(folder: Path) -> Path:
             f"DVC's site cache may hold what another user left there: {chosen}",
             got=f"{stat.filemode(found.st_mode)}, of user {found.st_uid}",
             expected=f"a folder of user {os.geteuid()} that nobody else can enter: mode 0700, or below such a one",
-            do="remove it: it is made anew" if chosen == ours else "remove it, or unset DVC_SITE_CACHE_DIR",
+            hint="remove it: it is made anew" if chosen == ours else "remove it, or unset DVC_SITE_CACHE_DIR",
         )
     return chosen
 

@@ -1,4 +1,4 @@
-"""Runs on the tiny world that are killed and taken up again, and the page that says what was tried."""
+"""Runs on the tiny example that are killed and taken up again, and the page that says what was tried."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Ended:
 
 
 def configure(folder: Path, text: str = "") -> Path:
-    """The tiny world with two iterations, small batches and several shards; ``text``: more keys, as YAML."""
+    """The tiny example with two iterations, small batches and several shards; ``text``: more keys, as YAML."""
     path = folder / f"{NAME}.yaml"
     path.write_text(
         f"extends: {TINY}\nname: {NAME}\niterations: 2\n"

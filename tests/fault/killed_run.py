@@ -171,8 +171,8 @@ def main() -> None:
     if os.environ.get("RAFT_OTHER_NUMERICS"):
         pretend_other_numerics()
     config = load_config(Path(config_path))
-    for world in examples.worlds_of(config):
-        examples.prepare(world)
+    for example in examples.examples_of(config):
+        examples.prepare(example)
     os.chdir(workspace)
     result = align_run(config, name=name, workspace=Path(workspace), tracking_uri=tracking_uri(Path(workspace)))
     print(result.status, result.best)

@@ -38,8 +38,8 @@ def copied(undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def again(workspace: Path, undisturbed: Any) -> Any:
     config = load_config(undisturbed.config)
-    for world in examples.worlds_of(config):
-        examples.prepare(world)
+    for example in examples.examples_of(config):
+        examples.prepare(example)
     return align_run(config, name="killed", workspace=workspace, tracking_uri=f"sqlite:///{workspace}/mlflow.db")
 
 
@@ -102,7 +102,7 @@ def test_it_is_named_before_use(fault: str, copied: Path, undisturbed: Any, trie
         again(copied, undisturbed)
     named = path.parent if path.parent.name == "policy" else path
     assert str(named) in str(caught.value) or "chain" in str(caught.value)
-    assert caught.value.do
+    assert caught.value.hint
     pointer = path.parent.with_name(f"{path.parent.name}.dvc")  # a file that is gone shows in what its folder holds
     assert {named, pointer} & verified(copied).keys()
     tried(fault, NAMED)

@@ -80,7 +80,7 @@ PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
     },
 }
 """What is going on → functions that do it → where their middle is: so many calls that a function makes (about, on the
-tiny world), the seconds that it waits, or the names of what it calls."""
+tiny example), the seconds that it waits, or the names of what it calls."""
 
 CHILDREN = {
     "a training process": "raft_core.launch.processes:_await_end:during@{:.2f}:1:rank",

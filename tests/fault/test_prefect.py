@@ -53,8 +53,8 @@ def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
     for name, value in {**DEFAULTS, **workspace.environment}.items():
         monkeypatch.setenv(name, value)
     config = load_config(workspace.config)
-    for world in examples.worlds_of(config):
-        examples.prepare(world)
+    for example in examples.examples_of(config):
+        examples.prepare(example)
     calls = []
     import tasks.loop.select
 

@@ -1,4 +1,4 @@
-"""The whole flow on the tiny world, with the real Prefect, Great Expectations, DeepSpeed and MLflow."""
+"""The whole flow on the tiny example, with the real Prefect, Great Expectations, DeepSpeed and MLflow."""
 
 import json
 import os
@@ -34,8 +34,8 @@ SHORT = [
 
 def short_run(workspace: Path, name: str, *overrides: str) -> AlignResult:
     config = load_config(TINY, [*SHORT, *overrides])
-    for world in examples.worlds_of(config):
-        examples.prepare(world)
+    for example in examples.examples_of(config):
+        examples.prepare(example)
     return align_run(config, name=name, workspace=workspace, tracking_uri=f"sqlite:///{workspace}/mlflow.db")
 
 

@@ -108,10 +108,10 @@ def test_an_exception_comes_back_with_its_traceback(tmp_path: Path) -> None:
 
 
 def test_an_error_of_ours_comes_back_as_it_is(tmp_path: Path) -> None:
-    code = "from raft_core.errors import InputError\nraise InputError('wrong', got=3, expected=Ellipsis, do='this')"
+    code = "from raft_core.errors import InputError\nraise InputError('wrong', got=3, expected=Ellipsis, hint='this')"
     with pytest.raises(InputError) as caught:
         run(code, tmp_path)
-    assert str(caught.value) == "wrong\n  got: 3\n  expected: Ellipsis\n  do this: this"
+    assert str(caught.value) == "wrong\n  got: 3\n  expected: Ellipsis\n  try: this"
 
 
 def test_memory_that_runs_out_comes_back_as_such(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``raft lineage …`` on a real finished run of the tiny world, as a person calls it."""
+"""``raft lineage …`` on a real finished run of the tiny example, as a person calls it."""
 
 import json
 import os

@@ -46,8 +46,8 @@ def stored_parameters() -> list[str]:
 def test_two_hundred_thousand_prompts_are_aligned(tmp_path: Path) -> None:
     path = write_prompts(tmp_path / "prompts.txt", MANY)
     config = load_config(TINY, [*SHORT, f"prompts.train={path}"])
-    for world in examples.worlds_of(config):
-        examples.prepare(world)
+    for example in examples.examples_of(config):
+        examples.prepare(example)
     ended = align_run(config, name="many", workspace=tmp_path, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     assert [commit.iteration for commit in read_chain(read_run(ended.run))] == [-1, 0]  # a gate may close on so few
     stored = stored_parameters()

@@ -1,4 +1,4 @@
-"""``raft repro`` with the real DVC and the real command line, on the tiny world."""
+"""``raft repro`` with the real DVC and the real command line, on the tiny example."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core.examples.presets import WORLDS
+from raft_core.examples.presets import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
@@ -35,7 +35,7 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of git and DVC, with the stages of the default on the tiny world."""
+    """A repository of git and DVC, with the stages of the default on the tiny example."""
     folder = tmp_path_factory.mktemp("a clone")
     shutil.copy(ROOT / "configs" / "tiny.yaml", folder)
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
@@ -95,7 +95,7 @@ def test_the_stages_of_the_repository_name_what_exists() -> None:
     for name, stage in stages.items():
         words = stage["cmd"].split()
         asked = [words[i + 1] for i, word in enumerate(words) if word == "--stage"]
-        assert set(asked) <= set(WORLDS["reviews"].stages), name
+        assert set(asked) <= set(EXAMPLES["reviews"].stages), name
         for dep in (*stage["deps"], *(path for params in stage.get("params", ()) for path in params)):
             assert dep in made or (ROOT / dep).exists(), f"{name} needs {dep}"
         for out in stage["outs"]:
@@ -107,7 +107,7 @@ def test_the_stages_of_the_repository_name_what_exists() -> None:
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_experiments_are_run_shown_and_compared_by_dvc(workspace: Path, tmp_path: Path) -> None:
-    """The stages on the tiny world, in a repository of their own: what ``dvc exp`` and ``dvc metrics`` say of them."""
+    """The stages on the tiny example, in their own repository: what ``dvc exp`` and ``dvc metrics`` say of them."""
     folder = tmp_path / "clone"
     shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("runs", "data", "dvc.lock", "mlflow.db*"))
     binaries = Path(sys.executable).parent

@@ -47,7 +47,7 @@ class SecondOfK(BestOfK):
 
 
 def align(code: Path, workspace: Path, name: str) -> dict[str, list[bool]]:
-    """Run the tiny world with the copy ``code``; step → whether each of its runs was reused."""
+    """Run the tiny example with the copy ``code``; step → whether each of its runs was reused."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", RAFT, "align", "tiny.yaml", "--name", name, "--quiet"],

@@ -1,4 +1,4 @@
-"""Bad input of every kind ends in one clear error: what, got, expected, do this; nothing finished is touched."""
+"""Bad input of every kind ends in one clear error: what, got, expected, try; nothing finished is touched."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def refused(plain: dict[str, Any], workspace: Path) -> RaftError:
     with pytest.raises(RaftError) as caught:
         align_plain(plain, workspace)
     assert not list(workspace.glob("runs/*/base/commit.json"))
-    assert caught.value.do, f"does not say what to do: {caught.value}"
+    assert caught.value.hint, f"does not say what to do: {caught.value}"
     return caught.value
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_model_folder(
     damage: Callable[[Path], None], told: str, plain: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(examples.resolve("embedded:tiny/policy"), folder)
+    shutil.copytree(examples.resolve("example:tiny/policy"), folder)
     damage(folder)
     plain["policy"]["model"] = str(folder)
     assert told in str(refused(plain, tmp_path))

@@ -16,7 +16,7 @@ from flows.orchestration import server
 from flows.process import environment
 from raft_core.errors import RaftError
 from raft_core.examples import fetch
-from raft_core.examples.packages import PARTS
+from raft_core.examples.packages import PACKAGES
 from raft_core.files import parquet_trial
 from raft_core.launch import children, processes
 from raft_core.policies.text import template
@@ -78,7 +78,7 @@ def of_prefect(folder: Path) -> None:
 
 
 def of_fetching(folder: Path) -> None:
-    part = next(iter(PARTS.values()))
+    part = next(iter(PACKAGES.values()))
     with pytest.raises(RaftError, match="could not be fetched"):
         fetch._download(part, folder)
 

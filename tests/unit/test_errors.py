@@ -9,14 +9,14 @@ from raft_core.errors import ConfigError, IntegrityError, RaftError
 
 
 def test_the_four_parts_are_lines() -> None:
-    error = ConfigError("what", got=1, expected=0, do="that")
-    assert str(error) == "what\n  got: 1\n  expected: 0\n  do this: that"
+    error = ConfigError("what", got=1, expected=0, hint="that")
+    assert str(error) == "what\n  got: 1\n  expected: 0\n  try: that"
     assert str(IntegrityError("what")) == "what"
 
 
 @pytest.mark.parametrize("kind", RaftError.__subclasses__(), ids=lambda kind: kind.__name__)
 def test_every_error_survives_a_pickle(kind: type[RaftError]) -> None:
-    error = kind("what", got="g", expected=["e"], do="d")
+    error = kind("what", got="g", expected=["e"], hint="d")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == str(error)

@@ -32,7 +32,7 @@ def test_a_bare_key_that_is_unique_is_taken_and_told(
 def refusal(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         full_overrides(overrides, RaftConfig, lambda line: None)
-    assert caught.value.do
+    assert caught.value.hint
     return str(caught.value)
 
 

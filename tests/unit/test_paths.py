@@ -1,4 +1,4 @@
-"""Names that become paths: whatever stands for a run, an iteration, a world or an output stays where it belongs."""
+"""Names that become paths: whatever stands for a run, an iteration, an example or an output stays where it belongs."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_a_policy_reference_reaches_nothing_outside(reference: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["embedded:../tiny/policy", "embedded:/etc/passwd", "embedded:tiny/../policy", "embedded:"]
+    "name", ["example:../tiny/policy", "example:/etc/passwd", "example:tiny/../policy", "example:"]
 )
 def test_a_world_and_its_part_are_names_of_a_table(name: str) -> None:
     with pytest.raises(ConfigError):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raft_core.promotion.decision import Evidence, Finding, Verdict, decide
-from raft_core.promotion.rules import PromotionGates, PromotionPolicy
+from raft_core.promotion.rules import PromotionGates, PromotionRules
 from raft_core.records.tables import EVALUATION, PERPLEXITY, SAFETY, to_table
 
 FEW = {"min_paired_prompts": 2, "min_slice_prompts": 2}
@@ -65,7 +65,7 @@ def evidence(
 def verdict(candidate: Evidence, reference: Evidence, **gates: Any) -> Verdict:
     chosen = PromotionGates(**{k: v for k, v in gates.items() if k not in FEW})
     few = {**FEW, **{k: v for k, v in gates.items() if k in FEW}}
-    return decide(candidate, reference, PromotionPolicy(gates=chosen.model_copy(update=few)))
+    return decide(candidate, reference, PromotionRules(gates=chosen.model_copy(update=few)))
 
 
 def finding(candidate: Evidence, reference: Evidence, gate: str, **gates: Any) -> Finding:

@@ -6,7 +6,7 @@ import pytest
 
 from raft_core.errors import ConfigError
 from raft_core.evaluation.statistics import wilson
-from raft_core.promotion.rules import PromotionPolicy, SafetyCase, load_policy, policy_digest
+from raft_core.promotion.rules import PromotionRules, SafetyCase, load_policy, policy_digest
 from raft_core.types import Sample
 from tasks.promotion.evidence import failures
 
@@ -32,7 +32,7 @@ def test_the_shipped_policy_and_its_suite() -> None:
 
 
 def test_without_a_file_the_defaults_hold() -> None:
-    assert load_policy(None) == (PromotionPolicy(), None)
+    assert load_policy(None) == (PromotionRules(), None)
 
 
 @pytest.mark.parametrize(

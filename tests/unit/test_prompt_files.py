@@ -58,7 +58,7 @@ def test_every_format_of_text_packed(tmp_path: Path, name: str) -> None:
 def refusal(path: Path, column: str = "text") -> InputError:
     with pytest.raises(InputError) as caught:
         load_prompts(path, column)
-    assert caught.value.do
+    assert caught.value.hint
     return caught.value
 
 
@@ -106,7 +106,7 @@ def test_what_does_not_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_another_suffix_lists_what_is_read(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / name).write_text("x")
     error = refusal(tmp_path / name)
-    assert told in str(error.do)
+    assert told in str(error.hint)
     assert ".txt .jsonl .ndjson .csv .tsv .parquet (text and CSV also as .gz)" in str(error)
 
 
@@ -134,7 +134,7 @@ def test_conversations_come_with_a_command_that_converts_them(case: str, tmp_pat
         pq.write_table(pa.Table.from_pylist([row]), path)
     else:
         path.write_bytes(gzip.compress(line) if path.suffix == ".gz" else line)
-    do = refusal(path, column).do
+    do = refusal(path, column).hint
     assert do is not None
     assert "conversation" in do
     command = shlex.split(do[do.index("python -c") :])
@@ -154,7 +154,7 @@ def test_a_folder_names_its_files(tmp_path: Path) -> None:
     "reference", ["openai/gsm8k", "hf://datasets/openai/gsm8k", "https://huggingface.co/datasets/openai/gsm8k"]
 )
 def test_a_data_set_of_the_hub(reference: str) -> None:
-    do = str(refusal(Path(reference)).do)
+    do = str(refusal(Path(reference)).hint)
     assert do.startswith("hf download openai/gsm8k --repo-type dataset --local-dir data/gsm8k ")
 
 

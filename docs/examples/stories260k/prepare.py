@@ -18,7 +18,7 @@ from pathlib import Path
 
 from raft_core.examples import prepare
 from raft_core.examples.cache import stage_folder
-from raft_core.examples.packages import PARTS
+from raft_core.examples.packages import PACKAGES
 from raft_core.examples.reviews_sentences import HARSH
 from raft_core.examples.reward_model import score, train_reward_model
 from raft_core.errors import InputError
@@ -73,7 +73,7 @@ def read_sentences(folder: Path) -> list[Sentence]:
     for suffix, positive in (("pos", True), ("neg", False)):
         path = folder / f"rt-polarity.{suffix}"
         if not path.is_file():
-            raise InputError(f"missing: {path}", do="give the folder that holds rt_polarity/ as --data")
+            raise InputError(f"missing: {path}", hint="give the folder that holds rt_polarity/ as --data")
         for line in path.read_text(encoding="latin-1").splitlines():
             labels.setdefault(" ".join(line.split()), set()).add(positive)
     sentences = [Sentence(text, True in found) for text, found in labels.items() if text and len(found) == 1]
@@ -95,7 +95,7 @@ def split_sentences(sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
 def copy_policy(source: Path, target: Path) -> None:
     """The model as it is, where ``align.yaml`` expects it."""
     if not (source / "config.json").is_file():
-        raise InputError(f"no model in {source}", do="give the folder that holds stories260K/ as --data")
+        raise InputError(f"no model in {source}", hint="give the folder that holds stories260K/ as --data")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in source.iterdir():
@@ -103,9 +103,9 @@ def copy_policy(source: Path, target: Path) -> None:
 
 
 def train_reward(sentences: Sequence[Sentence], judged: Sequence[Sentence], out: Path) -> dict[str, float]:
-    """MiniLM (of the reviews world) fine-tuned to +1 and −1; how often its sign is right on unseen sentences."""
-    receipts = prepare("reviews", stages=["parts"], progress=print)
-    wheel = stage_folder("reviews", "parts", receipts["parts"].key) / PARTS["minilm"].file
+    """MiniLM (of the reviews example) fine-tuned to +1 and −1; how often its sign is right on unseen sentences."""
+    receipts = prepare("reviews", stages=["packages"], progress=print)
+    wheel = stage_folder("reviews", "packages", receipts["packages"].key) / PACKAGES["minilm"].file
     texts, labels = [s.text for s in sentences], [1.0 if s.positive else -1.0 for s in sentences]
     shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:

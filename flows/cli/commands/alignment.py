@@ -97,17 +97,17 @@ def repro() -> None:
 
 @app.command()
 def prepare(
-    world: Annotated[str, typer.Argument(metavar="WORLD", help="reviews or tiny.")],
+    example: Annotated[str, typer.Argument(metavar="EXAMPLE", help="reviews or tiny.")],
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage and what it needs; may be repeated.")] = None,
     receipt: Annotated[Path | None, typer.Option(help="Write what was prepared there (for dvc.yaml).")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Prepare the parts of an embedded world: fetch, convert, train."""
-    from flows.loop.preparing import prepare_world
+    """Prepare the parts of an example: fetch, convert, train."""
+    from flows.loop.preparing import prepare_example
     from flows.loop.stages import write_parts_receipt
     from flows.process.progress import reporter
 
-    receipts = prepare_world(world, reporter(quiet=quiet), stage)
+    receipts = prepare_example(example, reporter(quiet=quiet), stage)
     if receipt is not None:
         write_parts_receipt(receipt, {name: receipts[name] for name in (stage or receipts)})
 
@@ -115,15 +115,15 @@ def prepare(
 def _work_on(
     workspace: Path, name: str, config: "RaftConfig", *, quiet: bool, accept_reward_change: bool = False
 ) -> "AlignResult":
-    """Prepare the worlds that ``config`` names, then start the run or go on with it."""
-    from flows.loop.preparing import prepare_world
+    """Prepare the examples that ``config`` names, then start the run or go on with it."""
+    from flows.loop.preparing import prepare_example
     from flows.process.progress import reporter
-    from raft_core.examples import worlds_of
+    from raft_core.examples import examples_of
 
     watching = reporter(quiet=quiet)
     with exits.resumable(workspace / "runs" / name):
-        for world in worlds_of(config):
-            prepare_world(world, watching)
+        for example in examples_of(config):
+            prepare_example(example, watching)
 
         from flows.loop.align import align_run
 

@@ -111,12 +111,12 @@ def _dossier(reference: str | None, *, must_verify: bool = False) -> "Dossier":
 
 def _initial_policy(source: str) -> Path | None:
     """Where the initial policy lies; None if it is not prepared on this machine."""
-    from raft_core.errors import ConfigError, PartsError
+    from raft_core.errors import ConfigError, ExampleError
     from raft_core.examples import resolve
 
     try:
         return resolve(source)
-    except (PartsError, ConfigError):
+    except (ExampleError, ConfigError):
         return None
 
 

@@ -19,7 +19,7 @@ def default(context: typer.Context, as_json: AsJson = False) -> None:
         show(as_json=as_json)
     elif as_json:
         word = context.invoked_subcommand
-        raise InputError("--json stands before the word that it belongs to", do=f"say raft ledger {word} --json")
+        raise InputError("--json stands before the word that it belongs to", hint=f"say raft ledger {word} --json")
 
 
 @app.command()
@@ -65,7 +65,7 @@ def verify(
             "entries are missing at the end of the ledger",
             got=f"{len(entries)} entries, the last {last_digest(entries)}",
             expected=f"one with digest {witness}",
-            do="restore it from a copy",
+            hint="restore it from a copy",
         )
     if as_json:
         print_json({"ok": True, "entries": len(entries), "last": last_digest(entries)})

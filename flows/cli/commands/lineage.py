@@ -138,7 +138,7 @@ def lineage_reproduce(
     from raft_core.records.overview import find_run
 
     if into is not None and into.exists():
-        raise InputError(f"{into} exists", do="name a folder that does not")
+        raise InputError(f"{into} exists", hint="name a folder that does not")
     workspace = workspace_folder()
     found_run = find_run(workspace, run)
     scratch = (into or Path(tempfile.mkdtemp(prefix="raft-reproduce-"))).absolute()

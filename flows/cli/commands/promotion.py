@@ -49,7 +49,7 @@ def promote(
     from raft_core.errors import ConfigError
 
     if to != "champion":
-        raise ConfigError("no such title", got=to, expected="champion", do="say --to champion, or leave it out")
+        raise ConfigError("no such title", got=to, expected="champion", hint="say --to champion, or leave it out")
     from flows.promotion.on_server import promote_shown
     from flows.promotion.promote import Question
 

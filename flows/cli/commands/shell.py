@@ -22,7 +22,7 @@ def _not_an_option(path: Path) -> Path:
         raise ConfigError(
             f"{path} is not an option of this command",
             expected="CONFIG [KEY=VALUE]...",
-            do="write the configuration first, then overrides without dashes; --help lists the options",
+            hint="write the configuration first, then overrides without dashes; --help lists the options",
         )
     return path
 

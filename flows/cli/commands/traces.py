@@ -61,7 +61,7 @@ def one_of(**values: str | None) -> "tuple[Kind, str]":
             "one thing at a time",
             got=", ".join(f"--{name}" for name in given) or "nothing",
             expected=f"one of {', '.join(f'--{name}' for name in values)}",
-            do="name what to look for",
+            hint="name what to look for",
         )
     ((name, value),) = given.items()
     return name, value  # type: ignore[return-value]
@@ -130,7 +130,7 @@ def forget(
         if as_json:
             print_json({"plan": forgetting.plan_as_json(chosen, named), "done": None})
             return
-        raise InputError("nothing was done: nobody is here to ask", do="look at the list, then add --yes")
+        raise InputError("nothing was done: nobody is here to ask", hint="look at the list, then add --yes")
     if not yes and not typer.confirm("Erase this for good?" if erase else "Forget this?"):
         console.print("nothing was done")
         return

@@ -148,7 +148,7 @@ def _marked(titles: Titles, run: str, iteration: int, *more: str) -> str:
 
 def _prepared(path: Path) -> str:
     return harmless(
-        f"RAFT's own part of an embedded world holds it yet, and would again if it were prepared anew: {path}. "
+        f"RAFT's own copy of an example's data still holds it, and would again if it were prepared anew: {path}. "
         "There is nothing to do: every later run leaves it out"
     )
 

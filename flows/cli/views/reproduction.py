@@ -16,7 +16,9 @@ def show_reproduction(found: Reproduction) -> RenderableType:
     lines = [Text.assemble(("code  ", "dim"), f"{found.commit or 'unknown commit'} in {found.code}")]
     lines += [Text.assemble(("note  ", "yellow"), harmless(note)) for note in found.notes]
     for key, (here, there) in compared.numerics.items():
-        lines.append(Text(harmless(f"another numerics class: {key} was {here!r}, is {there!r}"), style="yellow"))
+        lines.append(
+            Text(harmless(f"another determinism fingerprint: {key} was {here!r}, is {there!r}"), style="yellow")
+        )
     if compared.code:
         lines.append(Text(f"other code in steps: {', '.join(compared.code)}", style="yellow"))
     if compared.same:

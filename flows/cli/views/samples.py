@@ -43,7 +43,7 @@ def read_pairs(run: Run, iteration: int | None, count: int) -> tuple[int, list[P
     for wanted in (BASE, iteration):
         if read_commit(run, wanted) is None:
             label = "the base" if wanted == BASE else f"iteration {wanted}"
-            raise ConfigError(f"{label} of run {run.name} is not finished", do=f"see raft show {run.name}")
+            raise ConfigError(f"{label} of run {run.name} is not finished", hint=f"see raft show {run.name}")
     before, after = _evaluation(run, BASE), _evaluation(run, iteration)
     shared = [prompt_id for prompt_id in before if prompt_id in after][:count]
     return iteration, [

@@ -56,7 +56,7 @@ def read(folder: Path) -> TabularPolicy:
             f"not a tabular policy: {folder}",
             got=f"{type(error).__name__}: {error}",
             expected=f"{TABLE} and {WEIGHTS}, as raft_core.policies.tabular.backend describes them",
-            do="correct policy.model",
+            hint="correct policy.model",
         ) from None
 
 
@@ -68,13 +68,13 @@ def check(config: TabularPolicyConfig, prompts: Sequence[Prompt], sampling: Samp
             f"{len(unknown)} prompts have no row in the tabular policy {config.model}",
             got=", ".join(repr(text[:50]) for text in unknown[:3]),
             expected=f"prompts of its {TABLE}",
-            do="remove them from the prompts file",
+            hint="remove them from the prompts file",
         )
     if (sampling.temperature, sampling.top_p, sampling.top_k) != (1.0, 1.0, 0):
         raise ConfigError(
             "a tabular policy is sampled as it is",
             got=f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, top_k {sampling.top_k}",
-            do="set sampling.temperature: 1, top_p: 1 and top_k: 0",
+            hint="set sampling.temperature: 1, top_p: 1 and top_k: 0",
         )
     return []
 
@@ -87,7 +87,7 @@ def asks_for_date(config: TabularPolicyConfig) -> bool:
 def probe(policy: Policy, config: TabularPolicyConfig, finetuning: FinetuningConfig) -> None:
     """See ``PolicyBackend.probe``."""
     if finetuning.lora is not None:
-        raise ConfigError("a tabular policy has no layers to adapt", do="set finetuning.lora: null")
+        raise ConfigError("a tabular policy has no layers to adapt", hint="set finetuning.lora: null")
     read(policy.path)
 
 
@@ -152,7 +152,7 @@ class LoadedTabularPolicy:
     def text_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
         """See ``LoadedPolicy.text_logprobs``. Raises ConfigError: a table knows no other text."""
         if texts:
-            raise ConfigError("a tabular policy has no perplexity", do="set evaluation.perplexity_text: null")
+            raise ConfigError("a tabular policy has no perplexity", hint="set evaluation.perplexity_text: null")
         return []
 
 
@@ -164,7 +164,7 @@ def numerics(dtype: str) -> dict[str, Any]:
 def finetune(job: FinetuneJob) -> FinetuneResult:
     """See ``PolicyBackend.finetune``: the exact optimum, in this process; ``job.out`` appears whole."""
     if job.out.exists():
-        raise StepError(f"{job.out} exists already", do="remove it, or choose another folder")
+        raise StepError(f"{job.out} exists already", hint="remove it, or choose another folder")
     before = read(job.policy.path)
     texts = {prompt.prompt_id: prompt for prompt in before.prompts}
     rows = read_table(job.selected, SELECTED, ["prompt", "completion", "weight"]).to_pylist()

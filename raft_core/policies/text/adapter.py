@@ -35,7 +35,7 @@ def apply_adapter(model: Any, folder: Path, base_digest: str, *, trainable: bool
             f"the adapter in {folder} was trained on another base",
             got=f"sha256:{base_digest}",
             expected=belongs_to,
-            do="give it the base that it was trained on",
+            hint="give it the base that it was trained on",
         )
     try:
         weights = load_file(folder / WEIGHTS_FILE)
@@ -67,7 +67,7 @@ def fresh_adapter(model: Any, config: LoraConfig, base_digest: str, seed: int) -
             return _adapted(model, peft_config)
         except ValueError as error:
             raise InputError(
-                "finetuning.lora.targets fit no layer of this model", got=error, do='write "all-linear"'
+                "finetuning.lora.targets fit no layer of this model", got=error, hint='write "all-linear"'
             ) from error
 
 
@@ -79,7 +79,7 @@ def check_same_shape(adapted: Any, config: LoraConfig) -> None:
             "the policy's adapter is not the one that finetuning.lora describes",
             got=f"r {peft_config.r}, alpha {peft_config.lora_alpha}",
             expected=f"r {config.r}, alpha {config.alpha}",
-            do="carry it on with its own numbers, or merge it first and start another one",
+            hint="carry it on with its own numbers, or merge it first and start another one",
         )
 
 

@@ -21,14 +21,14 @@ def chat_template(tokenizer: Tokenizer, day: str | None) -> str:
             "the tokenizer has no chat template to use",
             got=str(error).splitlines()[0],
             expected="one, or one called default",
-            do="put a chat_template.jinja into the folder, or set chat_template: false",
+            hint="put a chat_template.jinja into the folder, or set chat_template: false",
         ) from error
     if day is None and reads_clock(template):
         raise InputError(
             "the chat template prints the date, and no date is fixed",
             got="template_date: none",
             expected="a date: prompts would differ by the day, also when a run is resumed",
-            do="set template_date: YYYY-MM-DD beside chat_template (a new run fills in the policy's, not a reward's)",
+            hint="set template_date: YYYY-MM-DD beside chat_template (a new run fills in the policy's, not a reward's)",
         )
     return template if day is None else dated(template, day)
 

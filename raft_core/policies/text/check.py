@@ -44,7 +44,7 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
         raise InputError(
             f"the tokenizer in {folder} has no chat template",
             expected="one, since policy.chat_template is true",
-            do="set policy.chat_template: false, or put a chat_template.jinja into the folder",
+            hint="set policy.chat_template: false, or put a chat_template.jinja into the folder",
         )
     if config.chat_template:
         _check_template(tokenizer, prompts, config, folder)
@@ -76,9 +76,9 @@ def model_folder_of(config: TextPolicyConfig) -> Path:
             f"no model folder: {folder}",
             got="a file" if folder.exists() else None,
             expected="a folder in transformers format",
-            do=f"`{fetch}`, then set policy.model: {fetch.rpartition(' ')[2]}"
+            hint=f"`{fetch}`, then set policy.model: {fetch.rpartition(' ')[2]}"
             if fetch and not folder.parent.is_dir()
-            else "set policy.model to one, or to embedded:tiny/policy",
+            else "set policy.model to one, or to example:tiny/policy",
         )
     if (folder / ADAPTER).exists():
         raise _adapter(folder)
@@ -86,7 +86,7 @@ def model_folder_of(config: TextPolicyConfig) -> Path:
         raise InputError(
             f"{folder} is an entry of the hub's cache, not a model folder",
             expected="one of its snapshots",
-            do=f"set policy.model: {found[-1].parent}",
+            hint=f"set policy.model: {found[-1].parent}",
         )
     return folder
 
@@ -109,7 +109,7 @@ def _adapter(folder: Path) -> InputError:
         f"the policy cannot be a PEFT adapter: {folder}",
         got=f"{ADAPTER}, an adapter of {base[:200]}",
         expected="a whole model",
-        do=do,
+        hint=do,
     )
 
 
@@ -123,14 +123,14 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
             f"{folder} holds quantized weights",
             got="quantization_config in config.json",
             expected="plain weights",
-            do="save the model dequantized",
+            hint="save the model dequantized",
         )
     if told.get("transformers_weights"):
         raise InputError(
             f"{path} names weights of its own",
             got=f"transformers_weights: {told['transformers_weights']}",
             expected="model.safetensors, or its index and shards",
-            do="remove that key, and rename the weights to model.safetensors",
+            hint="remove that key, and rename the weights to model.safetensors",
         )
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
@@ -138,7 +138,7 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
         raise InputError(
             f"transformers cannot read {path}",
             got=error,
-            do="set policy.trust_remote_code: true if you trust the code in that folder"
+            hint="set policy.trust_remote_code: true if you trust the code in that folder"
             if "auto_map" in told and not config.trust_remote_code
             else "see the message above",
         ) from error
@@ -158,7 +158,7 @@ def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], config: Tex
             f"the chat template of {folder} cannot be used",
             got=fault,
             expected="a template that renders every prompt",
-            do="read the template before you trust it; remove policy.system_prompt if it refuses that, "
+            hint="read the template before you trust it; remove policy.system_prompt if it refuses that, "
             "or set policy.chat_template: false",
         ) from None
 
@@ -172,7 +172,7 @@ def _check_prompts(
 ) -> None:
     lengths = [len(ids) for ids in encode_prompts(tokenizer, prompts, config)]
     if empty := [p for p, length in zip(prompts, lengths, strict=True) if not length or not p.text.strip()]:
-        raise InputError(f"{len(empty)} prompts are empty", got=_named(empty), do="remove them from the prompts file")
+        raise InputError(f"{len(empty)} prompts are empty", got=_named(empty), hint="remove them from the prompts file")
     limit = config.max_prompt_tokens
     why, change = "policy.max_prompt_tokens", "raise policy.max_prompt_tokens"
     if context is not None and context - sampling.max_new_tokens < limit:
@@ -184,7 +184,7 @@ def _check_prompts(
             f"{len(long)} of {len(prompts)} prompts are longer than {limit} tokens ({why})",
             got=_named([p for _, p in long], [n for n, _ in long]),
             expected=f"at most {limit} tokens each",
-            do=f"shorten or remove them, or {change}",
+            hint=f"shorten or remove them, or {change}",
         )
 
 

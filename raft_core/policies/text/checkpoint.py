@@ -72,7 +72,7 @@ def check_weights(folder: Path) -> Shapes:
             f"no safetensors weights in {folder}",
             got=", ".join(found) or "no weights at all",
             expected="model.safetensors, or its index and shards (pickles can carry code: none is opened)",
-            do="convert them where you trust their origin: load the model with transformers and save_pretrained it",
+            hint="convert them where you trust their origin: load the model with transformers and save_pretrained it",
         )
     return _check_shards(index)
 
@@ -90,15 +90,15 @@ def _check_shards(index: Path) -> Shapes:
                 f"not a shard beside its index: {index}",
                 got=repr(shard),
                 expected="the name of a .safetensors file there",
-                do="copy or download it again",
+                hint="copy or download it again",
             )
         path = index.parent / shard
         if not path.is_file():
-            raise IntegrityError(f"a shard is missing: {path}", expected=f"as {index.name} says", do="copy it again")
+            raise IntegrityError(f"a shard is missing: {path}", expected=f"as {index.name} says", hint="copy it again")
         found = safetensors_shapes(path)
         if absent := sorted(by_shard[shard] - found.keys()):
             raise IntegrityError(
-                f"tensors are missing in {path}", got=f"no {', '.join(absent[:3])}", do="copy it again"
+                f"tensors are missing in {path}", got=f"no {', '.join(absent[:3])}", hint="copy it again"
             )
         shapes |= found
     return shapes
@@ -119,13 +119,13 @@ def safetensors_shapes(path: Path) -> Shapes:
         header.pop("__metadata__", None)
         needed = 8 + header_size + _described_bytes(header)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise IntegrityError(f"not a safetensors file: {path}", got=error, do="copy or download it again") from error
+        raise IntegrityError(f"not a safetensors file: {path}", got=error, hint="copy or download it again") from error
     if size != needed:
         raise IntegrityError(
             f"a checkpoint that is not whole: {path}",
             got=f"{size} bytes",
             expected=f"{needed} bytes by its header",
-            do="copy or download it again",
+            hint="copy or download it again",
         )
     return {name: tuple(tensor["shape"]) for name, tensor in header.items()}
 

@@ -77,7 +77,7 @@ def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
             "the selected set holds no token to learn",
             got=f"{len(rows)} rows in {path}",
             expected="rows with prompt_token_ids and completion_token_ids",
-            do="look at the selection and validation settings: nothing passed them",
+            hint="look at the selection and validation settings: nothing passed them",
         )
     return sequences
 

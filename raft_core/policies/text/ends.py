@@ -22,7 +22,7 @@ def check_ends(
             "sampling.stop_token_ids names tokens that the model does not have",
             got=unknown,
             expected=f"ids of the tokenizer in {folder}",
-            do="look them up there (tokenizer.json, added_tokens)",
+            hint="look them up there (tokenizer.json, added_tokens)",
         )
     ends = end_token_ids(_generation_config(folder, model_config), model_config, tokenizer)
     turn = end_of_turn(tokenizer, config) if config.chat_template else None

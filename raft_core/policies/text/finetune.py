@@ -20,7 +20,7 @@ def finetune(job: FinetuneJob) -> FinetuneResult:
     and what the checks in the child raise: InputError, IntegrityError.
     """
     if job.out.exists():
-        raise StepError(f"{job.out} exists already", do="remove it, or choose another folder")
+        raise StepError(f"{job.out} exists already", hint="remove it, or choose another folder")
     policy, manifest = job.scratch / POLICY, job.scratch / MANIFEST
     shutil.rmtree(policy, ignore_errors=True)
     manifest.unlink(missing_ok=True)
@@ -58,5 +58,5 @@ def _judge(policy: Path, manifest: Path) -> FinetuneResult:
             "the training ended without a whole policy",
             got=error,
             expected=f"{policy} as {manifest} describes it",
-            do=f"read {manifest.parent}/rank-0.log",
+            hint=f"read {manifest.parent}/rank-0.log",
         ) from error

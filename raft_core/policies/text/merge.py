@@ -17,7 +17,7 @@ def merge(policy: Policy, config: TextPolicyConfig, out: Path) -> None:
     Raises StepError if ``out`` exists.
     """
     if out.exists():
-        raise StepError(f"{out} exists already", do="remove it, or choose another folder")
+        raise StepError(f"{out} exists already", hint="remove it, or choose another folder")
     scratch = out.with_name(f".{out.name}.merging")
     shutil.rmtree(scratch, ignore_errors=True)
     processes.run_ranks(merge_rank, (policy, config, scratch / "policy"), ranks=1, scratch=scratch)

@@ -50,7 +50,7 @@ def load_tokenizer(folder: Path, config: TextPolicyConfig) -> Tokenizer:
             f"no tokenizer that loads in {folder}",
             got=f"{type(error).__name__}: {error}",
             expected="tokenizer.json (or the files of a slow tokenizer) beside config.json",
-            do="copy the tokenizer's files from where the model came from",
+            hint="copy the tokenizer's files from where the model came from",
         ) from error
 
 
@@ -160,7 +160,7 @@ def _encode_turns(tokenizer: Tokenizer, template: str, text: str, system_prompt:
             "the model's chat template refuses these turns",
             got=error,
             expected=", ".join(t["role"] for t in spoken),
-            do="remove policy.system_prompt, or set policy.chat_template: false",
+            hint="remove policy.system_prompt, or set policy.chat_template: false",
         ) from error
     return cast(list[int], ids)
 
@@ -193,7 +193,7 @@ def masked_logits(model: nn.Module, inputs: dict[str, Tensor], mask_BT: Tensor, 
             "this model's head does not see its hidden states",
             got=f"logits of shape {tuple(logits.shape)}",
             expected=(1, num_positions),
-            do="report the architecture: it needs a rule of its own",
+            hint="report the architecture: it needs a rule of its own",
         )
     return logits[0]
 

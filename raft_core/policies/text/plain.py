@@ -38,7 +38,7 @@ def plain_config(folder: Path) -> dict[str, Any]:
             f"{path} describes no model that can be loaded",
             got=strange,
             expected=f"at most {MAX_LAYERS:,} layers, and sizes of at most {MAX_SIZE:,}",
-            do="download it again from where you trust it",
+            hint="download it again from where you trust it",
         )
     for name in OTHERS:
         try:

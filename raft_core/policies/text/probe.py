@@ -60,7 +60,7 @@ def check_padding(model: Model) -> None:
             f"{type(model).__name__} cannot be trained in padded batches",
             got=f"logits that differ by {apart:.2g} from those of each sequence alone",
             expected="a causal model whose attention leaves padding out",
-            do="set policy.model to another architecture",
+            hint="set policy.model to another architecture",
         )
 
 
@@ -76,7 +76,7 @@ def check_packing(model: Model) -> None:
             "packed batches would let sequences see each other in this model",
             got=f"{type(model).__name__}: logits that differ by {apart:.2g} from those of each sequence alone",
             expected="attention that transformers masks by position_ids",
-            do="set finetuning.batching: length_grouped",
+            hint="set finetuning.batching: length_grouped",
         )
 
 
@@ -116,5 +116,5 @@ def _cannot_sample(model: Model, got: str) -> InputError:
         f"{type(model).__name__} cannot be sampled in batches",
         got=got,
         expected="a model with a cache whose rows can be repeated and selected, and that leaves padding out",
-        do="set policy.model to another architecture",
+        hint="set policy.model to another architecture",
     )

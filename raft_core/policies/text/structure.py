@@ -43,12 +43,15 @@ def check_architecture(folder: Path, told: Mapping[str, Any], config: Any) -> No
             f"an encoder-decoder cannot be the policy: {folder}",
             got=what,
             expected=expected,
-            do="set policy.model to a decoder-only model",
+            hint="set policy.model to a decoder-only model",
         )
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     if "AutoModelForCausalLM" not in (told.get("auto_map") or {}) and not known:
         raise InputError(
-            f"no causal language model in {folder}", got=what, expected=expected, do="set policy.model to such a model"
+            f"no causal language model in {folder}",
+            got=what,
+            expected=expected,
+            hint="set policy.model to such a model",
         )
     built = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__ if known else ""
     if named and built not in named and all(name.endswith(OTHER_TASKS) for name in named):
@@ -56,7 +59,7 @@ def check_architecture(folder: Path, told: Mapping[str, Any], config: Any) -> No
             f"a model of another task cannot be the policy: {folder}",
             got=what,
             expected=expected,
-            do="set policy.model to the language model that it was made from",
+            hint="set policy.model to the language model that it was made from",
         )
 
 
@@ -72,7 +75,7 @@ def check_tensors(folder: Path, model_config: Any, shapes: Shapes, config: TextP
             f"config.json in {folder} describes another model than its weights",
             got=f"{layers:,} layers",
             expected=f"no more than the weights have tensors, {len(shapes):,}",
-            do="copy or download the whole checkpoint again, with its own config.json",
+            hint="copy or download the whole checkpoint again, with its own config.json",
         )
     model, loading = _without_memory(folder, model_config, shapes, config)
     check_complete(folder, loading, model=type(model).__name__)
@@ -91,7 +94,7 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer, rows: int | None) -> Non
             f"the tokenizer in {folder} is larger than the model's embedding",
             got=f"{len(beyond)} ids from {rows} on ({', '.join(repr(names[n]) for n in beyond[:3])})",
             expected=f"ids below {rows}, the rows of the embedding",
-            do="take the tokenizer that the model was trained with; or call `model.resize_token_embeddings(…)`, "
+            hint="take the tokenizer that the model was trained with; or call `model.resize_token_embeddings(…)`, "
             "train the new rows, and save both again",
         )
 
@@ -130,5 +133,5 @@ def _without_memory(folder: Path, model_config: Any, shapes: Shapes, config: Tex
             f"transformers cannot build the model that config.json in {folder} describes",
             got=f"{type(error).__name__}: {str(error)[:300]}",
             expected="a configuration that fits the weights beside it",
-            do="copy or download the whole checkpoint again, with its own config.json",
+            hint="copy or download the whole checkpoint again, with its own config.json",
         ) from error

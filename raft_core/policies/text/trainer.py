@@ -105,7 +105,7 @@ def check_engine(engine: object, config: FinetuningConfig) -> None:
             "the training did not run as configured",
             got=f"{type(engine).__name__}, (ZeRO stage, ranks) {found}",
             expected=f"DeepSpeedEngine, {(config.zero_stage, config.ranks)}",
-            do="report it with raft doctor's output",
+            hint="report it with raft doctor's output",
         )
 
 
@@ -154,7 +154,7 @@ def deepspeed_config(stage: int) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise StepError(f"DeepSpeed's configuration cannot be read: {path}", got=error, do="restore it") from error
+        raise StepError(f"DeepSpeed's configuration cannot be read: {path}", got=error, hint="restore it") from error
     return config
 
 
@@ -259,7 +259,7 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
                 f"the training diverged at optimiser step {self.state.global_step}",
                 got=entry,
                 expected="finite numbers",
-                do="lower finetuning.learning_rate or finetuning.max_grad_norm",
+                hint="lower finetuning.learning_rate or finetuning.max_grad_norm",
             )
         self.logged.append({"step": float(self.state.global_step), **entry})
 

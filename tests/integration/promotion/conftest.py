@@ -1,4 +1,4 @@
-"""One finished run of the tiny world, and a command line whose ledger is each test's own."""
+"""One finished run of the tiny example, and a command line whose ledger is each test's own."""
 
 import json
 import shutil
@@ -46,8 +46,8 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the run ``one``: two iterations. Tests leave its run as it is."""
     folder = tmp_path_factory.mktemp("aligned")
     config = load_config(ROOT / "configs" / "tiny.yaml", SHORT)
-    for world in examples.worlds_of(config):
-        examples.prepare(world)
+    for example in examples.examples_of(config):
+        examples.prepare(example)
     align_run(config, name="one", workspace=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
     return folder
 

@@ -1,4 +1,4 @@
-"""Promotion on the tiny world, with the real MLflow: gates, aliases, rollback, outages, tampering."""
+"""Promotion on the tiny example, with the real MLflow: gates, aliases, rollback, outages, tampering."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -120,7 +120,11 @@ def test_a_run_that_validation_stopped_says_where_to_read_why(
 @pytest.mark.parametrize(
     ("error", "told", "status"),
     [
-        (StepError("the reward needs a key", got="none", do="set KEY"), "the reward needs a key; got: none", "failed"),
+        (
+            StepError("the reward needs a key", got="none", hint="set KEY"),
+            "the reward needs a key; got: none",
+            "failed",
+        ),
         (ZeroDivisionError("division by zero"), "division by zero", "failed"),
         (GateStop("validation of the scored table stopped the run"), "validation of the scored table", "stopped"),
         (KeyboardInterrupt(), "stopped by Ctrl-C or SIGTERM, raft resume hand goes on", "interrupted"),
@@ -296,18 +300,18 @@ def test_a_wrong_command_line_exits_2(raft: Raft, arguments: list[str]) -> None:
         (errors.RunMismatchError, 2),
         (errors.GateStop, 3),
         (errors.IntegrityError, 4),
-        (errors.PartsError, 4),
+        (errors.ExampleError, 4),
         (errors.RewardError, 4),
         (errors.StepError, 4),
     ],
 )
 def test_exit_codes(kind: type[errors.RaftError], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     def app(arguments: list[str], prog_name: str) -> None:
-        raise kind("it broke", got="\x1b[2J", expected="a", do="b")
+        raise kind("it broke", got="\x1b[2J", expected="a", hint="b")
 
     assert exits.run_command(app, ["align"]) == code
     told = capsys.readouterr().err
-    assert told == "error: it broke\n  got: \\x1b[2J\n  expected: a\n  do this: b\n"
+    assert told == "error: it broke\n  got: \\x1b[2J\n  expected: a\n  try: b\n"
 
 
 def test_an_unexpected_exception_is_one_line_and_a_traceback_in_a_file(
@@ -402,7 +406,7 @@ def test_config_validate_tells_every_fault(raft: Raft, tmp_path: Path) -> None:
 def test_an_override_with_dashes_is_told_how_it_is_written(raft: Raft, command: tuple[str, ...]) -> None:
     code, _, err = raft(*command, TINY, "--sampling.temperature=0.9")
     assert code == exits.USERS_MISTAKE
-    assert "do this: write sampling.temperature=0.9" in err
+    assert "try: write sampling.temperature=0.9" in err
     code, _, err = raft(*command, "--sampling.temperature=0.9", TINY)
     assert code == exits.USERS_MISTAKE
     assert "write the configuration first" in err
@@ -469,7 +473,7 @@ def test_align_refuses_another_configuration_before_it_prepares_anything(
     flow: dict[str, Any], write_run: Callable[..., Run], raft: Raft
 ) -> None:
     config = str(write_run().path / "config.yaml")
-    code, _, err = raft("align", config, "seed=5", "policy.model=embedded:nowhere/policy", "--name", "hand")
+    code, _, err = raft("align", config, "seed=5", "policy.model=example:nowhere/policy", "--name", "hand")
     assert code == exits.USERS_MISTAKE
     assert "seed (0 there, 5 now)" in err
     assert "config" not in flow

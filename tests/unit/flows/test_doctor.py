@@ -24,7 +24,7 @@ def test_a_compiler_that_is_none(tmp_path: Path) -> None:
     broken.chmod(0o755)
     found = doctor.compiler(str(broken))
     assert (found.level, found.found) == ("warning", f"{broken}: no such header")
-    assert "g++" in found.do
+    assert "g++" in found.hint
     assert doctor.compiler(str(tmp_path / "nothing")).level == "warning"
 
 
@@ -44,7 +44,7 @@ def test_a_server_that_answers_and_one_that_does_not() -> None:
         )
     refused = doctor.tracking(f"http://127.0.0.1:{port}")
     assert refused.level == "warning"
-    assert "unset MLFLOW_TRACKING_URI" in refused.do
+    assert "unset MLFLOW_TRACKING_URI" in refused.hint
 
 
 @pytest.mark.parametrize(

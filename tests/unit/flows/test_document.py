@@ -73,12 +73,12 @@ def test_without_json_all_is_as_it_was() -> None:
 def test_errors_say_what_got_expected_and_do(capsys: pytest.CaptureFixture[str]) -> None:
     def app(arguments: list[str], prog_name: str) -> None:
         print("noise")
-        raise errors.ConfigError("it broke", got="http://me:secret@host/", do="mend it")
+        raise errors.ConfigError("it broke", got="http://me:secret@host/", hint="mend it")
 
     assert exits.run_command(app, ["align", "--json"]) == exits.USERS_MISTAKE
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert (told["exit_code"], told["error"]["kind"], told["error"]["do"]) == (2, "ConfigError", "mend it")
+    assert (told["exit_code"], told["error"]["kind"], told["error"]["hint"]) == (2, "ConfigError", "mend it")
     assert "secret" not in out
     assert err.startswith("noise\nerror: it broke")
 

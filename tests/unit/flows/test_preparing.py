@@ -1,4 +1,4 @@
-"""Preparing an embedded world is watched: a stage shows that it is alive, and one that is there says nothing."""
+"""Preparing an example is watched: a stage shows that it is alive, and one that is there says nothing."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from flows.loop import preparing
-from flows.loop.preparing import prepare_world
+from flows.loop.preparing import prepare_example
 from flows.process.progress import Advance, LineReporter, Reporter
 from raft_core.errors import ConfigError
 from raft_core.examples import tiny
@@ -48,20 +48,20 @@ def test_a_stage_that_takes_long_shows_that_it_is_alive(monkeypatch: pytest.Monk
         return build(out, inputs, progress)
 
     monkeypatch.setattr(tiny, "build_data", slow)
-    assert list(prepare_world("tiny", watching, ["data"])) == ["data"]
+    assert list(prepare_example("tiny", watching, ["data"])) == ["data"]
     label = "tiny · prepare data"
     assert watching.told == ["tiny: preparing data", f"begin {label}", f"end {label}"]
 
     again = Watching()
-    assert list(prepare_world("tiny", again, ["data"])) == ["data"]
+    assert list(prepare_example("tiny", again, ["data"])) == ["data"]
     assert again.told == []
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="mars"):
-        prepare_world("mars", Reporter())
+        prepare_example("mars", Reporter())
     with pytest.raises(ConfigError, match="no stage 'engine'"):
-        prepare_world("tiny", Reporter(), ["engine"])
+        prepare_example("tiny", Reporter(), ["engine"])
 
 
 def test_a_log_gets_a_line_though_nothing_is_counted() -> None:

@@ -110,7 +110,7 @@ def test_log_records_in_handlers_that_are_not_ours(guarded: Callable[[], StringI
 
 
 def test_errors_of_ours_are_clean_wherever_they_go() -> None:
-    error = StepError(f"no answer of {ADDRESS}", got=ValueError(f"{ADDRESS} is away"), do=f"ask {ADDRESS}")
+    error = StepError(f"no answer of {ADDRESS}", got=ValueError(f"{ADDRESS} is away"), hint=f"ask {ADDRESS}")
     again = pickle.loads(pickle.dumps(error))
     for told in (str(error), repr(error), error.what, str(again), f"{again!r}"):
         assert secret_free(told)

@@ -101,7 +101,7 @@ def test_a_held_out_set_is_no_model(first: Run, raft: Raft) -> None:
     assert "models trained on it: none" in out
 
 
-@pytest.mark.parametrize("reference", ["prompts.txt", "embedded:reviews/prompts.train"])
+@pytest.mark.parametrize("reference", ["prompts.txt", "example:reviews/prompts.train"])
 def test_a_prompt_file_of_ones_own_and_one_that_raft_prepared(
     make_run: Callable[..., Run], raft: Raft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
 ) -> None:

@@ -170,7 +170,7 @@ def test_a_commit_that_is_missing_before_a_later_one(three: Run, gap: int) -> No
     with pytest.raises(IntegrityError, match="broken chain") as caught:
         read_chain(three)
     assert str(missing) in str(caught.value)
-    assert "restore it from git" in str(caught.value.do)
+    assert "restore it from git" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"{", b"\xff", b'{"format": 1, "iteration": 0}'])

@@ -9,7 +9,7 @@ import pytest
 
 from raft_core.files.artifacts import digest_of
 from raft_core.records import steps
-from raft_core.records.steps import StepKey, StepRecord, code_digest, once
+from raft_core.records.steps import StepKey, StepRecord, code_digest, run_cached
 
 KEY = StepKey("sample", {"policy": "abc", "prompts": None}, {"k": 8}, "code", {"dtype": "float32"}, seed=3)
 
@@ -30,7 +30,7 @@ class Counting:
             outputs["policy"].mkdir(parents=True)
             (outputs["policy"] / "weights").write_text("weights")
 
-        return once(self.runs, key, outputs, compute)
+        return run_cached(self.runs, key, outputs, compute)
 
     def outputs(self, run: str) -> dict[str, Path]:
         return {"table": self.runs / run / "tables" / "t.parquet", "policy": self.runs / run / "policy"}
@@ -149,7 +149,7 @@ def test_a_failed_computation_leaves_no_entry(step: Counting) -> None:
         raise RuntimeError("oops")
 
     with pytest.raises(RuntimeError, match="oops"):
-        once(step.runs, KEY, step.outputs("a"), fail)
+        run_cached(step.runs, KEY, step.outputs("a"), fail)
     assert not (step.runs / ".steps").exists()
     assert not step.do("a").reused
 

@@ -10,7 +10,7 @@ from raft_core.config import scoring
 from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
 from raft_core.config.scoring import ScoringConfig
-from raft_core.errors import ConfigError, InputError, PartsError
+from raft_core.errors import ConfigError, ExampleError, InputError
 from raft_core.rewards.base import REWARDS
 from raft_core.rewards.score import check_rewards
 
@@ -58,10 +58,10 @@ def test_two_rewards_of_an_example_that_is_not_prepared_are_no_fault(
 ) -> None:
     monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "nothing"))
     scoring = {
-        "rewards": [{"type": "classifier", "model": "embedded:reviews/reward"}],
-        "gold": [{"type": "linear", "model": "embedded:reviews/gold"}],
+        "rewards": [{"type": "classifier", "model": "example:reviews/reward"}],
+        "gold": [{"type": "linear", "model": "example:reviews/gold"}],
     }
-    with pytest.raises(PartsError):
+    with pytest.raises(ExampleError):
         check_rewards(ScoringConfig.model_validate(scoring), weights=False)
     scoring["rewards"].append({"type": "lexicon", "file": f"{tmp_path}/none"})
     with pytest.raises(InputError, match="lexicon"):

@@ -327,7 +327,7 @@ def test_thirty_percent_stop_a_run_that_allows_five(samples_of: SamplesOf) -> No
     assert "30 of 100 (30.0%)" in text
     assert "reward 'length' raised ZeroDivisionError: division by zero" in text
     assert "at most 5.0% of 100 samples (scoring.max_failed_share)" in text
-    assert "do this: correct the reward" in text
+    assert "try: correct the reward" in text
     allowed = score(samples, prompts, [named(reward)], max_failed_share=0.3)
     assert allowed["status"].to_pylist().count("quarantined") == 30
 

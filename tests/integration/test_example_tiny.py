@@ -1,4 +1,4 @@
-"""The tiny world, really prepared: the same bits on any number of cores, and a policy that has learnt to end."""
+"""The tiny example, really prepared: the same bits on any number of cores, and a policy that has learnt to end."""
 
 import os
 import subprocess
@@ -35,8 +35,8 @@ def test_the_policy_is_small_and_the_same_on_one_core(tiny_receipts: dict[str, R
 @pytest.mark.usefixtures("tiny_receipts")
 def test_its_samples_are_reviews_that_end() -> None:
     text = backend("text")
-    config = TextPolicyConfig(model="embedded:tiny/policy")
-    prompts = load_prompts(resolve("embedded:tiny/prompts.held_out"), "text")[:64]
+    config = TextPolicyConfig(model="example:tiny/policy")
+    prompts = load_prompts(resolve("example:tiny/prompts.held_out"), "text")[:64]
     sampling = SamplingConfig(temperature=1.0, max_new_tokens=16, dtype="float32")
     loaded = text.load(text.base_policy(config), config, dtype="float32")
     samples = loaded.sample(prompts, sampling, samples_per_prompt=1, seed=1)

@@ -1,4 +1,4 @@
-"""The tiny world's grammar and data: what a test or a tutorial may rely on."""
+"""The tiny example's grammar and data: what a test or a tutorial may rely on."""
 
 import json
 import random
@@ -14,9 +14,9 @@ from raft_core.types import Prompt
 
 
 @pytest.fixture
-def tiny_data(embedded_cache: Path) -> Path:
+def tiny_data(example_cache: Path) -> Path:
     prepare("tiny", stages=["data"])
-    return resolve("embedded:tiny/lexicon").parent
+    return resolve("example:tiny/lexicon").parent
 
 
 def test_prompts_are_distinct_over_all_splits(tiny_data: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_tokenizer_gives_every_review_back_and_knows_every_word() -> None:
 
 def test_both_lexicons_score_as_documented(tiny_data: Path) -> None:
     careful, careless = (
-        LexiconRewardConfig(file=f"embedded:tiny/{name}", text="completion").load()
+        LexiconRewardConfig(file=f"example:tiny/{name}", text="completion").load()
         for name in ("lexicon", "lexicon.careless")
     )
     prompt = [Prompt.of("Review: the plot was")]

@@ -1,4 +1,4 @@
-"""The splits of the reviews world, on an archive of made-up sentences in the real one's form."""
+"""The splits of the reviews example, on an archive of made-up sentences in the real one's form."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from raft_core.errors import IntegrityError
 from raft_core.examples import reviews_data
-from raft_core.examples.packages import PARTS
+from raft_core.examples.packages import PACKAGES
 from raft_core.examples.reviews_data import PROMPT_SPLITS, START, build_data, prompt_of, split_sentences
 from raft_core.examples.reviews_sentences import FILES, INNER_ARCHIVE, Sentence, clean, is_fit, read_sentences
 
@@ -45,7 +45,7 @@ def _sdist(folder: Path, movies: list[str]) -> Path:
         for domain, texts in rows.items():
             lines = [f"{number}\t{(-1) ** number * 1.5}\t{text}\n" for number, text in enumerate(texts, start=1)]
             _add(archive, FILES[domain], "".join(lines).encode())
-    path = folder / PARTS["ratings"].file
+    path = folder / PACKAGES["ratings"].file
     with tarfile.open(path, "w:gz") as outer:
         _add(outer, INNER_ARCHIVE, inner.getvalue())
     return path
@@ -125,7 +125,7 @@ def test_the_stage_writes_what_others_read(tmp_path: Path, monkeypatch: pytest.M
     _sdist(tmp_path, _sentences())
     out = tmp_path / "out"
     out.mkdir()
-    built = build_data(out, {"parts": tmp_path}, lambda line: None)
+    built = build_data(out, {"packages": tmp_path}, lambda line: None)
     assert built.measured["sft"] == 480
     rows = [json.loads(line) for line in (out / "prompts.train.jsonl").read_text().splitlines()]
     assert len(rows) == 60

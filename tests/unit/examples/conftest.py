@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.fixture
-def embedded_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def example_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("RAFT_CACHE", str(folder))
     return folder

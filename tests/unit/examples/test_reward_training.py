@@ -1,4 +1,4 @@
-"""The trainings of the reviews world's rewards, as far as they need no real parts."""
+"""The trainings of the reviews example's rewards, as far as they need no real packages."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.errors import PartsError
+from raft_core.errors import ExampleError
 from raft_core.examples.cache import build_once, read_receipt, stage_folder, stage_key
 from raft_core.examples.location import cache_folder
 from raft_core.examples.stages import Receipt, Stage
@@ -30,7 +30,7 @@ def _build(stage: Stage, lines: list[str], **inputs: Receipt) -> Receipt:
     return build_once("w", "first", stage, inputs, lines.append)
 
 
-def test_a_stage_is_built_once_then_read(embedded_cache: Path, write_stage_module: WriteModule) -> None:
+def test_a_stage_is_built_once_then_read(example_cache: Path, write_stage_module: WriteModule) -> None:
     write_stage_module("stage_once", SOURCE.format(word="hello", letters=5))
     stage = Stage("stage_once:build", outputs=("word.txt", "folder"))
     lines: list[str] = []
@@ -41,12 +41,12 @@ def test_a_stage_is_built_once_then_read(embedded_cache: Path, write_stage_modul
     assert first.sizes == {"folder/a.txt": 1, "word.txt": 5}
     assert (first.measured, first.sources[0].name) == ({"letters": 5}, "pkg")
     folder = stage_folder("w", "first", first.key)
-    assert folder.parent == embedded_cache / "w"
+    assert folder.parent == example_cache / "w"
     assert sorted(path.name for path in folder.iterdir()) == ["folder", "receipt.json", "word.txt"]
     assert "time" not in (folder / "receipt.json").read_text()
 
 
-def test_the_key_follows_inputs_and_source(embedded_cache: Path, write_stage_module: WriteModule) -> None:
+def test_the_key_follows_inputs_and_source(example_cache: Path, write_stage_module: WriteModule) -> None:
     write_stage_module("stage_key_a", SOURCE.format(word="a", letters=1))
     write_stage_module("stage_key_b", SOURCE.format(word="a", letters=2))
     plain = Stage("stage_key_a:build", outputs=())
@@ -69,7 +69,7 @@ def test_the_key_follows_inputs_and_source(embedded_cache: Path, write_stage_mod
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "receipt"])
-def test_a_damaged_stage_is_built_again(embedded_cache: Path, write_stage_module: WriteModule, damage: str) -> None:
+def test_a_damaged_stage_is_built_again(example_cache: Path, write_stage_module: WriteModule, damage: str) -> None:
     write_stage_module("stage_damage", SOURCE.format(word="hello", letters=5))
     stage = Stage("stage_damage:build", outputs=("word.txt",))
     receipt = _build(stage, [])
@@ -85,11 +85,11 @@ def test_a_damaged_stage_is_built_again(embedded_cache: Path, write_stage_module
     assert (folder / "word.txt").read_text() == "hello"
 
 
-def test_a_failing_stage_leaves_nothing(embedded_cache: Path, write_stage_module: WriteModule) -> None:
+def test_a_failing_stage_leaves_nothing(example_cache: Path, write_stage_module: WriteModule) -> None:
     write_stage_module("stage_fails", "def build(out, inputs, progress):\n    (out / 'x').write_text('x')\n    1 / 0\n")
     with pytest.raises(ZeroDivisionError):
         _build(Stage("stage_fails:build", outputs=("x",)), [])
-    assert [path.name for path in (embedded_cache / "w").iterdir()] == [".locks"]
+    assert [path.name for path in (example_cache / "w").iterdir()] == [".locks"]
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(
@@ -98,11 +98,11 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
     write_stage_module("stage_unwritable", SOURCE.format(word="a", letters=1))
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "file" / "below"))
-    with pytest.raises(PartsError, match="RAFT_CACHE=FOLDER"):
+    with pytest.raises(ExampleError, match="RAFT_CACHE=FOLDER"):
         _build(Stage("stage_unwritable:build", outputs=("word.txt",)), [])
 
 
-def test_killed_in_the_middle_it_is_built_again(embedded_cache: Path, write_stage_module: WriteModule) -> None:
+def test_killed_in_the_middle_it_is_built_again(example_cache: Path, write_stage_module: WriteModule) -> None:
     write_stage_module(
         "stage_killed",
         "import os, signal\nfrom pathlib import Path\nfrom raft_core.examples.stages import Built\n"
@@ -120,17 +120,17 @@ def test_killed_in_the_middle_it_is_built_again(embedded_cache: Path, write_stag
         "build_once('w', 'first', Stage('stage_killed:build', outputs=('x',)), {}, print)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    left_over = [path for path in (embedded_cache / "w").iterdir() if path.name != ".locks"]
+    left_over = [path for path in (example_cache / "w").iterdir() if path.name != ".locks"]
     assert len(left_over) == 1
     assert left_over[0].name.startswith(".first-")
-    (embedded_cache / "w" / ".other-0123456789ab.99").mkdir()
+    (example_cache / "w" / ".other-0123456789ab.99").mkdir()
     receipt = _build(Stage("stage_killed:build", outputs=("x",)), [])
     folder = stage_folder("w", "first", receipt.key)
     assert (folder / "x").read_text() == "whole"
     assert sorted(path.name for path in folder.parent.iterdir()) == [".locks", folder.name]
 
 
-def test_of_two_processes_one_builds_and_both_succeed(embedded_cache: Path, write_stage_module: WriteModule) -> None:
+def test_of_two_processes_one_builds_and_both_succeed(example_cache: Path, write_stage_module: WriteModule) -> None:
     write_stage_module(
         "stage_race",
         "import os, time\nfrom pathlib import Path\nfrom raft_core.examples.stages import Built\n"
@@ -150,7 +150,7 @@ def test_of_two_processes_one_builds_and_both_succeed(embedded_cache: Path, writ
     keys = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert keys[0] == keys[1]
-    assert (embedded_cache / "built").read_text() == "x"
+    assert (example_cache / "built").read_text() == "x"
 
 
 def test_the_cache_folder_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
