@@ -217,7 +217,7 @@ def test_libraries_that_cannot_be_imported_are_told(tmp_path: Path) -> None:
 OWNER = """
 import sys
 from pathlib import Path
-from raft_core import launch
+from raft_core.launch import processes
 processes.start([])
 code = '''
 import os, time
@@ -270,7 +270,7 @@ def test_a_child_that_waited_for_the_lock_of_the_next_owner_does_nothing(tmp_pat
 LAUNCHED = """
 import sys
 from pathlib import Path
-from raft_core import launch
+from raft_core.launch import processes
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.policies.base import FinetuneJob
