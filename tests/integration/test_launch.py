@@ -287,7 +287,7 @@ processes.run_launched(here / "job.json", here)
 RANK = """
 import os, sys, time, types
 from pathlib import Path
-from raft_core import rank
+from raft_core.launch import rank
 def train(job):
     (job.scratch / "pid.tmp").write_text(str(os.getpid()))
     (job.scratch / "pid.tmp").rename(job.scratch / "pid")
