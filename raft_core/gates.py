@@ -17,7 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raft_core.config.gates import GatesConfig
+from raft_core.config.gates import GatesConfig, LimitConfig
+from raft_core.metrics.base import Gate
+from raft_core.metrics.registry import figures
+from raft_core.metrics.registry import gates as known_gates
 
 Report = Mapping[str, Any]
 """A scorecard, see ``evaluation.scorecard``."""
@@ -96,10 +99,11 @@ def decide(base: Report, reports: Sequence[Report], gates: GatesConfig, iteratio
 
 def best_iteration(base: Report, reports: Sequence[Report], gates: GatesConfig) -> int:
     """The iteration with the highest held-out reward among the base (−1) and those inside the budget."""
+    only_stop = {gate.figure for gate in known_gates() if gate.only_stops}
     best, reward = BASE, base.get("reward")
     for number, report in enumerate(reports):
         got = report.get("reward")
-        outside = [b for b in within_budget(report, base, reports[0], gates) if b.metric != "headroom"]
+        outside = [b for b in within_budget(report, base, reports[0], gates) if b.metric not in only_stop]
         if got is not None and not outside and (reward is None or got > reward):
             best, reward = number, got
     return best
@@ -121,73 +125,55 @@ def within_budget(report: Report, base: Report, first: Report, gates: GatesConfi
 
 def limits(base: Report, first: Report, gates: GatesConfig) -> list[Limit]:
     """The limits that can be told from the base's report and the first iteration's, in order of warning."""
-    every = (
-        Limit("kl", high=gates.max_kl, origin="gates.max_kl"),
-        _relative("perplexity", base, gates.max_perplexity_rise, above=True),
-        _relative("distinct_1", base, gates.min_distinct_1),
-        _truncation(base.get("truncation"), gates.max_truncation_rise),
-        _length(base.get("mean_length"), gates.max_length_factor),
-        _relative("distinct_2", base, gates.min_distinct_2),
-        _relative("headroom", first, gates.min_headroom, of="iteration 0's"),
-    )
+    every = [_limit(gate, getattr(gates, gate.key), first if gate.since == "first" else base) for gate in known_gates()]
+    every += [_own_limit(chosen, base) for chosen in gates.limits]
     return [limit for limit in every if limit.low is not None or limit.high is not None]
 
 
-_SWITCHES = {
-    "kl": "max_kl",
-    "perplexity": "max_perplexity_rise",
-    "distinct_1": "min_distinct_1",
-    "truncation": "max_truncation_rise",
-    "mean_length": "max_length_factor",
-    "distinct_2": "min_distinct_2",
-    "headroom": "min_headroom",
-}
-"""Metric → the key that switches its gate on."""
+def _limit(gate: Gate, value: float | None, since: Report) -> Limit:
+    """The range that ``gates.KEY: value`` allows; open where it is off, or held against what was not measured."""
+    key = f"gates.{gate.key}"
+    if value is None:
+        return Limit(gate.figure)
+    if gate.rule == "at_most":
+        return Limit(gate.figure, high=value, origin=key)
+    start, of = since.get(gate.figure), "iteration 0's" if gate.since == "first" else "the base's"
+    if start is None or (gate.rule == "either_way" and not start):  # no factor can be held against 0
+        return Limit(gate.figure)
+    told = {
+        "rise": f"× {1 + value:.4g}",
+        "factor": f"× {value:.4g}",
+        "added": f"+ {value:.4g}",
+        "either_way": f"× or / {value:.4g}",
+    }
+    origin = f"{of} {start:.4g} {told[gate.rule]}, {key}: {value:.4g}"
+    if gate.rule == "factor":
+        return Limit(gate.figure, low=start * value, origin=origin)
+    if gate.rule == "either_way":
+        return Limit(gate.figure, low=start / value, high=start * value, origin=origin)
+    return Limit(gate.figure, high=start * (1 + value) if gate.rule == "rise" else start + value, origin=origin)
 
-_SLOWER = "lower finetuning.learning_rate or iterations"
-_LIVELIER = f"raise sampling.temperature, or {_SLOWER}"
-_REMEDIES = {
-    "kl": _SLOWER,
-    "perplexity": _SLOWER,
-    "distinct_1": _LIVELIER,
-    "distinct_2": _LIVELIER,
-    "truncation": "raise sampling.max_new_tokens, or choose a reward that does not pay for length",
-    "mean_length": "choose a reward that does not pay for length",
-    "headroom": "raise sampling.temperature or sampling.samples_per_prompt, or give harder prompts",
-}
-"""Metric → what helps a run that left its range, beside a wider range."""
+
+def _own_limit(chosen: LimitConfig, base: Report) -> Limit:
+    """One of ``gates.limits``."""
+    times, of = 1.0, ""
+    if chosen.relative:
+        if (start := base.get(chosen.figure)) is None:
+            return Limit(chosen.figure)
+        times, of = start, f"of the base's {start:.4g}, "
+    low, high = (None if bound is None else bound * times for bound in (chosen.min, chosen.max))
+    return Limit(chosen.figure, low, high, f"{of}gates.limits: {chosen.figure}")
 
 
 def _remedies(breaches: Sequence[Breach]) -> str:
     """What to try, each advice once."""
-    advice = "; ".join(dict.fromkeys(_REMEDIES[breach.metric] for breach in breaches))
-    keys = ", ".join(dict.fromkeys(f"gates.{_SWITCHES[breach.metric]}" for breach in breaches))
-    return f"to go further, {advice}; or widen {keys}"
-
-
-def _relative(metric: str, than: Report, factor: float | None, *, above: bool = False, of: str = "the base's") -> Limit:
-    """``factor`` times the value in ``than`` is the least, or one more than it times the value the most (``above``)."""
-    value, key = than.get(metric), f"gates.{_SWITCHES[metric]}"
-    if value is None or factor is None:
-        return Limit(metric)
-    times = 1 + factor if above else factor
-    origin = f"{of} {value:.4g} × {times:.4g}, {key}: {factor:.4g}"
-    return Limit(metric, None if above else value * times, value * times if above else None, origin)
-
-
-def _truncation(value: float | None, rise: float | None) -> Limit:
-    if value is None or rise is None:
-        return Limit("truncation")
-    origin = f"the base's {value:.4g} + {rise:.4g}, gates.max_truncation_rise: {rise:.4g}"
-    return Limit("truncation", high=value + rise, origin=origin)
-
-
-def _length(value: float | None, factor: float | None) -> Limit:
-    """Empty completions have no length that a factor could be held against."""
-    if not value or factor is None:
-        return Limit("mean_length")
-    origin = f"the base's {value:.4g} × or / {factor:.4g}, gates.max_length_factor: {factor:.4g}"
-    return Limit("mean_length", low=value / factor, high=value * factor, origin=origin)
+    found = {gate.figure: gate for gate in known_gates()}
+    gates = [found[breach.metric] for breach in breaches if breach.metric in found]
+    advice = "; ".join(dict.fromkeys(gate.remedy for gate in gates))
+    keys = [f"gates.{gate.key}" for gate in gates]
+    keys += ["gates.limits" for breach in breaches if breach.metric not in found]
+    widen = f"widen {', '.join(dict.fromkeys(keys))}"
+    return f"to go further, {advice}; or {widen}" if advice else f"to go further, {widen}"
 
 
 def _no_gain(report: Report) -> bool:
@@ -206,17 +192,15 @@ def _kept(base: Report, reports: Sequence[Report], best: int, gates: GatesConfig
 
 def _change(base: Report, last: Report) -> str:
     """The figures that a reader wants with every decision."""
-    names = ("reward", "gold_reward", "kl", "perplexity", "distinct_2")
+    names = [figure.name for figure in figures() if figure.headline and not figure.percent]
     return ", ".join(f"{n} {_figure(base.get(n))} -> {_figure(last.get(n))}" for n in names if last.get(n) is not None)
 
 
 def _unmeasured(base: Report, reports: Sequence[Report], gates: GatesConfig) -> str:
     known = {limit.metric for limit in limits(base, reports[0], gates)}
-    missing = [
-        metric
-        for metric, switch in _SWITCHES.items()
-        if getattr(gates, switch) is not None and (metric not in known or reports[-1].get(metric) is None)
-    ]
+    wanted = [gate.figure for gate in known_gates() if getattr(gates, gate.key) is not None]
+    wanted += [chosen.figure for chosen in gates.limits]
+    missing = [name for name in wanted if name not in known or reports[-1].get(name) is None]
     return f"; not measured: {', '.join(missing)}" if missing else ""
 
 

@@ -54,7 +54,8 @@ def _section(model: type[BaseModel], path: str) -> str:
     kind = model.model_fields.get("type")
     title = f"`{path}`" if path else "The whole file"
     if kind is not None:
-        title += f" with `type: {kind.default}`"
+        brought = kind.default is PydanticUndefined
+        title += " with the `type` of an installed package" if brought else f" with `type: {kind.default}`"
     lines = [f"\n## {title}\n", _one_line(model.__doc__)]
     fields = {name: field for name, field in model.model_fields.items() if name != "type"}
     if fields:

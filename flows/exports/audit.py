@@ -9,6 +9,8 @@ from flows.exports import audit_data, audit_figures
 from flows.exports.dossier import Dossier, label
 from flows.exports.markup import content_policy, environment, preformatted, read_text, verbatim
 from flows.text import number
+from raft_core.metrics.base import Figure
+from raft_core.metrics.registry import figures as known_figures
 from raft_core.records.run import BASE
 
 CONTENTS = (
@@ -66,27 +68,20 @@ def _state(dossier: Dossier) -> str:
 
 
 def _tiles(dossier: Dossier) -> list[dict[str, Any]]:
+    """One for each headline figure, with what it was of the base."""
     now, base = dossier.report, dossier.reports[0]
     return [
-        {"name": "held-out reward", "value": number(now.get("reward")), "more": _reach(now, base, "reward")},
-        {"name": "gold reward", "value": number(now.get("gold_reward")), "more": _reach(now, base, "gold_reward")},
-        {"name": "perplexity of real text", "value": number(now.get("perplexity")), "more": _rise(now, base)},
         {
-            "name": "KL to the initial policy",
-            "value": number(now.get("kl")),
-            "more": f"nats; distinct-2 {number(base.get('distinct_2'), 3)} → {number(now.get('distinct_2'), 3)}",
-        },
+            "name": figure.title,
+            "value": number(now.get(figure.name), figure.decimals),
+            "more": _since(now, base, figure),
+        }
+        for figure in known_figures(dossier.run.config.evaluation.metrics)
+        if figure.headline and not figure.percent
     ]
 
 
-def _reach(now: Mapping[str, Any], base: Mapping[str, Any], name: str) -> str:
-    low, high = now.get(f"{name}_low"), now.get(f"{name}_high")
-    bounds = f"[{number(low)}, {number(high)}]; " if low is not None else ""
-    return f"{bounds}base {number(base.get(name))}"
-
-
-def _rise(now: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    before, after = base.get("perplexity"), now.get("perplexity")
-    if not before or after is None:
-        return f"base {number(before)}"
-    return f"base {number(before)}, {after / before - 1:+.1%}".replace("-", "−")
+def _since(now: Mapping[str, Any], base: Mapping[str, Any], figure: Figure) -> str:
+    low, high = (number(now.get(f"{figure.name}{end}"), figure.decimals) for end in ("_low", "_high"))
+    bounds = f"[{low}, {high}]; " if now.get(f"{figure.name}_low") is not None else ""
+    return f"{bounds}base {number(base.get(figure.name), figure.decimals)}"

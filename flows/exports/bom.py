@@ -7,7 +7,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from flows.exports.dossier import Dossier, label
-from flows.exports.model_card import METRICS
+from flows.exports.model_card import shown
 from flows.exports.sources import Named, named
 from raft_core.audit.lineage import Link
 from raft_core.examples.packages import Package
@@ -93,7 +93,7 @@ def _withdrawn(dossier: Dossier) -> str | None:
 
 def _metrics(dossier: Dossier) -> list[dict[str, Any]]:
     metrics = []
-    for name, title in METRICS:
+    for name, title in shown(dossier):
         value, low, high = (dossier.report.get(f"{name}{end}") for end in ("", "_low", "_high"))
         if value is not None:
             bounds = (

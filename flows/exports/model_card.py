@@ -8,21 +8,20 @@ from flows.exports.dossier import Dossier, counted, label
 from flows.exports.sources import named
 from flows.text import harmless, number, percent
 from raft_core.evaluation.rough import HOLDS_FROM
+from raft_core.metrics.registry import in_table, own
 from raft_core.records.run import BASE
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-METRICS = (
-    ("reward", "held-out reward"),
-    ("gold_reward", "gold reward, never seen by selection"),
-    ("perplexity", "perplexity of real text"),
-    ("kl", "KL to the initial policy, nats"),
-    ("distinct_1", "distinct-1"),
-    ("distinct_2", "distinct-2"),
-    ("truncation", "share of completions cut by length"),
-)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@]|(?<=:)/(?=/)|(?<=www)\.)")
+
+
+def shown(dossier: Dossier) -> list[tuple[str, str]]:
+    """(name, title) of the held-out figures that a card reports: those of a run's table."""
+    metrics = [*own(), *dossier.run.config.evaluation.metrics]
+    held_out = (figure for metric in metrics if not metric.needs_batch for figure in metric.figures)
+    return [(figure.name, figure.title) for figure in in_table(held_out)]
 
 
 def model_card(dossier: Dossier) -> str:
@@ -97,7 +96,7 @@ def _results(dossier: Dossier) -> "list[EvalResult]":
             metric_name=title,
             metric_value=round(float(dossier.report[name]), 6),
         )
-        for name, title in METRICS
+        for name, title in shown(dossier)
         if dossier.report.get(name) is not None
     ]
 
@@ -130,7 +129,7 @@ def _use(dossier: Dossier) -> list[str]:
 
 def _figures(dossier: Dossier) -> list[str]:
     rows = []
-    for name, title in METRICS:
+    for name, title in shown(dossier):
         before, after = dossier.reports[0].get(name), dossier.report.get(name)
         low, high = dossier.report.get(f"{name}_low"), dossier.report.get(f"{name}_high")
         interval = f"{number(low, 3)} to {number(high, 3)}" if low is not None else ""

@@ -1,8 +1,14 @@
 """What is measured after each iteration."""
 
-from pydantic import Field
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from raft_core.config.model import ConfigModel
+from raft_core.metrics.base import Metric
+from raft_core.metrics.registry import METRICS
+
+FurtherMetric = Annotated[SerializeAsAny[Metric], BeforeValidator(METRICS.of_package)]
 
 
 class EvaluationConfig(ConfigModel):
@@ -14,3 +20,13 @@ class EvaluationConfig(ConfigModel):
         2000, ge=100, description="not used: no interval is resampled; older configurations set it"
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of each interval")
+    metrics: tuple[FurtherMetric, ...] = Field(
+        (), description="further metrics, which installed packages provide; RAFT's own are always computed"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        kinds = [metric.type for metric in self.metrics]
+        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise ValueError(f"evaluation.metrics names {', '.join(twice)} twice; remove one")
+        return self

@@ -1,5 +1,6 @@
 """The whole configuration of a run."""
 
+from difflib import get_close_matches
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from raft_core.config.scoring import ScoringConfig
 from raft_core.config.selection import SelectionConfig
 from raft_core.config.tracking import TrackingConfig, VersioningConfig
 from raft_core.config.validation import ValidationConfig
+from raft_core.metrics.registry import figures
 from raft_core.selection.best_of_k import BestOfK
 
 
@@ -47,6 +49,11 @@ class RaftConfig(ConfigModel):
                 f"validation.min_valid_per_prompt {self.validation.min_valid_per_prompt} exceeds "
                 f"sampling.samples_per_prompt {self.sampling.samples_per_prompt}; no prompt could pass"
             )
+        known = [figure.name for figure in figures(self.evaluation.metrics)]
+        if unknown := [limit.figure for limit in self.gates.limits if limit.figure not in known]:
+            close = get_close_matches(unknown[0], known, 1)
+            meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            raise ValueError(f"gates.limits: no metric reports a figure called {unknown[0]}; {meant}")
         return self
 
     @property

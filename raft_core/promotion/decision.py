@@ -26,7 +26,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from raft_core.evaluation.diversity import distinct, distinct_left_out
 from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.evaluation.statistics import (
     NOTHING,
@@ -37,6 +36,7 @@ from raft_core.evaluation.statistics import (
     ratio_interval,
     wilson,
 )
+from raft_core.metrics.diversity import distinct, distinct_left_out
 from raft_core.promotion.rules import PromotionRules
 
 

@@ -3,11 +3,13 @@
 import fcntl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from raft_core.errors import ConfigError, RaftError
+from raft_core.metrics.base import Figure
+from raft_core.metrics.registry import figures
 from raft_core.records.best import decision_of, read_scorecard
 from raft_core.records.names import RUN_NAME, check_run_name
 from raft_core.records.run import Run, early_end, read_chain, read_events, read_run
@@ -31,6 +33,8 @@ class RunView:
     rows: Sequence[Row]
     warnings: Sequence[str]
     decisions: Sequence[Mapping[str, Any]]
+    figures: Sequence[Figure] = field(default_factory=lambda: tuple(figures()))
+    """What the rows report, with titles and decimals."""
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``raft show --json``."""
@@ -107,6 +111,7 @@ def view_run(run: Run) -> RunView:
         rows=rows,
         warnings=[str(event.get("message", "")) for event in read_events(run, "warning")],
         decisions=read_events(run, "decision"),
+        figures=tuple(figures(run.config.evaluation.metrics)),
     )
 
 

@@ -76,6 +76,33 @@ def test_none_switches_a_gate_off(switch: str, metric: str, value: float) -> Non
     assert within_budget(report(1, **{metric: value}), BASE, report(), GATES) != []
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "outside"),
+    [
+        ({"figure": "gold_reward", "min": 0.05}, 0.06, False),
+        ({"figure": "gold_reward", "min": 0.05}, 0.04, True),
+        ({"figure": "gold_reward", "min": 0.9, "relative": True}, 0.091, False),
+        ({"figure": "gold_reward", "min": 0.9, "relative": True}, 0.089, True),
+        ({"figure": "gold_reward", "max": 1.5, "relative": True}, 0.151, True),
+        ({"figure": "gold_reward", "max": 1.5, "relative": True}, None, False),
+    ],
+)
+def test_a_limit_of_ones_own_on_any_figure(limit: dict[str, Any], value: float | None, outside: bool) -> None:
+    own = GatesConfig.model_validate({"limits": (limit,)})
+    breaches = within_budget(report(1, gold_reward=value), BASE, report(), own)
+    assert [breach.metric for breach in breaches] == ["gold_reward"] * outside
+    decision = decide(BASE, [report(0, gold_reward=value)], own, 3)
+    assert decision.go_on is not outside
+    assert ("gates.limits" in decision.reason) is outside
+    assert ("not measured: gold_reward" in decision.reason) is (value is None)
+
+
+@pytest.mark.parametrize("limit", [{"figure": "kl"}, {"figure": "kl", "min": 2.0, "max": 1.0}])
+def test_a_limit_that_limits_nothing_or_everything_is_refused(limit: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="kl"):
+        GatesConfig.model_validate({"limits": (limit,)})
+
+
 def test_several_breaches_are_all_told() -> None:
     breaches = within_budget(report(kl=3.0, distinct_2=0.1), BASE, report(), GATES)
     assert [str(b) for b in breaches] == [

@@ -27,14 +27,13 @@ STYLES = {
 
 
 MOST_WARNINGS = 5
-TRENDS = (("reward", 2), ("gold_reward", 2), ("perplexity", 2), ("distinct_2", 3), ("kl", 2))
 
 
 def show_run(view: RunView, width: int) -> RenderableType:
     """The table of a run in ``width`` characters, its trends, its status and what it warned of."""
     parts: list[RenderableType] = [figures(view, width)]
     if len(view.rows) > 1:
-        parts.append(_trends(view.rows, width))
+        parts.append(_trends(view, width))
     parts.append(_status(view))
     if rough := _rough(view.rows):
         parts.append(rough)
@@ -53,16 +52,18 @@ def _warnings(messages: Sequence[str]) -> list[Text]:
     return lines
 
 
-def _trends(rows: Sequence[Row], width: int) -> Table:
+def _trends(view: RunView, width: int) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
     most_bars = max(8, width - 50)
-    for name, digits in TRENDS:
-        values = [row.get(name) for row in rows]
+    for figure in view.figures:
+        if not figure.headline or figure.percent:
+            continue
+        values, digits = [row.get(figure.name) for row in view.rows], figure.decimals
         known = [value for value in values if value is not None]
         if known:
             change = f"{number(known[0], digits)} → {number(known[-1], digits)}"
             bars = Text(sparkline(_thinned(values, most_bars)), style="cyan", no_wrap=True)
-            table.add_row(Text(name.replace("_", " "), style="dim"), bars, Text(change, no_wrap=True))
+            table.add_row(Text(figure.column or figure.title, style="dim"), bars, Text(change, no_wrap=True))
     return table
 
 

@@ -29,7 +29,7 @@ def test_intervals_of_few_prompts_are_called_rough() -> None:
 
 
 NUMBER = re.compile(r"[-\d][\d,.:e]*%?")
-README = ("reward", "gold", "ppl", "dist-1", "dist-2", "KL", "room", "cut")
+README = ("reward", "gold", "ppl", "KL", "dist-2", "dist-1", "room", "cut")
 """The columns of the README's table, by their short titles."""
 
 
@@ -121,9 +121,9 @@ def test_wide_shows_everything_on_any_terminal() -> None:
         "reward",
         "gold",
         "perplexity",
-        "distinct-1",
-        "distinct-2",
         "KL",
+        "distinct-2",
+        "distinct-1",
         "headroom",
         "truncated",
         "accepted",
