@@ -1,10 +1,18 @@
 """How the next policy is trained."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from raft_core.config.model import ConfigModel
+from raft_core.losses.base import Loss
+from raft_core.losses.raft import Raft
+from raft_core.losses.registry import LOSSES
+
+if TYPE_CHECKING:
+    AnyLoss = Loss
+else:
+    AnyLoss = LOSSES.union()
 
 
 class LoraConfig(ConfigModel):
@@ -20,6 +28,7 @@ class FinetuningConfig(ConfigModel):
     """Supervised fine-tuning on the filtered set, by DeepSpeed through transformers' Trainer."""
 
     lora: LoraConfig | None = Field(LoraConfig(), description="none: all weights are trained")
+    loss: AnyLoss = Field(Raft(), description="what is minimised")
     merge: bool = Field(False, description="also write the last policy as a plain checkpoint")
     learning_rate: float = Field(3.5e-4, gt=0, lt=1, description="of AdamW, at the first step")
     schedule: Literal["linear_over_run", "linear", "constant"] = Field(

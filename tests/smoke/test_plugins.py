@@ -1,4 +1,4 @@
-"""A package outside this repository adds a reward, a selector and a metric: configured, shown, explained, audited."""
+"""A package outside this repository adds a reward, selector, loss and metric: configured, shown, explained, audited."""
 
 import json
 import os
@@ -61,6 +61,21 @@ class Softmax(Selector):
     def explain(self, sample: Ranked) -> str:
         return f"softmax keeps every sample, this one with exp({sample.reward} / {self.temperature})"
 '''
+LOSS = '''
+from typing import ClassVar, Literal
+
+from raft_core.losses.base import Loss, Tokens
+
+
+class Ratio(Loss):
+    """Minus the ratio of the policy's probability of a token to that at which it was sampled."""
+
+    type: Literal["ratio"] = "ratio"
+    columns: ClassVar[tuple[str, ...]] = ("sampling_logprobs",)
+
+    def per_token(self, tokens: Tokens):
+        return -(tokens.logprobs_N - tokens.columns["sampling_logprobs"]).exp()
+'''
 METRIC = '''
 from typing import ClassVar, Literal
 
@@ -83,6 +98,8 @@ class Shouting(Metric):
         return {"shouting": sum(loud) / len(loud)}
 '''
 ENTRY_POINTS = """
+[raft.losses]
+ratio = example_rules.loss:Ratio
 [raft.metrics]
 shouting = example_rules.metric:Shouting
 [raft.rewards]
@@ -97,7 +114,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as pip leaves it, to be put on the path."""
     site = tmp_path_factory.mktemp("site")
     (site / "example_rules").mkdir()
-    for name, code in {"__init__": "", "reward": REWARD, "selector": SELECTOR, "metric": METRIC}.items():
+    for name, code in {"__init__": "", "reward": REWARD, "selector": SELECTOR, "metric": METRIC, "loss": LOSS}.items():
         (site / "example_rules" / f"{name}.py").write_text(code)
     info = site / "example_rules-1.5.dist-info"
     info.mkdir()
@@ -137,6 +154,7 @@ def workspace(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain["prompts"] |= {"max_held_out": 16}
     plain["scoring"]["rewards"] = [{"type": "distinct", "most": 30}]
     plain["selection"] = {"type": "softmax", "temperature": 2.0}
+    plain["finetuning"]["loss"] = {"type": "ratio"}
     plain["evaluation"]["metrics"] = [{"type": "shouting", "share": 0.25}]
     plain["gates"]["limits"] = [{"figure": "shouting", "max": 0.5}]
     (folder / "mine.yaml").write_text(yaml.safe_dump(plain))
@@ -168,6 +186,12 @@ def test_the_flow_trains_on_its_weights(workspace: Path, package: Path) -> None:
     assert "softmax keeps every sample" in json.loads(told)["because"]
 
 
+def test_its_loss_is_what_was_minimised(workspace: Path) -> None:
+    """−ratio is −1 a token before the first step, where weights of a prompt sum to 1 over many samples."""
+    log = json.loads((workspace / "runs" / "one" / "iterations" / "000" / "finetune.json").read_text())["log"]
+    assert -1 < log[0]["loss"] < 0
+
+
 def test_its_metric_is_reported_shown_and_limited(workspace: Path, package: Path) -> None:
     told = json.loads(raft(workspace, package, "show", "one", "--json"))
     assert [row["shouting"] for row in told["iterations"]] == [0.0, 0.0]
@@ -185,6 +209,7 @@ def test_the_records_name_its_code(workspace: Path, package: Path) -> None:
     pinned = json.loads((workspace / "runs" / "one" / "rewards.json").read_text())["rewards"]
     (reward,) = pinned["distinct"].items()
     (selector,) = pinned["selection.softmax"].items()
+    assert list(pinned["loss.ratio"]) == ["example_rules.loss of example-rules 1.5"]
     assert list(pinned["metric.shouting"]) == ["example_rules.metric of example-rules 1.5"]
     assert (reward[0], selector[0]) == (
         "example_rules.reward of example-rules 1.5",

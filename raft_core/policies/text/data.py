@@ -5,8 +5,8 @@ loss sees completion tokens alone, and the end-of-sequence token only where the 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,26 @@ GROUPED_BATCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """One selected sample. The last ``len(completion)`` tokens are learnt; ``weight`` multiplies their loss."""
+    """One selected sample. The last ``len(completion)`` tokens are learnt; ``weight`` multiplies their loss.
+
+    ``columns``: what the loss reads beside them, one number per completion token.
+    """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     weight: float = 1.0
+    columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
 
 
-def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
-    """The sequences of a SELECTED table, in its order. Raises StepError when nothing can be learnt."""
-    columns = ["prompt_token_ids", "completion_token_ids", "weight", "finish_reason"]
+def read_selected(path: Path, eos: frozenset[int], more: Sequence[str] = ()) -> list[TrainingSequence]:
+    """The sequences of a SELECTED table, in its order; ``more``: the columns that the loss reads.
+
+    Raises StepError when nothing can be learnt.
+    """
+    columns = ["prompt_token_ids", "completion_token_ids", "weight", "finish_reason", *more]
     rows = read_table(path, SELECTED, columns).to_pylist()
     sequences = []
     for row in rows:
@@ -44,7 +51,8 @@ def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
         if row["finish_reason"] != "stop" and completion and completion[-1] in eos:
             completion = completion[:-1]
         if completion and row["prompt_token_ids"]:
-            sequences.append(TrainingSequence(tuple(row["prompt_token_ids"]), completion, row["weight"]))
+            per_token = {name: tuple(row[name][: len(completion)]) for name in more}
+            sequences.append(TrainingSequence(tuple(row["prompt_token_ids"]), completion, row["weight"], per_token))
     if not sequences:
         raise StepError(
             "the selected set holds no token to learn",
@@ -120,4 +128,7 @@ class MicroBatches(Dataset[dict[str, Any]]):
         chosen = [self.sequences[i] for i in rows or [self.shortest]]
         weights = [s.weight if rows else 0.0 for s in chosen]
         together = collate_packed if self.config.batching == "packed" else collate
-        return {"batch": together([(s.prompt, s.completion) for s in chosen], weights), "num_tokens": num_tokens}
+        return {
+            "batch": together([(s.prompt, s.completion) for s in chosen], weights, [s.columns for s in chosen]),
+            "num_tokens": num_tokens,
+        }

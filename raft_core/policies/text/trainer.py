@@ -33,7 +33,7 @@ from raft_core.policies.text.batches import Batch
 from raft_core.policies.text.checkpoint import make_durable, save_full
 from raft_core.policies.text.data import MicroBatches, TrainingSequence, micro_batches_per_step, read_selected
 from raft_core.policies.text.job import MANIFEST, POLICY
-from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
+from raft_core.policies.text.loss import learning_rate_factor, summed_loss
 from raft_core.policies.text.model import (
     Model,
     eos_token_ids,
@@ -65,7 +65,8 @@ def train(job: FinetuneJob) -> None:
         if job.finetuning.batching == "packed" and job.finetuning.zero_stage < 3:
             check_packing(base_of(model))  # ZeRO-3 holds parts alone, and the run's start has tried this architecture
         restore = None if job.finetuning.model_dropout else without_dropout(base_of(model))
-        sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer))
+        wanted = job.finetuning.loss.columns
+        sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer), wanted)
         trainer = ResponseTrainer(model, arguments, job, sequences, rank)
         trainer.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
         check_engine(trainer.model_wrapped, job.finetuning)
@@ -194,7 +195,10 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         batch = inputs["batch"].to(self.args.device)
         with attention_kernel(batch, self.job.finetuning.dtype):
             logits_NV = masked_logits(model, batch.inputs, batch.predicts_BT, head=self.head)
-        total = weighted_nll(logits_NV, batch.targets_N, batch.weights_N, self.job.loss_temperature)
+        job = self.job
+        total = summed_loss(
+            job.finetuning.loss, logits_NV, batch.targets_N, batch.weights_N, job.loss_temperature, batch.columns
+        )
         share: float = self.args.world_size / inputs["num_tokens"]
         return total * share
 
