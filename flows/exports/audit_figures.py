@@ -11,42 +11,42 @@ from raft_core.audit.lineage import Link
 from raft_core.records.run import BASE
 
 FIGURES = (
-    ("reward", "Held-out reward", "what selection ranks by, one completion a prompt", 2),
-    ("gold_reward", "Gold reward", "scored by rewards that selection never sees", 2),
-    ("perplexity", "Perplexity of real text", "lower is better; rises first when a reward is exploited", 1),
-    ("kl", "KL to the initial policy", "nats a completion: how far it has moved", 2),
-    ("distinct_2", "Distinct-2", "share of different word pairs: falls when answers become alike", 3),
-    ("truncation", "Cut by length", "share of completions that did not end by themselves", 2),
+    ("reward", "Held-out reward", "what training selects by; one completion per prompt", 2),
+    ("gold_reward", "Gold reward", "a second reward that selection never uses", 2),
+    ("perplexity", "Perplexity of real text", "lower is better; often rises when a reward is exploited", 1),
+    ("kl", "KL divergence from the initial policy", "nats per completion: how far the policy has moved", 2),
+    ("distinct_2", "Distinct-2", "share of different word pairs; falls when completions become alike", 3),
+    ("truncation", "Cut at the length limit", "share of completions that did not end by themselves", 2),
 )
 SCORES = {
     "reward": ("held-out reward", 3),
     "gold_reward": ("gold reward", 3),
     "perplexity": ("perplexity of real text", 2),
-    "response_perplexity": ("perplexity of completions, initial policy", 2),
-    "kl": ("KL to the initial policy", 3),
+    "response_perplexity": ("perplexity of completions under the initial policy", 2),
+    "kl": ("KL divergence from the initial policy, nats", 3),
     "distinct_1": ("distinct-1", 3),
     "distinct_2": ("distinct-2", 3),
-    "msttr_100": ("MSTTR-100", 3),
+    "msttr_100": ("MSTTR-100 (variety of words)", 3),
     "mean_length": ("mean length, words", 1),
     "token_entropy": ("token entropy, nats", 3),
-    "truncation": ("cut by length", 3),
-    "best_of_k_reward": ("best of K, training batch", 3),
-    "headroom": ("head-room: best of K − mean", 3),
+    "truncation": ("share cut at the length limit", 3),
+    "best_of_k_reward": ("mean reward of the best of K, training prompts", 3),
+    "headroom": ("headroom: best of K minus mean", 3),
     "acceptance": ("share selected", 3),
-    "ties": ("ties", 3),
-    "slice_gap": ("gap between groups", 3),
+    "ties": ("share of prompts with a tied best", 3),
+    "slice_gap": ("gap between groups of prompts", 3),
     "train_loss": ("fine-tuning loss", 3),
-    "paired_gain": ("paired gain against the window", 3),
+    "paired_gain": ("paired gain over recent iterations", 3),
     "num_selected": ("samples selected", 0),
     "num_quarantined": ("samples quarantined", 0),
 }
-"""Name in the report → what a person calls it, and its decimals."""
+"""Name in the report → title on the page, and number of decimals."""
 MOST_COLUMNS = 8
-"""Iterations of the table of figures: the base and the last ones up to the policy and after it."""
+"""Columns of the table of figures: the base, and the iterations around the policy."""
 
 
 def sections(dossier: Dossier) -> dict[str, Any]:
-    """What the template calls ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
+    """The template's values ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
     return {
         "chain": _chain(dossier),
         "figures": _figures(dossier),
@@ -104,7 +104,7 @@ def _figures(dossier: Dossier) -> list[dict[str, Any]]:
 
 
 def _scorecard(dossier: Dossier) -> Mapping[str, Any]:
-    """The base, then the iterations around the policy, as many as fit on paper."""
+    """The base and the iterations around the policy, as many columns as fit on paper."""
     last = min(len(dossier.reports) - 1, max(dossier.iteration + 1, MOST_COLUMNS - 1))
     first = max(1, last - MOST_COLUMNS + 2)
     indices = [0, *range(first, last + 1)]

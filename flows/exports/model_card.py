@@ -1,10 +1,11 @@
-"""A Hugging Face model card: what the hub shows of a model, from the records alone."""
+"""A Hugging Face model card: the page that a model hub shows, written from the records alone."""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.exports.dossier import Dossier, counted, label
+from flows.exports.form import ADAPTER, fine_tuning, form
 from flows.exports.sources import named
 from flows.text import harmless, number, percent
 from raft_core.evaluation.rough import HOLDS_FROM
@@ -15,13 +16,35 @@ if TYPE_CHECKING:
 
 METRICS = (
     ("reward", "held-out reward"),
-    ("gold_reward", "gold reward, never seen by selection"),
+    ("gold_reward", "gold reward"),
     ("perplexity", "perplexity of real text"),
-    ("kl", "KL to the initial policy, nats"),
+    ("kl", "KL divergence from the initial policy, nats"),
     ("distinct_1", "distinct-1"),
     ("distinct_2", "distinct-2"),
-    ("truncation", "share of completions cut by length"),
+    ("truncation", "share of completions cut at the length limit"),
 )
+MEANINGS = (
+    ("reward", "Held-out reward: mean reward of completions of prompts that training never used."),
+    (
+        "gold_reward",
+        "Gold reward: a second reward that plays no role in selecting training data. If the reward "
+        "rises and this does not, the policy may only have learnt to please the reward.",
+    ),
+    ("perplexity", "Perplexity: how surprised the policy is by held-out text that people wrote. Lower is better."),
+    (
+        "kl",
+        "KL divergence (Kullback-Leibler): how far the policy has moved from the initial policy, in nats per "
+        "completion (1 nat is 1.44 bits). 0 means not at all.",
+    ),
+    (
+        "distinct_1",
+        "Distinct-1 and distinct-2: the share of different words and word pairs among all that were "
+        "generated. They fall when completions become alike.",
+    ),
+)
+"""A figure of METRICS → what a reader must know to understand it."""
+DIGITS = 12
+"""Digits of a sha256 that a table of components shows."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@]|(?<=:)/(?=/)|(?<=www)\.)")
 
 
@@ -29,14 +52,14 @@ def model_card(dossier: Dossier) -> str:
     """README.md of the policy: metadata block, then Markdown. The same records give the same text."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    lora = dossier.run.config.finetuning.lora is not None and dossier.iteration != BASE
+    kind = form(dossier)
     data = ModelCardData(
         model_name=dossier.model_name,
-        library_name="peft" if lora else "transformers",
-        pipeline_tag="text-generation",
-        tags=["raft", "reward-ranked-fine-tuning", *(["lora"] if lora else [])],
+        library_name=kind.library,
+        pipeline_tag=kind.task,
+        tags=["raft", "reward-ranked-fine-tuning", *(["lora"] if kind.library == "peft" else [])],
         license="other",
-        license_name="that-of-its-parts",
+        license_name="see-components-and-licences",
         eval_results=_results(dossier),
     )
     body = "\n".join(
@@ -49,6 +72,10 @@ def model_card(dossier: Dossier) -> str:
             "## Intended use",
             "",
             *_use(dossier),
+            "",
+            "## How to load it",
+            "",
+            *_loading(dossier),
             "",
             "## Figures",
             "",
@@ -66,9 +93,9 @@ def model_card(dossier: Dossier) -> str:
             "",
             *_limits(dossier),
             "",
-            "## Parts and licences",
+            "## Components and licences",
             "",
-            *_parts(dossier),
+            *_components(dossier),
             "",
             "## Digests",
             "",
@@ -103,29 +130,36 @@ def _results(dossier: Dossier) -> "list[EvalResult]":
 
 
 def _withdrawn(dossier: Dossier) -> list[str]:
-    """The first lines of the card of a policy that nobody is to use; none for others."""
+    """The first lines of the card of a withdrawn policy; empty for others."""
     gone = dossier.withdrawal
-    return [f"> **{plain(gone.notice)}**", ">", f"> {plain(gone.told)}. Do not use it.", ""] if gone else []
+    return [f"> **{plain(gone.notice)}**", ">", f"> {plain(gone.statement)}. Do not use it.", ""] if gone else []
 
 
 def _opening(dossier: Dossier) -> str:
-    source = plain(dossier.base.policy.source or "its own weights")
+    source = plain(dossier.base.policy.source or "an unnamed model")
     if dossier.iteration == BASE:
-        return f"The initial policy of run {plain(dossier.run.name)}: {source}."
-    trained = f"{dossier.iteration + 1} iteration{'s' if dossier.iteration else ''}"
-    kind = "A LoRA adapter" if dossier.link.policy.base else "A full checkpoint"
+        return f"The initial policy of run {plain(dossier.run.name)}, {form(dossier).noun}: {source}."
+    count = dossier.iteration + 1
     return (
-        f"{kind}: {source} aligned by RAFT (reward-ranked fine-tuning, Dong et al. 2023, arXiv:2304.06767) "
-        f"in {trained}. In each, completions were sampled, scored by rewards, validated, the best kept, and trained on."
+        f"This is {form(dossier).noun}. RAFT (reward-ranked fine-tuning, Dong et al. 2023, arXiv:2304.06767) aligned "
+        f"{source} in {count} iteration{'s' if count > 1 else ''}. Each iteration sampled completions, scored them "
+        "with rewards, validated them, kept the best, and fine-tuned the policy on those."
     )
 
 
 def _use(dossier: Dossier) -> list[str]:
     rewards = ", ".join(plain(p.role) for p in named(dossier) if p.role.startswith("reward"))
     return [
-        f"It was made to score higher on {rewards} for prompts like those below, and was measured on nothing else. "
-        "Use it for that, or as a starting point; test it on your own task before you serve it."
+        f"It was trained to score higher on {rewards} for prompts like those described below. Nothing else was "
+        "measured. Use it for such prompts or as a starting point, and test it on your own task before you serve it."
     ]
+
+
+def _loading(dossier: Dossier) -> list[str]:
+    lines = ["```python", *form(dossier).loading.splitlines(), "```"]
+    if form(dossier) is ADAPTER:
+        lines += ["", "`raft pull` writes the adapter and the initial policy merged into one transformers folder."]
+    return lines
 
 
 def _figures(dossier: Dossier) -> list[str]:
@@ -138,26 +172,30 @@ def _figures(dossier: Dossier) -> list[str]:
             rows.append([title, number(before, 3), number(after, 3), interval])
     confidence = f"{dossier.run.config.evaluation.confidence:.0%}"
     count = number(dossier.report.get("num_prompts"), 0)
-    rough = ", rough for so few prompts" if (dossier.report.get("num_prompts") or 0) < HOLDS_FROM else ""
+    rough = "; rough, because there are few prompts" if (dossier.report.get("num_prompts") or 0) < HOLDS_FROM else ""
     return [
-        f"On the same {count} held-out prompts; intervals: {confidence}{rough}.",
+        f"Both policies completed the same {count} held-out prompts. The last column is the {confidence} confidence "
+        f"interval of this policy{rough}.",
         "",
-        *table(["figure", "initial policy", "this policy", "interval"], rows),
+        *table(["figure", "initial policy", "this policy", f"{confidence} interval"], rows),
+        "",
+        *(f"- {meaning}" for name, meaning in MEANINGS if dossier.report.get(name) is not None),
     ]
 
 
 def _data(dossier: Dossier) -> list[str]:
     links = [link for link in dossier.lineage.links if link.iteration != BASE]
     if not links:
-        return ["None: it was not trained by this run."]
+        return ["None: this run did not train it."]
     rows = [
         [label(link.iteration), *(counted(link, name) for name in ("prompts", "samples", "quarantined", "selected"))]
         for link in reversed(links)
     ]
-    since = " Rows that were erased on purpose since are counted: it was trained with them."
+    since = " Rows that were erased on purpose later are counted, because the policy was trained on them."
     return [
-        "Every completion that it was trained on was sampled from the policy before it; prompts and sources stand "
-        "in the run's tables (a dash: not on the machine that wrote this card)."
+        "Every completion that it was trained on was sampled from the policy of the iteration before. The prompts and "
+        "their sources are in the tables of the run. A dash means that the table was not on the machine that wrote "
+        "this card. Quarantined completions failed a check of the data and were not used."
         + (since if any(link.counts.erased for link in links) else ""),
         "",
         *table(["", "prompts", "sampled", "quarantined", "selected"], rows),
@@ -165,16 +203,16 @@ def _data(dossier: Dossier) -> list[str]:
 
 
 def _made(dossier: Dossier) -> list[str]:
-    config, numerics = dossier.run.config, dossier.commit.content.get("numerics", {})
-    tuning, sampling = config.finetuning, config.sampling
-    weights = f"LoRA r {tuning.lora.r}" if tuning.lora else "all weights"
+    config, fingerprint = dossier.run.config, dossier.commit.content.get("numerics", {})
+    sampling = config.sampling
     facts = [
-        f"sampling: {sampling.samples_per_prompt} completions of {sampling.prompts_per_iteration} prompts an "
-        f"iteration, temperature {sampling.temperature:g}, at most {sampling.max_new_tokens} tokens",
+        f"sampling: {sampling.prompts_per_iteration} prompts per iteration, {sampling.samples_per_prompt} completions "
+        f"per prompt, temperature {sampling.temperature:g}, at most {sampling.max_new_tokens} tokens",
         f"selection: {config.selection.type}",
-        f"fine-tuning: {weights}, learning rate {tuning.learning_rate:g}",
-        f"gates: {dossier.view.status}; {dossier.view.reason}".replace(" -> ", " → "),
-        f"numerics: {', '.join(f'{key} {value}' for key, value in sorted(numerics.items()))}",
+        f"fine-tuning: {fine_tuning(dossier)}",
+        f"end of the run: {dossier.view.status}; {dossier.view.reason}".replace(" -> ", " → "),
+        "determinism fingerprint (what must be equal to get the same bits): "
+        f"{', '.join(f'{key} {value}' for key, value in sorted(fingerprint.items()))}",
         f"code of the model folder: {'run (trust_remote_code)' if config.policy.trust_remote_code else 'not run'}",
         f"seed: {config.seed}",
     ]
@@ -184,26 +222,26 @@ def _made(dossier: Dossier) -> list[str]:
 def _limits(dossier: Dossier) -> list[str]:
     report = dossier.report
     lines = [
-        "- A reward model is not the taste that it stands for: a policy that is trained against it long enough "
-        "exploits it. The gates watch KL, perplexity and diversity for that; they cannot exclude it.",
-        "- It inherits what its initial policy and the people behind the rewards got wrong.",
+        "- A reward only approximates what people want, and a policy that is trained on it long enough exploits it. "
+        "Gates limit the KL divergence, the perplexity and the loss of diversity; they cannot rule it out.",
+        "- It inherits the errors and biases of its initial policy and of the rewards.",
     ]
     if report.get("truncation"):
-        lines.append(f"- {percent(report['truncation'])} of its held-out completions were cut by the length limit.")
+        lines.append(f"- {percent(report['truncation'])} of its held-out completions were cut at the length limit.")
     slices = {name: value for name, value in (report.get("slices") or {}).items() if value is not None}
     if len(slices) > 1:
         worst = min(slices, key=lambda name: (slices[name], name))
         among = f"reward {number(slices[worst])}, all groups {number(report.get('reward'))}"
-        lines.append(f"- It does worst on the group {plain(worst)} ({among}).")
+        lines.append(f"- Its weakest group of prompts is {plain(worst)} ({among}).")
     return lines
 
 
-def _parts(dossier: Dossier) -> list[str]:
-    rows = [[part.role, part.reference, part.licence] for part in named(dossier)]
+def _components(dossier: Dossier) -> list[str]:
+    rows = [[part.role, part.reference, part.licence, (part.digest or "–")[:DIGITS]] for part in named(dossier)]
     return [
-        *table(["part", "reference", "made from, licence"], rows),
+        *table(["component", "reference", "made from, licence", f"sha256, first {DIGITS} digits"], rows),
         "",
-        "Check what these allow before you publish the weights.",
+        "Check these licences before you publish the weights.",
     ]
 
 
@@ -218,7 +256,7 @@ def _digests(dossier: Dossier) -> list[str]:
     return [
         *table(["what", "sha256"], [[name, digest] for name, digest in facts]),
         "",
-        "`raft lineage show` and `raft lineage verify` follow them back to the first prompts.",
+        "`raft lineage show` follows them back to the first prompts; `raft lineage verify` hashes the files again.",
     ]
 
 
