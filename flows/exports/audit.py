@@ -32,7 +32,7 @@ TERMS = (
     ("gold reward", "a second reward that is only measured, never used to select training data"),
     ("held-out prompts", "prompts that are set aside for measuring and never used for training"),
     ("confidence interval", "a range that would contain the true mean in the stated share of repeated measurements"),
-    ("perplexity", "how surprised the policy is by text that people wrote; lower is better"),
+    ("perplexity", "how surprised the policy is by a fixed reference text; lower is better"),
     (
         "KL divergence",
         "Kullback-Leibler divergence: how far the policy has moved from the initial policy; 0 is unchanged",

@@ -30,7 +30,7 @@ MEANINGS = (
         "Gold reward: a second reward that plays no role in selecting training data. If the reward "
         "rises and this does not, the policy may only have learnt to please the reward.",
     ),
-    ("perplexity", "Perplexity: how surprised the policy is by held-out text that people wrote. Lower is better."),
+    ("perplexity", "Perplexity: how surprised the policy is by a fixed reference text. Lower is better."),
     (
         "kl",
         "KL divergence (Kullback-Leibler): how far the policy has moved from the initial policy, in nats per "
@@ -254,7 +254,7 @@ def _digests(dossier: Dossier) -> list[str]:
         ("configuration", dossier.link.config),
     ]
     return [
-        *table(["what", "sha256"], [[name, digest] for name, digest in facts]),
+        *table(["what", "digest"], [[name, digest] for name, digest in facts]),
         "",
         "`raft lineage show` follows them back to the first prompts; `raft lineage verify` hashes the files again.",
     ]

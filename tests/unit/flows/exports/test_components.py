@@ -67,8 +67,8 @@ def test_code_of_other_packages_is_named_with_its_digest(plugged: Dossier, dossi
 
 def test_the_page_and_the_card_name_it(plugged: Dossier) -> None:
     rows = {row["reference"]: row for row in _components(plugged)}
-    card = {cells[2]: cells for line in model_card(plugged).splitlines() if len(cells := line.split(" | ")) == 4}
-    card = {cells[1]: cells for cells in card.values()}
+    lines = [line.split(" | ") for line in model_card(plugged).splitlines()]
+    card = {cells[1]: cells for cells in lines if len(cells) == 4}
     for role, sources in BROUGHT.items():
         for reference, digest in sources.items():
             assert (rows[reference]["role"], rows[reference]["digest"]) == (role, digest[:16])
