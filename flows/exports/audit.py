@@ -88,8 +88,9 @@ def plural(count: int, noun: str) -> str:
 
 def _summary(dossier: Dossier) -> Markup:
     which = "the initial policy" if dossier.iteration == BASE else f"the policy after {label(dossier.iteration)}"
-    return Markup("This page is about <strong>{}</strong> of run <strong>{}</strong> ({}). Chosen as: {}. {}").format(
-        which, dossier.run.name, dossier.view.status, dossier.lineage.chosen, _state(dossier)
+    chosen = "" if dossier.lineage.chosen == "asked for" else f"; {dossier.lineage.chosen}"
+    return Markup("This page is about <strong>{}</strong> of run <strong>{}</strong> ({}{}). {}").format(
+        which, dossier.run.name, dossier.view.status, chosen, _state(dossier)
     )
 
 
@@ -106,11 +107,7 @@ def _tiles(dossier: Dossier) -> list[dict[str, Any]]:
         {"name": "held-out reward", "value": number(now.get("reward")), "more": _reach(now, base, "reward")},
         {"name": "gold reward", "value": number(now.get("gold_reward")), "more": _reach(now, base, "gold_reward")},
         {"name": "perplexity of real text", "value": number(now.get("perplexity")), "more": _rise(now, base)},
-        {
-            "name": "KL divergence from the initial policy",
-            "value": number(now.get("kl")),
-            "more": "nats per completion; 0 means unchanged",
-        },
+        {"name": "KL divergence", "value": number(now.get("kl")), "more": "nats, from the initial policy; base 0.00"},
     ]
 
 

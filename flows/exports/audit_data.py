@@ -245,11 +245,11 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "time": entry.time[:16].replace("T", " ") + " UTC",
         "digest": entry.digest,
         "facts": [(key.replace("_", " "), text) for key in order for text in [_fact(body[key])] if text],
-        "findings": [_finding(row) for row in findings or () if isinstance(row, Mapping)],
+        "gates": [_gate(row) for row in findings or () if isinstance(row, Mapping)],
     }
 
 
-def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
+def _gate(row: Mapping[str, Any]) -> dict[str, Any]:
     low, high = row.get("low"), row.get("high")
     between = f" [{number(low, 3)}, {number(high, 3)}]" if low is not None else ""
     rule = f"{row.get('rule', '')} {number(row.get('threshold'), 3)}".strip()
@@ -264,6 +264,8 @@ def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(value: Any) -> str:
+    if isinstance(value, Mapping) and all(isinstance(inner, str | int | float) for inner in value.values()):
+        value = ", ".join(f"{key.replace('_', ' ')} {inner}" for key, inner in sorted(value.items()))
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
     return (
         text
