@@ -4,9 +4,9 @@
 
 Each round runs both, one after the other, in separate processes, with the same prompts in the same order, K, tokens,
 stop strings, LoRA, batches, learning rates, precision and evaluation. Every round has its own seed, so the pipeline
-finds nothing to reuse. The pipeline is timed from decision to decision by its event log, so the cost of Prefect, events and
-gates is included ("between the steps"). The first iteration is left out if there are more, because libraries still load
-in it; the median of the others is reported.
+finds nothing to reuse. The pipeline is timed from decision to decision by its event log, so the cost of Prefect, events
+and gates is included ("between the steps"). The first iteration is left out if there are more, because libraries still
+load in it; the median of the others is reported.
 """
 
 import argparse

@@ -33,7 +33,8 @@ from raft_core.types import Prompt
 NOTE = """\
 K {k}, {dtype}, at most {tokens} tokens; tokens per second, medians of {repeats} turns. Each token needs a product
 with every matrix of the model, so no decoder can be faster than these products at this batch size ("own matrices"),
-or than the best rate of the machine ({square:,.0f} GFLOP/s on {size} × {size} {dtype} matrices; {fp32:,.0f} in float32)."""
+or than the best rate of the machine ({square:,.0f} GFLOP/s on {size} × {size} {dtype} matrices; {fp32:,.0f} in
+float32)."""
 
 
 def main() -> None:
