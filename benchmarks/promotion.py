@@ -1,9 +1,9 @@
-"""What a promotion costs beyond the evaluation: verify, decide, record, project, as whole commands.
+"""What a promotion costs beyond the evaluation: verify, decide, record, sync, as whole commands.
 
     python -m benchmarks.promotion OUT.json [--config configs/tiny.yaml] [--entries 1000]
 
-A short run is aligned first and its evidence measured, neither of which counts. Each command is a process of its own,
-with its imports; the ledger holds ``--entries`` entries when it begins.
+Aligns a short run and measures its evidence first; neither is counted. Each command is its own process, including its
+imports; the ledger has ``--entries`` entries beforehand.
 """
 
 import argparse
@@ -29,12 +29,13 @@ from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 SHORT = ("iterations=2", "prompts.max_held_out=32", "versioning.push=false")
 LIMIT_S = 10
 NOTE = """\
-`{config}`, {entries:,} entries in the ledger before; each command a process of its own with all its imports
-({imports:.1f} s are those of Prefect, MLflow and torch). Aim: {limit} s for a promotion whose evidence is there."""
+`{config}`, with {entries:,} entries in the ledger beforehand. Each command is its own process, including its
+imports (those of Prefect, MLflow and torch take {imports:.1f} s). Goal: {limit} s for a promotion whose
+evidence exists already."""
 
 
 def main() -> None:
-    """Measure, and leave the result in OUT.json."""
+    """Measure, and write the result to OUT.json."""
     parser = argparse.ArgumentParser(description="Promotion beyond the evaluation")
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path("configs") / "tiny.yaml")

@@ -13,11 +13,11 @@ from raft_core.metrics.registry import figures as known_figures
 from raft_core.records.run import BASE
 
 MOST_COLUMNS = 8
-"""Iterations of the table of figures: the base and the last ones up to the policy and after it."""
+"""Columns of the table of figures: the base, and the iterations around the policy."""
 
 
 def sections(dossier: Dossier) -> dict[str, Any]:
-    """What the template calls ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
+    """The template's values ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
     return {
         "chain": _chain(dossier),
         "figures": _figures(dossier),
@@ -78,7 +78,7 @@ def _figures(dossier: Dossier) -> list[dict[str, Any]]:
 
 
 def _scorecard(dossier: Dossier) -> Mapping[str, Any]:
-    """The base, then the iterations around the policy, as many as fit on paper."""
+    """The base and the iterations around the policy, as many columns as fit on paper."""
     last = min(len(dossier.reports) - 1, max(dossier.iteration + 1, MOST_COLUMNS - 1))
     first = max(1, last - MOST_COLUMNS + 2)
     indices = [0, *range(first, last + 1)]

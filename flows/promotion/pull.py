@@ -1,12 +1,15 @@
-"""Bring a model out: a plain transformers folder, verified byte by byte, for whatever serves it."""
+"""Copy a model out for serving, every file verified: a transformers folder, or the table of a tabular policy."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from flows.models import find_policy
 from flows.promotion.promote import Place, ask_witnesses, refuse_withdrawn, run_of, weights_kept
 from flows.promotion.rollback import find_holder, the_model, weights
 from raft_core.errors import InputError
+from raft_core.policies.tabular.backend import TABLE
 from raft_core.promotion.ledger import Entry, Holder
 from raft_core.records.overview import view_run
 from raft_core.records.run import BASE, Run
@@ -25,6 +28,14 @@ def pull(reference: str, out: Path, place: Place) -> dict[str, object]:
         raise InputError(f"{out} exists", hint="name a folder that does not")
     with weights_kept(place):
         return _pull(reference, out, place)
+
+
+def kind_of(manifest: Mapping[str, object]) -> str:
+    """What the pulled folder is, by its files, so that nobody tries to load it with the wrong library."""
+    files = cast(Mapping[str, str], manifest["files"])
+    if TABLE in files:
+        return "a table of probabilities (tabular policy), not a transformers model"
+    return "a transformers folder"
 
 
 def _pull(reference: str, out: Path, place: Place) -> dict[str, object]:

@@ -59,8 +59,8 @@ class Divergence(Metric):
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure(
             "kl",
-            "KL to the initial policy",
-            "nats a completion: how far the policy has moved",
+            "KL divergence from the initial policy, nats",
+            "how far the policy has moved, in nats per completion; 0 means not at all",
             column="KL",
             short="KL",
             decimals=2,

@@ -78,7 +78,7 @@ class Diversity(Metric):
         Figure(
             "distinct_1",
             "distinct-1",
-            "share of different words",
+            "share of different words; falls when completions become alike",
             column="distinct-1",
             short="dist-1",
             better="higher",
@@ -87,7 +87,7 @@ class Diversity(Metric):
         Figure(
             "distinct_2",
             "distinct-2",
-            "share of different word pairs: falls when answers become alike",
+            "share of different word pairs; falls when completions become alike",
             column="distinct-2",
             short="dist-2",
             better="higher",
@@ -96,7 +96,12 @@ class Diversity(Metric):
         ),
         Figure("unique_1", "words that occur once", decimals=0, better="higher"),
         Figure("unique_2", "word pairs that occur once", decimals=0, better="higher"),
-        Figure("msttr_100", "MSTTR-100", "mean share of different words in stretches of 100", better="higher"),
+        Figure(
+            "msttr_100",
+            "MSTTR-100 (variety of words)",
+            "mean share of different words in stretches of 100",
+            better="higher",
+        ),
     )
     gates: ClassVar[tuple[Gate, ...]] = (
         Gate("min_distinct_1", "distinct_1", "factor", _REMEDY),

@@ -21,7 +21,7 @@ class Length(Metric):
         Figure("mean_length", "mean length, words", decimals=1),
         Figure(
             "truncation",
-            "cut by length",
+            "cut at the length limit",
             "share of completions that did not end by themselves",
             column="truncated",
             short="cut",

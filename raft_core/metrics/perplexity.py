@@ -29,7 +29,7 @@ class Perplexity(Metric):
         Figure(
             "perplexity",
             "perplexity of real text",
-            "lower is better; rises first when a reward is exploited",
+            "how surprised the policy is by a fixed reference text; often rises when a reward is exploited",
             column="perplexity",
             short="ppl",
             decimals=2,
@@ -37,7 +37,7 @@ class Perplexity(Metric):
             rank=2,
             headline=True,
         ),
-        Figure("response_perplexity", "perplexity of completions, initial policy", decimals=2),
+        Figure("response_perplexity", "perplexity of completions under the initial policy", decimals=2),
     )
     gates: ClassVar[tuple[Gate, ...]] = (
         Gate("max_perplexity_rise", "perplexity", "rise", "lower finetuning.learning_rate or iterations"),

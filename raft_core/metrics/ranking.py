@@ -31,12 +31,12 @@ class Ranking(Metric):
     type: Literal["ranking"] = "ranking"
 
     figures: ClassVar[tuple[Figure, ...]] = (
-        Figure("candidates_reward", "mean of the candidates, training batch"),
-        Figure("best_of_k_reward", "best of K, training batch"),
+        Figure("candidates_reward", "mean reward of the candidates, training prompts"),
+        Figure("best_of_k_reward", "mean reward of the best of K, training prompts"),
         Figure(
             "headroom",
-            "headroom",
-            "best of K minus mean, in the training batch: what ranking has to gain",
+            "headroom: best of K minus mean",
+            "best of K minus mean on the training prompts: what ranking has to gain",
             column="headroom",
             short="room",
             decimals=2,
@@ -45,7 +45,11 @@ class Ranking(Metric):
         ),
         Figure("headroom_bound", "largest possible headroom"),
         Figure("acceptance", "share selected", column="accepted", short="kept", percent=True, rank=9),
-        Figure("ties", "ties", "share of prompts whose best reward is shared by several candidates"),
+        Figure(
+            "ties",
+            "share of prompts with a tied best",
+            "share of prompts whose best reward is shared by several candidates",
+        ),
         Figure("all_best", "prompts whose candidates are all best"),
         Figure("none_pass", "prompts of which no candidate passes"),
         Figure("prompt_coverage", "share of prompts in the selected set"),

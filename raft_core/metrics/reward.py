@@ -27,7 +27,7 @@ class Reward(Metric):
         Figure(
             "reward",
             "held-out reward",
-            "what selection ranks by, one completion a prompt",
+            "mean reward of completions of prompts that training never used",
             column="reward",
             short="reward",
             decimals=2,
@@ -60,7 +60,7 @@ class GoldReward(Metric):
         Figure(
             "gold_reward",
             "gold reward",
-            "scored by rewards that selection never sees",
+            "a second reward that selection never uses; if it does not rise too, the reward may be exploited",
             column="gold",
             short="gold",
             decimals=2,

@@ -14,7 +14,7 @@ class Slices(Metric):
 
     type: Literal["slices"] = "slices"
 
-    figures: ClassVar[tuple[Figure, ...]] = (Figure("slice_gap", "gap between prompt groups", better="lower"),)
+    figures: ClassVar[tuple[Figure, ...]] = (Figure("slice_gap", "gap between groups of prompts", better="lower"),)
 
     def compute(self, measured: Measured) -> Mapping[str, Any]:
         """See ``Metric.compute``."""

@@ -21,7 +21,7 @@ class Training(Metric):
 
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure("train_loss", "fine-tuning loss", better="lower"),
-        Figure("paired_gain", "paired gain against the window", better="higher", interval=True),
+        Figure("paired_gain", "paired gain over recent iterations", better="higher", interval=True),
     )
     needs_batch: ClassVar[bool] = True
 

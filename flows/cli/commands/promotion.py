@@ -122,7 +122,10 @@ def pull(
     if as_json:
         print_json(manifest)
     else:
-        typer.echo(f"{to}: {manifest['model']}, iteration {manifest['iteration']} of run {manifest['run']}, verified")
+        from flows.promotion.pull import kind_of
+
+        origin = f"{manifest['model']}, iteration {manifest['iteration']} of run {manifest['run']}"
+        typer.echo(f"{to}: {origin}, verified; {kind_of(manifest)}")
 
 
 def policy_file(workspace: Path, chosen: Path | None) -> Path | None:
