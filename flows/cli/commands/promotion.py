@@ -1,4 +1,4 @@
-"""``raft promote``, ``approve``, ``reject``, ``rollback``, ``pull``: which model is the champion, and who decided it."""
+"""``raft promote``, ``approve``, ``reject``, ``rollback``, ``pull``: which model is the champion, and who decided."""
 
 import sys
 from pathlib import Path
