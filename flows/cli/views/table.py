@@ -49,9 +49,8 @@ def _warnings(messages: Sequence[str]) -> list[Text]:
         for text, count in counted[-MOST_WARNINGS:]
     ]
     if len(counted) > MOST_WARNINGS:
-        lines.append(
-            Text(f"  and {len(counted) - MOST_WARNINGS} other warnings in the run's events.jsonl", style="dim")
-        )
+        more = f"  more warnings in the run's events.jsonl: {len(counted) - MOST_WARNINGS}"
+        lines.append(Text(more, style="dim"))
     return lines
 
 
