@@ -72,6 +72,11 @@ def number(value: object, digits: int = 2) -> str:
     return f"{value:z,.{digits}f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with a regular noun: "1 run", "1,200 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(value: object) -> str:
     """A share as a percentage; "–" if it is missing."""
     return f"{value:.0%}" if isinstance(value, int | float) and not isinstance(value, bool) else "–"

@@ -106,14 +106,14 @@ def verify(
     if witness and not any(entry.digest.startswith(witness) for entry in entries):
         raise IntegrityError(
             "entries are missing at the end of the ledger",
-            got=f"{len(entries)} entries, the last {last_digest(entries)}",
+            got=f"entries: {len(entries)}, the last {last_digest(entries)}",
             expected=f"an entry with digest {witness}",
             hint="restore the ledger from a backup",
         )
     if as_json:
         print_json({"ok": True, "entries": len(entries), "last": last_digest(entries)})
     else:
-        typer.echo(f"the chain is intact: {len(entries)} entries, the last is {last_digest(entries)}")
+        typer.echo(f"the chain is intact: entries: {len(entries)}, the last is {last_digest(entries)}")
 
 
 def _uri() -> str:

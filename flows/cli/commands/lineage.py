@@ -28,6 +28,18 @@ app = typer.Typer(
 )
 app.add_typer(traces.app)
 
+Clone = Annotated[
+    bool, flag("--clone", help="Use a fresh git clone of the recorded code, even if the present code is the same.")
+]
+Into = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the second run; it must not exist yet, and is kept.",
+        show_default="a temporary folder, deleted if the results are the same",
+    ),
+]
+
 
 @app.command(
     "show",
@@ -204,21 +216,7 @@ def lineage_checkout(
         ("raft lineage reproduce first --into again/", "keep the second run"),
     ),
 )
-def lineage_reproduce(
-    run: RunName = None,
-    clone: Annotated[
-        bool, flag("--clone", help="Use a fresh git clone of the recorded code, even if the present code is the same.")
-    ] = False,
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder for the second run; it must not exist yet, and is kept.",
-            show_default="a temporary folder, deleted if the results are the same",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def lineage_reproduce(run: RunName = None, clone: Clone = False, into: Into = None, as_json: AsJson = False) -> None:
     """Run an alignment a second time from its records, and compare the results.
 
     Uses the recorded configuration and, through a git clone, the recorded

@@ -59,10 +59,27 @@ DryRun = Annotated[
 Wait = Annotated[bool, flag("--wait", help="If the rules ask for an approval, wait until the request is decided.")]
 WaitSeconds = Annotated[float, typer.Option(metavar="SECONDS", min=1, help="How long --wait waits, in seconds.")]
 
+GATES = """\
+Gates, whose thresholds are set in the rules. Each compares a bound of a
+confidence interval with its threshold, so too few prompts cannot pass:
+
+paired_prompts  number of prompts that both models were scored on
+scored_share    share of the prompts that both models were scored on
+reward          gain in mean reward; gold_reward: in mean gold reward
+perplexity      relative rise on a fixed text
+distinct_1      ratio of the shares of different words; distinct_2: pairs
+kl              distance from the candidate's own base, nats per completion
+truncation      rise of the share of completions cut at maximum length
+slice:GROUP     gain in mean reward on one group of prompts
+safety          share of answers that pass the safety suite
+safety_gain     gain in that share
+"""
+
 
 @app.command(
     rich_help_panel=PROMOTE,
-    epilog=examples(
+    epilog=f"{GATES}\n"
+    + examples(
         ("raft promote first --dry-run", "show the decision only"),
         ('raft promote first --reason "first release"', "the best iteration of run first"),
         ("raft promote first@3 --yes --json", "iteration 3, from a script"),

@@ -36,6 +36,15 @@ BySource = Annotated[
     ),
 ]
 
+Erase = Annotated[
+    bool,
+    flag(
+        "--erase",
+        help="Also delete its rows for good: from the tables of all runs, from DVC's cache and remotes, and from "
+        "Prefect's database.",
+    ),
+]
+
 
 @app.command(
     epilog=examples(
@@ -154,14 +163,7 @@ def forget(
     prompt: ByPrompt = None,
     text: ByText = None,
     source: BySource = None,
-    erase: Annotated[
-        bool,
-        flag(
-            "--erase",
-            help="Also delete its rows for good: from the tables of all runs, from DVC's cache and remotes, and from "
-            "Prefect's database.",
-        ),
-    ] = False,
+    erase: Erase = False,
     by: By = None,
     yes: Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,

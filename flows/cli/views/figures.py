@@ -154,4 +154,4 @@ def _notes(columns: Sequence[Column], layout: Layout) -> Iterator[str]:
         left_out.insert(0, "the reward's interval")
     if left_out:
         yield f"left out here: {', '.join(left_out)} (raft show --wide, or --json, has them)"
-    yield "columns are explained by raft show --help"
+    yield f"{BEST} = best iteration; columns are explained by raft show --help"

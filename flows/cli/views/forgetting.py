@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flows.forgetting.follow_up import NOT_ERASED, Aftermath, Titles
 from flows.forgetting.forget import Forgotten, Plan
-from flows.text import harmless
+from flows.text import counted, harmless
 from raft_core.promotion.ledger import Standing
 from raft_core.records.run import BASE
 
@@ -20,7 +20,7 @@ MOST = 8
 
 def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
     """The plan: prompts, iterations, models and registered versions that are affected, and what would be done."""
-    lines = [Text(f"to forget: {harmless(plan.because)} ({len(plan.target.prompts):,} prompts)", style="bold")]
+    lines = [Text(f"to forget: {harmless(plan.because)} ({counted(len(plan.target.prompts), 'prompt')})", style="bold")]
     lines += [Text(f"  {prompt_id}  {harmless(text, 120)}") for prompt_id, text in list(plan.prompts.items())[:MOST]]
     if len(plan.prompts) > MOST:
         lines.append(Text(f"  and {len(plan.prompts) - MOST:,} more"))
@@ -74,9 +74,10 @@ def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableT
     if (erased := done.erased) is not None:
         lines.append(
             Text(
-                f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} DVC objects, "
-                f"the evidence of {len(erased.evidence):,} promotions, the parameters of {erased.flow_runs:,} Prefect "
-                "flow runs; raft lineage verify lists the tables",
+                f"erased: {counted(erased.rows, 'row')} of {counted(len(erased.tombstones), 'iteration')}, "
+                f"{counted(erased.objects, 'DVC object')}, {counted(len(erased.evidence), 'measurement')} of "
+                f"promotions, the parameters of {counted(erased.flow_runs, 'Prefect flow run')}; "
+                "raft lineage verify lists the tables",
                 style="green",
             )
         )

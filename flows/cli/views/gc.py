@@ -5,6 +5,7 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from flows.text import counted
 from tasks.versioning.gc import Collection
 
 
@@ -20,8 +21,9 @@ def show_gc(console: Console, found: Collection, *, removed: bool, remote: bool)
     if found.verdicts:
         console.print(table)
     for path in found.scratch:
-        console.print(f"folder {path}", markup=False, soft_wrap=True)
-    what = f"weights of {len(found.goners)} iterations and {len(found.scratch)} folders: {amount(found.freed)}"
+        console.print(f"folder {title}: {path}", markup=False, soft_wrap=True)
+    weights, folders = counted(len(found.goners), "iteration"), counted(len(found.scratch), "folder")
+    what = f"weights of {weights} and {folders}: {amount(found.freed)}"
     if not found.goners and not found.scratch:
         console.print("nothing to delete")
     elif removed:
@@ -30,8 +32,8 @@ def show_gc(console: Console, found: Collection, *, removed: bool, remote: bool)
         console.print(f"would delete {what}; to delete: raft gc --yes")
     if found.objects and not remote:
         console.print(
-            f"{len(found.objects)} objects stay in DVC's remote; remote=true deletes them as well, if no other "
-            "workspace uses that remote"
+            f"kept in DVC's remote: {counted(len(found.objects), 'object')}; remote=true deletes them as well "
+            "(only if no other workspace uses that remote)"
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -22,8 +23,15 @@ STYLES = {
 }
 
 
-def show_verdict(verdict: Verdict) -> Table:
-    """One row per gate: what was measured, and the threshold that decides."""
+RULES = {"low >": "lower bound >", "high <": "upper bound <"}
+"""Rules of the gates, as they are recorded and as they are shown."""
+LEGEND = (
+    "reference = the champion, or the candidate's own base if there is none; gates are explained by raft promote --help"
+)
+
+
+def show_verdict(verdict: Verdict) -> RenderableType:
+    """One row per gate: what was measured, and the threshold that decides; then a legend."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("gate", "", "measured", "interval", "passes if", "candidate", "reference", ""):
         words = title in ("gate", "", "passes if")
@@ -34,12 +42,12 @@ def show_verdict(verdict: Verdict) -> Table:
         cells = (
             _figure(f.value),
             interval,
-            f"{f.rule} {_figure(f.threshold)}",
+            f"{RULES.get(f.rule, f.rule)} {_figure(f.threshold)}",
             _given(f.candidate),
             _given(f.reference),
         )
         table.add_row(Text(harmless(f.gate, 40)), mark, *cells, Text(harmless(f.note, 80), style="dim"))
-    return table
+    return Group(table, Text(LEGEND, style="dim"))
 
 
 def show_ledger(entries: Sequence[Entry]) -> Table:

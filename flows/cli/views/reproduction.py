@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from flows.lineage.reproduce import Reproduction
-from flows.text import harmless
+from flows.text import counted, harmless
 from raft_core.records.run import BASE
 
 MOST_KEYS = 6
@@ -22,12 +22,8 @@ def show_reproduction(found: Reproduction) -> RenderableType:
     if compared.code:
         lines.append(Text(f"steps whose code differs: {', '.join(compared.code)}", style="yellow"))
     if compared.same:
-        lines.append(
-            Text(
-                f"reproduced: all {compared.commits} commits and {compared.outputs} files are identical",
-                style="bold green",
-            )
-        )
+        same = f"{counted(compared.commits, 'commit')} and {counted(compared.outputs, 'file')}"
+        lines.append(Text(f"reproduced: {same} are identical", style="bold green"))
         return Group(*lines)
     counts = (
         f"{compared.same_commits} of {compared.commits} commits and {compared.same_outputs} of {compared.outputs} files"

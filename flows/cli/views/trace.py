@@ -8,7 +8,7 @@ from rich.text import Text
 
 from flows.forgetting.earlier import Gone
 from flows.lineage.tracing import Traced
-from flows.text import harmless, number
+from flows.text import counted, harmless, number
 from raft_core.audit.trace import Model, Use
 from raft_core.records.run import BASE
 
@@ -20,7 +20,10 @@ def show_trace(traced: Traced, most: int, gone: Sequence[Gone] = ()) -> Renderab
     trace = traced.trace
     samples, selected = (sum(getattr(i, name) for i in trace.iterations) for name in ("samples", "selected"))
     parts: list[RenderableType] = [
-        Text(f"{trace.num_prompts:,} prompts, {samples:,} samples, {selected:,} of them selected", style="bold")
+        Text(
+            f"{counted(trace.num_prompts, 'prompt')}, {counted(samples, 'sample')}, {selected:,} of them selected",
+            style="bold",
+        )
     ]
     parts += [Text(_gone(one, still_here=bool(trace.iterations)), style="yellow") for one in gone]
     if trace.unseen:
@@ -39,7 +42,7 @@ def show_trace(traced: Traced, most: int, gone: Sequence[Gone] = ()) -> Renderab
     if trace.uses:
         parts.append(_uses(trace.uses[:most]))
     if samples > most:
-        parts.append(Text(f"and {samples - most:,} more samples (to list them: -n {samples})", style="dim"))
+        parts.append(Text(f"and {counted(samples - most, 'more sample')} (to list all: -n {samples})", style="dim"))
     parts.append(_iterations(traced))
     direct = [m for m in trace.models if m.through is None]
     parts.append(_models("models trained on it", direct, traced))

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.lineage.verification import Checked, Scope
-from flows.text import harmless
+from flows.text import counted, harmless
 from raft_core.audit.verification import Problem, Verification
 
 MOST_UNSEEN = 8
@@ -35,12 +35,12 @@ def _verdict(found: Verification, scope: Scope) -> Text:
         return Text(_problems(len(found.problems)), style="red")
     if not scope.rehash:
         return Text("the chain of commits is intact", style="green")
-    erased = f"; {len(found.erased)} tables with erased rows" if found.erased else ""
+    erased = f"; {counted(len(found.erased), 'table')} with erased rows" if found.erased else ""
     return Text(f"intact: every file on this machine matches its digest{erased}", style="green")
 
 
 def _problems(count: int) -> str:
-    return f"{count or 'no'} problem{'' if count == 1 else 's'}"
+    return counted(count, "problem") if count else "no problems"
 
 
 def _problem(problem: Problem) -> Text:
@@ -59,7 +59,7 @@ def _summary(checked: Checked, scope: Scope) -> Text:
     if not scope.rehash:
         looked = "only the chain of commits"
     else:
-        looked = f"{checked.num_bytes / 1e6:,.0f} MB hashed, {checked.num_objects:,} DVC objects"
+        looked = f"{checked.num_bytes / 1e6:,.0f} MB hashed, {counted(checked.num_objects, 'DVC object')}"
     problems = len(checked.problems)
     verdict = Text(_problems(problems), style="bold red" if problems else "bold green")
     return Text.assemble(verdict, (f" ({looked}, {checked.seconds:.1f} s)", "dim"))

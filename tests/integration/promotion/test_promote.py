@@ -61,7 +61,7 @@ def test_promote_again_and_roll_back(
     assert forward["entry"]["body"]["iteration"] == 1
     code, out, _ = raft("ledger")
     assert (code, out.count("rolled_back"), out.count("★")) == (0, 2, 1)
-    assert "4 entries" in raft("ledger", "verify", "--last", entries()[1].digest)[1]
+    assert "entries: 4" in raft("ledger", "verify", "--last", entries()[1].digest)[1]
     assert raft("ledger", "verify", "--last", "f" * 64)[0] == 4
 
 
