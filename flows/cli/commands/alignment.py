@@ -121,7 +121,7 @@ def resume(
     accept_reward_change: Annotated[
         bool,
         flag(
-            "--accept-reward-change/--no-accept-reward-change",
+            "--accept-reward-change",
             help="Continue although the code or data of a reward changed since the run began; the change is recorded.",
         ),
     ] = False,

@@ -83,11 +83,11 @@ def export_cyclonedx(policy: PolicyName = None, out: Out = None) -> None:
     "openlineage", epilog=examples(("raft export openlineage first -o events.jsonl", "the best model of run first"))
 )
 def export_openlineage(policy: PolicyName = None, out: Out = None) -> None:
-    """Write OpenLineage events, one JSON object per line.
+    r"""Write OpenLineage events, one JSON object per line.
 
     They describe every step from the base policy to the model, and name data
     sets by digest. Refused if files of the model do not match their recorded
-    digests. Needs: pip install 'raft-mlops[exports]'
+    digests. Needs: pip install 'raft-mlops\[exports]'
     """
     from flows.exports.lineage_events import events
 
@@ -109,12 +109,12 @@ def export_sign(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write the signature to.")],
 ) -> None:
-    """Sign the weights and the commit of an iteration with your own key.
+    r"""Sign the weights and the commit of an iteration with your own key.
 
     The commit names all earlier files by digest, so one signature covers the
     whole history of the model. All files are verified first. The signature is
     made with the package model-signing (OpenSSF); nothing is sent anywhere.
-    Needs: pip install 'raft-mlops[exports]'
+    Needs: pip install 'raft-mlops\[exports]'
 
     Exit code 3: the model was withdrawn.
     """
@@ -142,9 +142,9 @@ def export_verify_signature(
     signature: Annotated[Path, typer.Argument(metavar="SIGNATURE", help="File that `raft export sign` wrote.")],
     key: Annotated[Path, typer.Option(metavar="FILE", help="Public key of the signer, PEM.")],
 ) -> None:
-    """Check a signature against the key and the files on this machine.
+    r"""Check a signature against the key and the files on this machine.
 
-    Needs: pip install 'raft-mlops[exports]'
+    Needs: pip install 'raft-mlops\[exports]'
 
     Exit code 4: the signature was made with another key or for other files.
     """

@@ -12,6 +12,7 @@ from flows.cli import exits
 from flows.cli.app import app
 from flows.cli.commands.shell import HELP_WIDTH
 from raft_core.examples.presets import EXAMPLES
+from raft_core.records.retention import Retention
 
 Raft = Callable[..., tuple[int, str, str]]
 
@@ -104,6 +105,8 @@ def test_a_help_page_fits_a_terminal_of_80_columns(
     assert (code, err) == (exits.DONE, "")
     assert max(map(len, out.splitlines())) <= 80
     shown = re.sub(r"\s+", " ", out.replace("│", " "))
+    written = f"{PAGES[path].help} {PAGES[path].epilog}".replace("\\[", "[")
+    assert [word for word in written.split() if word not in shown] == [], "taken for markup: escape it"
     for param in PAGES[path].params:
         metavar = param.metavar or ""
         assert getattr(param, "hidden", False) or metavar in shown, f"{param.name} is not shown"
@@ -148,3 +151,11 @@ def test_the_former_name_of_rules_is_a_mistake_that_names_the_new_one(raft: Raft
     code, out, _ = raft(command[0], "--help")
     assert "--rules" in out
     assert "--policy" not in out
+
+
+def test_gc_states_its_rules_with_their_defaults() -> None:
+    params = {param.name: param for param in PAGES["raft", "gc"].params}
+    for name, field in Retention.model_fields.items():
+        default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
+        assert f"{name}={default}" in params["rules"].show_default
+        assert name in params["overrides"].help
