@@ -56,12 +56,12 @@ def measure(folder: Path, config: Path, entries: int) -> dict[str, Any]:
     policy = folder / "promotion.yaml"
     policy.write_text(yaml.safe_dump({"gates": {**open_gates, "min_reward_gain": -1e9, "min_paired_prompts": 64}}))
     for number in (0, 1):
-        raft("promote", f"run@{number}", "--policy", str(policy), "--dry-run")
+        raft("promote", f"run@{number}", "--rules", str(policy), "--dry-run")
     ledger = FileLedger(folder / "ledger.jsonl")
     appends = seconds(lambda: [ledger.append("refused", "other", {"n": n}, time="t") for n in range(entries)])
     rows = {
-        "raft promote, the first champion": raft("promote", "run@0", "--policy", str(policy)),
-        "raft promote, against a champion": raft("promote", "run@1", "--policy", str(policy)),
+        "raft promote, the first champion": raft("promote", "run@0", "--rules", str(policy)),
+        "raft promote, against a champion": raft("promote", "run@1", "--rules", str(policy)),
         "raft rollback": raft("rollback", "--reason", "benchmark"),
         "raft ledger": raft("ledger"),
         "raft ledger verify": raft("ledger", "verify"),

@@ -1,6 +1,8 @@
-"""The figures of a run as a table that fits the terminal: shorter titles, then folded intervals, then fewer columns.
+"""The figures of a run as a table that fits the terminal.
 
-A number never breaks in the middle. What is left out is said, with how to see it.
+If it is too wide, titles are shortened first, then intervals, then columns are left out.
+
+A number is never broken over two lines. A note under the table says what was left out and how to see it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +23,7 @@ BEST = "★"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the table is written. ``interval``: both ends, "±" the longer half of it, or none."""
+    """How the table is written. ``interval``: both "ends", or "half" (± its longer half), or "none"."""
 
     short: bool
     gap: int
@@ -39,7 +41,7 @@ NARROWEST = Layout(short=True, gap=1, interval="none")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; those of low ``rank`` survive on a narrow terminal."""
+    """One column; on a narrow terminal those with the highest ``rank`` are left out first."""
 
     title: str
     short: str
@@ -48,7 +50,7 @@ class Column:
 
 
 def compact(value: object, digits: int, layout: Layout) -> str:
-    """A figure; in a short layout a large one loses the digits that say little: 12,346 and 1.23e6."""
+    """A figure; in a short layout large ones are rounded: 12,346 and 1.23e6."""
     if not layout.short or not isinstance(value, int | float) or isinstance(value, bool) or abs(value) < 100:
         return number(value, digits)
     if abs(value) < 1e6:
@@ -80,7 +82,7 @@ def _with_interval(row: Row, layout: Layout, figure: Figure) -> str:
 
 
 def _took(row: Row, layout: Layout) -> str:
-    """Minutes and seconds, as a clock shows them."""
+    """Minutes:seconds."""
     seconds = round(row.get("seconds") or 0)
     return f"{seconds // 60}:{seconds % 60:02d}" if seconds else "–"
 
@@ -103,17 +105,16 @@ def figures(view: RunView, width: int) -> RenderableType:
         table.add_column(title, justify="right" if position else "left", no_wrap=True)
     for row, texts in zip(view.rows, cells[1:], strict=True):
         table.add_row(*texts, style="bold" if row["iteration"] == view.best else "")
-    notes = list(_notes(view, columns, layout))
-    return Group(table, Text("; ".join(notes), style="dim")) if notes else table
+    return Group(table, Text("; ".join(_notes(view, columns, layout)), style="dim"))
 
 
 def natural_width(view: RunView) -> int:
-    """Characters that all columns take when nothing is shortened."""
+    """Width of the table in characters when nothing is shortened."""
     return _width(list(_cells(view, _columns(view), LAYOUTS[0])), LAYOUTS[0])
 
 
 def _fitting(view: RunView, width: int) -> tuple[Layout, Sequence[Column]]:
-    """The first layout in which all columns fit; else the shortest, without those that matter least."""
+    """The first layout in which all columns fit; else the shortest, without the least important columns."""
     every = _columns(view)
     for layout in LAYOUTS:
         if _width(list(_cells(view, every, layout)), layout) <= width:
@@ -139,13 +140,13 @@ def _width(cells: Sequence[Sequence[str]], layout: Layout) -> int:
 
 
 def table_width(cells: Sequence[Sequence[str]], gap: int) -> int:
-    """Characters of a table without a frame, ``gap`` of them between two columns."""
+    """Width of a table without a frame, in characters, with ``gap`` of them between two columns."""
     columns = list(zip(*cells, strict=True))
     return sum(max(map(cell_len, column)) for column in columns) + gap * (len(columns) - 1)
 
 
 def _notes(view: RunView, columns: Sequence[Column], layout: Layout) -> Iterator[str]:
-    """What a reader of the shortened table has to know."""
+    """Legend of the table: shortened titles, intervals, and what was left out."""
     if renamed := [c for c in columns if layout.short and c.short != c.title]:
         yield ", ".join(f"{c.short} = {c.title}" for c in renamed)
     if layout.interval == "half":
@@ -155,3 +156,4 @@ def _notes(view: RunView, columns: Sequence[Column], layout: Layout) -> Iterator
         left_out.insert(0, "the reward's interval")
     if left_out:
         yield f"left out here: {', '.join(left_out)} (raft show --wide, or --json, has them)"
+    yield f"{BEST} = best iteration; columns are explained by raft show --help"

@@ -23,7 +23,7 @@ Answer = dict[str, list[dict[str, str]]]
 
 @pytest.fixture
 def champion(raft: Raft, rules: Callable[..., str]) -> None:
-    assert raft("promote", "one@0", "--policy", rules())[0] == 0
+    assert raft("promote", "one@0", "--rules", rules())[0] == 0
 
 
 def test_a_plain_checkpoint_with_its_manifest(raft: Raft, champion: None, tmp_path: Path, run: Run) -> None:

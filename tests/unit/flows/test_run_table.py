@@ -24,7 +24,7 @@ def shown(num_prompts: int) -> str:
 
 
 def test_intervals_of_few_prompts_are_called_rough() -> None:
-    assert "rough intervals: 32 held-out prompts" in shown(32)
+    assert "32 held-out prompts" in shown(32)
     assert "rough" not in shown(64)
 
 
