@@ -198,7 +198,7 @@ def test_a_promotion_prompt_of_another_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_promotion_file_and_a_share_are_one_too_many() -> None:
-    with pytest.raises(ValueError, match="leave one of them out"):
+    with pytest.raises(ValueError, match="promotion and promotion_share"):
         PromptsConfig(train="t", promotion="p", promotion_share=0.1)
 
 
