@@ -15,7 +15,7 @@ def _compiles(pattern: str) -> str:
         re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"{pattern!r} is not a regular expression ({error}); put a backslash before characters that are meant literally"
+            f"{pattern!r} is not a regular expression ({error}); put a backslash before characters meant literally"
         ) from None
     return pattern
 

@@ -257,7 +257,7 @@ def _read_json_lines(path: Path, text_column: str) -> Rows:
 
 
 def _read_csv(path: Path, text_column: str) -> Rows:
-    """Rows below the header; a quoted field may contain line breaks. The delimiter is the one that splits the header."""
+    """Rows below the header; a quoted field may contain line breaks. The header decides the delimiter."""
     lines = _text_lines(path)
     first = next((text for _, text in lines), None)
     if first is None:

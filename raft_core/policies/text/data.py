@@ -1,7 +1,7 @@
-"""From the selected table to batches: what is learnt, in which order, on which rank.
+"""From the selected table to batches: what is trained on, in which order, on which rank.
 
 A sequence is trained on exactly the token ids that were sampled, never on text encoded again. The
-loss sees completion tokens alone, and the end-of-sequence token only where the response ended.
+loss covers only completion tokens, and the end-of-sequence token only where the response ended.
 """
 
 import math
@@ -20,14 +20,14 @@ from raft_core.errors import StepError
 from raft_core.records.tables import SELECTED, read_table
 
 GROUPED_BATCHES = 8
-"""Optimiser steps whose sequences are sorted by length together."""
+"""Number of optimizer steps whose sequences are sorted by length together."""
 PACKED_TOKENS = 2048
 """Tokens of a packed row, unless one sequence alone is longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """One selected sample. The last ``len(completion)`` tokens are learnt; ``weight`` multiplies their loss."""
+    """One selected sample. The last ``len(completion)`` tokens are trained on; ``weight`` multiplies their loss."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
@@ -39,9 +39,9 @@ class TrainingSequence:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One forward pass of B rows of T positions, N of which predict a learnt token.
+    """One forward pass of B rows of T positions, N of which predict a token that is trained on.
 
-    ``inputs``: arguments of the model. ``predicts_BT``: true where the *next* token is learnt;
+    ``inputs``: arguments of the model. ``predicts_BT``: true where the *next* token is trained on;
     ``targets_N`` and ``weights_N``: those tokens and their sequence's weight, in row-major order.
     """
 
@@ -62,7 +62,7 @@ class Batch:
 
 
 def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
-    """The sequences of a SELECTED table, in its order. Raises StepError when nothing can be learnt."""
+    """The sequences of a SELECTED table, in its order. Raises StepError if there is no token to train on."""
     columns = ["prompt_token_ids", "completion_token_ids", "weight", "finish_reason"]
     rows = read_table(path, SELECTED, columns).to_pylist()
     sequences = []
@@ -74,10 +74,10 @@ def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
             sequences.append(TrainingSequence(tuple(row["prompt_token_ids"]), completion, row["weight"]))
     if not sequences:
         raise StepError(
-            "the selected set holds no token to learn",
-            got=f"{len(rows)} rows in {path}",
-            expected="rows with prompt_token_ids and completion_token_ids",
-            hint="look at the selection and validation settings: nothing passed them",
+            f"the selected samples contain no token to train on: {path}",
+            got=f"{len(rows)} rows, none with both a prompt and a completion",
+            expected="at least one row with prompt_token_ids and completion_token_ids",
+            hint="loosen the settings of selection and validation, which nothing passed",
         )
     return sequences
 
@@ -86,9 +86,9 @@ def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
 
 
 def plan_steps(lengths: Sequence[int], config: FinetuningConfig, seed: int) -> list[list[list[list[int]]]]:
-    """Indices of sequences as [optimiser step][rank][micro batch]: every epoch, every sequence once.
+    """Indices of sequences as [optimizer step][rank][micro batch]: every epoch, every sequence once.
 
-    The order is a shuffle by ``seed``. "length_grouped": batches of like length, their order
+    The order is a shuffle by ``seed``. "length_grouped": batches of similar length, their order
     shuffled. Every step has the same number of micro batches on every rank; in the last, smaller
     step of an epoch some may be empty.
     """
@@ -107,7 +107,7 @@ def plan_steps(lengths: Sequence[int], config: FinetuningConfig, seed: int) -> l
 
 
 def micro_batches_per_step(config: FinetuningConfig) -> int:
-    """Forward passes of a rank in one optimiser step (gradient accumulation)."""
+    """Forward passes of a rank in one optimizer step (gradient accumulation)."""
     per_rank = config.batch_size // config.ranks
     return per_rank // (config.micro_batch_size or per_rank)
 
@@ -126,7 +126,7 @@ def _cut(items: list[int], size: int) -> list[list[int]]:
 
 
 def collate(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], weights: Sequence[float] = ()) -> Batch:
-    """One row a (prompt, completion), padded at the end; every completion token is predicted."""
+    """One row per (prompt, completion), padded at the end; every completion token is predicted."""
     width = max(len(prompt) + len(completion) for prompt, completion in sequences)
     ids_BT = torch.zeros(len(sequences), width, dtype=torch.long)
     mask_BT = torch.zeros_like(ids_BT)
@@ -141,7 +141,7 @@ def collate(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], weights: S
 
 
 def collate_packed(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], weights: Sequence[float] = ()) -> Batch:
-    """Several sequences a row, each attending to itself alone.
+    """Several sequences per row, each attending only to itself.
 
     The positions of each sequence start at 0 and there is no padding mask: that is how
     transformers tells packed sequences apart, and masks attention between them.
@@ -193,7 +193,7 @@ def _bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def num_steps(num_sequences: int, config: FinetuningConfig) -> int:
-    """Optimiser steps of a whole fine-tuning."""
+    """Number of optimizer steps of a whole fine-tuning."""
     return config.epochs * math.ceil(num_sequences / config.batch_size)
 
 
@@ -212,7 +212,7 @@ class MicroBatches(Dataset[dict[str, Any]]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{batch, num_tokens}: ``num_tokens`` counts the whole optimiser step, over all ranks."""
+        """{batch, num_tokens}: ``num_tokens`` counts the whole optimizer step, over all ranks."""
         rows, num_tokens = self.items[index]
         chosen = [self.sequences[i] for i in rows or [self.shortest]]
         weights = [s.weight if rows else 0.0 for s in chosen]

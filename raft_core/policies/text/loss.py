@@ -2,7 +2,7 @@
 
     L(θ) = −1/N Σ_i w_i Σ_t log softmax(z_θ(y_t | x, y_<t) / λ)[y_t]
 
-over the N learnt tokens of an optimiser step, whatever micro batch or rank holds them. λ = 1 is the
+over the N tokens that an optimizer step trains on, in all its micro batches and ranks. λ = 1 is the
 paper's loss. With λ the temperature that the samples were drawn at, the tempered policy is fitted
 to tempered samples; the plain loss would sharpen the policy in every iteration.
 """
@@ -20,10 +20,10 @@ def weighted_nll(logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor, temper
 def learning_rate_factor(
     schedule: str, step: int, *, num_steps: int, warmup_steps: int, iteration: int, iterations: int
 ) -> float:
-    """What the learning rate is multiplied by at optimiser step ``step`` (from 0) of ``num_steps``.
+    """The factor of the learning rate at optimizer step ``step`` (from 0) of ``num_steps``.
 
-    "linear_over_run" falls to 0 over all iterations, "linear" over each, "constant" does not.
-    Warm-up is repeated in every iteration, since the optimiser starts anew.
+    "linear_over_run" falls to 0 over all iterations, "linear" over each iteration, "constant" stays.
+    Warm-up is repeated in every iteration, since each starts with a new optimizer.
     """
     progress = step / max(num_steps, 1)
     fall = {

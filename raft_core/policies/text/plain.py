@@ -1,6 +1,6 @@
-"""The JSON of a model folder, looked at before any library reads it: a stranger wrote it.
+"""Check the JSON files of a model folder before any library reads them: they may come from anybody.
 
-transformers follows whatever nests, and makes a list entry a layer and a table of any size without asking.
+transformers follows any nesting, and creates as many layers and as large a table as a file asks for.
 """
 
 from collections.abc import Iterator
@@ -19,26 +19,31 @@ OTHERS = (
 )
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 26
-"""Of any other number that a configuration calls a size: vocabularies end at some hundred thousand."""
+"""Limit of every other number that is a size: vocabularies have some hundred thousand entries."""
 _SIZES = ("size", "dim", "heads", "embd", "d_model", "d_ff", "d_inner", "width", "experts")
 
 
 def plain_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a model folder. Raises InputError for what no model of this world says of itself.
+    """``config.json`` of a model folder. Raises InputError for numbers that no real model has.
 
-    The other files that transformers reads as JSON are looked at as well.
+    The other files that transformers reads as JSON are checked as well.
     """
     path = folder / "config.json"
     try:
         told = read_object(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"no readable config.json in {folder}", got=error, expected="a JSON object") from error
+        raise InputError(
+            f"config.json in {folder} cannot be read",
+            got=error,
+            expected="the config.json of a model in transformers format",
+            hint="copy it from where the model came from, or set policy.model to the folder that contains it",
+        ) from error
     if strange := next(_strange(told), None):
         raise InputError(
-            f"{path} describes no model that can be loaded",
+            f"{path} describes a model of impossible size",
             got=strange,
             expected=f"at most {MAX_LAYERS:,} layers, and sizes of at most {MAX_SIZE:,}",
-            hint="download it again from where you trust it",
+            hint="download it again from a source that you trust",
         )
     for name in OTHERS:
         try:
@@ -46,12 +51,17 @@ def plain_config(folder: Path) -> dict[str, Any]:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder / name} cannot be read", got=error, expected="plain JSON") from error
+            raise InputError(
+                f"{folder / name} cannot be read",
+                got=error,
+                expected="a JSON file",
+                hint="copy it from where the model came from",
+            ) from error
     return told
 
 
 def _strange(told: Any, key: str = "") -> Iterator[str]:
-    """``key: number`` of every number that is too large for its key; nested as deeply as ``plain_json`` lets it."""
+    """``key: number`` of every number that is too large for its key, at any depth that ``plain_json`` allows."""
     if isinstance(told, dict):
         for name, inner in told.items():
             yield from _strange(inner, str(name))
