@@ -18,14 +18,14 @@ def chat_template(tokenizer: Tokenizer, day: str | None) -> str:
         template = str(tokenizer.get_chat_template())
     except ValueError as error:
         raise InputError(
-            "the tokenizer has no usable chat template",
+            f"the tokenizer in {tokenizer.name_or_path} has no usable chat template",
             got=str(error).splitlines()[0],
             expected="one chat template, or several of which one is called default",
             hint="put a chat_template.jinja into the model folder, or set chat_template: false",
         ) from error
     if day is None and reads_clock(template):
         raise InputError(
-            "the chat template prints today's date, and template_date is not set",
+            f"the chat template in {tokenizer.name_or_path} prints today's date, and template_date is not set",
             got="template_date: null",
             expected="a fixed date; otherwise the texts would change from day to day, also when a run is resumed",
             hint="set template_date: YYYY-MM-DD next to chat_template (for the policy a new run sets it to its first "
