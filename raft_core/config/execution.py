@@ -10,8 +10,8 @@ from raft_core.config.model import ConfigModel
 class ExecutionConfig(ConfigModel):
     """Where sampling and scoring run: in this process, or on the workers of a Ray cluster.
 
-    Both work in shards of `sampling.shard_prompts` prompts. Where a shard runs changes no result, so these keys may
-    change when a run is resumed. For example, on a cluster that is already running:
+    Both work in shards of `sampling.shard_prompts` prompts. Where a shard runs changes no result, so these keys
+    are not part of a run's identity. For example, on a cluster that is already running:
     `execution: {shards: ray, address: "ray://host:10001"}`.
     """
 

@@ -274,7 +274,11 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
             else "correct the name after the colon in `function` of the reward",
         ) from None
     if inspect.isclass(function) or inspect.iscoroutinefunction(function) or not callable(function):
-        kind = "an async function" if inspect.iscoroutinefunction(function) else f"a {type(function).__name__}"
+        kind = (
+            "an async function"
+            if inspect.iscoroutinefunction(function)
+            else f"a value of type {type(function).__name__}"
+        )
         raise ConfigError(
             f"{where}:{name} is not a function that raft can call",
             got="a class" if inspect.isclass(function) else kind,
