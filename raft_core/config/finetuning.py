@@ -42,7 +42,7 @@ class FinetuningConfig(ConfigModel):
         description="true: at the end of the run also write the last policy as one checkpoint without adapter; "
         "`raft merge` does it later",
     )
-    learning_rate: float = Field(3.5e-4, gt=0, lt=1, description="learning rate of AdamW at its highest")
+    learning_rate: float = Field(3.5e-4, gt=0, lt=1, description="highest learning rate of AdamW; `schedule` lowers it")
     schedule: Literal["linear_over_run", "linear", "constant"] = Field(
         "linear_over_run",
         description="how the learning rate changes: `linear_over_run`: falls to 0 over all iterations together; "

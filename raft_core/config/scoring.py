@@ -16,7 +16,7 @@ else:
 class ScoringConfig(ConfigModel):
     """How completions are scored: the rewards that rank the candidates, and gold rewards that are only reported.
 
-    Each reward has a `type`; its keys are in the section of that type below. For example
+    Each reward, gold ones too, has a `type`; its keys are in the section of that type below. For example
     `scoring: {rewards: [{type: function, function: my_reward.py:score}]}`. `docs/rewards.md` shows one of each type.
     """
 

@@ -17,7 +17,8 @@ class ValidationConfig(ConfigModel):
         1, ge=1, description="a prompt with fewer valid samples is left out of this iteration"
     )
     min_prompt_coverage: Share = Field(
-        0.5, description="minimum share of the iteration's prompts with enough valid samples and with a selected sample"
+        0.5,
+        description="minimum share of the iteration's prompts that have enough valid samples, and later a selected one",
     )
     reward_min: float | None = Field(
         None, description="a sample with a lower reward is quarantined; null: no lower limit"
@@ -52,7 +53,8 @@ class ValidationConfig(ConfigModel):
         "separates nothing continues with a warning",
     )
     forbidden_pattern: RegularExpression | None = Field(
-        None, description="regular expression; a completion that contains a match is quarantined; null: none is"
+        None,
+        description="regular expression; a completion that contains a match is quarantined; null: nothing is forbidden",
     )
     max_forbidden_share: Share = Field(
         0.05, description="maximum share of samples that match `forbidden_pattern`; with more the run stops"

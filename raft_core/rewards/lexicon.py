@@ -33,7 +33,7 @@ class LexiconRewardConfig(RewardConfig):
     """
 
     type: Literal["lexicon"] = "lexicon"
-    file: str | None = Field(None, description="UTF-8 file with lines of WORD<tab>SCORE; null: the VADER lexicon")
+    file: str | None = Field(None, description="UTF-8 file with lines of `WORD<tab>SCORE`; null: the VADER lexicon")
     text: ScoredText = "prompt_and_completion"
 
     @property
