@@ -47,10 +47,10 @@ def save(policy: TabularPolicy, folder: Path) -> None:
 def read(folder: Path) -> TabularPolicy:
     """The policy in ``folder``. Raises InputError if it is not one."""
     try:
-        told = read_object(folder / TABLE)
-        prompts, completions = [Prompt.of(text) for text in told["prompts"]], tuple(told["completions"])
+        fields = read_object(folder / TABLE)
+        prompts, completions = [Prompt.of(text) for text in fields["prompts"]], tuple(fields["completions"])
         weights_XY = load_file(folder / WEIGHTS)["probabilities"]
-        return TabularPolicy(tuple(prompts), completions, weights_XY, float(told["step"]))
+        return TabularPolicy(tuple(prompts), completions, weights_XY, float(fields["step"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"the tabular policy in {folder} cannot be read",

@@ -28,8 +28,8 @@ def apply_adapter(model: Any, folder: Path, base_digest: str, *, trainable: bool
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    told = _read_config(folder)
-    belongs_to = str(told.get("base_model_name_or_path"))
+    fields = _read_config(folder)
+    belongs_to = str(fields.get("base_model_name_or_path"))
     if belongs_to.startswith("sha256:") and belongs_to != f"sha256:{base_digest}":
         raise IntegrityError(
             f"the adapter in {folder} was trained on another base model",
@@ -101,9 +101,9 @@ def save_adapter(adapted: Any, state_dict: dict[str, torch.Tensor], folder: Path
     plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(plain, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    told = adapted.peft_config["default"].to_dict()
-    told["inference_mode"] = True
-    (folder / CONFIG_FILE).write_bytes(canonical_json(_plain(told)))
+    fields = adapted.peft_config["default"].to_dict()
+    fields["inference_mode"] = True
+    (folder / CONFIG_FILE).write_bytes(canonical_json(_plain(fields)))
 
 
 def _adapted(model: Any, peft_config: Any) -> Any:
@@ -128,9 +128,9 @@ def _plain(value: Any) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        told = read_json(folder / CONFIG_FILE)
-        if told["peft_type"] != "LORA":
-            raise ValueError(f"peft_type {told['peft_type']}")
+        fields = read_json(folder / CONFIG_FILE)
+        if fields["peft_type"] != "LORA":
+            raise ValueError(f"peft_type {fields['peft_type']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"no LoRA adapter in {folder}",
@@ -138,7 +138,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             expected=f"{CONFIG_FILE} with peft_type LORA, and {WEIGHTS_FILE}",
             hint="copy the adapter again, or use a LoRA adapter",
         ) from error
-    return dict(told)
+    return dict(fields)
 
 
 def _load(adapted: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:

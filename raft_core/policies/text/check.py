@@ -126,18 +126,18 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
     from transformers import __version__ as transformers_version
 
     path = folder / "config.json"
-    told = plain_config(folder)
-    if told.get("quantization_config"):
+    fields = plain_config(folder)
+    if fields.get("quantization_config"):
         raise InputError(
             f"the weights in {folder} are quantized, which cannot be trained",
             got="quantization_config in config.json",
             expected="weights in float32, float16 or bfloat16",
             hint="use the unquantized model; or load this one with transformers, dequantize() and save_pretrained() it",
         )
-    if told.get("transformers_weights"):
+    if fields.get("transformers_weights"):
         raise InputError(
             f"{path} names another file for the weights",
-            got=f"transformers_weights: {told['transformers_weights']}",
+            got=f"transformers_weights: {fields['transformers_weights']}",
             expected="weights in model.safetensors, or in shards with model.safetensors.index.json",
             hint="rename the weights to model.safetensors, and remove transformers_weights from config.json",
         )
@@ -149,10 +149,10 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
             got=error,
             expected=f"a model that transformers {transformers_version} knows",
             hint="set policy.trust_remote_code: true, if you have read and trust the Python code in that folder"
-            if "auto_map" in told and not config.trust_remote_code
+            if "auto_map" in fields and not config.trust_remote_code
             else "check that config.json is complete and that its model_type is one that this version knows",
         ) from error
-    check_architecture(folder, told, found)
+    check_architecture(folder, fields, found)
     return found
 
 

@@ -48,11 +48,11 @@ def train_rank(job: FinetuneJob) -> None:
 def _judge(policy: Path, manifest: Path) -> FinetuneResult:
     """Check the result against the manifest, which is written last and names the digest: exit codes are not enough."""
     try:
-        told = json.loads(manifest.read_bytes())
+        fields = json.loads(manifest.read_bytes())
         found = folder_digest(policy)
-        if found != told["digest"]:
-            raise ValueError(f"the policy has digest {found}, the manifest says {told['digest']}")
-        return FinetuneResult(told["num_sequences"], told["num_tokens"], told["log"], told["trained"])
+        if found != fields["digest"]:
+            raise ValueError(f"the policy has digest {found}, the manifest says {fields['digest']}")
+        return FinetuneResult(fields["num_sequences"], fields["num_tokens"], fields["log"], fields["trained"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StepError(
             f"the training ended without writing a complete policy to {policy}",

@@ -30,7 +30,7 @@ def plain_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        told = read_object(path)
+        fields = read_object(path)
     except (OSError, ValueError) as error:
         raise InputError(
             f"config.json in {folder} cannot be read",
@@ -38,7 +38,7 @@ def plain_config(folder: Path) -> dict[str, Any]:
             expected="the config.json of a model in transformers format",
             hint="copy it from where the model came from, or set policy.model to the folder that contains it",
         ) from error
-    if strange := next(_strange(told), None):
+    if strange := next(_strange(fields), None):
         raise InputError(
             f"{path} describes a model of impossible size",
             got=strange,
@@ -57,21 +57,21 @@ def plain_config(folder: Path) -> dict[str, Any]:
                 expected="a JSON file",
                 hint="copy it from where the model came from",
             ) from error
-    return told
+    return fields
 
 
-def _strange(told: Any, key: str = "") -> Iterator[str]:
+def _strange(fields: Any, key: str = "") -> Iterator[str]:
     """``key: number`` of every number that is too large for its key, at any depth that ``plain_json`` allows."""
-    if isinstance(told, dict):
-        for name, inner in told.items():
+    if isinstance(fields, dict):
+        for name, inner in fields.items():
             yield from _strange(inner, str(name))
-    elif isinstance(told, list):
-        if "layer" in key and len(told) > MAX_LAYERS:
-            yield f"{key}: a list of {len(told):,}"
-        for inner in told:
+    elif isinstance(fields, list):
+        if "layer" in key and len(fields) > MAX_LAYERS:
+            yield f"{key}: a list of {len(fields):,}"
+        for inner in fields:
             yield from _strange(inner, key)
-    elif isinstance(told, int | float) and not isinstance(told, bool):
+    elif isinstance(fields, int | float) and not isinstance(fields, bool):
         most = MAX_LAYERS if key.rpartition("_")[2] in ("layers", "layer") else MAX_SIZE
         is_size = most == MAX_LAYERS or any(part in key for part in _SIZES)
-        if is_size and not -most <= told <= most:
-            yield f"{key}: {told!r:.40}"
+        if is_size and not -most <= fields <= most:
+            yield f"{key}: {fields!r:.40}"

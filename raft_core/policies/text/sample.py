@@ -73,7 +73,7 @@ class Rules:
     def end(self, draft: Draft) -> None:
         """Set the text of a draft that ended with a token, by its length, or by an error."""
         tokens = draft.token_ids[:-1] if draft.token_ids and draft.token_ids[-1] in self.ends else draft.token_ids
-        draft.text = self._told(draft, tokens)
+        draft.text = self._text_of(draft, tokens)
 
     def stop(self, drafts: Sequence[Draft]) -> None:
         """End each draft whose last token completed a stop string, and cut its text after the string."""
@@ -87,16 +87,16 @@ class Rules:
             too_short = draft.token_ids[: max(settings.min_new_tokens - 1, 0)]
             start = len(decode_for_stop(self.tokenizer, draft.prompt_token_ids, too_short))
             if (position := stop_position(text, settings.stop, start)) is not None:
-                told = self._told(draft, draft.token_ids)
-                behind = len(text) - position if self._tells(draft.token_ids[-1]) else 0
-                draft.text, draft.finish_reason = told[: len(told) - behind], "stop"
+                whole = self._text_of(draft, draft.token_ids)
+                behind = len(text) - position if self._is_text(draft.token_ids[-1]) else 0
+                draft.text, draft.finish_reason = whole[: len(whole) - behind], "stop"
 
-    def _told(self, draft: Draft, tokens: Sequence[int]) -> str:
+    def _text_of(self, draft: Draft, tokens: Sequence[int]) -> str:
         return decode_completion(
             self.tokenizer, draft.prompt_token_ids, tokens, skip_special_tokens=self.sampling.skip_special_tokens
         )
 
-    def _tells(self, token: int) -> bool:
+    def _is_text(self, token: int) -> bool:
         """Whether a token is part of the text: with ``skip_special_tokens`` special tokens are not."""
         hidden, shown = (self.tokenizer.decode([token], skip_special_tokens=skip) for skip in (True, False))
         return not self.sampling.skip_special_tokens or hidden == shown

@@ -30,13 +30,13 @@ OTHER_TASKS = (
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
 
-def check_architecture(folder: Path, told: Mapping[str, Any], config: Any) -> None:
+def check_architecture(folder: Path, fields: Mapping[str, Any], config: Any) -> None:
     """Raise InputError for a model that does not predict the next token of a text."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    names = told.get("architectures")
+    names = fields.get("architectures")
     named = [str(name) for name in names] if isinstance(names, list) else []
-    what = ", ".join(named) or str(told.get("model_type"))
+    what = ", ".join(named) or str(fields.get("model_type"))
     expected = "a causal language model (decoder only), as AutoModelForCausalLM loads it"
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
@@ -46,7 +46,7 @@ def check_architecture(folder: Path, told: Mapping[str, Any], config: Any) -> No
             hint="set policy.model to a decoder-only model",
         )
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
-    if "AutoModelForCausalLM" not in (told.get("auto_map") or {}) and not known:
+    if "AutoModelForCausalLM" not in (fields.get("auto_map") or {}) and not known:
         raise InputError(
             f"the model in {folder} is not a causal language model",
             got=what,

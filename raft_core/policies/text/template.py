@@ -81,7 +81,9 @@ def render_each(
     Raises TemplateFault if all of them together exceed the limits.
     """
     asked = {"template": template, "turns": turns, "special": special, "open_reply": False, "wanted": True}
-    return [told if isinstance(told, str) else TemplateFault(*told) for told in _ask_child({**asked, "each": True})]
+    return [
+        answer if isinstance(answer, str) else TemplateFault(*answer) for answer in _ask_child({**asked, "each": True})
+    ]
 
 
 def _ask_child(asked: dict[str, Any]) -> list[Any]:
@@ -101,8 +103,8 @@ def _ask_child(asked: dict[str, Any]) -> list[Any]:
             or f"rendering took more than {CPU_S + EACH_S * len(turns):.0f} s or {MEMORY_BYTES >> 30} GiB "
             f"(exit code {done.returncode})"
         )
-    told: list[Any] = json.loads(last)
-    return told
+    answers: list[Any] = json.loads(last)
+    return answers
 
 
 def _limit(prompts: int) -> None:
