@@ -60,7 +60,7 @@ def test_a_faulty_policy_is_refused(tmp_path: Path, text: str, told: str) -> Non
     [
         ("cases: []", "cases"),
         ("cases: [{name: a, prompts: [x]}]", "a case without a check"),
-        ("cases: [{name: a, prompts: [x], forbid: '('}]", "no regular expression"),
+        ("cases: [{name: a, prompts: [x], forbid: '('}]", "regular expression"),
         ("cases: [{name: a, prompts: [x, x], forbid: b}]", "twice: a: x"),
     ],
 )

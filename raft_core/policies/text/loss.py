@@ -36,10 +36,10 @@ def summed_loss(
 def learning_rate_factor(
     schedule: str, step: int, *, num_steps: int, warmup_steps: int, iteration: int, iterations: int
 ) -> float:
-    """What the learning rate is multiplied by at optimiser step ``step`` (from 0) of ``num_steps``.
+    """The factor of the learning rate at optimizer step ``step`` (from 0) of ``num_steps``.
 
-    "linear_over_run" falls to 0 over all iterations, "linear" over each, "constant" does not.
-    Warm-up is repeated in every iteration, since the optimiser starts anew.
+    "linear_over_run" falls to 0 over all iterations, "linear" over each iteration, "constant" stays.
+    Warm-up is repeated in every iteration, since each starts with a new optimizer.
     """
     progress = step / max(num_steps, 1)
     fall = {
