@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.forgetting.forget import Plan
 from raft_core.forgetting.exclusions import FILE
-from raft_core.promotion.ledger import Entry, FileLedger, Ledger, Standing, current
+from raft_core.promotion.ledger import Champions, Entry, FileLedger, Ledger, current
 from tasks.tracking.register import model_name
 from tasks.tracking.registered import numbers
 
@@ -21,22 +21,22 @@ NOT_ERASED = (
 )
 """What no erasure does, whatever it found."""
 
-Titles = Mapping[tuple[str, int], Sequence[str]]
+PolicyAliases = Mapping[tuple[str, int], Sequence[str]]
 """(run, iteration) → champion, previous, candidate, or another alias that people gave it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Aftermath:
+class FollowUp:
     """``standings``: of every registered model that lost a version, or a champion of the ledger.
 
     ``to_commit``: paths in the workspace, for ``git add``.
     """
 
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, Champions]
     to_commit: tuple[str, ...]
 
 
-def titles(chosen: Plan, entries: Sequence[Entry], tracking_uri: str) -> Titles:
+def titles(chosen: Plan, entries: Sequence[Entry], tracking_uri: str) -> PolicyAliases:
     """What the models of ``chosen`` are now, to the ledger and to MLflow. Raises StepError if MLflow is away."""
     found: dict[tuple[str, int], list[str]] = {}
     for name in model_names(chosen):
@@ -53,13 +53,13 @@ def titles(chosen: Plan, entries: Sequence[Entry], tracking_uri: str) -> Titles:
     return {place: tuple(dict.fromkeys(names)) for place, names in found.items()}
 
 
-def aftermath(chosen: Plan, workspace: Path, ledger: Ledger) -> Aftermath:
+def aftermath(chosen: Plan, workspace: Path, ledger: Ledger) -> FollowUp:
     """What holds after ``chosen`` was carried out."""
     entries = ledger.entries()
     ever = {entry.model for entry in entries if entry.kind in ("promoted", "rolled_back")}
     names = {version.name for version in chosen.versions} | (ever & set(model_names(chosen)))
     paths = [workspace / FILE, *([ledger.path] if isinstance(ledger, FileLedger) else []), workspace / "runs"]
-    return Aftermath(
+    return FollowUp(
         {name: current(entries, name) for name in sorted(names)},
         tuple(str(p.relative_to(workspace)) for p in paths if p.exists() and p.is_relative_to(workspace)),
     )

@@ -14,7 +14,7 @@ from raft_core.errors import InputError, IntegrityError, RaftError, StepError
 from raft_core.files.artifacts import digest_of
 from raft_core.forgetting.erasure import TOMBSTONE, read_tombstone
 from raft_core.forgetting.exclusions import Exclusions, add_exclusion, read_exclusions
-from raft_core.forgetting.removal import Target, holds, matching_prompts, parquet_files
+from raft_core.forgetting.target_rows import Target, holds, matching_prompts, parquet_files
 from raft_core.promotion.ledger import Ledger, withdrawal
 from raft_core.prompts.splits import load_prompts
 from raft_core.records.collected import no_live_run

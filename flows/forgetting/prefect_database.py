@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from raft_core.forgetting.removal import Target
+from raft_core.forgetting.target_rows import Target
 from raft_core.redaction import redacted_text
 from tasks.forgetting.erase import MOST_TEXTS, ErasedRows
 

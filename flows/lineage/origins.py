@@ -14,6 +14,7 @@ from raft_core.files.plain_json import read_json
 from raft_core.forgetting.erasure import digests_since
 from raft_core.records.names import RUN_NAME
 from raft_core.records.overview import run_paths
+from raft_core.records.policy_ref import policy_label, policy_name
 from raft_core.records.run import BASE, Run, read_commit, read_run
 
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
@@ -113,7 +114,7 @@ def _told(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
     """What an output is, whether its bytes are as committed, and which steps made and read it."""
     commit = read_commit(run, number)
     assert commit is not None
-    where = "the base" if number == BASE else f"iteration {number}"
+    where = f"{'the ' if number == BASE else ''}{policy_label(number)}"
     output = next((name for name in commit.outputs if inner == name or inner.startswith(f"{name}/")), None)
     if output is None:
         yield f"{path}: {inner} of {where}; no output of its commit" + (
@@ -204,4 +205,4 @@ def _digests(file: Path, folder: Path, itself: str) -> Iterator[tuple[str, str]]
 
 
 def _place(run: Path, number: int) -> str:
-    return f"{run.name}@{'base' if number == BASE else number}"
+    return policy_name(run.name, number)

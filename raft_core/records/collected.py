@@ -49,7 +49,7 @@ def write_tombstone(folder: Path, outputs: Mapping[str, str], dvc: Mapping[str, 
     write_json(folder / NAME, {"format": FORMAT, "outputs": dict(outputs), "dvc": dict(dvc)})
 
 
-def nothing_collected(runs: Path) -> IO[str]:
+def block_gc(runs: Path) -> IO[str]:
     """A lock that live runs share: until it is closed nothing is collected. Waits for a collection to end."""
     lock = (runs / LOCK).open("a")
     fcntl.flock(lock, fcntl.LOCK_SH)

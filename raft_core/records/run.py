@@ -27,7 +27,7 @@ from raft_core.files.artifacts import digest_of, file_digest, json_digest, write
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.erasure import digests_since
 from raft_core.gates import BASE as BASE
-from raft_core.records.collected import collected, nothing_collected
+from raft_core.records.collected import block_gc, collected
 from raft_core.records.event_lines import events_in
 from raft_core.records.names import check_new_run_name, check_run_name
 from raft_core.redaction import redacted
@@ -296,7 +296,7 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
 
     Raises RunBusyError naming host and process.
     """
-    collecting = nothing_collected(run.path.parent)
+    collecting = block_gc(run.path.parent)
     lock = (run.path / "lock").open("a+")
     try:
         if not _locked(lock, PROBE_S):

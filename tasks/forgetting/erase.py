@@ -15,7 +15,7 @@ from raft_core.errors import RaftError, StepError
 from raft_core.files.artifacts import file_digest, write_bytes
 from raft_core.files.plain_json import parse_json
 from raft_core.forgetting.erasure import Erased, Tombstone, aside_of, read_tombstone, unfinished, write_tombstone
-from raft_core.forgetting.removal import Target, holds, matching_samples, parquet_files, write_without
+from raft_core.forgetting.target_rows import Target, holds, matching_samples, parquet_files, write_without
 from raft_core.records.run import BASE, Commit, Run, read_chain
 from tasks.forgetting.erase_remote import erase_over_network, listed, naming
 from tasks.versioning.objects import Stores, find_stores, objects

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from raft_core.forgetting.removal import Target, stream_holds
+from raft_core.forgetting.target_rows import Target, stream_holds
 from raft_core.launch.forkserver import die_with_parent
 from tasks.versioning.remote import in_child
 from tasks.versioning.repository import opened

@@ -17,7 +17,7 @@ TOLD_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class HookResult:
     """What came of one command or webhook. ``outcome``: "ok", or why not."""
 
     what: str
@@ -29,7 +29,7 @@ class Told:
         return self.outcome == "ok"
 
 
-def tell_others(policy: PromotionRules, entry: Entry) -> list[Told]:
+def run_hooks(policy: PromotionRules, entry: Entry) -> list[HookResult]:
     """Run the policy's commands and its webhook, one after the other; never raises for what they do.
 
     Commands get RAFT_ACTION, RAFT_MODEL, RAFT_COMMIT, RAFT_POLICY, RAFT_RUN, RAFT_ITERATION and
@@ -48,7 +48,7 @@ def tell_others(policy: PromotionRules, entry: Entry) -> list[Told]:
     return told + ([_post(policy.webhook, facts, policy.after_timeout_s)] if policy.webhook else [])
 
 
-def _run(command: str, facts: Mapping[str, str], timeout_s: float) -> Told:
+def _run(command: str, facts: Mapping[str, str], timeout_s: float) -> HookResult:
     words = shlex.split(command)
     given = [f"RAFT_{name.upper()}={value}" for name, value in facts.items()]
     try:
@@ -56,11 +56,11 @@ def _run(command: str, facts: Mapping[str, str], timeout_s: float) -> Told:
             ["env", *given, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        return Told(words[0], f"took longer than {timeout_s:g} s and was ended")
+        return HookResult(words[0], f"took longer than {timeout_s:g} s and was ended")
     except OSError as error:
-        return Told(words[0], str(error))
+        return HookResult(words[0], str(error))
     said = (done.stderr or done.stdout).decode(errors="replace").strip()[-TOLD_CHARACTERS:]
-    return Told(words[0], "ok" if done.returncode == 0 else f"exit code {done.returncode}: {said}")
+    return HookResult(words[0], "ok" if done.returncode == 0 else f"exit code {done.returncode}: {said}")
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -70,11 +70,11 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
-def _post(url: str, facts: Mapping[str, str], timeout_s: float) -> Told:
+def _post(url: str, facts: Mapping[str, str], timeout_s: float) -> HookResult:
     where = f"webhook at {urlsplit(url).hostname}"
     request = Request(url, json.dumps(facts).encode(), {"Content-Type": "application/json"}, method="POST")
     try:
         with build_opener(_NoRedirect()).open(request, timeout=timeout_s):
-            return Told(where, "ok")
+            return HookResult(where, "ok")
     except (URLError, OSError, ValueError, HTTPException) as error:
-        return Told(where, str(error)[:TOLD_CHARACTERS] or type(error).__name__)
+        return HookResult(where, str(error)[:TOLD_CHARACTERS] or type(error).__name__)

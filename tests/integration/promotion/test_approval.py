@@ -11,7 +11,7 @@ from flows.promotion.approval import Approval, approve, decide_by_pause, reject
 from flows.promotion.promote import Place
 from raft_core.errors import RaftError
 from raft_core.promotion.ledger import Entry, FileLedger
-from raft_core.promotion.rules import load_policy
+from raft_core.promotion.rules import load_rules
 
 Raft = Callable[..., tuple[int, str, str]]
 Entries = Callable[[], list[Entry]]
@@ -93,7 +93,7 @@ def test_a_name_that_cannot_be_seen_is_nobody_and_no_other_person(
     raft("promote", "one@0", "--policy", rules(approvals=1))
     place = Place(workspace, f"sqlite:///{workspace}/mlflow.db", str(tmp_path / "ledger.jsonl"))
     with pytest.raises(RaftError, match=r"nobody acts|wants someone else"):
-        approve("1", name, "", place, load_policy(Path(rules(approvals=1))))
+        approve("1", name, "", place, load_rules(Path(rules(approvals=1))))
     assert kinds(entries) == ["requested"]
 
 

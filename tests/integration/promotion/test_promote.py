@@ -256,7 +256,7 @@ def test_what_serves_is_told(raft: Raft, rules: Rules, tmp_path: Path, run: Run)
     assert outcomes["no-such-command"].startswith("exit code 127")
 
 
-@pytest.mark.parametrize("where", ["tasks.tracking.aliases.apply", "flows.promotion.promote.tell_others"])
+@pytest.mark.parametrize("where", ["tasks.tracking.aliases.apply", "flows.promotion.promote.run_hooks"])
 def test_what_a_kill_kept_from_being_told_is_told_when_asked_again(
     where: str, raft: Raft, rules: Rules, entries: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

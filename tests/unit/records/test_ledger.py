@@ -13,9 +13,9 @@ import pytest
 from raft_core.errors import IntegrityError, LedgerMovedError
 from raft_core.promotion.ledger import (
     GENESIS,
+    Champions,
     Entry,
     FileLedger,
-    Standing,
     chain_faults,
     current,
     last_digest,
@@ -180,7 +180,7 @@ def test_ten_processes_append_at_once(ledger: FileLedger) -> None:
 
 
 def standing(ledger: FileLedger, model: str = "m") -> str:
-    now: Standing = current(ledger.entries(), model)
+    now: Champions = current(ledger.entries(), model)
     return "".join(holder.commit[0] if holder else "-" for holder in (now.champion, now.previous))
 
 

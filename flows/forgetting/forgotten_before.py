@@ -9,6 +9,8 @@ from raft_core.audit.trace import FEWEST_DIGITS, By
 from raft_core.errors import IntegrityError
 from raft_core.forgetting.erasure import TOMBSTONE, Tombstone, read_tombstone
 from raft_core.forgetting.exclusions import read_acts, text_id
+from raft_core.records.policy_ref import policy_name
+from raft_core.records.run import BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +53,4 @@ def tombstones(runs: Path) -> Iterator[tuple[str, Tombstone]]:
                 folder = path.parent
                 is_base = folder.name == "base"
                 run = folder.parent if is_base else folder.parents[1]
-                yield f"{run.name}@{'base' if is_base else int(folder.name)}", stone
+                yield policy_name(run.name, BASE if is_base else int(folder.name)), stone
