@@ -66,7 +66,7 @@ def reproduce(
         code = _cloned(wanted or current, scratch / "code")
         say(f"using the code of git commit {wanted or current} in {code}")
     elif wanted is not None and current is None:
-        notes.append(f"the records name git commit {wanted}; the code here is a package of unknown commit")
+        notes.append(f"the records name git commit {wanted}; the installed code has no known commit")
     elif git("status", "--porcelain", "--untracked-files=no"):
         notes.append("the code here has uncommitted changes")
     if (record := run.path / RECORD).exists():
@@ -102,7 +102,7 @@ def _cloned(commit: str | None, target: Path) -> Path:
         raise StepError(
             f"the code at git commit {commit or '(unknown)'} cannot be cloned",
             got=f"{ROOT} is not a git repository of the code",
-            hint=f"run this command from a clone of the repository (pip install -e .) that has {commit or 'that commit'}",
+            hint=f"run this command from a git clone (pip install -e .) that has {commit or 'that commit'}",
         )
     for command in (
         ["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(target)],

@@ -1,8 +1,8 @@
-"""Content addresses decide reuse: a step with the same inputs is not done twice, in any run.
+"""Reuse by content address: a step with the same key is not run twice, in any run.
 
-The key of a step is the digest of everything that can change its bytes: inputs, settings, seed,
-the code that it runs and the determinism fingerprint. The index that finds finished outputs lies in
-``runs/.steps`` and is only a convenience: every hit is verified by hashing the bytes.
+The key of a step is the digest of everything that can change its output: inputs, settings, seed, the code that it runs
+and the determinism fingerprint. The index of finished outputs in ``runs/.steps`` may be deleted: every hit is verified
+by hashing the files.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from raft_core.imports import imported_modules
 
 @dataclass(frozen=True, slots=True)
 class StepKey:
-    """Everything that can change the bytes of a step's outputs. All fields are JSON-able."""
+    """Everything that can change the bytes of a step's outputs. All fields can be written as JSON."""
 
     step: str
     inputs: Mapping[str, str | None]
@@ -40,7 +40,7 @@ class StepKey:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A finished step: goes into the commit. ``inputs`` and ``outputs``: name → digest; ``code``: of its modules."""
+    """A finished step, as committed. ``inputs``, ``outputs``: name → digest; ``code``: digest of its modules."""
 
     key: str
     inputs: Mapping[str, str | None]
@@ -50,9 +50,9 @@ class StepRecord:
 
 
 def run_cached(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callable[[], None]) -> StepRecord:
-    """Bring ``outputs`` (name → path) about: reuse them if this step was ever done, else compute.
+    """Provide ``outputs`` (name → path): reuse those of an earlier step with this key, else compute them.
 
-    ``compute`` must create every path; each must appear whole (written aside, then renamed).
+    ``compute`` must create every path atomically (write to a temporary name, then rename).
     """
     entry = runs / ".steps" / f"{key.digest}.json"
     if (found := _reuse(runs, entry, outputs)) is not None:
@@ -101,8 +101,8 @@ def _remove(path: Path) -> None:
 def code_digest(*modules: str, within: str = "raft_core") -> str:
     """sha256 of the source of ``modules`` and of every module of ``within`` that they import.
 
-    A module that is looked up by name only (a registry's) must be among ``modules``. Raises
-    ValueError for one of ``modules`` that has no Python source.
+    A module that is only looked up by name (from a registry) must be among ``modules``. Raises ValueError if one of
+    ``modules`` has no Python source.
     """
     if missing := [name for name in modules if _source(name) is None]:
         raise ValueError(f"no Python source of {', '.join(missing)}: a step's key must name the code that it runs")
@@ -118,7 +118,7 @@ def code_digest(*modules: str, within: str = "raft_core") -> str:
 
 
 def _source(module: str) -> str | None:
-    """The source of ``module``; of our own ones without importing their packages (torch is heavy)."""
+    """The source of ``module``; modules of raft_core are found without importing their packages, which load torch."""
     if module.startswith("raft_core."):
         stem = Path(__file__).parents[2].joinpath(*module.split("."))
         for path in (stem.with_suffix(".py"), stem / "__init__.py"):
@@ -135,7 +135,7 @@ def _source(module: str) -> str | None:
 
 
 def _imported(source: str, module: str) -> Iterator[str]:
-    """See ``imported_modules``; of a package and a module alike, since only the names that exist are followed."""
+    """Names that ``source`` may import, as a module or as a package; names that do not exist are ignored later."""
     yield from imported_modules(source, module)
     if re.search(r"^\s*from\s+\.", source, re.MULTILINE):
         yield from imported_modules(source, f"{module}.__init__")
