@@ -123,7 +123,7 @@ def within_budget(report: Report, base: Report, first: Report, gates: GatesConfi
 def limits(base: Report, first: Report, gates: GatesConfig) -> list[Limit]:
     """The limits that follow from the reports of the base and of iteration 0; those that move first come first."""
     every = (
-        Limit("kl", high=gates.max_kl, origin=f"gates.max_kl: {gates.max_kl:.4g}" if gates.max_kl is not None else ""),
+        Limit("kl", high=gates.max_kl, origin="gates.max_kl"),
         _relative("perplexity", base, gates.max_perplexity_rise, above=True),
         _relative("distinct_1", base, gates.min_distinct_1),
         _truncation(base.get("truncation"), gates.max_truncation_rise),
@@ -172,14 +172,14 @@ def _relative(metric: str, than: Report, factor: float | None, *, above: bool = 
     if value is None or factor is None:
         return Limit(metric)
     times = 1 + factor if above else factor
-    origin = f"{of} {value:.4g} × {times:.4g}; {key}: {factor:.4g}"
+    origin = f"{of}: {value:.4g} × {times:.4g}; {key}: {factor:.4g}"
     return Limit(metric, None if above else value * times, value * times if above else None, origin)
 
 
 def _truncation(value: float | None, rise: float | None) -> Limit:
     if value is None or rise is None:
         return Limit("truncation")
-    origin = f"base {value:.4g} + {rise:.4g}; gates.max_truncation_rise: {rise:.4g}"
+    origin = f"base: {value:.4g} + {rise:.4g}; gates.max_truncation_rise: {rise:.4g}"
     return Limit("truncation", high=value + rise, origin=origin)
 
 
@@ -187,7 +187,7 @@ def _length(value: float | None, factor: float | None) -> Limit:
     """No limit where the base's completions are empty: a factor of 0 means nothing."""
     if not value or factor is None:
         return Limit("mean_length")
-    origin = f"base {value:.4g} × or ÷ {factor:.4g}; gates.max_length_factor: {factor:.4g}"
+    origin = f"base: {value:.4g} × or ÷ {factor:.4g}; gates.max_length_factor: {factor:.4g}"
     return Limit("mean_length", low=value / factor, high=value * factor, origin=origin)
 
 

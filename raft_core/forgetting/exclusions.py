@@ -86,7 +86,7 @@ def read_acts(workspace: Path) -> list[Act]:
                 f"line {number} of {path} cannot be read",
                 got=error,
                 expected="a JSON object with prompts, texts and sources",
-                hint="restore the file from git; if the last line was cut off, remove it and run raft lineage forget again",
+                hint="restore the file from git; if its last line was cut off, remove that line and forget again",
             ) from error
     return acts
 

@@ -6,9 +6,9 @@ share no state with the owner: they get a picklable function of an importable mo
 owner.
 
 Across machines: the function given to ``run_ranks`` first calls ``join_ranks`` and reads everything else from RANK,
-LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same variables, so a rank runs under it
-unchanged (``raft_core.launch.rank``). RAFT_LAUNCHER is a command that starts such ranks on the machines of a cluster and
-returns when they have ended (``run_launched``).
+LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same variables, so a rank runs
+unchanged under it (``raft_core.launch.rank``). RAFT_LAUNCHER is a command that starts such ranks on the machines of a
+cluster and returns when they have ended (``run_launched``).
 """
 
 import atexit

@@ -231,7 +231,7 @@ def _slices(paired: _Pairs, rules: PromotionRules) -> Iterator[Finding]:
         name = f"slice:{group or 'all'}"
         gain = paired.gain("reward", group)
         if count < gates.min_slice_prompts:
-            note = f"not a gate: the group has {count} prompts, gates.min_slice_prompts is {gates.min_slice_prompts}"
+            note = f"not a gate: group size {count}, gates.min_slice_prompts is {gates.min_slice_prompts}"
             found.append(Finding(name, gain.mean, gain.low, gain.high, "low >", -gates.max_slice_loss, True, note=note))
         else:
             note = f"rough interval: only {count} prompts" if count < HOLDS_FROM else ""

@@ -1,4 +1,4 @@
-"""Policy files: every fault told, digests of what is said, and the shipped ones load."""
+"""Rules files: every fault is reported, digests follow the values, and the shipped files load."""
 
 from pathlib import Path
 
@@ -42,9 +42,9 @@ def test_without_a_file_the_defaults_hold() -> None:
         ("gates: {max_kl: -1}", "gates.max_kl: Input should be greater than 0"),
         ("approvals: 2", "approvals: Input should be less than or equal to 1"),
         ("approvals: true", "approvals: Input should be a valid integer"),
-        ("webhook: 'file:///etc/passwd'", "is no address"),
-        ("webhook: 'http://host/a hook'", "is no address"),
-        ('webhook: "http://host/\\tx"', "is no address"),
+        ("webhook: 'file:///etc/passwd'", "http://HOST/PATH"),
+        ("webhook: 'http://host/a hook'", "http://HOST/PATH"),
+        ('webhook: "http://host/\\tx"', "http://HOST/PATH"),
         ("after: ['sh -c \"x']", "close its quotes"),
         ("safety: nowhere.yaml", "missing safety suite"),
     ],
@@ -59,7 +59,7 @@ def test_a_faulty_policy_is_refused(tmp_path: Path, text: str, told: str) -> Non
     ("suite", "told"),
     [
         ("cases: []", "cases"),
-        ("cases: [{name: a, prompts: [x]}]", "a case without a check"),
+        ("cases: [{name: a, prompts: [x]}]", "forbid, require, max_score or min_score"),
         ("cases: [{name: a, prompts: [x], forbid: '('}]", "no regular expression"),
         ("cases: [{name: a, prompts: [x, x], forbid: b}]", "twice: a: x"),
     ],
