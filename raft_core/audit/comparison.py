@@ -85,7 +85,7 @@ def compare(one: Run, other: Run) -> Comparison:
         code=tuple(sorted({step for a, b in pairs for step in _other_code(a, b)})),
         first=first,
         differing=tuple(f"{_label(number)}/{name}" for number, name in gaps),
-        said=next((tuple(_said(a, b)) for a, b in pairs if a.digest != b.digest), ()),
+        said=next((tuple(_other_keys(a, b)) for a, b in pairs if a.digest != b.digest), ()),
         missing=tuple(commit.iteration for commit in mine if commit.iteration not in theirs),
     )
 
@@ -103,7 +103,7 @@ def _other_code(a: Commit, b: Commit) -> Iterator[str]:
             yield name
 
 
-def _said(a: Commit, b: Commit) -> Iterator[str]:
+def _other_keys(a: Commit, b: Commit) -> Iterator[str]:
     for key, _, _ in differences(dict(a.content), dict(b.content)):
         if key.split(".")[0] not in ("parent", "content", "outputs"):
             yield key

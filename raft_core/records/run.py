@@ -208,10 +208,10 @@ def verify_outputs(run: Run, commit: Commit) -> None:
     absent.
     """
     folder = run.folder(commit.iteration)
-    gone = collected(folder)
+    removed = collected(folder)
     for name, expected in digests_since(folder, commit.outputs).items():
         path = folder / name
-        if not path.exists() and gone.get(name) == expected:
+        if not path.exists() and removed.get(name) == expected:
             continue
         if not path.exists():
             raise IntegrityError(
@@ -299,7 +299,7 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
 
     Raises RunBusyError with host and process of the holder.
     """
-    collecting = block_gc(run.path.parent)
+    gc_lock = block_gc(run.path.parent)
     lock = (run.path / "lock").open("a+")
     try:
         if not _locked(lock, PROBE_S):
@@ -317,7 +317,7 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
         yield
     finally:
         lock.close()
-        collecting.close()
+        gc_lock.close()
 
 
 def _await_children(run: Run, limit_s: float) -> None:

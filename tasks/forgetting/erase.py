@@ -116,11 +116,11 @@ def erase_objects(workspace: Path, target: Target, done: ErasedRows, limit_s: fl
         if store is not None and store.is_dir():
             every = objects(store)
             listings = {path: listed(path.read_bytes()) for path in every if path.suffix == ".dir"}
-            gone = {path: _oid(path) for path in every if path not in listings and holds(path, target)}
+            found = {path: _oid(path) for path in every if path not in listings and holds(path, target)}
             # listings first: after a kill in between no listing names a missing file, and the next call finds the rows
-            for path in (*naming(listings, gone.values()), *gone):
+            for path in (*naming(listings, found.values()), *found):
                 path.unlink()
-            done.objects += len(gone)
+            done.objects += len(found)
     if stores.network is None:
         done.left += stores.unseen
         return

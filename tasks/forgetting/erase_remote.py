@@ -1,7 +1,7 @@
 """Erase rows from a DVC remote that is not a folder of this machine, for example an S3 store.
 
 Every Parquet file in the remote is searched by range requests for the columns that matter, because no local list is
-complete: the cache may be gone and other clones may have pushed. The text to forget is passed to the child process on
+complete: the cache may be erased and other clones may have pushed. The text to forget is passed to the child process on
 standard input, since a command line is visible to everyone on the machine.
 """
 
@@ -33,7 +33,7 @@ def erase_over_network(workspace: Path, target: Target, limit_s: float) -> tuple
     """
     asked = {"prompts": sorted(target.prompts), "sources": sorted(target.sources), "text": target.text}
     answer = json.loads(in_child("tasks.forgetting.erase_remote", [], workspace, limit_s, json.dumps(asked)))
-    return int(answer["gone"]), [str(path) for path in answer["damaged"]]
+    return int(answer["erased"]), [str(path) for path in answer["damaged"]]
 
 
 def remove_objects(store: Any, target: Target) -> tuple[int, list[str]]:
@@ -43,12 +43,12 @@ def remove_objects(store: Any, target: Target) -> tuple[int, list[str]]:
         listings = [oid for oid in every if oid.endswith(".dir")]
         files = [oid for oid in every if not oid.endswith(".dir")]
         found = dict(zip(files, pool.map(lambda oid: _holds(store, oid, target), files), strict=True))
-        gone = [oid for oid, held in found.items() if held]
-        if gone:
+        erased = [oid for oid, held in found.items() if held]
+        if erased:
             contents = pool.map(lambda oid: listed(store.fs.cat_file(store.oid_to_path(oid))), listings)
-            list(pool.map(store.delete, naming(dict(zip(listings, contents, strict=True)), gone)))
-            list(pool.map(store.delete, gone))
-    return len(gone), [store.oid_to_path(oid) for oid, held in found.items() if held is None]
+            list(pool.map(store.delete, naming(dict(zip(listings, contents, strict=True)), erased)))
+            list(pool.map(store.delete, erased))
+    return len(erased), [store.oid_to_path(oid) for oid, held in found.items() if held is None]
 
 
 def _oids(store: Any) -> Iterable[str]:
@@ -69,9 +69,9 @@ def _holds(store: Any, oid: str, target: Target) -> bool | None:
             return None
 
 
-def naming(listings: Mapping[Listing, Iterable[str]], gone: Iterable[str]) -> list[Listing]:
-    """Which of DVC's ``listings`` (any name → objects of the folder) name an object in ``gone``."""
-    lost = set(gone)
+def naming(listings: Mapping[Listing, Iterable[str]], erased: Iterable[str]) -> list[Listing]:
+    """Which of DVC's ``listings`` (any name → objects of the folder) name an object in ``erased``."""
+    lost = set(erased)
     return [name for name, named in listings.items() if not lost.isdisjoint(named)]
 
 
@@ -89,8 +89,8 @@ def main() -> int:
     target = Target(frozenset(asked["prompts"]), frozenset(asked["sources"]), asked["text"])
     try:
         with opened(Path()) as repo:
-            gone, damaged = remove_objects(repo.cloud.get_remote_odb(command="raft"), target)
-        print(json.dumps({"gone": gone, "damaged": damaged}))
+            erased, damaged = remove_objects(repo.cloud.get_remote_odb(command="raft"), target)
+        print(json.dumps({"erased": erased, "damaged": damaged}))
     except Exception as error:  # stores raise exceptions of many libraries
         print(" ".join(f"{type(error).__name__}: {error}".split()), file=sys.stderr)
         return 1
