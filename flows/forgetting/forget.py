@@ -148,7 +148,7 @@ def carry_out(
             workspace, prompts=[*known, *sorted(bare)], sources=sorted(chosen.target.sources), time=now
         )
     done = Forgotten(excluded)
-    say("excluded from every later run" if excluded else "already excluded from every later run")
+    say("excluded from every later run" if excluded else "nothing new to exclude")
     with ExitStack() as leases:
         for run in chosen.runs:
             leases.enter_context(hold(run))

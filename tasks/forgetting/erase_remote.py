@@ -1,7 +1,7 @@
 """Erase rows from a DVC remote that is not a folder of this machine, for example an S3 store.
 
 Every Parquet file in the remote is searched by range requests for the columns that matter, because no local list is
-complete: the cache may be erased and other clones may have pushed. The text to forget is passed to the child process on
+complete: the cache may be absent and other clones may have pushed. The text to forget is passed to the child process on
 standard input, since a command line is visible to everyone on the machine.
 """
 

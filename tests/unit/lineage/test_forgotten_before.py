@@ -79,7 +79,7 @@ def test_a_sample_may_have_been_one_of_those(run: Run, tmp_path: Path) -> None:
     erased = [place for place, _ in tombstones(tmp_path / "runs")]
     with (
         open_index(tmp_path / "runs") as index,
-        pytest.raises(InputError, match="erased on purpose from first@0, first@1: it may have been one"),
+        pytest.raises(InputError, match="erased on purpose from first@0, first@1"),
     ):
         iterations_of(index, "f" * 32, None, erased)
 
@@ -99,6 +99,5 @@ def test_a_reproduction_says_where_how_long_and_that_erased_rows_come_back(
         (scratch := tmp_path / f"again-{erase}").mkdir()
         with pytest.raises(StepError, match="quiet: True"):
             reproduce(run, tmp_path, scratch, clone=False, environment={}, say=told.append, quiet=True)
-        assert f"run first is aligned again in {scratch}; that takes as long as the run itself did" in told
-        warned = f"warning: rows of 2 iterations were erased since: this makes them anew, in {scratch}"
-        assert (warned in told) == erase
+        assert any(str(scratch) in line and "run first" in line for line in told)
+        assert any("rows of 2 iterations were erased" in line for line in told) == erase
