@@ -127,7 +127,7 @@ def test_a_run_that_validation_stopped_says_where_to_read_why(
         ),
         (ZeroDivisionError("division by zero"), "division by zero", "failed"),
         (GateStop("validation of the scored table stopped the run"), "validation of the scored table", "stopped"),
-        (KeyboardInterrupt(), "raft resume hand", "interrupted"),
+        (KeyboardInterrupt(), "stopped by Ctrl-C", "interrupted"),
     ],
 )
 def test_a_run_shows_why_it_ended(
@@ -229,8 +229,8 @@ def test_lineage_json_is_the_chain(write_run: Callable[..., Run], raft_json: Cal
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
-        ("nothing", "neither a run nor a registered model"),
-        ("hand@x", "an iteration is a number"),
+        ("nothing", "'nothing'"),
+        ("hand@x", "hand@x"),
         ("hand@9", "has no commit"),
     ],
 )
@@ -475,7 +475,7 @@ def test_align_refuses_another_configuration_before_it_prepares_anything(
     config = str(write_run().path / "config.yaml")
     code, _, err = raft("align", config, "seed=5", "policy.model=example:nowhere/policy", "--name", "hand")
     assert code == exits.USERS_MISTAKE
-    assert "seed (0 there, 5 now)" in err
+    assert "seed (0 in the run, 5 now)" in err
     assert "config" not in flow
 
 
