@@ -227,12 +227,7 @@ def test_lineage_json_is_the_chain(write_run: Callable[..., Run], raft_json: Cal
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
-    [
-        ("nothing", "'nothing'"),
-        ("hand@x", "hand@x"),
-        ("hand@9", "has no commit"),
-    ],
+    ("reference", "told"), [("nothing", "'nothing'"), ("hand@x", "hand@x"), ("hand@9", "has no commit")]
 )
 def test_a_policy_that_is_none(write_run: Callable[..., Run], raft: Raft, reference: str, told: str) -> None:
     write_run()
