@@ -8,14 +8,15 @@ from typing import Any
 import pyarrow as pa
 
 from flows.text import number
-from raft_core.audit.descent import find_withdrawal
 from raft_core.audit.lineage import Lineage, Link, lineage
 from raft_core.audit.verification import Verification, unordered_erasures, verify_run
+from raft_core.audit.withdrawn import find_withdrawal
 from raft_core.errors import IntegrityError
 from raft_core.files.plain_json import MAX_BYTES, MAX_LOG_BYTES, read_object
 from raft_core.promotion.ledger import Entry
 from raft_core.records.names import registered_name
 from raft_core.records.overview import RunView, view_run
+from raft_core.records.policy_ref import policy_ref
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import SCHEMAS, read_table
 from raft_core.redaction import redacted, redacted_text
@@ -135,7 +136,7 @@ def open_dossier(
     chosen = links.links[0].iteration
     source = links.links[-1].policy.source
     found = verify_run(run, rehash=True, base_policy=resolve(source) if source else None)
-    gone = find_withdrawal(entries, run, chosen)
+    gone = find_withdrawal(entries, policy_ref(run, chosen))
     return Dossier(
         run=run,
         iteration=chosen,

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from raft_core.audit.descent import find_withdrawal
 from raft_core.audit.verification import unordered_erasures
+from raft_core.audit.withdrawn import find_withdrawal
 from raft_core.errors import ConfigError, GateStop, InputError, IntegrityError
 from raft_core.promotion.ledger import Entry
+from raft_core.records.policy_ref import PolicyRef
 from raft_core.records.run import BASE, Commit, Run, read_commit, verify_outputs
 
 SIGNED = ("policy", "commit.json")
@@ -26,7 +27,7 @@ def sign(run: Run, iteration: int, key: Path, out: Path, entries: Sequence[Entry
     """
     signing, hashing = _package("signing"), _package("hashing")
     commit = _commit(run, iteration)
-    if gone := find_withdrawal(entries, run, iteration):
+    if gone := find_withdrawal(entries, PolicyRef(run, iteration, commit)):
         raise GateStop(
             f"{gone[1]} of the ledger: it is not signed",
             got=gone[0].body.get("reason"),

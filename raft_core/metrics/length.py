@@ -36,9 +36,9 @@ class Length(Metric):
             "max_truncation_rise",
             "truncation",
             "added",
-            "raise sampling.max_new_tokens, or choose a reward that does not pay for length",
+            "raise sampling.max_new_tokens, or choose a reward that does not favor long completions",
         ),
-        Gate("max_length_factor", "mean_length", "either_way", "choose a reward that does not pay for length"),
+        Gate("max_length_factor", "mean_length", "either_way", "choose a reward that does not depend on length"),
     )
 
     def compute(self, measured: Measured) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ class Ranking(Metric):
             "min_headroom",
             "headroom",
             "factor",
-            "raise sampling.temperature or sampling.samples_per_prompt, or give harder prompts",
+            "raise sampling.temperature or sampling.samples_per_prompt, or use harder prompts",
             since="first",
             only_stops=True,
         ),

@@ -16,7 +16,7 @@ from flows.cli import exits
 from flows.cli.app import app
 from raft_core.files.artifacts import file_digest
 from raft_core.forgetting.erasure import Erased, write_tombstone
-from raft_core.forgetting.removal import Target, holds
+from raft_core.forgetting.target_rows import Target, holds
 from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run, hold, read_chain, read_run
 from raft_core.records.tables import PROMPTS, SAMPLES, SELECTED, read_table

@@ -198,15 +198,17 @@ def lineage_checkout(
     from tasks.versioning.checkout import checkout
 
     workspace = workspace_folder()
-    run, iteration = find_model(workspace, policy, tracking_uri(workspace))
-    done = checkout(run, iteration, workspace, to)
+    ref = find_model(workspace, policy, tracking_uri(workspace))
+    done = checkout(ref.run, ref.iteration, workspace, to)
     if as_json:
         print_json({"folder": str(done.folder), "restored": list(done.restored), "outputs": done.outputs})
         return
     how = (
         f"{', '.join(done.restored)} restored through DVC" if done.restored else "all of them were in the run's folder"
     )
-    typer.echo(f"{done.folder}: {done.outputs} files of iteration {iteration} of run {run.name}, verified ({how})")
+    typer.echo(
+        f"{done.folder}: {done.outputs} files of iteration {ref.iteration} of run {ref.run.name}, verified ({how})"
+    )
 
 
 @app.command(

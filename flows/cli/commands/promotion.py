@@ -283,9 +283,9 @@ def _place(*, quiet: bool, without_mlflow: bool = False) -> "Place":
 
 
 def _rules(place: "Place", chosen: Path | None) -> "Rules":
-    from raft_core.promotion.rules import load_policy
+    from raft_core.promotion.rules import load_rules
 
-    return load_policy(_rules_file(place.workspace, chosen))
+    return load_rules(_rules_file(place.workspace, chosen))
 
 
 def _ask(verdict: "Verdict") -> bool:

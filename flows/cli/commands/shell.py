@@ -151,26 +151,29 @@ def confirm_seen(run: "Run", iteration: int | None, workspace: Path) -> None:
     Each of them that could not be read is named in a warning. Raises IntegrityError where one disagrees.
     """
     from flows.cli import exits
+    from raft_core.records.policy_ref import policy_ref
     from raft_core.records.run import read_chain
     from tasks.audit.witnesses import ask
     from tasks.promotion.ledger import open_ledger
 
     upto = len(read_chain(run)) - 2 if iteration is None else iteration
     uri, ledger = tracking_uri(workspace), open_ledger(ledger_uri(workspace))
-    for unseen in ask(run, upto, workspace, uri, ledger, must_answer=False):
+    for unseen in ask(policy_ref(run, upto), workspace, uri, ledger, must_answer=False):
         exits.tell(f"warning: not checked: {unseen}")
 
 
 def _withdrawn(workspace: Path, name: str, best: int | None) -> str | None:
     """What to say if the best model of a run was withdrawn; None if it was not, or if there is no ledger."""
-    from raft_core.audit.descent import find_withdrawal
+    from raft_core.audit.withdrawn import find_withdrawal
     from raft_core.records.overview import find_run
+    from raft_core.records.policy_ref import policy_ref
     from tasks.promotion.ledger import open_ledger
 
     if best is None:
         return None
     try:
-        found = find_withdrawal(open_ledger(ledger_uri(workspace)).entries(), find_run(workspace, name), best)
+        ref = policy_ref(find_run(workspace, name), best)
+        found = find_withdrawal(open_ledger(ledger_uri(workspace)).entries(), ref)
     except (RaftError, OSError):  # only a notice here: raft promote reports the error
         return None
     return found[1] if found else None

@@ -71,7 +71,7 @@ def find(
     from dataclasses import asdict
 
     from flows.cli.views.trace import show_trace
-    from flows.forgetting.earlier import gone
+    from flows.forgetting.forgotten_before import forgotten_before
     from flows.lineage.tracing import join_events
     from flows.process.progress import reporter
     from raft_core.audit.index import open_index
@@ -82,7 +82,7 @@ def find(
     runs = workspace / "runs"
     with open_index(runs, reporter(quiet=as_json).say) as index:
         traced = join_events(find_in(index, by, value), runs)
-    before = gone(workspace, by, value)
+    before = forgotten_before(workspace, by, value)
     if as_json:
         print_json({**traced.as_json(most), "forgotten": [asdict(one) for one in before]})
     else:
@@ -130,7 +130,7 @@ def explain(
     same prompt with their ranks.
     """
     from flows.cli.views.explanation import show_explanation
-    from flows.forgetting.earlier import tombstones
+    from flows.forgetting.forgotten_before import tombstones
     from flows.lineage.tracing import iterations_of
     from raft_core.audit.index import open_index
     from raft_core.records.overview import find_run
@@ -185,7 +185,7 @@ def forget(
     to finish the erasure.
     """
     from flows.cli.views import forgetting
-    from flows.forgetting.follow_up import aftermath, titles
+    from flows.forgetting.follow_up import follow_up, policy_aliases
     from flows.forgetting.forget import carry_out, plan
     from flows.process.progress import reporter
     from tasks.promotion.ledger import open_ledger
@@ -194,7 +194,7 @@ def forget(
     workspace, console = workspace_folder(), standard_output()
     uri = tracking_uri(workspace)
     chosen, ledger = plan(workspace, kind, value, uri), open_ledger(ledger_uri(workspace))
-    named = titles(chosen, ledger.entries(), uri)
+    named = policy_aliases(chosen, ledger.entries(), uri)
     if not as_json:
         console.print(forgetting.show_plan(chosen, named, erase=erase))
     if not yes and (as_json or not sys.stdin.isatty()):
@@ -210,7 +210,7 @@ def forget(
         return
     say = reporter(quiet=as_json).say
     done = carry_out(chosen, workspace, uri, ledger, by=identity(by), erase=erase, say=say)
-    after = aftermath(chosen, workspace, ledger)
+    after = follow_up(chosen, workspace, ledger)
     if as_json:
         print_json({"plan": forgetting.plan_as_json(chosen, named), "done": forgetting.forgotten_as_json(done, after)})
     else:

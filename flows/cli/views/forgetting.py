@@ -9,16 +9,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.forgetting.follow_up import NOT_ERASED, Aftermath, Titles
+from flows.forgetting.follow_up import NOT_ERASED, FollowUp, PolicyAliases
 from flows.forgetting.forget import Forgotten, Plan
 from flows.text import counted, harmless
-from raft_core.promotion.ledger import Standing
+from raft_core.promotion.ledger import Champions
 from raft_core.records.run import BASE
 
 MOST = 8
 
 
-def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
+def show_plan(plan: Plan, titles: PolicyAliases, *, erase: bool) -> RenderableType:
     """The plan: prompts, iterations, models and registered versions that are affected, and what would be done."""
     lines = [Text(f"to forget: {harmless(plan.because)} ({counted(len(plan.target.prompts), 'prompt')})", style="bold")]
     lines += [Text(f"  {prompt_id}  {harmless(text, 120)}") for prompt_id, text in list(plan.prompts.items())[:MOST]]
@@ -65,7 +65,7 @@ def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
     return Group(*lines, *([table] if plan.iterations else []), *lines_after)
 
 
-def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableType:
+def show_forgotten(plan: Plan, done: Forgotten, after: FollowUp) -> RenderableType:
     """What was done, who is champion now, and what is left to do by hand."""
     lines: list[Text] = []
     for one in done.withdrawn:
@@ -86,7 +86,7 @@ def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableT
         lines += [Text("not erased; do this yourself where it applies:"), *(Text(f"  {line}") for line in NOT_ERASED)]
     else:
         lines.append(Text("its rows and the weights were kept; --erase deletes the rows"))
-    lines += [_champion(name, standing) for name, standing in after.standings.items()]
+    lines += [_champion(name, standing) for name, standing in after.champions.items()]
     lines.append(Text(f"record this in git: git add {' '.join(after.to_commit)}, then git commit", style="bold"))
     if erased is not None and erased.unfinished:
         lines += [Text.assemble(("! not finished: ", "red"), harmless(line)) for line in erased.unfinished]
@@ -94,7 +94,7 @@ def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableT
     return Group(*lines)
 
 
-def plan_as_json(plan: Plan, titles: Titles) -> dict[str, Any]:
+def plan_as_json(plan: Plan, titles: PolicyAliases) -> dict[str, Any]:
     """The plan as plain data; it holds the prompts' texts."""
     return {
         "because": plan.because,
@@ -110,7 +110,7 @@ def plan_as_json(plan: Plan, titles: Titles) -> dict[str, Any]:
     }
 
 
-def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
+def forgotten_as_json(done: Forgotten, after: FollowUp) -> dict[str, Any]:
     """What was done as plain data."""
     erased = done.erased
     return {
@@ -120,7 +120,7 @@ def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
         ],
         "champions": {
             name: None if (holder := standing.champion) is None else _place(holder.run, holder.iteration)
-            for name, standing in after.standings.items()
+            for name, standing in after.champions.items()
         },
         "to_commit": list(after.to_commit),
         "not_erased": [] if erased is None else list(NOT_ERASED),
@@ -146,7 +146,7 @@ def _set(run: str, iteration: int) -> str:
     return _place(run, iteration) + (" (held-out prompts)" if iteration == BASE else "")
 
 
-def _marked(titles: Titles, run: str, iteration: int, *more: str) -> str:
+def _marked(titles: PolicyAliases, run: str, iteration: int, *more: str) -> str:
     """Aliases and notes of a model, in brackets."""
     said = ", ".join([*titles.get((run, iteration), ()), *more])
     return f" ({said})" if said else ""
@@ -159,7 +159,7 @@ def _prepared(path: Path) -> str:
     )
 
 
-def _champion(name: str, standing: Standing) -> Text:
+def _champion(name: str, standing: Champions) -> Text:
     if standing.champion is not None:
         return Text(harmless(f"{name}: the champion is {_place(standing.champion.run, standing.champion.iteration)}"))
     ways = "promote one that was not trained on it: raft promote RUN@N"

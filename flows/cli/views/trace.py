@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.forgetting.earlier import Gone
+from flows.forgetting.forgotten_before import ForgottenBefore
 from flows.lineage.tracing import Traced
 from flows.text import counted, harmless, number
 from raft_core.audit.trace import Model, Use
@@ -15,7 +15,7 @@ from raft_core.records.run import BASE
 MAX_CHARS = 160
 
 
-def show_trace(traced: Traced, most: int, gone: Sequence[Gone] = ()) -> RenderableType:
+def show_trace(traced: Traced, most: int, gone: Sequence[ForgottenBefore] = ()) -> RenderableType:
     """Whether it was forgotten before; then prompts, samples, iterations and models."""
     trace = traced.trace
     samples, selected = (sum(getattr(i, name) for i in trace.iterations) for name in ("samples", "selected"))
@@ -50,7 +50,7 @@ def show_trace(traced: Traced, most: int, gone: Sequence[Gone] = ()) -> Renderab
     return Group(*parts)
 
 
-def _gone(one: Gone, *, still_here: bool) -> str:
+def _gone(one: ForgottenBefore, *, still_here: bool) -> str:
     when = one.time[:16].replace("T", " ") + " UTC" if one.time else "an unknown date"
     erased = f"erased from {_some(one.erased_from)}" if one.erased_from else "not erased"
     rows = "rows of it are here" if still_here else "no row of it is here"

@@ -11,7 +11,7 @@ from flows.promotion.approval import Approval, approve, decide_by_pause, reject
 from flows.promotion.promote import Place
 from raft_core.errors import RaftError
 from raft_core.promotion.ledger import Entry, FileLedger
-from raft_core.promotion.rules import load_policy
+from raft_core.promotion.rules import load_rules
 
 Raft = Callable[..., tuple[int, str, str]]
 Entries = Callable[[], list[Entry]]
@@ -27,7 +27,7 @@ def test_someone_else_approves(raft: Raft, raft_json: Callable[..., Any], rules:
     code, out, _ = raft("promote", "one@0", "--rules", policy)
     assert (code, "raft approve 1" in out) == (0, True)
     code, _, err = raft("approve", "1", "--by", " Ann ")
-    assert (code, "wants someone else" in err) == (3, True)
+    assert (code, "requester_may_approve" in err) == (3, True)
     assert kinds(entries) == ["requested"]
     done = raft_json("approve", "1", "--by", "bob", "--reason", "fine", "--rules", policy)
     assert (done["status"], done["entry"]["body"]["approved_by"]) == ("promoted", "bob")
@@ -57,7 +57,7 @@ def test_it_is_too_late_once_the_champion_changed(raft: Raft, rules: Rules, entr
     raft("promote", "one@0", "--rules", rules(approvals=1))
     raft("promote", "one@1", "--rules", rules())
     code, _, err = raft("approve", "1", "--by", "bob")
-    assert (code, "the champion changed since: it is one@1" in err, "ask again" in err) == (3, True, True)
+    assert (code, "one@1" in err, "raft promote" in err) == (3, True, True)
     assert kinds(entries) == ["requested", "promoted"]
 
 
@@ -69,7 +69,7 @@ def test_old_evidence_approves_nothing(
     raft("promote", "one@0", "--rules", rules(approvals=1, max_evidence_age_h=2))
     monkeypatch.setattr("flows.promotion.approval.now", lambda: datetime.now(UTC) + timedelta(hours=200))
     code, _, err = raft("approve", "1", "--by", "bob")
-    assert (code, "and 2 h are allowed" in err) == (3, True)
+    assert (code, "max_evidence_age_h allows 2 h" in err) == (3, True)
     assert kinds(entries) == ["requested"]
 
 
@@ -92,8 +92,8 @@ def test_a_name_that_cannot_be_seen_is_nobody_and_no_other_person(
 ) -> None:
     raft("promote", "one@0", "--rules", rules(approvals=1))
     place = Place(workspace, f"sqlite:///{workspace}/mlflow.db", str(tmp_path / "ledger.jsonl"))
-    with pytest.raises(RaftError):
-        approve("1", name, "", place, load_policy(Path(rules(approvals=1))))
+    with pytest.raises(RaftError, match=r"nobody acts|requester_may_approve"):
+        approve("1", name, "", place, load_rules(Path(rules(approvals=1))))
     assert kinds(entries) == ["requested"]
 
 
@@ -109,7 +109,7 @@ def test_what_a_form_sends_stands_in_the_ledger_in_one_harmless_line(
 def test_the_policy_that_tells_others_is_the_one_of_the_request(raft: Raft, rules: Rules, entries: Entries) -> None:
     raft("promote", "one@0", "--rules", rules(approvals=1))
     code, _, err = raft("approve", "1", "--by", "bob", "--rules", rules(approvals=1, after=["true"]))
-    assert (code, "request 1" in err) == (2, True)
+    assert (code, "digest" in err, "--rules" in err) == (2, True, True)
     assert kinds(entries) == ["requested"]
 
 

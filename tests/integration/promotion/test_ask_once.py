@@ -25,7 +25,7 @@ def test_an_open_request_is_not_asked_again_nor_is_one_that_a_person_rejected(
     policy = rules(approvals=1)
     assert ask(policy).status == "requested"
     again = ask(policy)
-    assert (again.status, "waits for an approval already (raft approve 1)" in again.message) == ("unchanged", True)
+    assert (again.status, "(raft approve 1)" in again.message) == ("unchanged", True)
     assert raft("reject", "1", "--by", "bob", "--reason", "dull")[0] == 0
     again = ask(policy)
     assert (again.status, "was rejected by entry 2" in again.message) == ("unchanged", True)
@@ -54,7 +54,7 @@ def test_a_rollback_is_not_undone(
     assert ask(rules()).status == "promoted"
     assert raft("rollback", "--reason", "it talks nonsense")[0] == 0
     again = ask(rules())
-    assert (again.status, "was the champion by entry 2" in again.message) == ("unchanged", True)
+    assert (again.status, "champion by entry 2" in again.message) == ("unchanged", True)
     assert len(entries()) == 3
 
 

@@ -69,7 +69,7 @@ def test_closed_gates_refuse_with_their_figures(raft: Raft, rules: Rules, entrie
     policy = rules({"min_reward_gain": 5.0, "max_kl": 9.0})
     code, out, err = raft("promote", "one", "--rules", policy)
     assert (code, err.count("error")) == (3, 0)
-    assert "needs low > 5" in out
+    assert "gates.min_reward_gain" in out
     (entry,) = entries()
     findings = {f["gate"]: f for f in entry.body["decision"]["findings"]}
     assert entry.kind == "refused"
@@ -130,7 +130,7 @@ def test_prompts_that_were_all_trained_on_compare_nothing(
     promotion = split_prompts(run.config.prompts, run.config.seed, examples.resolve).promotion
     monkeypatch.setattr("tasks.promotion.evidence._trained_on", lambda _: [prompt.prompt_id for prompt in promotion])
     code, _, err = raft("promote", "one", "--rules", rules())
-    assert (code, "all 256 were trained on by one side" in err) == (2, True)
+    assert (code, "256 prompts" in err) == (2, True)
     assert entries() == []
 
 
@@ -158,7 +158,7 @@ def test_no_is_an_answer(
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("typer.confirm", lambda _: False)
     code, out, _ = raft("promote", "one@0", "--rules", rules())
-    assert (code, "nothing was written; it would be promoted" in out) == (3, True)
+    assert (code, "nothing was written" in out and "would be promoted" in out) == (3, True)
     assert entries() == []
 
 
@@ -183,7 +183,7 @@ def test_an_unverified_model_is_not_promoted(raft: Raft, rules: Rules, entries: 
     table.write_bytes(bytes(data))
     code, _, err = raft("promote", "one@1", "--rules", rules())
     assert code == 4
-    assert "an unverified model is not promoted" in err
+    assert "does not verify" in err
     assert "scored.parquet" in err
     assert entries() == []
 
@@ -199,7 +199,7 @@ def test_an_erasure_that_the_ledger_does_not_know_is_not_promoted(
     write_tombstone(folder, {"tables/scored.parquet": Erased(was, file_digest(table), 1)}, ["nobody"])
     code, _, err = raft("promote", "one@1", "--rules", rules())
     assert code == 4
-    assert "no erasure in the ledger" in err
+    assert "the ledger has no erasure" in err
     assert entries() == []
 
 
@@ -229,11 +229,11 @@ def test_mlflow_away_then_made_anew(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     code, _, err = raft("promote", "one@0", "--rules", rules())
-    assert (code, "say --without-mlflow" in err, entries()) == (4, True, [])
+    assert (code, "--without-mlflow" in err, entries()) == (4, True, [])
     code, _, err = raft("promote", "one@0", "--rules", rules(), "--without-mlflow")
     assert (code, err.count("warning:")) == (0, 2)
-    assert "not seen: MLflow could not be asked" in err
-    assert "the ledger has it, MLflow not yet" in err
+    assert "not checked: " in err
+    assert "raft sync" in err
     assert [e.kind for e in entries()] == ["promoted"]
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     ledger = FileLedger(tmp_path / "ledger.jsonl")
@@ -250,13 +250,13 @@ def test_what_serves_is_told(raft: Raft, rules: Rules, tmp_path: Path, run: Run)
     code, _, err = raft("promote", "one@1", "--rules", policy)
     assert code == 0
     assert (tmp_path / "told").read_text() == "promoted raft-tiny 1"
-    assert "after promoted: false: exit code 1" in err
+    assert "false failed" in err
     outcomes = {event["what"]: event["outcome"] for event in read_events(run, "told")[-3:]}
     assert outcomes["sh"] == "ok"
     assert outcomes["no-such-command"].startswith("exit code 127")
 
 
-@pytest.mark.parametrize("where", ["tasks.tracking.aliases.apply", "flows.promotion.promote.tell_others"])
+@pytest.mark.parametrize("where", ["tasks.tracking.aliases.apply", "flows.promotion.promote.run_hooks"])
 def test_what_a_kill_kept_from_being_told_is_told_when_asked_again(
     where: str, raft: Raft, rules: Rules, entries: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +274,7 @@ def test_what_a_kill_kept_from_being_told_is_told_when_asked_again(
     assert not (tmp_path / "told").exists()
     for _ in range(2):
         code, out, _ = raft("promote", "one@0", "--rules", policy)
-        assert (code, "is the champion of raft-tiny already" in out) == (0, True)
+        assert (code, "already the champion of raft-tiny" in out) == (0, True)
         assert (tmp_path / "told").read_text() == f"{entry.digest}\n"
     assert entries() == [entry]
 

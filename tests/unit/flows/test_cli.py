@@ -472,7 +472,7 @@ def test_align_refuses_another_configuration_before_it_prepares_anything(
     config = str(write_run().path / "config.yaml")
     code, _, err = raft("align", config, "seed=5", "policy.model=example:nowhere/policy", "--name", "hand")
     assert code == exits.USERS_MISTAKE
-    assert "seed (0 there, 5 now)" in err
+    assert "seed (0 in the run, 5 now)" in err
     assert "config" not in flow
 
 

@@ -250,9 +250,9 @@ def test_an_erasure_that_nobody_ordered_is_not_signed_nor_published(copied_run: 
     tombstone = write_tombstone(
         copied_run.folder(1), {"tables/evaluation.parquet": Erased(was, file_digest(table), 1)}, ["nobody"]
     )
-    with pytest.raises(IntegrityError, match="no erasure in the ledger"):
+    with pytest.raises(IntegrityError, match="the ledger has no erasure"):
         sign(copied_run, 1, private, tmp_path / "made.sig")
-    with pytest.raises(IntegrityError, match="no erasure in the ledger"):
+    with pytest.raises(IntegrityError, match="the ledger has no erasure"):
         open_dossier(copied_run, 1, resolve=Path).require_verified()
     ledger = FileLedger(tmp_path / "ledger.jsonl")
     ledger.append("erased", "raft-made", {"tombstone": tombstone.digest}, time="2026-01-01T00:00:00+00:00")
