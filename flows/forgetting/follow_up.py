@@ -7,8 +7,7 @@ from pathlib import Path
 from flows.forgetting.forget import Plan
 from raft_core.forgetting.exclusions import FILE
 from raft_core.promotion.ledger import Entry, FileLedger, Ledger, Standing, current
-from tasks.tracking.register import model_name
-from tasks.tracking.registered import numbers
+from tasks.tracking.registry import model_name, numbers
 
 NOT_ERASED = (
     "remotes of DVC that are no folder, except its default one",

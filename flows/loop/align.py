@@ -29,7 +29,7 @@ from tasks.loop.decide import decide, is_finished, other_numerics, own_threads, 
 from tasks.loop.finetune import next_policy
 from tasks.loop.iteration import Iteration
 from tasks.loop.prepare import Material, prepare, settle_rewards
-from tasks.loop.shards import own_threads_of
+from tasks.loop.sample import own_threads_of
 from tasks.loop.template_date import dated, refuse_undated
 
 

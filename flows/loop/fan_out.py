@@ -1,6 +1,6 @@
 """Shards of sampling and scoring as Prefect tasks on a Ray cluster.
 
-Each shard is durable once it is made (``tasks.loop.shards``), and has its own random streams: which worker makes
+Each shard is durable once it is made (``tasks.loop.sample``), and has its own random streams: which worker makes
 it, how often one dies, and in which order they end changes no byte. A worker that dies costs the shard that
 it was making: Ray gives it to another. Flows and tasks are handed references, never prompts or samples: a worker reads
 its part from the iteration's tables.
@@ -14,14 +14,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 
-from flows.loop.retries import may_pass
+from flows.loop.session import may_pass
 from raft_core.config.execution import ExecutionConfig
 from raft_core.config.policy import PolicyConfig
 from raft_core.errors import ConfigError
 from raft_core.policies.base import LoadedPolicy, backend
 from raft_core.types import Policy, Progress
-from tasks.loop.score_shards import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
-from tasks.loop.shards import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
+from tasks.loop.sample import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
+from tasks.loop.score import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
 
 
 def fan_out(execution: ExecutionConfig) -> FanOut | None:

@@ -5,11 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
 from pydantic import SecretStr
 
 from flows.process.progress import Reporter
 from flows.process.secrecy import without_secrets
+from raft_core.errors import DivergedError, GateStop, IntegrityError, RewardError
 from raft_core.launch import processes
 from raft_core.records.run import Run, record_event
 from tasks.loop.iteration import Iteration
@@ -96,3 +100,12 @@ def peak_memory_mb() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) // 1024
     return 0
+
+
+FINAL = (ValueError, LookupError, TypeError, AssertionError, IntegrityError, RewardError, GateStop, DivergedError)
+"""Failures that the same call would meet again: never retried."""
+
+
+async def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether another try can help."""
+    return not isinstance(await state.aresult(raise_on_failure=False), FINAL)

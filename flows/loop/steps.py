@@ -17,8 +17,7 @@ import tasks.loop.sync
 import tasks.promotion.plain_folder
 import tasks.validation.check
 from flows.loop.fan_out import fan_out, score_fan_out
-from flows.loop.retries import may_pass
-from flows.loop.session import Session
+from flows.loop.session import Session, may_pass
 from raft_core.gates import Decision
 from raft_core.records.steps import StepRecord
 from raft_core.types import Policy

@@ -12,7 +12,7 @@ from tasks.loop import sync as project
 from tasks.loop.decide import decide, ended_at, pending
 from tasks.promotion.ledger import open_ledger
 from tasks.tracking import aliases
-from tasks.tracking.register import ALIAS
+from tasks.tracking.registry import ALIAS
 
 
 def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporter: Reporter) -> bool:

@@ -184,7 +184,7 @@ def scheduled_gc(
         except RunBusyError as busy:
             return Cancelled(name="Refused", message=str(busy))
         verb = "removed" if remove else "would remove"
-        return Completed(message=f"{verb} {len(found.goners)} policies, {found.freed} bytes", data=found.freed)
+        return Completed(message=f"{verb} {len(found.removable)} policies, {found.freed} bytes", data=found.freed)
 
 
 def scheduled_name(template: str, config: RaftConfig, when: datetime) -> str:

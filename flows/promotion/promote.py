@@ -24,7 +24,7 @@ from tasks.promotion.evidence import Gathered, check_side, examination, gather
 from tasks.promotion.hooks import tell_others
 from tasks.promotion.ledger import open_ledger
 from tasks.promotion.policy_ref import Contender, committed, contender
-from tasks.tracking.register import model_name
+from tasks.tracking.registry import model_name
 
 Rules = tuple[PromotionRules, SafetySuite | None]
 """A policy file and the suite that it names."""

@@ -6,7 +6,7 @@ from raft_core.promotion.ledger import Entry
 from raft_core.promotion.requests import answer
 from raft_core.promotion.rules import load_policy, policy_digest
 from tasks.promotion.policy_ref import committed
-from tasks.tracking.register import model_name
+from tasks.tracking.registry import model_name
 
 
 def ask_once(question: Question, place: Place) -> Outcome:

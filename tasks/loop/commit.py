@@ -15,7 +15,7 @@ from raft_core.records.tables import SCHEMAS
 from raft_core.types import Policy
 from tasks.loop.finetune import next_policy
 from tasks.loop.iteration import Iteration, left_out
-from tasks.loop.shards import batch_plan
+from tasks.loop.sample import batch_plan
 
 
 def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:

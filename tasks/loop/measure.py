@@ -16,7 +16,7 @@ from raft_core.records.steps import StepKey, code_digest
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 from raft_core.rewards import score as scoring
 from raft_core.types import Policy, Progress, Prompt, Sample
-from tasks.loop.shards import sample_shards
+from tasks.loop.sample import sample_shards
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,49 @@
 """Collect (Algorithm 1, step 1): draw b prompts, K samples of each from the current policy."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from raft_core.files.artifacts import file_digest
+import pyarrow as pa
+
+from raft_core.config.policy import PolicyConfig
+from raft_core.config.sampling import SamplingConfig
+from raft_core.errors import StepError
+from raft_core.files.artifacts import file_digest, verify, write_json
+from raft_core.policies.base import LoadedPolicy
 from raft_core.prompts.splits import draw
 from raft_core.records.steps import StepKey, StepRecord, run_cached
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table, write_tables
-from raft_core.types import Artifact, Progress, Prompt
+from raft_core.types import Artifact, Policy, Progress, Prompt
 from tasks.loop.iteration import Iteration, derived_seed
-from tasks.loop.shards import FanOut, ShardJob, sample_shards
+
+Load = Callable[[], LoadedPolicy]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """What the shards of one step share; picklable, so that a shard can be made on another machine.
+
+    ``prompts`` (the iteration's table) and ``folder`` are seen by all of them under the same path. ``numerics`` is the
+    class that the step's key names.
+    """
+
+    prompts: Artifact
+    policy: Policy
+    config: PolicyConfig
+    sampling: SamplingConfig
+    samples_per_prompt: int
+    seed: int
+    folder: Path
+    numerics: Mapping[str, Any]
+
+
+FanOut = Callable[[ShardJob, Progress], None]
+"""Makes the shards that are missing wherever it likes."""
 
 
 def draw_prompts(it: Iteration, train: Sequence[Prompt]) -> None:
@@ -54,3 +89,154 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
         write_tables(it.table("samples"), shards, SAMPLES)
 
     return run_cached(it.runs, key, {"samples": it.table("samples")}, compute)
+
+
+# -- shards ---------------------------------------------------------------------------------------
+
+
+def missing_shards(job: ShardJob) -> list[int]:
+    """The index of every shard that is not finished yet."""
+    num_shards = -(-len(_prompts_of(job.prompts)) // _prompts_of_shard(job.sampling, job.samples_per_prompt))
+    return [index for index in range(num_shards) if finished_shard(job.folder, index, SAMPLES) is None]
+
+
+def prompts_of_shard(job: ShardJob, index: int) -> Sequence[Prompt]:
+    """The prompts of one shard, read where it is made. Raises IntegrityError where the table is another one there."""
+    size = _prompts_of_shard(job.sampling, job.samples_per_prompt)
+    return _prompts_of(job.prompts)[index * size : (index + 1) * size]
+
+
+@lru_cache(maxsize=1)
+def _prompts_of(table: Artifact) -> Sequence[Prompt]:
+    """Read once for all shards that a process makes of it."""
+    verify(table)
+    return tuple(to_prompts(read_table(table.path, PROMPTS)))
+
+
+def take_threads(numerics: Mapping[str, Any]) -> None:
+    """Use as many threads as ``numerics`` names: they decide the last bits, and Ray gives its workers one."""
+    if threads := numerics.get("threads"):
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def own_threads_of(threads: int | None) -> Iterator[int]:
+    """Compute with so many threads (None: as many as now) while the block runs; yields how many it were before."""
+    import torch
+
+    before = torch.get_num_threads()
+    take_threads({"threads": threads})
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
+    """Raise StepError where a shard made ``here`` would be recorded under another determinism fingerprint."""
+    other = sorted(key for key in here.keys() | job.numerics.keys() if here.get(key) != job.numerics.get(key))
+    if other:
+        got, expected = (", ".join(f"{key} {of.get(key)}" for key in other) for of in (here, job.numerics))
+        raise StepError(
+            "this worker would sample other bytes than the process that started the run",
+            got=got,
+            expected=expected,
+            hint="let both have the same hardware and libraries, or set execution.shards: local",
+        )
+
+
+def make_shard(job: ShardJob, model: LoadedPolicy, index: int, progress: Progress) -> None:
+    """Sample one shard and keep it durably, unless somebody did so already."""
+    if finished_shard(job.folder, index, SAMPLES) is None:
+        prompts = prompts_of_shard(job, index)
+        table = _sample_shard(model, prompts, job.sampling, job.samples_per_prompt, job.seed, job.folder, progress)
+        keep_shard(job.folder, index, table, SAMPLES)
+
+
+def sample_shards(
+    load: Load,
+    prompts: Sequence[Prompt],
+    sampling: SamplingConfig,
+    *,
+    samples_per_prompt: int,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> Iterator[pa.Table]:
+    """Yield one SAMPLES table a shard, in order; a shard found in ``folder`` is not sampled again.
+
+    A shard's file bears the digest of its bytes in its name, so a damaged one is never believed.
+    The policy is loaded only if a shard is missing. Running out of memory halves the prompts that
+    are decoded together, written down before the next shard, down to one; then StepError.
+    """
+    model: LoadedPolicy | None = None
+    for index, shard in enumerate(_batched(prompts, _prompts_of_shard(sampling, samples_per_prompt))):
+        table = finished_shard(folder, index, SAMPLES)
+        if table is None:
+            model = model or load()
+            table = _sample_shard(model, shard, sampling, samples_per_prompt, seed, folder, progress)
+            keep_shard(folder, index, table, SAMPLES)
+        yield table
+
+
+def batch_plan(folder: Path) -> list[int]:
+    """Prompts decoded together after each time that memory ran out; empty if it never did."""
+    path = folder / "batch.json"
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def _sample_shard(
+    model: LoadedPolicy,
+    shard: Sequence[Prompt],
+    sampling: SamplingConfig,
+    samples_per_prompt: int,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> pa.Table:
+    while True:
+        plan = batch_plan(folder)
+        size = plan[-1] if plan else len(shard) if sampling.batch_prompts == "auto" else sampling.batch_prompts
+        try:
+            samples = [
+                sample
+                for prompts in _batched(shard, size)
+                for sample in model.sample(
+                    prompts, sampling, samples_per_prompt=samples_per_prompt, seed=seed, progress=progress
+                )
+            ]
+            return to_table(SAMPLES, samples)
+        except MemoryError as error:
+            if min(size, len(shard)) == 1:
+                raise StepError(
+                    "out of memory while sampling a single prompt",
+                    got=f"{samples_per_prompt} samples together",
+                    hint="lower sampling.samples_per_prompt or sampling.max_new_tokens, or take a larger machine",
+                ) from error
+            write_json(folder / "batch.json", [*plan, min(size, len(shard)) // 2])
+
+
+def _prompts_of_shard(sampling: SamplingConfig, samples_per_prompt: int) -> int:
+    return max(1, sampling.shard_prompts * sampling.samples_per_prompt // samples_per_prompt)
+
+
+def _batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    return (prompts[start : start + size] for start in range(0, len(prompts), size))
+
+
+def finished_shard(folder: Path, index: int, schema: pa.Schema) -> pa.Table | None:
+    """A shard that was kept before; one that is damaged is removed."""
+    for path in folder.glob(f"shard-{index:06d}-*.parquet"):
+        if file_digest(path) == path.stem.rsplit("-", 1)[1]:
+            return read_table(path, schema)
+        path.unlink()
+    return None
+
+
+def keep_shard(folder: Path, index: int, table: pa.Table, schema: pa.Schema) -> None:
+    """Keep a shard durably, under the digest of its bytes."""
+    unnamed = folder / f"unnamed-{index:06d}.parquet"
+    write_table(unnamed, table, schema)
+    unnamed.rename(folder / f"shard-{index:06d}-{file_digest(unnamed)}.parquet")

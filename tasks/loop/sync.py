@@ -9,7 +9,7 @@ from pathlib import Path
 
 from raft_core.gates import Decision
 from raft_core.records.run import Run, record_event
-from tasks.tracking.register import Registered, register
+from tasks.tracking.registry import Registered, register
 from tasks.tracking.runs import track
 from tasks.versioning.pointers import version_all
 

@@ -12,7 +12,7 @@ from raft_core.promotion.decision import figures
 from raft_core.promotion.ledger import Entry, Holder, Ledger, current, last_digest, names
 from raft_core.records.run import read_commit, read_run
 from tasks.tracking.connection import connected, database
-from tasks.tracking.register import WITHDRAWN, find_version, register_version
+from tasks.tracking.registry import WITHDRAWN, find_version, register_version
 
 CHAMPION, PREVIOUS = "champion", "previous"
 LEDGER_TAG = "raft.ledger"

@@ -3,8 +3,9 @@
 import fcntl
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -23,7 +24,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from raft_core.errors import StepError
 from raft_core.records.run import BASE, Commit, Run
-from tasks.tracking.locations import artifact_location, settle
 
 PATIENCE = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 2, MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR: 1, MLFLOW_HTTP_REQUEST_TIMEOUT: 10}
 """MLflow's own defaults wait for minutes; a run goes on without a server and fills in later."""
@@ -138,3 +138,42 @@ def _artifacts(uri: str) -> str | None:
     if not uri.startswith(SQLITE):
         return None
     return artifact_location(Path(uri.removeprefix(SQLITE)))
+
+
+# -- paths of artifacts in a moved workspace ------------------------------------------------------
+
+ARTIFACTS = "mlartifacts"
+COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+WAIT_S = 30
+
+
+def artifact_location(database: Path) -> str:
+    """Where artifacts go of experiments that are made in the sqlite file ``database``."""
+    return (database.resolve().parent / ARTIFACTS).as_uri()
+
+
+def settle(database: Path) -> int:
+    """Put the artifact paths of another place right, in one transaction; returns how many there were.
+
+    Raises OSError where the file cannot be read or written.
+    """
+    if not (database.resolve().parent / ARTIFACTS).is_dir():
+        return 0
+    here, changed = artifact_location(database), 0
+    try:
+        with closing(sqlite3.connect(database, timeout=WAIT_S)) as connection, connection:
+            found = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+            for (there,) in found:
+                if there == here or not str(there).startswith("file://") or not there.endswith(f"/{ARTIFACTS}"):
+                    continue
+                for table, column in COLUMNS:
+                    moved = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+                    changed += connection.execute(moved, (here, len(there) + 1, len(there), there)).rowcount
+    except sqlite3.Error as error:
+        raise OSError(f"{database} cannot be read: {error}") from error
+    return changed

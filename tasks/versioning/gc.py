@@ -16,16 +16,20 @@ from dvc.exceptions import DvcException
 
 from raft_core.errors import IntegrityError, StepError
 from raft_core.files.plain_json import read_json
+from raft_core.promotion.ledger import check_chain, current
+from raft_core.promotion.requests import open_requests
 from raft_core.records.collected import read_tombstone, write_tombstone
 from raft_core.records.retention import Retention, RunFacts, Verdict, verdicts
 from raft_core.records.run import BASE, Run, read_chain, read_events, read_run, record_event
 from tasks.loop.decide import decide, is_finished
+from tasks.promotion.ledger import open_ledger
+from tasks.tracking.registry import versions
 from tasks.versioning.listing import FILE_MD5, pointer_md5
 from tasks.versioning.repository import opened
 
 
 @dataclass(frozen=True, slots=True)
-class Goner:
+class Removable:
     """A policy that may go. ``paths``: what lies in the run's folder; ``md5``: its folder in DVC, if it has one."""
 
     run: Run
@@ -36,20 +40,20 @@ class Goner:
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """What would go, and why the rest stays. ``objects``: names in DVC's cache that only goners refer to.
+class GcPlan:
+    """What would go, and why the rest stays. ``objects``: names in DVC's cache that only removable refer to.
 
     ``freed``: bytes; files that something kept shares (hard links) count nothing.
     """
 
     verdicts: tuple[Verdict, ...]
-    goners: tuple[Goner, ...]
+    removable: tuple[Removable, ...]
     objects: tuple[str, ...]
     scratch: tuple[Path, ...]
     freed: int
 
 
-def plan(workspace: Path, named: Mapping[str, str], rules: Retention, caches: Sequence[Path] = ()) -> Collection:
+def plan(workspace: Path, named: Mapping[str, str], rules: Retention, caches: Sequence[Path] = ()) -> GcPlan:
     """Look at every run of ``workspace``; changes nothing.
 
     ``named``: commit digest → why it is needed (registered, champion…); ``caches``: dead folders elsewhere.
@@ -58,31 +62,31 @@ def plan(workspace: Path, named: Mapping[str, str], rules: Retention, caches: Se
     runs = {path.name: read_run(path) for path in _run_paths(workspace)}
     decided = verdicts([_facts(run) for run in runs.values()], named, rules)
     going = {(v.run, v.iteration) for v in decided if v.kept is None}
-    goners = [goner for v in decided if v.kept is None and (goner := _goner(runs[v.run], v.iteration))]
+    removable = [item for v in decided if v.kept is None and (item := _removable(runs[v.run], v.iteration))]
     needed = _objects_of(workspace, _kept_pointers(workspace, runs, going))
-    unneeded = _objects_of(workspace, [g.md5 for g in goners if g.md5]) - needed
+    unneeded = _objects_of(workspace, [g.md5 for g in removable if g.md5]) - needed
     scratch = [*_scratch(runs.values()), *caches]
     objects = [path for name in unneeded if (path := cached(workspace, name)).exists()]
-    freed = _bytes([*scratch, *objects, *(path for goner in goners for path in goner.paths)])
-    return Collection(tuple(decided), tuple(goners), tuple(sorted(unneeded)), tuple(scratch), freed)
+    freed = _bytes([*scratch, *objects, *(path for item in removable for path in item.paths)])
+    return GcPlan(tuple(decided), tuple(removable), tuple(sorted(unneeded)), tuple(scratch), freed)
 
 
-def collect(workspace: Path, found: Collection, *, remote: bool) -> None:
+def remove(workspace: Path, found: GcPlan, *, remote: bool) -> None:
     """Remove what ``plan`` found. The caller holds ``no_live_run``. Raises StepError if the remote is out of reach."""
-    for goner in found.goners:
+    for item in found.removable:
         write_tombstone(
-            goner.run.folder(goner.iteration), {"policy": goner.digest}, {"policy": goner.md5} if goner.md5 else {}
+            item.run.folder(item.iteration), {"policy": item.digest}, {"policy": item.md5} if item.md5 else {}
         )
-        record_event(goner.run, "collected", iteration=goner.iteration, output="policy", digest=goner.digest)
+        record_event(item.run, "collected", iteration=item.iteration, output="policy", digest=item.digest)
     if found.objects and remote:
         _empty_remote(workspace, found.objects)
-    for goner in found.goners:
-        for path in goner.paths:
-            _remove(path)
+    for item in found.removable:
+        for path in item.paths:
+            _delete(path)
     for name in sorted(found.objects, key=lambda name: name.endswith(".dir")):  # the listing last: it names the others
         cached(workspace, name).unlink(missing_ok=True)
     for path in found.scratch:
-        _remove(path)
+        _delete(path)
 
 
 def cached(workspace: Path, md5: str) -> Path:
@@ -112,7 +116,7 @@ def _worked_on(run: Run) -> float:
     return datetime.fromisoformat(times[-1]).timestamp() if times else (run.path / "config.yaml").stat().st_mtime
 
 
-def _goner(run: Run, iteration: int) -> Goner | None:
+def _removable(run: Run, iteration: int) -> Removable | None:
     """What is still there of a policy that may go; None if all of it went before."""
     folder = run.folder(iteration)
     pointer, tombstone = folder / "policy.dvc", read_tombstone(folder)
@@ -121,11 +125,11 @@ def _goner(run: Run, iteration: int) -> Goner | None:
     there = tuple(path for path in paths if path.exists())
     digest = next(c.outputs["policy"] for c in read_chain(run) if c.iteration == iteration)
     in_cache = md5 is not None and cached(run.path.parents[1], md5).exists()
-    return Goner(run, iteration, digest, there, md5) if there or in_cache else None
+    return Removable(run, iteration, digest, there, md5) if there or in_cache else None
 
 
 def _kept_pointers(workspace: Path, runs: Mapping[str, Run], going: set[tuple[str, int]]) -> list[str]:
-    """DVC's hash of everything that a pointer or a dvc.lock of the workspace keeps, goners left out."""
+    """DVC's hash of everything that a pointer or a dvc.lock of the workspace keeps, removable left out."""
     left_out = {runs[name].folder(iteration) / "policy.dvc" for name, iteration in going}
     pointers = [p for p in (workspace / "runs").rglob("*.dvc") if p not in left_out]
     kept = [pointer_md5(pointer) for pointer in pointers if pointer.is_file()]
@@ -202,7 +206,7 @@ def _bytes(paths: Sequence[Path]) -> int:
     return sum(size for size, left in links.values() if left <= 0)
 
 
-def _remove(path: Path) -> None:
+def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         aside = path.with_name(f".{path.name}.collected")
         shutil.rmtree(aside, ignore_errors=True)
@@ -211,3 +215,24 @@ def _remove(path: Path) -> None:
     else:
         with suppress(FileNotFoundError):
             path.unlink()
+
+
+def needed_commits(tracking_uri: str, ledger_uri: str) -> dict[str, str]:
+    """Commit digest → why its weights must stay.
+
+    Raises StepError while the registry or the ledger cannot be asked, IntegrityError for a ledger that does not hold.
+    """
+    needed = {v.origin.commit: f"registered as {v.name} version {v.version}" for v in reversed(versions(tracking_uri))}
+    entries = open_ledger(ledger_uri).entries()
+    check_chain(entries, ledger_uri)
+    waiting = open_requests(entries)
+    for model in sorted({entry.model for entry in entries}):
+        standing = current(entries, model)
+        champion = standing.champion.commit if standing.champion else None
+        for request in waiting:
+            if request.model == model and request.body["champion"] == champion:  # else nobody can approve it
+                needed[request.body["commit"]] = f"waits for approval as {model}"
+        for title, holder in (("previous", standing.previous), ("champion", standing.champion)):
+            if holder is not None:
+                needed[holder.commit] = f"{title} of {model}"
+    return needed

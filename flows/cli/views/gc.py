@@ -5,14 +5,14 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from tasks.versioning.gc import Collection
+from tasks.versioning.gc import GcPlan
 
 
-def show_collection(console: Console, found: Collection, *, removed: bool, remote: bool) -> None:
+def show_collection(console: Console, found: GcPlan, *, removed: bool, remote: bool) -> None:
     """Print what goes, why the rest stays, and how many bytes it is."""
     table = Table("run", "iterations that go", "stays", box=None, pad_edge=False)
     for run in sorted({v.run for v in found.verdicts}):
-        going = [str(g.iteration) for g in found.goners if g.run.name == run]
+        going = [str(g.iteration) for g in found.removable if g.run.name == run]
         kept = Counter(v.kept for v in found.verdicts if v.run == run and v.kept)
         reasons = ", ".join(f"{count} × {reason}" if count > 1 else str(reason) for reason, count in kept.items())
         table.add_row(run, " ".join(going) or "-", reasons or "tables and digests")
@@ -20,8 +20,8 @@ def show_collection(console: Console, found: Collection, *, removed: bool, remot
         console.print(table)
     for path in found.scratch:
         console.print(f"folder {path}", markup=False, soft_wrap=True)
-    what = f"{len(found.goners)} policies, {len(found.scratch)} folders: {amount(found.freed)}"
-    if not found.goners and not found.scratch:
+    what = f"{len(found.removable)} policies, {len(found.scratch)} folders: {amount(found.freed)}"
+    if not found.removable and not found.scratch:
         console.print("nothing to collect")
     elif removed:
         console.print(f"removed {what}")

@@ -12,7 +12,7 @@ from raft_core.records.tables import SAMPLES, SCORED, to_table, write_table
 from raft_core.rewards import score as scoring
 from raft_core.rewards.function import FunctionRewardConfig
 from raft_core.types import Artifact, Progress, Prompt
-from tasks.loop.score_shards import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
+from tasks.loop.score import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
 
 REWARD = """
 def reward(prompts, completions):

@@ -12,7 +12,7 @@ from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import StepError
 from raft_core.policies.text.model import numerics
 from raft_core.types import Artifact, Policy, Progress, Prompt, Sample, content_id
-from tasks.loop.shards import ShardJob, batch_plan, check_numerics, sample_shards
+from tasks.loop.sample import ShardJob, batch_plan, check_numerics, sample_shards
 
 PROMPTS = [Prompt.of(f"prompt {i}") for i in range(10)]
 SAMPLING = SamplingConfig(samples_per_prompt=3, shard_prompts=4)

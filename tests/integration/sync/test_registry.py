@@ -12,8 +12,7 @@ from flows.models import find_policy
 from raft_core.errors import ConfigError, InputError, IntegrityError
 from raft_core.records.run import Run
 from tasks.forgetting.withdraw import withdraw
-from tasks.tracking.register import register
-from tasks.tracking.registered import versions
+from tasks.tracking.registry import register, versions
 
 
 @pytest.mark.parametrize("reference", ["raft-small", "raft-small@candidate", "raft-small/1", "models:/raft-small/1"])

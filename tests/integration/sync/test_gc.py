@@ -43,7 +43,7 @@ def test_an_unkept_policy_goes_from_folder_and_cache_and_the_chain_still_holds(f
     md5 = {n: pointer_md5(finished_run.folder(n) / "policy.dvc") for n in (0, 1)}
     in_remote = remote_files(workspace)
     found = collecting.plan(workspace, {best: "registered"}, ALL_GO)
-    assert [(g.run.name, g.iteration) for g in found.goners] == [(finished_run.name, 0)]
+    assert [(g.run.name, g.iteration) for g in found.removable] == [(finished_run.name, 0)]
     assert found.freed > len(f"weights {finished_run.name} 0") * 100
     assert (finished_run.folder(0) / "policy").is_dir(), "a plan changes nothing"
 
@@ -60,7 +60,7 @@ def test_an_unkept_policy_goes_from_folder_and_cache_and_the_chain_still_holds(f
     shutil.rmtree(finished_run.folder(1) / "policy")
     restore(finished_run.folder(1) / "policy.dvc", workspace)
     assert remote_files(workspace) == in_remote
-    assert not collecting.plan(workspace, {best: "registered"}, ALL_GO).goners, "nothing is left to collect"
+    assert not collecting.plan(workspace, {best: "registered"}, ALL_GO).removable, "nothing is left to collect"
 
 
 def test_the_remote_gives_up_what_only_goners_refer_to(finished_run: Run) -> None:
@@ -101,7 +101,7 @@ def test_what_a_person_keeps_in_a_folder_of_his_own_stays(finished_run: Run, kee
     pointer = (finished_run.folder(0) / "policy.dvc").read_text().replace("path: policy", "path: kept")
     keep(workspace / "mine" / "deep", pointer)
     found = collecting.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
-    assert len(found.goners) == 1
+    assert len(found.removable) == 1
     assert not found.objects
 
 
@@ -125,9 +125,9 @@ def test_killed_in_the_middle_a_second_collection_finishes(finished_run: Run, mo
         with pytest.raises(KeyboardInterrupt):
             collecting.collect(workspace, found, remote=False)
     again = collecting.plan(workspace, named, ALL_GO)
-    assert [(g.iteration, g.md5) for g in again.goners] == [(g.iteration, g.md5) for g in found.goners]
+    assert [(g.iteration, g.md5) for g in again.removable] == [(g.iteration, g.md5) for g in found.removable]
     collecting.collect(workspace, again, remote=False)
-    assert not collecting.plan(workspace, named, ALL_GO).goners
+    assert not collecting.plan(workspace, named, ALL_GO).removable
 
 
 def test_a_missing_policy_without_a_tombstone_is_missing(finished_run: Run) -> None:

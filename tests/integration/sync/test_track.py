@@ -23,7 +23,7 @@ from raft_core.errors import StepError
 from raft_core.files.artifacts import write_bytes
 from raft_core.records.run import BASE, Run, open_run, read_commit, record_event, write_commit
 from tasks.tracking.connection import shown
-from tasks.tracking.register import register
+from tasks.tracking.registry import register
 from tasks.tracking.runs import flat_params, metric_name, track
 from tasks.versioning.pointers import version
 

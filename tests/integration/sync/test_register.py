@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from raft_core.errors import StepError
 from raft_core.records.run import BASE, Run, read_commit
-from tasks.tracking.register import register
+from tasks.tracking.registry import register
 from tasks.tracking.runs import track
 from tasks.versioning.pointers import version
 
