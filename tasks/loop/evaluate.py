@@ -20,9 +20,9 @@ from tasks.loop.prepare import perplexity_texts
 def evaluate(
     it: Iteration, policy: Policy, held_out: Sequence[Prompt], progress: Progress, warn: Callable[[str], None]
 ) -> StepRecord:
-    """Evaluate ``policy``, the one that the iteration made: write ``evaluation`` and ``perplexity``.
+    """Evaluate the iteration's new ``policy``: write ``evaluation`` and ``perplexity``.
 
-    The same prompts and the same random streams serve every iteration, so differences are paired.
+    Every iteration uses the same prompts and the same random streams, so differences between iterations are paired.
     """
     config = it.config
     rewards = scoring.check_rewards(config.scoring)

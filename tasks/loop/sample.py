@@ -1,4 +1,7 @@
-"""Collect (Algorithm 1, step 1): draw b prompts, K samples of each from the current policy."""
+"""Collect (Algorithm 1, step 1): draw b prompts and sample K completions of each from the current policy.
+
+Sampling survives a kill: it is cut into shards of fixed composition, and each finished shard is durable.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +29,10 @@ Load = Callable[[], LoadedPolicy]
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """What the shards of one step share; picklable, so that a shard can be made on another machine.
+    """The common settings of a step's shards; picklable, so that a shard can be made on another machine.
 
-    ``prompts`` (the iteration's table) and ``folder`` are seen by all of them under the same path. ``numerics`` is the
-    class that the step's key names.
+    All machines see ``prompts`` (the iteration's table) and ``folder`` under the same path. ``numerics``: the
+    determinism fingerprint in the step's key.
     """
 
     prompts: Artifact
@@ -43,7 +46,7 @@ class ShardJob:
 
 
 FanOut = Callable[[ShardJob, Progress], None]
-"""Makes the shards that are missing wherever it likes."""
+"""Makes the missing shards, on any machine."""
 
 
 def draw_prompts(it: Iteration, train: Sequence[Prompt]) -> None:
@@ -53,9 +56,9 @@ def draw_prompts(it: Iteration, train: Sequence[Prompt]) -> None:
 
 
 def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> StepRecord:
-    """Write ``samples``: K rows a prompt, ordered by prompt, then k.
+    """Write ``samples``: K rows per prompt, ordered by prompt, then k.
 
-    ``fan_out`` makes the missing shards, on other machines perhaps; without it they are made here, in turn.
+    ``fan_out`` makes the missing shards, possibly on other machines; without it this process makes them one by one.
     The bytes are the same.
     """
     sampling, policy = it.config.sampling, it.config.policy
@@ -95,26 +98,26 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
 
 
 def missing_shards(job: ShardJob) -> list[int]:
-    """The index of every shard that is not finished yet."""
+    """The indices of the shards that are not finished."""
     num_shards = -(-len(_prompts_of(job.prompts)) // _prompts_of_shard(job.sampling, job.samples_per_prompt))
     return [index for index in range(num_shards) if finished_shard(job.folder, index, SAMPLES) is None]
 
 
 def prompts_of_shard(job: ShardJob, index: int) -> Sequence[Prompt]:
-    """The prompts of one shard, read where it is made. Raises IntegrityError where the table is another one there."""
+    """The prompts of one shard, read on the machine that makes it. Raises IntegrityError if its table differs."""
     size = _prompts_of_shard(job.sampling, job.samples_per_prompt)
     return _prompts_of(job.prompts)[index * size : (index + 1) * size]
 
 
 @lru_cache(maxsize=1)
 def _prompts_of(table: Artifact) -> Sequence[Prompt]:
-    """Read once for all shards that a process makes of it."""
+    """Read once per process, for all its shards."""
     verify(table)
     return tuple(to_prompts(read_table(table.path, PROMPTS)))
 
 
 def take_threads(numerics: Mapping[str, Any]) -> None:
-    """Use as many threads as ``numerics`` names: they decide the last bits, and Ray gives its workers one."""
+    """Use the number of threads in ``numerics``: it decides the last bits of results, and Ray gives its workers one."""
     if threads := numerics.get("threads"):
         import torch
 
@@ -123,7 +126,7 @@ def take_threads(numerics: Mapping[str, Any]) -> None:
 
 @contextmanager
 def own_threads_of(threads: int | None) -> Iterator[int]:
-    """Compute with so many threads (None: as many as now) while the block runs; yields how many it were before."""
+    """Use this number of threads inside the block (None: no change); yields the number before."""
     import torch
 
     before = torch.get_num_threads()
@@ -135,20 +138,20 @@ def own_threads_of(threads: int | None) -> Iterator[int]:
 
 
 def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
-    """Raise StepError where a shard made ``here`` would be recorded under another determinism fingerprint."""
+    """Raise StepError if ``here``, this machine's determinism fingerprint, is not that of the job."""
     other = sorted(key for key in here.keys() | job.numerics.keys() if here.get(key) != job.numerics.get(key))
     if other:
         got, expected = (", ".join(f"{key} {of.get(key)}" for key in other) for of in (here, job.numerics))
         raise StepError(
-            "this worker would sample other bytes than the process that started the run",
+            "this worker would sample different bytes: its determinism fingerprint is not that of the run",
             got=got,
             expected=expected,
-            hint="let both have the same hardware and libraries, or set execution.shards: local",
+            hint="use workers with the same hardware and libraries, or set execution.shards: local",
         )
 
 
 def make_shard(job: ShardJob, model: LoadedPolicy, index: int, progress: Progress) -> None:
-    """Sample one shard and keep it durably, unless somebody did so already."""
+    """Sample one shard and store it durably, unless it is finished already."""
     if finished_shard(job.folder, index, SAMPLES) is None:
         prompts = prompts_of_shard(job, index)
         table = _sample_shard(model, prompts, job.sampling, job.samples_per_prompt, job.seed, job.folder, progress)
@@ -165,11 +168,11 @@ def sample_shards(
     folder: Path,
     progress: Progress,
 ) -> Iterator[pa.Table]:
-    """Yield one SAMPLES table a shard, in order; a shard found in ``folder`` is not sampled again.
+    """Yield one SAMPLES table per shard, in order; a shard found in ``folder`` is not sampled again.
 
-    A shard's file bears the digest of its bytes in its name, so a damaged one is never believed.
-    The policy is loaded only if a shard is missing. Running out of memory halves the prompts that
-    are decoded together, written down before the next shard, down to one; then StepError.
+    A shard's file name contains the digest of its bytes, so damaged shards are detected and sampled again.
+    The policy is loaded only if a shard is missing. When memory runs out, the number of prompts decoded together is
+    halved and recorded in ``batch.json``, down to one prompt; then StepError is raised.
     """
     model: LoadedPolicy | None = None
     for index, shard in enumerate(_batched(prompts, _prompts_of_shard(sampling, samples_per_prompt))):
@@ -182,7 +185,7 @@ def sample_shards(
 
 
 def batch_plan(folder: Path) -> list[int]:
-    """Prompts decoded together after each time that memory ran out; empty if it never did."""
+    """Number of prompts decoded together after each time that memory ran out; empty if it never did."""
     path = folder / "batch.json"
     return list(json.loads(path.read_text())) if path.exists() else []
 
@@ -211,9 +214,10 @@ def _sample_shard(
         except MemoryError as error:
             if min(size, len(shard)) == 1:
                 raise StepError(
-                    "out of memory while sampling a single prompt",
-                    got=f"{samples_per_prompt} samples together",
-                    hint="lower sampling.samples_per_prompt or sampling.max_new_tokens, or take a larger machine",
+                    "out of memory while sampling one prompt",
+                    got=f"{samples_per_prompt} samples per prompt, decoded together",
+                    hint="lower sampling.samples_per_prompt or sampling.max_new_tokens, or use a machine with more "
+                    "memory",
                 ) from error
             write_json(folder / "batch.json", [*plan, min(size, len(shard)) // 2])
 
@@ -227,7 +231,7 @@ def _batched(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]
 
 
 def finished_shard(folder: Path, index: int, schema: pa.Schema) -> pa.Table | None:
-    """A shard that was kept before; one that is damaged is removed."""
+    """A finished shard; None if it is missing. A damaged file is deleted."""
     for path in folder.glob(f"shard-{index:06d}-*.parquet"):
         if file_digest(path) == path.stem.rsplit("-", 1)[1]:
             return read_table(path, schema)
@@ -236,7 +240,7 @@ def finished_shard(folder: Path, index: int, schema: pa.Schema) -> pa.Table | No
 
 
 def keep_shard(folder: Path, index: int, table: pa.Table, schema: pa.Schema) -> None:
-    """Keep a shard durably, under the digest of its bytes."""
+    """Store a shard durably, with the digest of its bytes in the file name."""
     unnamed = folder / f"unnamed-{index:06d}.parquet"
     write_table(unnamed, table, schema)
     unnamed.rename(folder / f"shard-{index:06d}-{file_digest(unnamed)}.parquet")

@@ -1,4 +1,9 @@
-"""Score every sample with every reward; a sample that cannot be scored is quarantined, counted."""
+"""Score every sample with every reward; samples that cannot be scored are quarantined and counted.
+
+On other machines a shard is a number of whole batches (``BATCH_SAMPLES`` rows) as one process would make them, so a
+reward that compares the samples of its batch gives the same scores. A reward that remembers what it scored before does
+not: for it set ``execution.scoring: local``.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
@@ -28,12 +33,11 @@ MOST_SHARDS = 256
 
 @dataclass(frozen=True, slots=True)
 class ScoreJob:
-    """What the shards of one scoring share; picklable. ``folder``, and ``directory``, from which the paths of rewards
-    begin, are seen by all workers under the same path.
+    """The common settings of all shards of a scoring step; picklable.
 
-    ``identities``: name and identity of each reward, as the step's key has them: a worker must load the same.
-    ``samples`` (SCORING_COLUMNS of every row, quarantined ones marked) and ``prompts`` are tables that they see too.
-    ``num_open``: samples of the whole table that are to be scored.
+    All workers see ``folder``, ``directory`` (the base of relative paths in rewards), ``samples`` (SCORING_COLUMNS of
+    every row, quarantined ones marked) and ``prompts`` under the same path. ``identities``: name and identity of each
+    reward in the step's key; a worker must load the same. ``num_open``: number of samples to score in the whole table.
     """
 
     samples: Artifact
@@ -48,13 +52,13 @@ class ScoreJob:
 
 
 ScoreFanOut = Callable[[ScoreJob, Progress], None]
-"""Makes the shards that are missing wherever it likes."""
+"""Makes the missing shards, on any machine."""
 
 
 def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None) -> StepRecord:
-    """Write ``scored``: a row for every row of ``samples``, in the same order.
+    """Write ``scored``: one row per row of ``samples``, in the same order.
 
-    ``fan_out`` makes the missing shards, on other machines perhaps; without it they are scored here, in turn.
+    ``fan_out`` makes the missing shards, possibly on other machines; without it this process scores all samples.
     The bytes are the same.
 
     Raises RewardError above ``scoring.max_failed_share``, ConfigError if a reward changed since the run started.
@@ -104,27 +108,30 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
 
 
 def keep_samples(folder: Path, samples: pa.Table) -> Artifact:
-    """Write what a job scores where its workers find it: ``samples`` in the state that the quarantine left them in."""
+    """Write ``samples``, with quarantined rows marked, where the job's workers find them."""
     path = folder / "samples.parquet"
     write_table(path, samples, samples.schema)
     return Artifact(path, file_digest(path))
 
 
 def missing_score_shards(job: ScoreJob) -> list[int]:
-    """The index of every shard that is not finished yet."""
+    """The indices of the shards that are not finished."""
     return [index for index in _shards(job) if finished_shard(job.folder, index, SCORED) is None]
 
 
 def score_in_shards(job: ScoreJob, fan_out: ScoreFanOut, progress: Progress) -> pa.Table:
-    """``score``, the shards made by ``fan_out``; those that ``job.folder`` has are not made again.
+    """Score all shards with ``fan_out``; finished ones in ``job.folder`` are not made again.
 
-    Raises RewardError as ``score`` does, and if a worker has other rewards.
+    Raises RewardError as ``score`` does, and if a worker loads other rewards.
     """
     fan_out(job, progress)
     made = [finished_shard(job.folder, index, SCORED) for index in _shards(job)]
     if any(table is None for table in made):
         raise RewardError(
-            "a shard that was scored is not there", got=job.folder, expected="a folder that workers share"
+            "a scored shard is missing",
+            got=f"no such shard in {job.folder}",
+            expected="a folder that all workers share",
+            hint="mount the workspace under the same path on every worker, or set execution.scoring: local",
         )
     scored = pa.concat_tables(made).combine_chunks() if made else pa.table([], schema=SCORED)
     scoring.check_failures(_asked(job.samples, job.prompts)[0], scored, job.max_failed_share)
@@ -132,7 +139,7 @@ def score_in_shards(job: ScoreJob, fan_out: ScoreFanOut, progress: Progress) -> 
 
 
 def make_score_shard(job: ScoreJob, index: int) -> int:
-    """Score one shard and keep it, unless somebody did so already; returns its rows."""
+    """Score one shard and store it, unless it is finished already; returns its number of rows."""
     every, prompts = _asked(job.samples, job.prompts)
     size = _rows_of_shard(len(every))
     samples = every.slice(index * size, size)
@@ -154,22 +161,22 @@ def make_score_shard(job: ScoreJob, index: int) -> int:
 def _loaded(
     configs: Sequence[RewardConfig], identities: tuple[tuple[str, str], ...]
 ) -> tuple[scoring.NamedReward, ...]:
-    """The rewards stay in memory from shard to shard. Raises RewardError where they are not those of the key."""
+    """Load the rewards once per process. Raises RewardError if they are not those in the step's key."""
     rewards = tuple(scoring.named(config) for config in configs)
     for reward, (name, identity) in zip(rewards, identities, strict=True):
         if reward.reward.identity != identity:
             raise RewardError(
-                f"reward '{name}' is another one on this worker",
+                f"this worker loads another version of the reward '{name}'",
                 got=reward.reward.identity,
                 expected=identity,
-                hint="let every worker see the same files, under the same path",
+                hint="give every worker the same files under the same path",
             )
     return rewards
 
 
 @lru_cache(maxsize=1)
 def _asked(samples: Artifact, prompts: Artifact) -> tuple[pa.Table, Mapping[str, Prompt]]:
-    """The rows to score and their prompts, read once for all shards that a process makes of them."""
+    """The rows to score and their prompts, read once per process."""
     for table in (samples, prompts):
         verify(table)
     known = {prompt.prompt_id: prompt for prompt in to_prompts(read_table(prompts.path, PROMPTS))}

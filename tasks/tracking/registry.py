@@ -1,7 +1,7 @@
-"""MLflow's model registry: the best iteration as a version with the alias ``candidate``, weights not copied.
+"""MLflow's model registry: register the best iteration as ``candidate``, and look registered models up.
 
-A version points to an external model, whose artifacts are small: the commit, the scorecard and the DVC pointer that
-brings the weights back (``raft_core`` and ``dvc pull`` need nothing else).
+Weights are not copied: a version points to an external model whose artifacts are small: the commit, the scorecard and
+the DVC pointers that bring the weights back.
 """
 
 import re
@@ -26,18 +26,18 @@ from tasks.versioning.listing import pointer_md5
 
 ALIAS = "candidate"
 FILES = ("commit.json", "report.json", "policy.dvc", "tables.dvc")
-"""Artifacts of a version. Pointers change their name: a .dvc file below the workspace would be a stage to DVC."""
+"""Artifacts of a version. Pointers are renamed, since DVC would take a .dvc file in the workspace for a stage."""
 ENDED = "raft.ended"
-"""On a version: when the run that it comes from ended, the last time that it was registered."""
+"""Tag of a version: when its run ended, as of the last registration."""
 WITHDRAWN = "raft.withdrawn"
-"""On a version: why it was withdrawn, and once the ledger was asked, the digest of its entry."""
+"""Tag of a version: why it was withdrawn; once the ledger was read, the digest of the ledger entry."""
 EXTERNAL = "mlflow.model.isExternal"
-"""MLflow's own tag of a model whose weights lie elsewhere."""
+"""MLflow's own tag of models whose weights are stored elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A version of a registered model. ``alias``: None while ``candidate`` is of a run that ended later."""
+    """A registered version. ``alias``: None if ``candidate`` stays with the version of a run that ended later."""
 
     name: str
     version: str
@@ -45,11 +45,11 @@ class Registered:
 
 
 def register(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -> Registered | None:
-    """Register a committed iteration and let ``candidate`` point to it. None for the base.
+    """Register a committed iteration and set the alias ``candidate`` to it. Returns None for the base.
 
-    What ended earlier than the present candidate's run (MLflow was away then) leaves the alias where it is.
-    Idempotent: the same commit is the same version. ``run_id`` is the MLflow run (none: it is brought up to date).
-    Raises StepError if MLflow is away or refuses.
+    The alias stays if the current candidate's run ended later. Idempotent: the same commit is the same version.
+    ``run_id``: the MLflow run (default: it is brought up to date first).
+    Raises StepError if MLflow cannot be reached or rejects the records.
     """
     if iteration == BASE:
         return None
@@ -61,7 +61,7 @@ def register(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -
 
 
 def register_version(run: Run, iteration: int, uri: str, *, run_id: str | None = None) -> str:
-    """The version of a committed iteration, made if there is none; aliases are left alone."""
+    """The version of a committed iteration, created if missing; aliases do not change."""
     commit = read_chain(run)[iteration + 1]
     source = run_id or track(run, uri)
     name, tags = model_name(run), _tags(run, commit)
@@ -71,7 +71,7 @@ def register_version(run: Run, iteration: int, uri: str, *, run_id: str | None =
 
 
 def model_name(run: Run) -> str:
-    """What the registered model of a run is called."""
+    """The name of a run's registered model."""
     return registered_name(run.config)
 
 
@@ -104,7 +104,7 @@ def _create_version(
 def _external_model(
     client: MlflowClient, run: Run, commit: Commit, tags: Mapping[str, str], run_id: str | None, uri: str
 ) -> str:
-    """A model without weights; one that a killed process left behind is taken over."""
+    """A model without weights; one that a killed process left behind is reused."""
     experiment = experiment_id(client, run, uri)
     found = client.search_logged_models([experiment], f"tags.`raft.commit` = '{commit.digest}'")
     model: Any = (
@@ -129,7 +129,7 @@ def _external_model(
 
 
 def _take_alias(client: MlflowClient, name: str, version: str, ended: str) -> bool:
-    """Let ``candidate`` point to ``version``, unless it points to one of a run that ended later; whether it does."""
+    """Set ``candidate`` to ``version``, unless it is on one whose run ended later; returns whether it was set."""
     if ended:
         client.set_model_version_tag(name, version, ENDED, ended)
     holder = _alias_of(client, name)
@@ -167,12 +167,12 @@ def _tags(run: Run, commit: Commit) -> dict[str, str]:
 # -- look-ups -----------------------------------------------------------------------------------
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow answers for a model, a version and an alias that it does not have."""
+"""MLflow's error codes for an unknown model, version or alias."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a model version says of itself. ``commit``: sha256 of the iteration's ``commit.json``."""
+    """The iteration that a version was registered from. ``commit``: sha256 of its ``commit.json``."""
 
     run: str
     iteration: int
@@ -181,7 +181,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of a registered model, and where it says that it comes from."""
+    """A version of a registered model, and the iteration that it was registered from."""
 
     name: str
     version: str
@@ -191,7 +191,7 @@ class Version:
 
 
 def versions(uri: str) -> list[Version]:
-    """Every registered version that RAFT made. Reads only; raises StepError if MLflow is away."""
+    """All versions that RAFT registered. Reads only; raises StepError if MLflow cannot be reached."""
     if (path := database(uri)) is not None and not path.exists():
         return []
     found: list[Version] = []
@@ -202,15 +202,15 @@ def versions(uri: str) -> list[Version]:
             for row in page:
                 tags = row.tags
                 if tags.get("raft.commit") and tags.get("raft.run") and tags.get("raft.iteration", "").isdecimal():
-                    made = Origin(tags["raft.run"], int(tags["raft.iteration"]), tags["raft.commit"])
-                    found.append(Version(row.name, str(row.version), made, tags.get("raft.policy")))
+                    source = Origin(tags["raft.run"], int(tags["raft.iteration"]), tags["raft.commit"])
+                    found.append(Version(row.name, str(row.version), source, tags.get("raft.policy")))
             if not (token := page.token):
                 return found
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The versions of one registered model, oldest first, which of them are withdrawn, and its aliases → versions."""
+    """The versions of one registered model, oldest first, the withdrawn ones among them, and alias → version."""
 
     versions: tuple[str, ...]
     withdrawn: tuple[str, ...]
@@ -218,7 +218,7 @@ class Numbers:
 
 
 def numbers(name: str, uri: str) -> Numbers | None:
-    """What the registry has under ``name``; None: no such model. Reads only; raises StepError if MLflow is away."""
+    """The versions of the model ``name``; None if unknown. Reads only; raises StepError if MLflow cannot be reached."""
     if (path := database(uri)) is not None and not path.exists():
         return None
     with connected(uri) as client:
@@ -244,10 +244,10 @@ def numbers(name: str, uri: str) -> Numbers | None:
 
 
 def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origin | None:
-    """The origin of ``name`` at a version, or at an alias (neither: ``candidate``); None if there is none.
+    """The iteration behind a version of ``name``, or behind an alias (default ``candidate``); None if there is none.
 
-    Reads only: a sqlite file that does not exist is not created. Raises StepError if MLflow is away,
-    InputError for a model that RAFT did not register.
+    Reads only: a missing sqlite file is not created. Raises StepError if MLflow cannot be reached, InputError for a
+    model that RAFT did not register.
     """
     if (path := database(uri)) is not None and not path.exists():
         return None
@@ -265,8 +265,8 @@ def origin(name: str, version: str | None, alias: str | None, uri: str) -> Origi
         return Origin(found.tags["raft.run"], int(found.tags["raft.iteration"]), found.tags["raft.commit"])
     except (KeyError, ValueError):
         raise InputError(
-            f"{name} version {found.version} does not say where it comes from",
-            got=sorted(found.tags),
-            expected="a model that raft align registered",
-            hint="see its own documentation in MLflow",
+            f"version {found.version} of the registered model {name} was not registered by RAFT",
+            got=f"tags {', '.join(sorted(found.tags)) or '(none)'}",
+            expected="the tags raft.run, raft.iteration and raft.commit",
+            hint="name a model that raft align registered",
         ) from None

@@ -179,14 +179,14 @@ def test_nothing_is_committed_yet(workspace: Path, uri: str, small_run: Run) -> 
 
 def test_a_server_that_is_away_is_told_soon(small_run: Run) -> None:
     start = time.monotonic()
-    with pytest.raises(StepError, match=r"MLflow at http://127\.0\.0\.1:9 did not take"):
+    with pytest.raises(StepError, match=r"MLflow at http://127\.0\.0\.1:9 "):
         track(small_run, "http://user:secret@127.0.0.1:9")
     assert time.monotonic() - start < 120
 
 
 def test_a_deleted_experiment_is_told(small_run: Run, uri: str, client: MlflowClient) -> None:
     client.delete_experiment(client.create_experiment("raft"))
-    with pytest.raises(StepError, match="is deleted"):
+    with pytest.raises(StepError, match="mlflow experiments restore"):
         track(small_run, uri)
 
 

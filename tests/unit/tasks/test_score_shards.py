@@ -111,5 +111,7 @@ def test_failures_are_counted_over_all_shards(samples: pa.Table, tmp_path: Path)
 def test_a_worker_with_another_reward_is_refused(samples: pa.Table, tmp_path: Path) -> None:
     job, _ = job_of(tmp_path, samples)
     (tmp_path / "mine.py").write_text(REWARD.format(failing=False) + "# edited")
-    with pytest.raises(RewardError, match="is another one on this worker"):
+    with pytest.raises(RewardError, match="'function'") as refused:
         score_in_shards(job, backwards, lambda n: None)
+    assert refused.value.expected == dict(job.identities)["function"]
+    assert refused.value.got != refused.value.expected
