@@ -1,4 +1,4 @@
-"""Each step of the loop as a Prefect task: a readable name, its cost, retries where a failure can pass."""
+"""Each step of the loop as a Prefect task: a readable name, a log line, its cost, retries of temporary failures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def step(name: str, *, retries: int = 2) -> Callable[[F], F]:
     """A Prefect task called ``iteration 3 · name``, retried with back-off.
 
-    Prefect's own cache is off: content addresses decide reuse (``raft_core.records.steps``).
+    Prefect's own cache is off: content addresses decide what is reused (``raft_core.records.steps``).
     """
     return task(  # type: ignore[return-value]
         name=name,
@@ -68,14 +68,14 @@ def score(it: Iteration, session: Session) -> StepRecord:
 
 @step("validate")
 def validate(it: Iteration, stage: Stage, material: Material, session: Session) -> None:
-    """Hold one table against its Great Expectations suite; stops the run or quarantines rows."""
+    """Check one table with its Great Expectations suite: quarantine rows, or stop the run."""
     with session.step(it, "validate"):
         tasks.validation.check.check(it, stage, material.held_out)
 
 
 @step("select")
 def select(it: Iteration, session: Session) -> None:
-    """Keep the best."""
+    """Select the best samples."""
     with session.step(it, "select"):
         tasks.loop.select.select(it)
 
@@ -94,7 +94,7 @@ def finetune(it: Iteration, session: Session) -> StepRecord:
 
 @step("evaluate")
 def evaluate(it: Iteration, policy: Policy, material: Material, session: Session) -> StepRecord:
-    """Sample and score the held-out prompts with the policy that the iteration made; write the scorecard."""
+    """Sample and score the held-out prompts with the iteration's new policy; write the scorecard."""
     held_out = material.held_out
     with session.step(it, "evaluate", total=len(held_out) * it.config.sampling.max_new_tokens) as running:
         record = tasks.loop.evaluate.evaluate(it, policy, held_out, running.progress, session.warn)
@@ -105,36 +105,36 @@ def evaluate(it: Iteration, policy: Policy, material: Material, session: Session
 
 @step("commit")
 def commit(it: Iteration, records: dict[str, StepRecord], session: Session) -> None:
-    """Write ``commit.json``, last: the iteration now exists."""
+    """Write ``commit.json`` as the last file: from now on the iteration exists."""
     with session.step(it, "commit"):
         tasks.loop.commit.commit(it, records)
 
 
-# Not retried: what DVC or MLflow did not take is made up for after the next commit, at the end, and by raft sync.
+# Not retried: a failed sync is repeated after the next commit, at the end, and by raft sync.
 
 
 @step("version", retries=0)
 def version(it: Iteration, waiting: Sequence[int], session: Session) -> str | None:
-    """Bring tables and checkpoints into DVC; returns why its remote has not got them all."""
+    """Add tables and checkpoints to DVC and push them; returns why the push failed."""
     with session.step(it, "version"):
         return tasks.loop.sync.to_dvc(it.run, waiting, session.workspace)
 
 
 @step("track", retries=0)
 def track(it: Iteration, waiting: Sequence[int], session: Session) -> None:
-    """Bring everything that is committed into MLflow."""
+    """Log everything that is committed to MLflow."""
     with session.step(it, "track"):
         tasks.loop.sync.to_mlflow(it.run, waiting, session.tracking_uri.get_secret_value())
 
 
 @task(name="merge", cache_policy=NO_CACHE)
 def merge(it: Iteration, session: Session) -> None:
-    """Write the policy as a plain checkpoint too, once."""
+    """Write the policy as a plain checkpoint too."""
     with session.step(it, "merge"):
         tasks.promotion.plain_folder.merge(it.run, it.number, it.base)
 
 
 @task(name="finish", cache_policy=NO_CACHE)
 def finish(decision: Decision, session: Session) -> None:
-    """Register the best iteration as ``candidate``, and write down how the run ended."""
+    """Register the best iteration as ``candidate``, and record how the run ended."""
     tasks.loop.sync.close(session.run, decision, session.tracking_uri.get_secret_value())
