@@ -9,6 +9,8 @@ from typing import Any
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from pydantic import SecretStr
 
 from flows.process.progress import Reporter
@@ -41,6 +43,8 @@ class Session:
             running.advance = advance
             yield running
             advance.note = "reused" if running.reused else ""
+        if running.summary:
+            _log(f"{running.summary} (reused)" if running.reused else running.summary)
         record_event(
             self.run,
             "step",
@@ -80,11 +84,22 @@ class Running:
     advance: Callable[[int], None] = lambda done: None
     done: int = 0
     reused: bool = False
+    summary: str = ""
 
     def progress(self, count: int) -> None:
         """Count ``count`` more tokens."""
         self.done += count
         self.advance(count)
+
+    def ended(self, summary: str, *, reused: bool = False) -> None:
+        """Say what the step did, in one line for the log, and whether an earlier result was reused."""
+        self.summary, self.reused = summary, reused
+
+
+def _log(line: str) -> None:
+    """Write to the log of the Prefect task, if there is one."""
+    with suppress(MissingContextError):
+        get_run_logger().info(line)
 
 
 def reset_peak_memory() -> None:

@@ -4,16 +4,17 @@ Like MLflow and DVC they are only a view: if Prefect's server cannot be reached,
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Completed, Crashed
+from prefect.states import Cancelled, Completed, Crashed
 
 from flows.loop.session import Session
 from flows.orchestration import server as prefect_server
@@ -28,13 +29,19 @@ LIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
 def seen_through(session: Session, flow: Callable[[], Decision]) -> Decision:
-    """Run ``flow`` in Prefect. If only its end cannot be reported to the server, that is a warning.
+    """Run ``flow`` in Prefect. Ctrl-C and SIGTERM end it as Cancelled.
+
+    If only its end cannot be reported to the server, that is a warning.
 
     Raises StepError with the server's address if it cannot be reached at the start, or rejects a request.
     """
     try:
         with prefect_server.tied():
-            decision = flow()
+            try:
+                decision = flow()
+            except (KeyboardInterrupt, SystemExit, TerminationSignal):
+                _cancelled(session.run)
+                raise
         for identity in unended(session.run):
             _record_ended(session.run, identity, "Completed")
         return decision
@@ -46,6 +53,15 @@ def seen_through(session: Session, flow: Callable[[], Decision]) -> Decision:
             session.outage("Prefect", f"{UNTOLD}: {error}", step="flow")
             return ended
         raise _server_fault(error) from error
+
+
+def _cancelled(run: Run) -> None:
+    """Show an interrupted flow run as Cancelled: Prefect itself would leave it as Crashed, as if it had died."""
+    ended: State = Cancelled(message=f"Stopped by Ctrl-C or SIGTERM. To continue: raft resume {run.name}")
+    for identity in unended(run)[-1:]:
+        with suppress(httpx.HTTPError, RuntimeError, ObjectNotFound), get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(identity), ended, force=True)
+            _record_ended(run, identity, ended.name)
 
 
 def heal(session: Session) -> None:

@@ -1,6 +1,7 @@
 """Evaluate: one sample of each held-out prompt, every reward, perplexity, and the scorecard."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from raft_core.evaluation.divergence import perplexity
 from raft_core.evaluation.scorecard import Batch, scorecard
@@ -45,8 +46,8 @@ def evaluate(
     return run_cached(it.runs, key, outputs, compute)
 
 
-def report(it: Iteration) -> None:
-    """Write the scorecard ``report.json`` from the iteration's tables."""
+def report(it: Iteration) -> dict[str, Any]:
+    """Write the scorecard ``report.json`` from the iteration's tables, and return it."""
     window = it.config.gates.convergence_window
     earlier = it.number - window if window else None
     values = scorecard(
@@ -59,6 +60,7 @@ def report(it: Iteration) -> None:
         then=None if earlier is None or earlier < BASE else read_table(it.run.table(earlier, "evaluation"), EVALUATION),
     )
     write_json(it.folder / "report.json", values)
+    return values
 
 
 def _batch(it: Iteration) -> Batch:
