@@ -158,6 +158,12 @@ def finish(session: Session, material: Material, decision: Decision) -> None:
         steps.finish(decision, session)
     except (RaftError, OSError) as error:
         session.outage("MLflow", f"could not register the best iteration: {error}", step="register")
+        return
+    with suppress(RaftError, OSError):  # the link is a convenience
+        from tasks.tracking.runs import run_link
+
+        if link := run_link(run, session.tracking_uri.get_secret_value()):
+            session.reporter.say(f"MLflow: {link}")
 
 
 def _prepare(run: Run, *, begins: bool, accept_reward_change: bool) -> Material:

@@ -22,10 +22,12 @@ from raft_core.files.artifacts import write_bytes, write_json
 from raft_core.files.plain_json import read_json
 from raft_core.launch.children import python_module
 from raft_core.records.overview import RunView, find_run, view_run
-from raft_core.records.run import read_chain, verify_outputs
+from raft_core.records.run import BASE, read_chain, verify_outputs
 
 ALIGN_RECEIPT = Path("data/align.json")
 STOP_TIMEOUT_S = 30.0
+PLOTTED = ("iteration", "reward", "reward_low", "reward_high", "gold_reward", "perplexity", "kl")
+"""Columns of ``rewards.csv``; iteration −1 is the base."""
 
 
 def write_parts_receipt(path: Path, receipts: Mapping[str, Receipt]) -> None:
@@ -126,11 +128,24 @@ def aligned_run(receipt: Path) -> str:
 
 
 def write_report(folder: Path, view: RunView) -> None:
-    """``report.json`` (metrics for ``dvc metrics``) and ``report.md`` of a run, without times."""
+    """Write ``report.json`` (``dvc metrics``), ``rewards.csv`` (``dvc plots``) and ``report.md``, all without times."""
     rows = [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in view.rows]
     best = next((row for row in rows if row["iteration"] == view.best), {})
-    write_json(folder / "report.json", {"run": view.name, "base": rows[0] if rows else {}, "best": best})
+    rewards = {_number(row["iteration"]): row.get("reward") for row in rows}
+    report = {"run": view.name, "base": rows[0] if rows else {}, "best": best, "reward": rewards}
+    write_json(folder / "report.json", report)
+    lines = [",".join(PLOTTED), *(",".join(_figure(row.get(name)) for name in PLOTTED) for row in rows)]
+    write_bytes(folder / "rewards.csv", ("\n".join(lines) + "\n").encode())
     write_bytes(folder / "report.md", _markdown(view, rows).encode())
+
+
+def _number(iteration: int) -> str:
+    """An iteration as a key of a metric, without spaces."""
+    return "base" if iteration == BASE else f"{iteration:03d}"
+
+
+def _figure(value: object) -> str:
+    return repr(value) if isinstance(value, int | float) else ""
 
 
 def _markdown(view: RunView, rows: Sequence[Mapping[str, Any]]) -> str:

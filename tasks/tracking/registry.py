@@ -86,7 +86,11 @@ def _create_version(
 ) -> str:
     model_id = _external_model(client, run, commit, tags, run_id, uri)
     try:
-        client.create_registered_model(name, description="Policies aligned by RAFT.")
+        client.create_registered_model(
+            name,
+            description="Policies aligned by RAFT. The weights are not stored in MLflow: "
+            f"`raft pull {name}@{ALIAS} --to FOLDER` writes a plain, verified model folder.",
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -96,7 +100,8 @@ def _create_version(
         run_id,
         tags=dict(tags),
         model_id=model_id,
-        description=f"Iteration {commit.iteration} of run {run.name}",
+        description=f"Iteration {commit.iteration} of run {run.name}. "
+        f"To get a plain model folder: `raft pull {run.name}@{commit.iteration} --to FOLDER`",
     )
     return str(created.version)
 

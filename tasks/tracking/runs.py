@@ -4,10 +4,12 @@ Each call writes what MLflow lacks, so calls that were missed, interrupted or re
 Metrics are read before they are written, since MLflow keeps every point that it is sent.
 """
 
+import getpass
 import json
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +20,12 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from raft_core.files.plain_json import MAX_LOG_BYTES, read_json
 from raft_core.records.run import BASE, Commit, Run, early_end, read_chain, read_events
-from raft_core.records.tables import VALIDATION, read_table
+from raft_core.records.tables import EVALUATION, VALIDATION, read_table
 from raft_core.redaction import redacted
 from raft_core.types import content_id
 from tasks.loop.decide import decide, read_report
-from tasks.tracking.connection import connected, experiment_id, find_run, label
+from tasks.loop.decide import label as title
+from tasks.tracking.connection import connected, experiment_id, find_run, label, shown
 from tasks.versioning.listing import pointer_md5
 from tasks.versioning.pointers import PAYLOADS
 
@@ -36,6 +39,13 @@ NESTED = {"slices": "slices", "rewards": "rewards", "gold_rewards": "gold_reward
 """Tables in the scorecard → prefix of their metrics."""
 TRAINING = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
 """Columns of the fine-tuning log → metrics. Their step counts optimiser steps over all iterations."""
+
+NOTE = "mlflow.note.content"
+TABLES = "mlflow.loggedArtifacts"
+"""Tag in which MLflow's page looks for the tables that it can show."""
+SAMPLES = "samples.json"
+SAMPLES_SHOWN = 20
+"""Held-out completions per iteration in MLflow; the tables of the run hold all of them."""
 
 _REPORT = re.compile(r"/validation_[^/]*\.md$")
 
@@ -62,12 +72,26 @@ def track(run: Run, uri: str, *, look: bool = False) -> str | None:
             if look or known.get(f"raft.commit.{label(commit.iteration)}") != commit.digest:
                 _log_files(client, run_id, run, commit)
                 _log_inputs(client, run_id, run, commit)
-        wanted = _tags(run, chain)
+        wanted = {**_tags(run, chain), **_page(run, chain, known)}
         missing = [RunTag(key, value) for key, value in wanted.items() if known.get(key) != value]
         for batch in _batches(missing, BATCH_ITEMS):
             client.log_batch(run_id, tags=batch)
         _set_status(client, found, wanted["raft.status"])
     return run_id
+
+
+def run_link(run: Run, uri: str) -> str | None:
+    """The address of the run's page in MLflow; None if MLflow is not an http(s) server, or does not have the run.
+
+    Raises StepError if MLflow cannot be reached.
+    """
+    events = [event for event in read_events(run, "projected") if event.get("mlflow_run")]
+    if not events or not uri.startswith(("http://", "https://")):
+        return None
+    run_id = str(events[-1]["mlflow_run"])
+    with connected(uri) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+    return f"{shown(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
 
 def erase_reports(run: Run, iterations: Collection[int], uri: str) -> None:
@@ -208,6 +232,11 @@ def _log_files(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> N
         client.log_artifact(run_id, str(report), place)
     if (table := run.table(commit.iteration, "validation")).exists():
         client.log_dict(run_id, {"checks": read_table(table, VALIDATION).to_pylist()}, f"{place}/validation.json")
+    if (table := run.table(commit.iteration, "evaluation")).exists():
+        names = ["prompt", "completion", "reward", "gold_reward"]
+        rows = read_table(table, EVALUATION, names).slice(0, SAMPLES_SHOWN).to_pylist()
+        data = [[title(commit.iteration), *(row[name] for name in names)] for row in rows]
+        client.log_dict(run_id, {"columns": ["iteration", *names], "data": data}, f"{place}/{SAMPLES}")
 
 
 def _place(commit: Commit) -> str:
@@ -251,6 +280,48 @@ def _tags(run: Run, chain: Sequence[Commit]) -> dict[str, str]:
         tags["raft.status"] = end[0]
         tags["raft.reason"] = f"see raft show {run.name}"  # the message may quote a prompt, and tags are not erased
     return tags
+
+
+def _page(run: Run, chain: Sequence[Commit], known: Mapping[str, str]) -> dict[str, str]:
+    """Tags that MLflow's own pages show: description, user, source, and the tables of sample completions."""
+    tables = [f"{_place(commit)}/{SAMPLES}" for commit in chain if run.table(commit.iteration, "evaluation").exists()]
+    tags = {
+        "mlflow.source.name": f"raft align ({run.name})",
+        "mlflow.source.type": "LOCAL",
+        TABLES: json.dumps([{"path": path, "type": "table"} for path in tables]),
+    }
+    heading, text = _heading(run), _description(run)
+    if known.get(NOTE, heading).startswith(heading):  # a description that a person wrote stays
+        tags[NOTE] = text
+    if "mlflow.user" not in known:
+        with suppress(KeyError, OSError):  # a process may have no login name
+            tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
+def _heading(run: Run) -> str:
+    return f"**RAFT run `{run.name}`**"
+
+
+def _description(run: Run) -> str:
+    """Markdown: how the run stands and why, its best iteration, where the records are, and how to look at them."""
+    decision, end = decide(run), early_end(run)
+    state, reason, best = "running", "", ""
+    if decision is not None:
+        state = "running" if decision.go_on else decision.kind
+        reason, best = decision.reason, f"- Best so far: {title(decision.best)}\n"
+        if not decision.go_on:
+            best = f"- Best: {title(decision.best)}\n"
+    if end is not None and (decision is None or decision.go_on):
+        state, reason = end[0], f"see `raft show {run.name}`"
+    return (
+        f"{_heading(run)}: {state}{f' ({reason})' if reason else ''}\n\n{best}"
+        f"- Scorecards: `raft show {run.name}`\n"
+        f"- Origin of every file: `raft lineage show {run.name}`\n"
+        f"- Page for auditors: `raft export html {run.name}`\n"
+        f"- Records: `runs/{run.name}` in the workspace; the artifacts here are copies of the small ones\n"
+        f"- Held-out completions: artifacts `iterations/*/{SAMPLES}`\n"
+    )
 
 
 STATUS = {"running": "RUNNING", "failed": "FAILED", "interrupted": "KILLED"}

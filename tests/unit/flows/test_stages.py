@@ -71,3 +71,9 @@ def test_the_report_of_a_run(tmp_path: Path, write_run: WriteRun) -> None:
     assert not any(key.startswith("seconds") for key in metrics["best"])
     lines = (tmp_path / "report.md").read_text().splitlines()
     assert lines[-1].startswith("| 1 ★ | 0.68 | 0.63 | 0.73 | 0.21 |")
+    header, *rows = (tmp_path / "rewards.csv").read_text().splitlines()
+    assert header.split(",")[:2] == ["iteration", "reward"]
+    assert [row.split(",")[0] for row in rows] == ["-1", "0", "1"]
+    assert rows[-1].split(",")[1] == "0.68"
+    assert list(metrics["reward"]) == ["base", "000", "001"]
+    assert metrics["reward"]["001"] == 0.68
