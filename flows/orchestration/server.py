@@ -1,13 +1,12 @@
-"""Prefect's temporary server, tied to the run that needs it: it ends with its owner, however that ends.
+"""Prefect's temporary server, tied to the process that needs it: it ends when that process ends in any way.
 
-Prefect starts one where PREFECT_API_URL names none. By itself it would outlive an owner that was
-killed, hold that owner's standard error open, and be ended by a Ctrl-C before the flow could report
-its end to it. One that dies in the middle of a run is started again on the same port: its database
-is a file, and Prefect's client asks again for a minute. The port is taken before the server starts:
-of two runs that begin at once, none takes the other's server for its own.
+Prefect starts one if PREFECT_API_URL is not set. Prefect's own would outlive a killed owner, keep that owner's standard
+error open, and be ended by Ctrl-C before the flow could report its end. If it dies in the middle of a run, it is
+started again on the same port: its database is a file, and Prefect's client retries for a minute. The port is bound
+before the server starts, so that two runs that start at the same time never share a server.
 
-Every local user reaches its port, so it answers only who knows a password: made for this process, and handed on to the
-server, and to workers of Ray, by Prefect's settings. It stands on no command line, and lies in no file.
+All local users can reach its port, so it requires a password: generated for this process, and passed to the server and
+to Ray workers in Prefect's settings. It is never on a command line or in a file.
 """
 
 import os
@@ -28,14 +27,14 @@ from raft_core.launch.children import python_module
 
 CHECK_EVERY_S = 0.5
 NOT_STARTED = 3
-"""Exit code after which Prefect starts another one."""
+"""Exit code of a server that could not start; Prefect then starts another one."""
 MEANT = (0, NOT_STARTED, -signal.SIGTERM)
-"""Exit codes of a server that nobody killed."""
+"""Exit codes of a server that was not killed."""
 
 
 @contextmanager
 def tied() -> Iterator[None]:
-    """Flows inside run against a temporary server of ours, with its password, unless PREFECT_API_URL names another."""
+    """Run flows inside the block against our temporary server, unless PREFECT_API_URL names another."""
     from prefect.context import SettingsContext, _temporary_global_settings_context
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import (
@@ -59,14 +58,14 @@ def tied() -> Iterator[None]:
 
 @cache
 def password() -> str:
-    """Of the temporary server of this process, as Prefect has it: USER:PASSWORD."""
+    """USER:PASSWORD of this process's temporary server."""
     return f"raft:{secrets.token_urlsafe(32)}"
 
 
 def refuse_results() -> None:
-    """Never load a result that a state names: it is a pickle, or names what is to decode it, and a server may lie.
+    """Never load stored results that a state names: they are pickles, or name their decoder, and a server may lie.
 
-    What our flows return stays in memory.
+    The results of our flows stay in memory.
     """
     from prefect.results import ResultStore
 
@@ -75,9 +74,9 @@ def refuse_results() -> None:
 
     def refused(*_: object, **__: object) -> Any:
         raise StepError(
-            "Prefect's server tells of a stored result, which is not loaded",
+            "refused to load a stored result that Prefect's server names",
             expected="a result in memory",
-            hint="look at who can change flow runs on that server; the run itself goes on with raft resume",
+            hint="find out who changed flow runs on that server; raft resume continues the run itself",
         )
 
     ResultStore.read = refused  # type: ignore[method-assign]
@@ -85,7 +84,7 @@ def refuse_results() -> None:
 
 
 def address() -> str:
-    """Where the temporary server of this process listens, or would."""
+    """The address of this process's temporary server."""
     from prefect.server.api.server import SubprocessASGIServer
 
     server = SubprocessASGIServer()
@@ -115,9 +114,9 @@ def _start(server: Any, *, again: bool = False) -> subprocess.Popen[Any]:
 
 
 def _bound(port: int, *, again: bool) -> socket.socket:
-    """A socket of this port, which nobody else can take from now on; another port where it is taken.
+    """A bound socket of this port, or of another port if it is taken.
 
-    ``again``: the port of a server that died, whose connections linger; its clients know no other one.
+    ``again``: use exactly this port, which a dead server left, since its clients know no other.
     """
     found = socket.socket()
     try:
@@ -133,15 +132,15 @@ def _bound(port: int, *, again: bool) -> socket.socket:
 
 
 def _revive(server: Any, process: "subprocess.Popen[Any]") -> None:
-    """Start a server again that was killed while it was needed."""
+    """Restart the server if it was killed while it was needed."""
     code = process.wait()
     if code not in MEANT and server.running and server.server_process is process:
-        with suppress(OSError):  # somebody else has its port
+        with suppress(OSError):  # the port is taken
             server.server_process = _start(server, again=True)
 
 
 def serve(owner: int, bound: socket.socket) -> None:
-    """Be the server until ``owner``, the process that started this one, ends."""
+    """Run the server until ``owner``, the process that started it, ends."""
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     import uvicorn
 
