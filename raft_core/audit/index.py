@@ -6,7 +6,6 @@ go again when the commit does. An index of another format, or one that cannot be
 cannot be written to, an index in memory serves for the moment.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from raft_core.audit.lineage import commit_fault, policy_facts
 from raft_core.errors import IntegrityError
 from raft_core.files.artifacts import file_digest, json_digest
 from raft_core.files.hashing import FileHashes
+from raft_core.files.locks import exclusive, lock_open_file, share_open_file
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.erasure import TOMBSTONE, digests_since
 from raft_core.records.run import BASE
@@ -92,9 +92,9 @@ def open_index(runs: Path, say: Say = lambda line: None) -> Iterator[Index]:
     path = folder / "lineage.duckdb"
     with lock:
         while True:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_open_file(lock)
             _bring_up_to_date(path, found, say)
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            share_open_file(lock)
             if path.exists():  # the kernel lets go before it shares: another may have dropped it in between
                 break
         with _connected(str(path), read_only=True) as connection:
@@ -106,8 +106,7 @@ def drop_index(runs: Path) -> None:
     folder = runs / FOLDER
     if not folder.is_dir():
         return
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(folder / "lock"):
         _remove(folder / "lineage.duckdb")
 
 

@@ -6,7 +6,6 @@ that a verification tells *collected* from *missing*. It holds no clock; when it
 A collection and a live run exclude each other, by a lock of the folder of runs that every run shares.
 """
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 from raft_core.errors import IntegrityError, RunBusyError
 from raft_core.files.artifacts import write_json
+from raft_core.files.locks import shared, try_exclusive
 from raft_core.files.plain_json import read_json
 
 FORMAT = 1
@@ -51,21 +51,17 @@ def write_tombstone(folder: Path, outputs: Mapping[str, str], dvc: Mapping[str, 
 
 def nothing_collected(runs: Path) -> IO[str]:
     """A lock that live runs share: until it is closed nothing is collected. Waits for a collection to end."""
-    lock = (runs / LOCK).open("a")
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    return lock
+    return shared(runs / LOCK)
 
 
 @contextmanager
 def no_live_run(runs: Path) -> Iterator[None]:
     """Keep every run of the folder from being taken up. Raises RunBusyError while a process holds one."""
-    with (runs / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with try_exclusive(runs / LOCK) as alone:
+        if not alone:
             raise RunBusyError(
                 f"a run in {runs} is being worked on, promoted or brought out",
                 expected="nobody who needs its bytes",
                 hint="wait for it, or stop it and resume it afterwards; `raft runs` names a live run",
-            ) from None
+            )
         yield

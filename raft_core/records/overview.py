@@ -1,6 +1,5 @@
 """What there is to see of a run: its commits and reports, joined with what the clock touched."""
 
-import fcntl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import ConfigError, RaftError
+from raft_core.files.locks import is_held
 from raft_core.records.best import decision_of, read_scorecard
 from raft_core.records.names import RUN_NAME, check_run_name
 from raft_core.records.run import Run, early_end, read_chain, read_events, read_run
@@ -122,16 +122,7 @@ def view_or_fault(path: Path) -> RunView:
 
 def is_running(run: Run) -> bool:
     """Whether a live process holds the run."""
-    try:
-        lock = (run.path / "lock").open("rb")
-    except FileNotFoundError:
-        return False
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    return is_held(run.path / "lock")
 
 
 def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | None, str]:

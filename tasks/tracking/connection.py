@@ -1,6 +1,5 @@
 """The connection to MLflow, and which MLflow run belongs to a run directory."""
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from raft_core.errors import StepError
+from raft_core.files.locks import lock_open_file
 from raft_core.records.run import BASE, Commit, Run
 from tasks.tracking.locations import artifact_location, settle
 
@@ -124,7 +124,7 @@ def _create_store(uri: str) -> None:
         return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        lock_open_file(folder)
         if not path.exists():
             aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
             aside.unlink(missing_ok=True)
