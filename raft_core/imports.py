@@ -1,7 +1,87 @@
-"""Which modules a Python source imports, read from its text: nothing is run."""
+"""Which code a module consists of: the modules that it imports, found and hashed from their text. Nothing is run."""
 
 import ast
+import re
 from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+from raft_core.files.artifacts import json_digest
+
+ROOT = Path(__file__).parents[1]
+OURS = "raft_core"
+
+
+@cache
+def code_digest(*modules: str, within: tuple[str, ...] = (OURS,)) -> str:
+    """sha256 of the source of ``modules`` and of every module that they import from the packages ``within``.
+
+    A module that is looked up by its name only (from a registry) must be among ``modules``. Raises ValueError where
+    one of ``modules`` has no Python source, or a source cannot be read.
+    """
+    if missing := [name for name in modules if source_of(name) is None]:
+        raise ValueError(f"no Python source of {', '.join(missing)}")
+    seen: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or (source := source_of(name)) is None:
+            continue
+        seen[name] = sha256(source).hexdigest()
+        for imported in _imported(source, name):
+            top = next((package for package in within if f"{imported}.".startswith(f"{package}.")), None)
+            if top is not None:
+                # Of another package the folders' __init__.py run too; ours are empty or lists of names.
+                waiting += [imported] if top == OURS else with_packages(imported)
+        waiting += with_packages(name) if not name.startswith(f"{OURS}.") else ()
+    return json_digest(seen)
+
+
+def source_of(module: str) -> bytes | None:
+    """The source of ``module``, without importing it or its packages; None where it has none.
+
+    Raises ValueError where the file cannot be read.
+    """
+    path = _file_of(module)
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError as error:
+        raise ValueError(f"the source of {module} cannot be read: {path}: {error.strerror}") from None
+
+
+def _file_of(module: str) -> Path | None:
+    top, _, rest = module.partition(".")
+    if top == OURS:
+        folders = [ROOT / OURS]
+    else:
+        try:
+            spec = find_spec(top)
+        except (ImportError, ValueError):
+            return None
+        if spec is None:
+            return None
+        if not rest and spec.origin and spec.origin.endswith(".py"):
+            return Path(spec.origin)
+        folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    inner = rest.split(".") if rest else []
+    for folder in folders:
+        stem = folder.joinpath(*inner)
+        for path in (stem / "__init__.py", *([stem.with_name(f"{stem.name}.py")] if inner else [])):
+            if path.is_file():
+                return path
+    return None
+
+
+def _imported(source: bytes, module: str) -> Iterator[str]:
+    """See ``imported_modules``; of a package and a module alike, since only the names that exist are followed."""
+    try:
+        yield from imported_modules(source, module)
+        if re.search(rb"^\s*from\s+\.", source, re.MULTILINE):
+            yield from imported_modules(source, f"{module}.__init__")
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"the source of {module} is not Python: {error}") from None
 
 
 def imported_modules(source: bytes | str, module: str) -> Iterator[str]:

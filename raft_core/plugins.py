@@ -9,20 +9,25 @@ change here (https://packaging.python.org/specifications/entry-points):
 All plugins of a group are imported with the configuration, since pydantic must know every class.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache, reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from operator import or_
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import Field, create_model, model_validator
 
 from raft_core.config.model import ConfigModel
-from raft_core.records.steps import code_digest
+from raft_core.imports import code_digest
 
 Plugin = TypeVar("Plugin", bound=ConfigModel)
+NAME = r"[A-Za-z0-9_\-]+"
+"""What a type may be called: it names columns and files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Registry(Generic[Plugin]):
         if not offers:
             return None
         module = type(plugin).__module__
-        return Provenance(_package(offers[0]), module, code_digest(module, within=module.partition(".")[0]))
+        return Provenance(_package(offers[0]), module, _digest(module))
 
     def sources(self, plugin: Plugin) -> dict[str, str]:
         """Code of another package, in the form in which a run pins what scores and selects; empty for ours."""
@@ -82,7 +87,11 @@ class Registry(Generic[Plugin]):
             literal: Any = Literal[kind]
             if plugin.model_fields["type"].annotation != literal:
                 raise TypeError(f"the type of {offers[0].value} must be annotated as Literal[{kind!r}]")
+            if not re.fullmatch(NAME, kind):
+                raise TypeError(f"the type {kind!r} has other characters than letters, digits, _ and -")
             plugin.model_rebuild()
+            _check_settings(plugin)
+            _digest(plugin.__module__)
         except (Exception, SystemExit) as error:  # whatever the import of somebody's package raises
             return _unusable(self.base, kind, f"{_package(offers[0])}: {type(error).__name__}: {error}")
         return plugin
@@ -94,6 +103,28 @@ def _offered(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     for offer in sorted(entry_points(group=group), key=lambda offer: (offer.name, offer.value)):
         found[offer.name] = (*found.get(offer.name, ()), offer)
     return found
+
+
+def _digest(module: str) -> str:
+    """Over the plugin's module and what that imports of its own package. Raises ValueError where there is no source."""
+    return code_digest(module, within=(module.partition(".")[0],))
+
+
+def _check_settings(plugin: type[ConfigModel]) -> None:
+    """A configuration is frozen and travels as YAML and JSON: refuse settings of a type that cannot."""
+    for name, field in plugin.model_fields.items():
+        for kind in _types_in(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, list | set | dict | bytearray | Path | Enum):
+                raise TypeError(
+                    f"setting {name} is declared with {kind.__name__}; use str, int, float, bool, "
+                    "Literal, tuple[…] or a ConfigModel of these"
+                )
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    yield get_origin(annotation) or annotation
+    for inner in get_args(annotation):
+        yield from _types_in(inner)
 
 
 def _class(place: str) -> Any:

@@ -10,7 +10,7 @@ from raft_core.records.run import BASE
 from raft_core.references import split_reference
 from raft_core.rewards.base import reward_name
 from raft_core.rewards.lexicon import VADER
-from raft_core.selection.base import SELECTION
+from raft_core.selection.registry import SELECTION
 
 MADE_IN_PLACE = "made in place by this project, from nothing else"
 UNKNOWN = "not recorded"

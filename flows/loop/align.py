@@ -24,7 +24,7 @@ from raft_core.launch import processes
 from raft_core.policies.base import backend
 from raft_core.records.run import BASE, Run, hold, open_run, read_chain, record_event, verify_outputs
 from raft_core.redaction import redacted_text
-from raft_core.rewards.score import check_rewards
+from raft_core.rewards.load import check_rewards
 from tasks.loop.decide import decide, is_finished, other_numerics, own_threads, pending
 from tasks.loop.finetune import next_policy
 from tasks.loop.iteration import Iteration

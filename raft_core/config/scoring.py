@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from raft_core.config.model import ConfigModel, Share
-from raft_core.rewards.base import REWARDS, RewardConfig, reward_name
+from raft_core.rewards.base import RewardConfig, reward_name
+from raft_core.rewards.registry import REWARDS
 
 if TYPE_CHECKING:
     AnyRewardConfig = RewardConfig

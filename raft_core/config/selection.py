@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from raft_core.selection.base import SELECTORS, Selector
+from raft_core.selection.base import Selector
+from raft_core.selection.registry import SELECTORS
 
 if TYPE_CHECKING:
     SelectionConfig = Selector

@@ -39,6 +39,7 @@ from raft_core.evaluation import divergence, diversity
 from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.evaluation.statistics import NOTHING, Interval, mean_interval, paired_gain
 from raft_core.rewards.base import reward_name
+from raft_core.selection.base import passes
 
 HELD_OUT_METRICS = (
     "num_prompts",
@@ -195,7 +196,7 @@ def _ranking_facts(valid: pa.Table, config: RaftConfig) -> dict[str, float | Non
     best_B = np.maximum.reduceat(rewards_N, starts_B)
     shared_B = np.add.reduceat(rewards_N == np.repeat(best_B, sizes_B), starts_B, dtype=np.int64)
     mean, best = float(rewards_N.mean()), float(best_B.mean())
-    passes_B, passes_N = config.selection.passes(best_B), config.selection.passes(rewards_N)
+    passes_B, passes_N = passes(config.selection, best_B), passes(config.selection, rewards_N)
     all_B = shared_B == sizes_B if passes_N is None else np.minimum.reduceat(passes_N, starts_B)
     limits = config.validation
     span = float(rewards_N.max() - rewards_N.min())

@@ -23,7 +23,7 @@ from raft_core.examples.location import cache_folder
 from raft_core.examples.stages import Built, Progress, Receipt, Source, Stage
 from raft_core.files.artifacts import digest_of, folder_files, fsync_folder, json_digest, write_json
 from raft_core.files.locks import exclusive, try_exclusive
-from raft_core.records.steps import code_digest
+from raft_core.imports import code_digest
 
 FORMAT = 1
 
@@ -32,7 +32,7 @@ def stage_key(stage: Stage, inputs: Mapping[str, Receipt]) -> str:
     """The content address of what ``stage`` would make from ``inputs``."""
     module = stage.build.partition(":")[0]
     made_from = {name: {path: inputs[name].outputs[path] for path in read} for name, read in stage.inputs.items()}
-    return json_digest([FORMAT, stage.build, code_digest(module, within="raft_core.examples"), made_from])
+    return json_digest([FORMAT, stage.build, code_digest(module, within=("raft_core.examples",)), made_from])
 
 
 def stage_folder(example: str, name: str, key: str) -> Path:

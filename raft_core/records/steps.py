@@ -5,20 +5,15 @@ the code that it runs and the determinism fingerprint. The index that finds fini
 ``runs/.steps`` and is only a convenience: every hit is verified by hashing the bytes.
 """
 
-import importlib.util
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from raft_core.errors import IntegrityError
 from raft_core.files.artifacts import copy_shared, digest_of, json_digest, write_json
 from raft_core.files.plain_json import read_json
-from raft_core.imports import imported_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,47 +90,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@cache
-def code_digest(*modules: str, within: str = "raft_core") -> str:
-    """sha256 of the source of ``modules`` and of every module of ``within`` that they import.
-
-    A module that is looked up by name only (a registry's) must be among ``modules``. Raises
-    ValueError for one of ``modules`` that has no Python source.
-    """
-    if missing := [name for name in modules if _source(name) is None]:
-        raise ValueError(f"no Python source of {', '.join(missing)}: a step's key must name the code that it runs")
-    seen: dict[str, str] = {}
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        if name in seen or (source := _source(name)) is None:
-            continue
-        seen[name] = sha256(source.encode()).hexdigest()
-        waiting += [imported for imported in _imported(source, name) if f"{imported}.".startswith(f"{within}.")]
-    return json_digest(seen)
-
-
-def _source(module: str) -> str | None:
-    """The source of ``module``; of our own ones without importing their packages (torch is heavy)."""
-    if module.startswith("raft_core."):
-        stem = Path(__file__).parents[2].joinpath(*module.split("."))
-        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if path.is_file():
-                return path.read_text(encoding="utf-8")
-        return None
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    return Path(spec.origin).read_text(encoding="utf-8")
-
-
-def _imported(source: str, module: str) -> Iterator[str]:
-    """See ``imported_modules``; of a package and a module alike, since only the names that exist are followed."""
-    yield from imported_modules(source, module)
-    if re.search(r"^\s*from\s+\.", source, re.MULTILINE):
-        yield from imported_modules(source, f"{module}.__init__")

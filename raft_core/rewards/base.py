@@ -1,8 +1,8 @@
-"""What a reward is, and the registry of rewards.
+"""What a reward is.
 
-A reward of your own is a Python function (``type: function``), or, with settings of its own, a subclass of
-``RewardConfig`` in one file and one line: in ``REWARDS`` below, or in an installed package an entry point of the group
-``raft.rewards`` (``raft_core.plugins``).
+A reward of your own is a Python function (``type: function``) or, with settings of its own, a subclass of
+``RewardConfig`` in one file, plus one line: in ``raft_core.rewards.registry``, or in an installed package an entry
+point of the group ``raft.rewards`` (``raft_core.plugins``).
 """
 
 from abc import ABC, abstractmethod
@@ -16,14 +16,18 @@ from pydantic import Field
 from raft_core.config.model import ConfigModel
 from raft_core.errors import InputError, IntegrityError
 from raft_core.files.artifacts import digest_of, json_digest
-from raft_core.plugins import Registry
-from raft_core.records.steps import code_digest
+from raft_core.imports import OURS, code_digest
 from raft_core.rewards.returned import Failure
 from raft_core.types import Prompt
 
 
 class RewardFn(Protocol):
-    """A reward in memory."""
+    """A reward in memory.
+
+    Two attributes are optional. ``verify()`` is called after the last batch: it raises RewardError where what the
+    reward reads is not what ``identity`` says any more. ``needs_references``: True where the reward cannot score a
+    prompt without a reference; such a run is refused before it samples.
+    """
 
     @property
     def identity(self) -> str:
@@ -77,18 +81,6 @@ class RewardConfig(ConfigModel, ABC):
         return next((str(name) for name in named if name), f"a reward of type {self.type}")
 
 
-REWARDS = Registry(
-    "raft.rewards",
-    RewardConfig,  # type: ignore[type-abstract]
-    {
-        "function": "raft_core.rewards.function:FunctionRewardConfig",
-        "classifier": "raft_core.rewards.classifier:ClassifierRewardConfig",
-        "linear": "raft_core.rewards.linear:LinearRewardConfig",
-        "lexicon": "raft_core.rewards.lexicon:LexiconRewardConfig",
-    },
-)
-
-
 def reward_name(config: RewardConfig) -> str:
     """The column name of a reward's scores."""
     return config.name or config.type
@@ -120,7 +112,8 @@ def reward_identity(config: RewardConfig, source: str = "") -> str:
     """
     settings = config.model_dump(mode="json", exclude={"name", "weight", "model", "function", "file", "files"})
     module = type(config).__module__
-    return json_digest([settings, code_digest(module, within=module.partition(".")[0]), source])
+    packages = tuple(dict.fromkeys((module.partition(".")[0], OURS)))
+    return json_digest([settings, code_digest(module, within=packages), source])
 
 
 def texts(which: ScoredText, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[str]:

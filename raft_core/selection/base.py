@@ -1,16 +1,17 @@
-"""What a selector is, what it ranks, and the registry of selectors.
+"""What a selector is, and what it ranks.
 
-A selector of your own is a subclass of ``Selector`` in one file, and one line: in ``SELECTORS`` below, or in an
-installed package an entry point of the group ``raft.selectors`` (``raft_core.plugins``).
+A selector of your own is a subclass of ``Selector`` in one file, plus one line: in ``raft_core.selection.registry``, or
+in an installed package an entry point of the group ``raft.selectors`` (``raft_core.plugins``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raft_core.config.model import ConfigModel
-from raft_core.plugins import Registry
+from raft_core.errors import RaftError, StepError
 
 if TYPE_CHECKING:  # numpy is loaded where it computes: every command reads a configuration
     import numpy as np
@@ -140,46 +141,71 @@ def num_kept(num: int, fraction: float) -> int:
     return max(min(num, 1), int(num * fraction * (1 + 1e-12)))
 
 
-SELECTORS = Registry(
-    "raft.selectors",
-    Selector,  # type: ignore[type-abstract]
-    {
-        "best_of_k": "raft_core.selection.best_of_k:BestOfK",
-        "top_fraction": "raft_core.selection.top_fraction:TopFraction",
-        "best_then_top": "raft_core.selection.best_then_top:BestThenTop",
-        "all_best": "raft_core.selection.all_best:AllBest",
-        "threshold": "raft_core.selection.threshold:Threshold",
-    },
-)
-
-
-SELECTION = "selection."
-"""What the code of a selector is pinned under, before its type; the name of a reward has no dot."""
-
-
-def selector_sources(selector: Selector) -> dict[str, dict[str, str]]:
-    """Code of another package that selects, in the form in which a run pins its rewards; empty for our own."""
-    sources = SELECTORS.sources(selector)
-    return {f"{SELECTION}{selector.type}": sources} if sources else {}
+@contextmanager
+def faults_of(selector: Selector) -> Iterator[None]:
+    """Whatever somebody's selector raises or returns in place of what is asked becomes a StepError that names it."""
+    try:
+        yield
+    except RaftError:
+        raise
+    except Exception as error:
+        raise StepError(
+            f"selector {selector.type} failed",
+            got=f"{type(error).__name__}: {error}",
+            expected="what raft_core.selection.base.Selector describes",
+            hint=f"correct {type(selector).__module__}.{type(selector).__name__}",
+        ) from error
 
 
 def select(candidates: Candidates, selector: Selector, samples_per_prompt: int) -> Selection:
-    """What ``selector`` keeps, in order. Raises ValueError where it breaks the rules of ``Selection``."""
+    """What ``selector`` keeps, in order. Raises StepError where it fails, or breaks the rules of ``Selection``."""
     import numpy as np
 
-    kept = selector.select(candidates, samples_per_prompt)
-    indices_M, weights_M = np.asarray(kept.indices_M), np.asarray(kept.weights_M)
-    if indices_M.ndim != 1 or indices_M.shape != weights_M.shape:
-        wrong = f"indices of shape {indices_M.shape} with weights of shape {weights_M.shape}"
-    elif len(indices_M) and not (indices_M.min() >= 0 and indices_M.max() < len(candidates.rewards_N)):
-        wrong = f"an index outside the {len(candidates.rewards_N)} candidates"
-    elif len(np.unique(indices_M)) != len(indices_M):
-        wrong = "the same candidate twice"
-    elif not (np.isfinite(weights_M) & (weights_M > 0)).all():
-        wrong = "a weight that is not above 0, or not finite"
-    else:
+    with faults_of(selector):
+        kept = selector.select(candidates, samples_per_prompt)
+        if not isinstance(kept, Selection):
+            raise TypeError(f"select returned {_kind(kept)}, not a Selection")
+        indices_M, weights_M = np.asarray(kept.indices_M), np.asarray(kept.weights_M)
+        if indices_M.ndim != 1 or indices_M.shape != weights_M.shape:
+            raise ValueError(f"indices of shape {indices_M.shape} with weights of shape {weights_M.shape}")
+        if len(indices_M) and indices_M.dtype.kind not in "iu":
+            raise TypeError(f"indices of type {indices_M.dtype}; np.flatnonzero makes integers of a mask")
+        if len(indices_M) and not (indices_M.min() >= 0 and indices_M.max() < len(candidates.rewards_N)):
+            raise ValueError(f"an index outside the {len(candidates.rewards_N)} candidates")
+        if len(np.unique(indices_M)) != len(indices_M):
+            raise ValueError("the same candidate twice")
+        if weights_M.dtype.kind not in "iuf" or not (np.isfinite(weights_M) & (weights_M > 0)).all():
+            raise ValueError("a weight that is not a finite number above 0")
         place_N = np.empty(len(candidates.rewards_N), np.int64)
         place_N[ranking(candidates)] = np.arange(len(place_N))
-        order_M = np.argsort(place_N[indices_M], kind="stable")
+        order_M = np.argsort(place_N[indices_M.astype(np.int64)], kind="stable")
         return Selection(indices_M[order_M].astype(np.int64), weights_M[order_M].astype(np.float64))
-    raise ValueError(f"selector {selector.type} returned {wrong}")
+
+
+def tells_apart(selector: Selector, prompts_N: Indices, rewards_N: Rewards) -> Mask:
+    """``selector.tells_apart``, checked. Raises StepError where it fails, or returns no mask over the N samples."""
+    import numpy as np
+
+    with faults_of(selector):
+        mask_N = np.asarray(selector.tells_apart(prompts_N, rewards_N))
+        if mask_N.shape != (len(rewards_N),) or (len(mask_N) and mask_N.dtype.kind != "b"):
+            raise ValueError(f"tells_apart returned {_kind(mask_N)} for {len(rewards_N)} samples, not one bool each")
+        return mask_N.astype(bool)
+
+
+def passes(selector: Selector, rewards_N: Rewards) -> Mask | None:
+    """``selector.passes``, checked. Raises StepError where it fails, or returns neither None nor a mask over N."""
+    import numpy as np
+
+    with faults_of(selector):
+        if (passed := selector.passes(rewards_N)) is None:
+            return None
+        mask_N = np.asarray(passed)
+        if mask_N.shape != (len(rewards_N),) or (len(mask_N) and mask_N.dtype.kind != "b"):
+            raise ValueError(f"passes returned {_kind(mask_N)} for {len(rewards_N)} rewards, not one bool each")
+        return mask_N.astype(bool)
+
+
+def _kind(value: object) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    return type(value).__name__ if shape is None else f"an array of shape {shape} and type {dtype}"

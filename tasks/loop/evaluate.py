@@ -9,7 +9,7 @@ from raft_core.records.pinned import check_pins
 from raft_core.records.run import BASE
 from raft_core.records.steps import StepRecord, run_cached
 from raft_core.records.tables import EVALUATION, PERPLEXITY, QUARANTINE, SCORED, SELECTED, read_table, write_table
-from raft_core.rewards import score as scoring
+from raft_core.rewards.load import check_rewards
 from raft_core.types import Policy, Progress, Prompt
 from tasks.loop.finetune import read_result
 from tasks.loop.iteration import Iteration, derived_seed, left_out
@@ -25,7 +25,7 @@ def evaluate(
     The same prompts and the same random streams serve every iteration, so differences are paired.
     """
     config = it.config
-    rewards = scoring.check_rewards(config.scoring)
+    rewards = check_rewards(config.scoring)
     check_pins(it.run, rewards.sources)
     texts, _ = perplexity_texts(config, it.run.path.parent.parent)
     subject = Subject(policy, it.base, config, config.policy, derived_seed(config.seed, "evaluate"))

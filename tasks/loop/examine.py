@@ -12,7 +12,7 @@ from raft_core.errors import ConfigError, ExampleError, InputError, RaftError
 from raft_core.examples import resolve
 from raft_core.policies.base import backend
 from raft_core.prompts.splits import draw, load_prompts
-from raft_core.rewards.score import check_rewards
+from raft_core.rewards.load import check_rewards
 from raft_core.types import Prompt
 from tasks.loop.prepare import allowed_splits
 from tasks.loop.signal import check_signal

@@ -6,9 +6,9 @@ from pathlib import Path
 from raft_core.config.run import RaftConfig
 from raft_core.files.artifacts import file_digest
 from raft_core.forgetting.exclusions import RECORD
+from raft_core.imports import code_digest
 from raft_core.policies.base import PolicyBackend, backend
 from raft_core.records.run import BASE, Run
-from raft_core.records.steps import code_digest
 from raft_core.types import Policy, content_id
 
 

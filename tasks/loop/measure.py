@@ -11,10 +11,12 @@ from raft_core.config.policy import PolicyConfig
 from raft_core.config.run import RaftConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.files.artifacts import json_digest
+from raft_core.imports import code_digest
 from raft_core.policies.base import LoadedPolicy, PolicyBackend, backend
-from raft_core.records.steps import StepKey, code_digest
+from raft_core.records.steps import StepKey
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 from raft_core.rewards import score as scoring
+from raft_core.rewards.load import Rewards
 from raft_core.types import Policy, Progress, Prompt, Sample
 from tasks.loop.shards import sample_shards
 
@@ -50,7 +52,7 @@ class Answers:
 
 
 def measuring_key(
-    step: str, subject: Subject, prompts: str, texts: Sequence[str], rewards: scoring.Rewards, **more: str | None
+    step: str, subject: Subject, prompts: str, texts: Sequence[str], rewards: Rewards, **more: str | None
 ) -> StepKey:
     """The content address of a measurement. ``prompts``: digest of the prompts; ``more``: further inputs."""
     config = subject.config
@@ -128,7 +130,7 @@ def evaluation_table(
     answers: Answers,
     under_base: Sequence[list[float]],
     prompts: Sequence[Prompt],
-    rewards: scoring.Rewards,
+    rewards: Rewards,
     max_failed_share: float,
     warn: Callable[[str], None],
 ) -> pa.Table:
@@ -162,7 +164,7 @@ def perplexity_table(answers: Answers, texts: Sequence[str]) -> pa.Table:
 def score_samples(
     samples: Sequence[Sample],
     prompts: dict[str, Prompt],
-    rewards: scoring.Rewards,
+    rewards: Rewards,
     max_failed_share: float,
     warn: Callable[[str], None],
 ) -> tuple[pa.Table, pa.Table | None]:

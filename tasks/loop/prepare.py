@@ -15,8 +15,8 @@ from raft_core.prompts.splits import Splits, draw, load_prompts, split_prompts
 from raft_core.records.pinned import changes, check_pins, pin, read_pins
 from raft_core.records.run import BASE, Run, read_chain, read_commit, record_event
 from raft_core.records.tables import PROMPTS, to_table, write_table
-from raft_core.rewards.score import Rewards, check_rewards
-from raft_core.selection.base import selector_sources
+from raft_core.rewards.load import Rewards, check_rewards
+from raft_core.selection.registry import selector_sources
 from raft_core.types import Artifact, Policy, Prompt
 from tasks.loop.iteration import Iteration
 from tasks.loop.signal import check_signal

@@ -5,10 +5,12 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from raft_core.files.artifacts import file_digest
+from raft_core.imports import code_digest
 from raft_core.records.pinned import check_pins
-from raft_core.records.steps import StepKey, StepRecord, code_digest, run_cached
+from raft_core.records.steps import StepKey, StepRecord, run_cached
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards import score as scoring
+from raft_core.rewards.load import check_rewards
 from raft_core.types import Artifact, Progress
 from tasks.loop.iteration import Iteration
 from tasks.loop.score_shards import ScoreFanOut, ScoreJob, keep_samples, score_in_shards
@@ -24,7 +26,7 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
 
     Raises RewardError above ``scoring.max_failed_share``, ConfigError if a reward changed since the run started.
     """
-    rewards = scoring.check_rewards(it.config.scoring.model_copy(update={"gold": ()}))
+    rewards = check_rewards(it.config.scoring.model_copy(update={"gold": ()}))
     check_pins(it.run, rewards.sources)
     key = StepKey(
         "score",

@@ -18,7 +18,8 @@ from raft_core.errors import RewardError
 from raft_core.files.artifacts import file_digest, verify
 from raft_core.records.tables import PROMPTS, SAMPLES, SCORED, read_table, to_prompts, write_table
 from raft_core.rewards.base import RewardConfig
-from raft_core.rewards.score import BATCH_SAMPLES, SCORING_COLUMNS, NamedReward, check_failures, named, score
+from raft_core.rewards.load import named
+from raft_core.rewards.score import BATCH_SAMPLES, SCORING_COLUMNS, NamedReward, check_failures, score
 from raft_core.types import Artifact, Progress, Prompt
 from tasks.loop.shards import finished_shard, keep_shard, take_threads
 

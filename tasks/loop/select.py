@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from raft_core.errors import GateStop
 from raft_core.records.pinned import check_pins
 from raft_core.records.tables import PROMPTS, QUARANTINE, SAMPLES, SCORED, SELECTED, read_rows, read_table, write_table
-from raft_core.selection.base import Candidates, ranking, selector_sources
+from raft_core.selection.base import Candidates, ranking
 from raft_core.selection.base import select as choose
+from raft_core.selection.registry import selector_sources
 from tasks.loop.iteration import Iteration
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
-from raft_core.rewards.score import Rewards
+from raft_core.rewards.load import Rewards
 from raft_core.types import Prompt
 
 GO_ON = "or set validation.min_signal_share: 0 to go on all the same"

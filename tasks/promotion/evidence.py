@@ -32,8 +32,7 @@ from raft_core.prompts.splits import split_prompts
 from raft_core.records.pinned import check_pins
 from raft_core.records.steps import StepKey, run_cached
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
-from raft_core.rewards import score as scoring
-from raft_core.rewards.score import Rewards
+from raft_core.rewards.load import Rewards, check_rewards
 from raft_core.types import Progress, Prompt, Sample
 from tasks.loop.iteration import derived_seed
 from tasks.loop.measure import (
@@ -104,7 +103,7 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
             expected="prompts that nothing was trained on",
             hint="give the run a promotion split of its own (prompts.promotion), and align again",
         )
-    rewards = scoring.check_rewards(config.scoring)
+    rewards = check_rewards(config.scoring)
     check_pins(candidate.run, rewards.sources)
     if suite is not None:
         _check_suite(suite, rewards)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raft_core.config.run import RaftConfig
-from raft_core.selection.base import Selector
+from raft_core.selection.base import Selector, tells_apart
 from raft_core.types import POLICY_SOURCE
 
 LOGPROB_TOLERANCE = 1e-3
@@ -127,7 +127,7 @@ def scored_prompts(rows: pd.DataFrame, selection: Selector) -> pd.DataFrame:
     frame = pd.DataFrame(index=pd.Index(np.unique(rows["prompt"])))
     frame["num_valid"] = usable.groupby("prompt").size().reindex(frame.index, fill_value=0)
     frame["best_shared_by"] = usable[usable["reward"] == best].groupby("prompt").size().reindex(frame.index)
-    told = selection.tells_apart(usable["prompt"].to_numpy(), usable["reward"].to_numpy())
+    told = tells_apart(selection, usable["prompt"].to_numpy(), usable["reward"].to_numpy())
     frame["signal"] = pd.Series(told, usable.index).groupby(usable["prompt"]).any().reindex(frame.index)
     return frame
 

@@ -20,7 +20,8 @@ from raft_core.files.artifacts import artifact, digest_of
 from raft_core.launch import processes
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
-from raft_core.policies.text.data import collate, plan_steps, read_selected
+from raft_core.policies.text.batches import collate
+from raft_core.policies.text.data import plan_steps, read_selected
 from raft_core.policies.text.loss import weighted_nll
 from raft_core.policies.text.model import load_weights, masked_logits
 from raft_core.records.tables import SELECTED, to_table, write_table

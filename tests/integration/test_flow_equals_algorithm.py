@@ -17,7 +17,7 @@ from raft_core.config.sampling import SamplingConfig
 from raft_core.policies.tabular import backend
 from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.records.run import read_chain, read_run
-from raft_core.selection.base import SELECTORS
+from raft_core.selection.registry import SELECTORS
 from raft_core.types import Prompt
 from tasks.loop.iteration import derived_seed
 

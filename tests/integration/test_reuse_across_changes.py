@@ -1,4 +1,4 @@
-"""A gate, a selector and a metric are added to the code: every finished step of an older run is still reused."""
+"""A gate, a selector, a reward and a metric are added: every finished step of an older run is still reused."""
 
 import json
 import os
@@ -23,9 +23,13 @@ ADDED = {
         '    """The budget against the base (row −1), and when to stop. None switches one off."""\n',
         "\n    max_least: float | None = Field(None, description='largest smallest reward')\n",
     ),
-    "raft_core/selection/base.py": (
+    "raft_core/selection/registry.py": (
         '        "threshold": "raft_core.selection.threshold:Threshold",\n',
         '        "second_of_k": "raft_core.selection.second_of_k:SecondOfK",\n',
+    ),
+    "raft_core/rewards/registry.py": (
+        '        "lexicon": "raft_core.rewards.lexicon:LexiconRewardConfig",\n',
+        '        "other": "raft_core.rewards.lexicon:LexiconRewardConfig",\n',
     ),
     "raft_core/evaluation/scorecard.py": (
         '        "candidates_reward": mean,\n',

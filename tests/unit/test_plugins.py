@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from raft_core import plugins
+from raft_core import imports, plugins
+from raft_core.imports import code_digest
 from raft_core.plugins import Registry
-from raft_core.selection.base import SELECTORS, Selector
+from raft_core.rewards.base import RewardConfig, RewardFn, reward_identity
+from raft_core.selection.base import Selector
 from raft_core.selection.best_of_k import BestOfK
+from raft_core.selection.registry import SELECTORS
 
 WORST = """
 from typing import Literal
@@ -44,12 +47,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n")
         (info / "entry_points.txt").write_text("\n".join(["[raft.selectors]", *offers]))
         plugins._offered.cache_clear()
-        plugins.code_digest.cache_clear()
+        code_digest.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)
     yield write
     plugins._offered.cache_clear()
-    plugins.code_digest.cache_clear()
+    code_digest.cache_clear()
     for name in sys.modules.keys() - before:
         del sys.modules[name]
 
@@ -78,7 +81,7 @@ def test_one_of_a_package_is_configured_like_ours_and_its_code_is_named(install:
     assert came is not None
     assert (came.package, came.module) == ("pack_a 1.5", "pack_a.rule")
     (tmp_path / "pack_a" / "helper.py").write_text("NAME = 2\n")
-    plugins.code_digest.cache_clear()
+    code_digest.cache_clear()
     changed = SELECTORS.provenance(found)
     assert changed is not None
     assert changed.digest != came.digest, "what its module imports, relatively too, is a part of it"
@@ -126,6 +129,76 @@ def test_one_that_cannot_be_used_leaves_the_others_alone(install: Install, offer
     message = refusal({"type": offer.partition(" ")[0]})
     assert why in message
     assert "pack_c 1.5" in message
+
+
+LIST = WORST.format(helper="helper").replace('"worst"\n', '"worst"\n    words: list[str] = []\n')
+PATH = WORST.format(helper="helper").replace('"worst"\n', '"worst"\n    file: "Path | None" = None\n')
+UNREADABLE = b"# -*- coding: ascii -*-\nNAME = '\xff'\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (LIST, "setting words is declared with list"),
+        (PATH.replace("from typing", "from pathlib import Path\nfrom typing", 1), "setting file is declared with P"),
+    ],
+)
+def test_settings_that_a_configuration_cannot_hold_are_refused(install: Install, code: str, why: str) -> None:
+    install("pack_h", "worst = pack_h.rule:Worst", code=code)
+    assert why in refusal({"type": "worst"})
+
+
+def test_a_type_is_a_plain_name(install: Install) -> None:
+    code = WORST.format(helper="helper").replace('"worst"', '"a/b"')
+    install("pack_i", "a/b = pack_i.rule:Worst", code=code)
+    assert "other characters than letters" in refusal({"type": "a/b"})
+
+
+def test_code_that_cannot_be_read_is_refused_and_not_imported(install: Install, tmp_path: Path) -> None:
+    install(
+        "pack_j",
+        "worst = pack_j.rule:Worst",
+        code=WORST.format(helper="helper") + "\ndef late():\n    from . import odd\n",
+    )
+    (tmp_path / "pack_j" / "odd.py").write_bytes(UNREADABLE)
+    assert "the source of pack_j.odd is not Python" in refusal({"type": "worst"})
+    (tmp_path / "pack_j" / "odd.py").write_text("raise SystemExit('imported')\n")
+    code_digest.cache_clear()
+    assert configure({"type": "worst"}).type == "worst"
+
+
+def test_what_runs_when_its_package_is_imported_is_a_part_of_its_code(install: Install, tmp_path: Path) -> None:
+    install("pack_k", "worst = pack_k.rule:Worst")
+    before = SELECTORS.provenance(configure({"type": "worst"}))
+    (tmp_path / "pack_k" / "__init__.py").write_text("SIGN = -1\n")
+    code_digest.cache_clear()
+    after = SELECTORS.provenance(configure({"type": "worst"}))
+    assert before is not None
+    assert after is not None
+    assert before.digest != after.digest
+
+
+def test_the_identity_of_a_reward_covers_what_raft_lends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {
+        "pack_l.rule": b"from raft_core.rewards.base import texts",
+        "raft_core.rewards.base": b"x = 1",
+        "pack_l": b"",
+    }
+
+    class Mine(RewardConfig):
+        type: str = "mine"
+
+        def load(self, *, weights: bool = True) -> RewardFn:
+            raise NotImplementedError
+
+    Mine.__module__ = "pack_l.rule"
+    monkeypatch.setattr(imports, "source_of", sources.get)
+    code_digest.cache_clear()
+    before = reward_identity(Mine())
+    sources["raft_core.rewards.base"] = b"x = 2"
+    code_digest.cache_clear()
+    assert reward_identity(Mine()) != before
+    code_digest.cache_clear()
 
 
 def test_of_two_packages_with_one_name_none_is_taken(install: Install) -> None:

@@ -6,7 +6,7 @@ from raft_core.files.artifacts import model_digest
 from raft_core.policies.text import model as models
 from raft_core.policies.text.check import asks_for_date, check, model_folder_of
 from raft_core.policies.text.finetune import finetune
-from raft_core.policies.text.loaded import LoadedTextPolicy
+from raft_core.policies.text.loaded import LoadedTextPolicy, load
 from raft_core.policies.text.merge import merge
 from raft_core.policies.text.model import memory_errors, numerics
 from raft_core.types import Policy
@@ -46,8 +46,3 @@ def probe(policy: Policy, config: TextPolicyConfig, finetuning: FinetuningConfig
         check_padding(model)
         if finetuning.batching == "packed":
             check_packing(model)
-
-
-def load(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> LoadedTextPolicy:
-    """Load for sampling in ``dtype``; an adapter is merged into a copy of its base, in memory alone."""
-    return LoadedTextPolicy(policy, config, dtype)

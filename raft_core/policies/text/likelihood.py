@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from raft_core.policies.text.data import collate
+from raft_core.policies.text.batches import collate
 from raft_core.policies.text.model import Model, masked_logits
 
 MAX_LOGITS = 1 << 25

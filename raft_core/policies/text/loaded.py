@@ -97,3 +97,8 @@ def _sample(draft: Draft, prompt_id: str, k: int, seed: int, about: list[Any]) -
         status="quarantined" if failed else "ok",
         reason="the policy's logits are not finite" if failed else "",
     )
+
+
+def load(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> LoadedTextPolicy:
+    """Load for sampling in ``dtype``; an adapter is merged into a copy of its base, in memory alone."""
+    return LoadedTextPolicy(policy, config, dtype)

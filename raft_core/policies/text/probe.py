@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raft_core.errors import InputError
-from raft_core.policies.text.data import collate, collate_packed
+from raft_core.policies.text.batches import collate, collate_packed
 from raft_core.policies.text.model import Model, masked_logits, memory_errors
 from raft_core.policies.text.sample import next_logits, prefill, select_rows
 

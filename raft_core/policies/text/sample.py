@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from raft_core.config.sampling import SamplingConfig
+from raft_core.policies.text.batches import collate
 from raft_core.policies.text.chat import Tokenizer
-from raft_core.policies.text.data import collate
 from raft_core.policies.text.decode import decode_completion, decode_for_stop, may_have_stopped, stop_position
 from raft_core.policies.text.distribution import Draw, draw
 from raft_core.policies.text.model import Model, accepted_arguments, masked_logits

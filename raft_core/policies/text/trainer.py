@@ -29,8 +29,9 @@ from raft_core.files.artifacts import folder_digest, write_json
 from raft_core.launch.processes import join_ranks
 from raft_core.policies.base import FinetuneJob
 from raft_core.policies.text.adapter import apply_adapter, check_same_shape, fresh_adapter, save_adapter
+from raft_core.policies.text.batches import Batch
 from raft_core.policies.text.checkpoint import make_durable, save_full
-from raft_core.policies.text.data import Batch, MicroBatches, TrainingSequence, micro_batches_per_step, read_selected
+from raft_core.policies.text.data import MicroBatches, TrainingSequence, micro_batches_per_step, read_selected
 from raft_core.policies.text.job import MANIFEST, POLICY
 from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
 from raft_core.policies.text.model import (

@@ -8,7 +8,8 @@ import pytest
 from raft_core.errors import ConfigError, IntegrityError
 from raft_core.records.pinned import FILE, changes, changes_of, check_pins, pin, read_pins
 from raft_core.records.run import BASE, Commit, Run, read_events, write_commit
-from raft_core.rewards.score import NamedReward, Rewards
+from raft_core.rewards.load import Rewards
+from raft_core.rewards.score import NamedReward
 from tasks.loop.prepare import settle_rewards
 
 THEN = {"mine": {"mine.py": "a", "helper": "b", "words.txt": "c"}, "vader": {"vaderSentiment": "d"}}

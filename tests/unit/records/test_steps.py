@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from raft_core import imports
 from raft_core.files.artifacts import digest_of
-from raft_core.records import steps
-from raft_core.records.steps import StepKey, StepRecord, code_digest, run_cached
+from raft_core.imports import code_digest
+from raft_core.records.steps import StepKey, StepRecord, run_cached
 
 KEY = StepKey("sample", {"policy": "abc", "prompts": None}, {"k": 8}, "code", {"dtype": "float32"}, seed=3)
 
@@ -169,7 +170,7 @@ def test_what_lay_there_from_a_killed_attempt_is_cleared_away(step: Counting) ->
 def sources(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Modules of an imaginary package, by name."""
     known: dict[str, str] = {}
-    monkeypatch.setattr(steps, "_source", known.get)
+    monkeypatch.setattr(imports, "source_of", lambda name: known[name].encode() if name in known else None)
     code_digest.cache_clear()
     yield known
     code_digest.cache_clear()

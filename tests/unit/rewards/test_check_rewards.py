@@ -11,8 +11,8 @@ from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
 from raft_core.config.scoring import ScoringConfig
 from raft_core.errors import ConfigError, ExampleError, InputError
-from raft_core.rewards.base import REWARDS
-from raft_core.rewards.score import check_rewards
+from raft_core.rewards.load import check_rewards
+from raft_core.rewards.registry import REWARDS
 
 
 def test_order_and_weights_of_the_configuration(tmp_path: Path) -> None:

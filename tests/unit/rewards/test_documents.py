@@ -8,7 +8,7 @@ import yaml
 
 from raft_core.config.scoring import ScoringConfig
 from raft_core.rewards.function import FunctionRewardConfig, load
-from raft_core.rewards.score import check_rewards
+from raft_core.rewards.load import check_rewards
 from raft_core.types import Prompt
 
 PAGE = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()

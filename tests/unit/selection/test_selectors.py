@@ -1,14 +1,17 @@
 """Each selector on numbers worked out by hand."""
 
 import time
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
 
+from raft_core.errors import StepError
 from raft_core.selection.all_best import AllBest
-from raft_core.selection.base import SELECTORS, Candidates, Selector, num_kept, select
+from raft_core.selection.base import Candidates, Selection, Selector, num_kept, passes, select, tells_apart
 from raft_core.selection.best_of_k import BestOfK
 from raft_core.selection.best_then_top import BestThenTop
+from raft_core.selection.registry import SELECTORS
 from raft_core.selection.threshold import Threshold
 from raft_core.selection.top_fraction import TopFraction
 
@@ -104,3 +107,55 @@ def test_many_samples_take_no_time() -> None:
     kept = select(rows, TopFraction(), k).indices_M
     assert len(kept) == num // k
     assert time.process_time() - start < 2
+
+
+class Broken(Selector):
+    """Somebody's selector that returns or raises ``answer``."""
+
+    type: Literal["broken"] = "broken"
+    answer: ClassVar[Any] = None
+
+    def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
+        """What a test set."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[no-any-return]
+
+    def tells_apart(self, prompts_N: Any, rewards_N: Any) -> Any:
+        """The same."""
+        return self.answer
+
+    passes = tells_apart  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (None, "NoneType, not a Selection"),
+        (np.array([True, False]), "not a Selection"),
+        (Selection.plain(np.array([True, False])), "of type bool"),
+        (Selection.plain(np.array([0.0, 1.0])), "of type float64"),
+        (Selection.plain(np.array([0, 0])), "the same candidate twice"),
+        (Selection.plain(np.array([7])), "outside the 2 candidates"),
+        (Selection(np.array([0, 1]), np.array([1.0, np.nan])), "finite number above 0"),
+        (Selection(np.array([0]), np.array(["1"])), "finite number above 0"),
+        (Selection(np.array([0, 1]), np.ones(3)), "weights of shape (3,)"),
+        (KeyError("mine"), "KeyError: 'mine'"),
+    ],
+)
+def test_a_fault_of_a_selector_names_it(monkeypatch: pytest.MonkeyPatch, answer: Any, why: str) -> None:
+    candidates = Candidates(np.array([0, 0]), np.array([0.5, 1.0]), np.array(["a", "b"]))
+    monkeypatch.setattr(Broken, "answer", answer)
+    with pytest.raises(StepError) as caught:
+        select(candidates, Broken(), 2)
+    assert "broken" in caught.value.what
+    assert why in str(caught.value.got)
+    assert f"{__name__}.Broken" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("answer", [np.ones(2), np.array([True]), np.array([[True, False]])])
+def test_a_mask_of_another_shape_or_type_is_refused(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    monkeypatch.setattr(Broken, "answer", answer)
+    for ask in (lambda: tells_apart(Broken(), np.array([0, 0]), np.ones(2)), lambda: passes(Broken(), np.ones(2))):
+        with pytest.raises(StepError, match="broken"):
+            ask()

@@ -11,6 +11,7 @@ from raft_core.records.tables import PROMPTS as PROMPTS_SCHEMA
 from raft_core.records.tables import SAMPLES, SCORED, to_table, write_table
 from raft_core.rewards import score as scoring
 from raft_core.rewards.function import FunctionRewardConfig
+from raft_core.rewards.load import Rewards, named
 from raft_core.types import Artifact, Progress, Prompt
 from tasks.loop.score_shards import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
 
@@ -45,10 +46,10 @@ def samples() -> pa.Table:
 
 def job_of(
     folder: Path, samples: pa.Table, *, failing: bool = False, max_failed_share: float = 0.0
-) -> tuple[ScoreJob, scoring.Rewards]:
+) -> tuple[ScoreJob, Rewards]:
     (folder / "mine.py").write_text(REWARD.format(failing=failing))
     config = FunctionRewardConfig(function=f"{folder / 'mine.py'}:reward")
-    rewards = scoring.Rewards((scoring.named(config),), ())
+    rewards = Rewards((named(config),), ())
     table = folder / "prompts.parquet"
     write_table(table, to_table(PROMPTS_SCHEMA, list(PROMPTS.values())), PROMPTS_SCHEMA)
     job = ScoreJob(

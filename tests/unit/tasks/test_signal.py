@@ -7,7 +7,8 @@ import pytest
 from raft_core.config.loading import check_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
-from raft_core.rewards.score import NamedReward, Rewards
+from raft_core.rewards.load import Rewards
+from raft_core.rewards.score import NamedReward
 from raft_core.types import Prompt
 from tasks.loop.signal import check_signal
 

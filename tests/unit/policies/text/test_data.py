@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.errors import StepError
-from raft_core.policies.text.data import (
-    collate,
-    collate_packed,
-    micro_batches_per_step,
-    num_steps,
-    plan_steps,
-    read_selected,
-)
+from raft_core.policies.text.batches import collate, collate_packed
+from raft_core.policies.text.data import micro_batches_per_step, num_steps, plan_steps, read_selected
 from raft_core.records.tables import SELECTED, to_table, write_table
 
 

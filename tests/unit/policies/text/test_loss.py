@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raft_core.policies.text.backend import LoadedTextPolicy
-from raft_core.policies.text.data import Batch, collate, collate_packed
+from raft_core.policies.text.batches import Batch, collate, collate_packed
 from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
 from raft_core.policies.text.model import masked_logits
 
