@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -160,14 +160,19 @@ def declared(*extras: str) -> set[str]:
     return {canonical(requirement) for group in groups for requirement in group}
 
 
+@cache
+def brought_by() -> Mapping[str, list[str]]:
+    """Importable name → the distributions that have it."""
+    return packages_distributions()
+
+
 def undeclared(module: ast.Module, known: Set[str]) -> Iterator[Offence]:
     """Imports of packages that are neither Python's nor ours nor brought by a distribution in ``known``."""
-    distributions = packages_distributions()
     for line, full in imported(module):
         top = full.partition(".")[0]
         if top in sys.stdlib_module_names or top in FLOORS:
             continue
-        if not {canonical(name) for name in distributions.get(top, [top])} & known:
+        if not {canonical(name) for name in brought_by().get(top, [top])} & known:
             yield line, top
 
 
