@@ -2,11 +2,11 @@
 
     python -m benchmarks.iteration OUT.json [--config configs/reviews.yaml] [--iterations 3] [--rounds 2]
 
-Each round runs both, in processes of their own, one after the other, in turns: the same prompts in the same order, K,
-tokens, stop strings, LoRA, batches, learning rates, precision and evaluation. Every round has a seed of its own, so the
-pipeline finds nothing to reuse. Ours is timed from decision to decision by its own event log: what Prefect, events and
-the gates cost between the steps is in it ("between the steps"). The first iteration of each is left out where there
-are more (libraries still load in it), and the median over the others is told.
+Each round runs both, one after the other, in separate processes, with the same prompts in the same order, K, tokens,
+stop strings, LoRA, batches, learning rates, precision and evaluation. Every round has its own seed, so the pipeline
+finds nothing to reuse. The pipeline is timed from decision to decision by its event log, so the cost of Prefect, events
+and gates is included ("between the steps"). The first iteration is left out if there are more, because libraries still
+load in it; the median of the others is reported.
 """
 
 import argparse
@@ -43,7 +43,7 @@ gold rewards and the intervals."""
 
 
 def main() -> None:
-    """Measure, and leave the result in OUT.json."""
+    """Measure, and write the result to OUT.json."""
     parser = argparse.ArgumentParser(description="One iteration against a plain loop")
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path("configs/reviews.yaml"))
@@ -120,9 +120,9 @@ def run_plain(config: RaftConfig, folder: Path) -> dict[str, Any]:
     ]
     texts, _ = perplexity_texts(config, folder)
     settings = plain_settings(config, prompts, [p.text for p in splits.held_out], texts, folder)
-    told, out = folder / "settings.json", folder / "out.json"
-    told.write_text(json.dumps(asdict(settings)))
-    command = python_module("benchmarks.plain_loop", str(told), str(out))
+    settings_file, out = folder / "settings.json", folder / "out.json"
+    settings_file.write_text(json.dumps(asdict(settings)))
+    command = python_module("benchmarks.plain_loop", str(settings_file), str(out))
     peak_mb = _run_child(command, cwd=Path(__file__).parents[1], environment={})
     rows = json.loads(out.read_text())
     for row in rows[1:]:
@@ -137,9 +137,9 @@ def plain_settings(
     sampling, tuning, reward = config.sampling, config.finetuning, config.scoring.rewards[0]
     plain_prompts = isinstance(config.policy, TextPolicyConfig) and not config.policy.chat_template
     if tuning.lora is None or not plain_prompts or sampling.top_p < 1 or sampling.top_k:
-        raise ValueError("the plain loop knows LoRA, plain prompts and temperature alone")
+        raise ValueError("the plain loop supports only LoRA, plain prompts and temperature")
     if not isinstance(reward, ClassifierRewardConfig | LexiconRewardConfig):
-        raise ValueError(f"the plain loop knows no reward of type {reward.type}")
+        raise ValueError(f"the plain loop does not support rewards of type {reward.type}")
     scorer = resolve(reward.model if isinstance(reward, ClassifierRewardConfig) else reward.file or "")
     return Settings(
         policy=str(resolve(config.policy.model)),
@@ -169,7 +169,7 @@ def plain_settings(
 
 
 def _run_child(command: list[str], *, cwd: Path, environment: dict[str, str], may_stop: bool = False) -> int:
-    """Run to the end; its peak memory in MB. A gate that stopped (exit code 3) is no failure where it may."""
+    """Run to the end; its peak memory in MB. With ``may_stop`` a stop by a gate (exit code 3) is allowed."""
     with tempfile.TemporaryFile("w+") as output:
         child = subprocess.Popen(
             command,
@@ -200,10 +200,10 @@ def render(result: dict[str, Any]) -> str:
         totals = [median([sum(r["seconds"].get(s, 0.0) for s in counted) for r in side]) for side in (ours, plain)]
         rows.append([f"**{name}**", f"**{totals[0]:.2f}**", f"**{totals[1]:.2f}**", f"**{totals[0] / totals[1]:.2f}**"])
     facts = [
-        [label, _told(pick, ours), _told(pick, plain)]
+        [label, _shown(pick, ours), _shown(pick, plain)]
         for label, pick in {
-            "sampled tokens an iteration": lambda r: r["tokens"],
-            "sampled tokens a second": lambda r: r["tokens"] / r["seconds"]["sample"],
+            "sampled tokens per iteration": lambda r: r["tokens"],
+            "sampled tokens per second": lambda r: r["tokens"] / r["seconds"]["sample"],
         }.items()
     ]
     last = {side: median([run["rows"][-1]["reward"] for run in result[side]]) for side in ("ours", "plain")}
@@ -216,7 +216,7 @@ def render(result: dict[str, Any]) -> str:
             note,
             table(["step", "ours, s", "plain loop, s", "ours / plain"], rows),
             table(["", "ours", "plain loop"], facts),
-            "Peak memory by step (resident, the larger of the pipeline's process and its training child):",
+            "Peak resident memory by step, in the pipeline's process or its training process, whichever is larger:",
             table(["step", "MB"], memory),
             f"The plain loop, one process: {whole[0]:,} MB; the pipeline's process, whole run: {whole[1]:,} MB.",
         ]
@@ -235,7 +235,7 @@ def _step_row(step: str, ours: float, plain: float) -> list[str]:
     return [step, f"{ours:.2f}", f"{plain:.2f}" if plain else "", f"{ours / plain:.2f}" if plain > 0.05 else ""]
 
 
-def _told(pick: Callable[[dict[str, Any]], float], rows: list[dict[str, Any]]) -> str:
+def _shown(pick: Callable[[dict[str, Any]], float], rows: list[dict[str, Any]]) -> str:
     return f"{median([pick(row) for row in rows]):,.0f}"
 
 

@@ -1,9 +1,9 @@
-"""How long a question about lineage takes: among 10 million samples, among 1,000 runs, and the rate of verification.
+"""How long questions about lineage take, with 10 million samples and with 1,000 runs, and how fast verification is.
 
     python -m benchmarks.lineage OUT.json [--rows 10000000] [--runs 1000]
 
-Every question is a ``raft`` command in a process of its own, as a person asks it; the seconds without the start of
-Python and the imports are given as well. The files have been written or read before, so the disk is not measured.
+Every question is a ``raft`` command in its own process, as a person would type it; the seconds without starting Python
+and importing modules are given as well. The files were written or read shortly before, so the disk is not measured.
 """
 
 import argparse
@@ -38,12 +38,12 @@ ITERATION_ROWS = 1_000_000
 HASHED_MB = 1024
 NOTE = """\
 {rows:,} synthetic samples (K {k}, {iterations} iterations), and {runs:,} runs of 3 commits each in one workspace.
-"command" is the whole process, "alone" what is left without starting Python and importing. The index is built once, by
-the first question. Aim: a question among 10 million samples in 2 s, `show` with 1,000 runs in 1.5 s."""
+"command" is the whole process; "query" is the time without starting Python and importing modules. The first question
+builds the index, once. Goal: a question among 10 million samples in 2 s, `show` with 1,000 runs in 1.5 s."""
 
 
 def main() -> None:
-    """Measure, and leave the result in OUT.json."""
+    """Measure, and write the result to OUT.json."""
     parser = argparse.ArgumentParser(description="Questions about lineage")
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=10_000_000)
@@ -109,7 +109,7 @@ def render(result: dict[str, Any]) -> str:
         f"`raft lineage verify` hashes at {several['sha256']:,.0f} MB/s (sha256) and {several['md5']:,.0f} MB/s (DVC's "
         f"md5); one thread: {one['sha256']:,.0f} and {one['md5']:,.0f} MB/s."
     )
-    return f"{note}\n\n{table(['question', 'command, s', 'alone, s'], rows)}\n\n{build} {rate}"
+    return f"{note}\n\n{table(['question', 'command, s', 'query, s'], rows)}\n\n{build} {rate}"
 
 
 # -- ten million samples ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on: what explains it, and nothing that identifies it."""
+"""The machine that a figure was measured on: what explains the figure, nothing that identifies the machine."""
 
 import os
 import platform
@@ -24,12 +24,12 @@ def describe() -> dict[str, Any]:
     }
 
 
-def told(facts: dict[str, Any]) -> str:
+def summary(facts: dict[str, Any]) -> str:
     """``describe()`` as a line of Markdown."""
     libraries = ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
     return (
         f"{facts['cores']} cores ({facts['processor']}), {facts['memory_gb']} GB, {facts['device']}; {libraries}. "
-        f"Load before it began: {facts['load_before']}."
+        f"Load average before the start: {facts['load_before']}."
     )
 
 

@@ -1,11 +1,11 @@
-"""RAFT in one file: transformers' ``generate`` and ``Trainer``, peft, and nothing else.
+"""RAFT in one file, without production: transformers' ``generate`` and ``Trainer``, peft, and nothing else.
 
-The yardstick of ``benchmarks.iteration``: what a competent engineer writes in an afternoon. It samples, scores and
-trains as the pipeline does (the same prompts, K, tokens, stop strings, LoRA, batches, learning rates, precision), and
-keeps no tables, checks nothing, tracks nothing and cannot be resumed.
+``benchmarks.iteration`` compares the pipeline with it: it is what an engineer would write in an afternoon. It samples,
+scores and trains like the pipeline (same prompts, K, tokens, stop strings, LoRA, batches, learning rates, precision),
+but writes no tables, validates nothing, tracks nothing and cannot be resumed.
 
-It steps around the one trap that would double its time: ``generate`` on a PEFT-wrapped model with a frozen tied head
-copies the head for every sequence. It therefore samples from a merged copy, in the sampling precision.
+It samples from a merged copy in the sampling precision, because ``generate`` on a PEFT-wrapped model with a frozen tied
+head copies the head for every sequence, which would double its time.
 
     python -m benchmarks.plain_loop SETTINGS.json OUT.json
 """
@@ -71,7 +71,7 @@ class Response:
 
 
 def align(settings: Settings, score: Score, *, evaluate: bool) -> list[dict[str, Any]]:
-    """Run the loop; one row an iteration: ``seconds`` by step, tokens, rewards. Row −1: the base, if evaluated."""
+    """Run the loop; one row per iteration: ``seconds`` by step, tokens, rewards. Row −1: the base, if evaluated."""
     torch.manual_seed(settings.seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.policy, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -255,14 +255,14 @@ def _evaluated(model: Any, base: Any, tokenizer: Any, settings: Settings, score:
 
 
 def _merged_copy(model: Any, settings: Settings) -> Any:
-    """What is sampled; the adapter stays as it is."""
+    """The merged model that is sampled; the adapter is not changed."""
     return copy.deepcopy(model).merge_and_unload().to(getattr(torch, settings.sampling_dtype)).eval()
 
 
 def _response(
     prompt: str, prompt_ids: list[int], ids: list[int], eos: set[int], tokenizer: Any, stop: Sequence[str]
 ) -> Response:
-    """Cut what ``generate`` wrote behind the end; padding looks like an end where the two share a token."""
+    """Cut what ``generate`` wrote after the end; padding looks like an end if both use the same token."""
     end = next((i for i, token in enumerate(ids) if token in eos), len(ids))
     text = tokenizer.decode(ids[:end], skip_special_tokens=True)
     found = [text.find(s) + len(s) for s in stop if s in text]
@@ -308,7 +308,7 @@ def lexicon(file: str) -> Score:
 
 
 def main() -> None:
-    """Run the loop that SETTINGS.json describes, and evaluate it as well."""
+    """Run the loop with the settings in SETTINGS.json, and evaluate every iteration."""
     settings = Settings(**json.loads(Path(sys.argv[1]).read_text()))
     score = (classifier if Path(settings.reward).is_dir() else lexicon)(settings.reward)
     Path(sys.argv[2]).write_text(json.dumps(align(settings, score, evaluate=True)))

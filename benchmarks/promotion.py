@@ -1,9 +1,9 @@
-"""What a promotion costs beyond the evaluation: verify, decide, record, project, as whole commands.
+"""What a promotion costs beyond the evaluation: verify, decide, record, sync, as whole commands.
 
     python -m benchmarks.promotion OUT.json [--config configs/tiny.yaml] [--entries 1000]
 
-A short run is aligned first and its evidence measured, neither of which counts. Each command is a process of its own,
-with its imports; the ledger holds ``--entries`` entries when it begins.
+Aligns a short run and measures its evidence first; neither is counted. Each command is its own process, including its
+imports; the ledger has ``--entries`` entries beforehand.
 """
 
 import argparse
@@ -29,12 +29,13 @@ from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 SHORT = ("iterations=2", "prompts.max_held_out=32", "versioning.push=false")
 LIMIT_S = 10
 NOTE = """\
-`{config}`, {entries:,} entries in the ledger before; each command a process of its own with all its imports
-({imports:.1f} s are those of Prefect, MLflow and torch). Aim: {limit} s for a promotion whose evidence is there."""
+`{config}`, with {entries:,} entries in the ledger beforehand. Each command is its own process, including its
+imports (those of Prefect, MLflow and torch take {imports:.1f} s). Goal: {limit} s for a promotion whose
+evidence exists already."""
 
 
 def main() -> None:
-    """Measure, and leave the result in OUT.json."""
+    """Measure, and write the result to OUT.json."""
     parser = argparse.ArgumentParser(description="Promotion beyond the evaluation")
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path("configs") / "tiny.yaml")
@@ -55,12 +56,12 @@ def measure(folder: Path, config: Path, entries: int) -> dict[str, Any]:
     policy = folder / "promotion.yaml"
     policy.write_text(yaml.safe_dump({"gates": {**open_gates, "min_reward_gain": -1e9, "min_paired_prompts": 64}}))
     for number in (0, 1):
-        raft("promote", f"run@{number}", "--policy", str(policy), "--dry-run")
+        raft("promote", f"run@{number}", "--rules", str(policy), "--dry-run")
     ledger = FileLedger(folder / "ledger.jsonl")
     appends = seconds(lambda: [ledger.append("refused", "other", {"n": n}, time="t") for n in range(entries)])
     rows = {
-        "raft promote, the first champion": raft("promote", "run@0", "--policy", str(policy)),
-        "raft promote, against a champion": raft("promote", "run@1", "--policy", str(policy)),
+        "raft promote, the first champion": raft("promote", "run@0", "--rules", str(policy)),
+        "raft promote, against a champion": raft("promote", "run@1", "--rules", str(policy)),
         "raft rollback": raft("rollback", "--reason", "benchmark"),
         "raft ledger": raft("ledger"),
         "raft ledger verify": raft("ledger", "verify"),

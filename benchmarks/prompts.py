@@ -1,9 +1,9 @@
-"""What many prompts cost before the first sample: start-up time and memory, at two sizes.
+"""What many prompts cost before the first sample: start-up time and memory, with few and with many prompts.
 
     python -m benchmarks.prompts OUT.json [--config configs/tiny.yaml] [--few 2000] [--many 200000]
 
-The prompts differ in their number alone: both runs draw, sample and train the same amount. Each command is a process
-of its own, with its imports.
+Only the number of prompts differs: both runs draw, sample and train the same amount. Each command is its own process,
+including its imports.
 """
 
 import argparse
@@ -32,12 +32,12 @@ SHORT = (
     "validation.min_signal_share=0",
 )
 NOTE = """\
-`{config}`, one iteration of 8 prompts, drawn from {few:,} or {many:,} short ones. Seconds of the whole command, and the
-most memory that its process (without children) held."""
+`{config}`, one iteration of 8 prompts, drawn from {few:,} or {many:,} short ones. Seconds of the whole command, and
+peak memory of its process (without child processes)."""
 
 
 def main() -> None:
-    """Measure, and leave the result in OUT.json."""
+    """Measure, and write the result to OUT.json."""
     parser = argparse.ArgumentParser(description="Start-up with many prompts")
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path("configs") / "tiny.yaml")
@@ -75,7 +75,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def write_prompts(path: Path, count: int) -> Path:
-    """``count`` different short prompts of the tiny example's words, one a line."""
+    """``count`` different short prompts from the words of the tiny example, one per line."""
     path.write_text("".join(f"{text}\n" for text in islice(_texts(), count)))
     return path
 

@@ -1,4 +1,4 @@
-"""Run the benchmarks, each in a process of its own, and write docs/benchmarks.md between its markers."""
+"""Run the benchmarks, each in its own process, and write docs/benchmarks.md between its markers."""
 
 import argparse
 import json
@@ -21,7 +21,9 @@ BENCHMARKS = ("iteration", "sampling", "tables", "lineage", "promotion", "prompt
 def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run the benchmarks")
-    parser.add_argument("--only", choices=BENCHMARKS, action="append", help="may be repeated; none: all")
+    parser.add_argument(
+        "--only", choices=BENCHMARKS, action="append", help="run only this one; may be repeated; default: all"
+    )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options, rest = parser.parse_known_args()
     if rest and len(options.only or ()) != 1:
@@ -29,13 +31,13 @@ def main() -> None:
     for name in options.only or BENCHMARKS:
         facts = machine.describe()
         result = measure(name, rest)
-        body = f"{machine.told(facts)}\n\n{import_module(f'benchmarks.{name}').render(result)}"
+        body = f"{machine.summary(facts)}\n\n{import_module(f'benchmarks.{name}').render(result)}"
         replace_section(options.page, name, body)
         print(f"{name}\n\n{body}\n")
 
 
 def measure(name: str, arguments: Sequence[str] = ()) -> Any:
-    """What ``python -m benchmarks.NAME`` finds."""
+    """The result that ``python -m benchmarks.NAME`` writes."""
     with tempfile.TemporaryDirectory(prefix="raft-bench-") as folder:
         out = Path(folder) / "result.json"
         subprocess.run(python_module(f"benchmarks.{name}", str(out), *arguments), cwd=ROOT, check=True)

@@ -1,8 +1,8 @@
-"""Tokens a second: the pipeline's sampling loop, plain ``generate``, and the machine's own matrix products.
+"""Tokens per second: the pipeline's sampling loop, plain ``generate``, and the machine's own matrix products.
 
     python -m benchmarks.sampling OUT.json [--config configs/reviews.yaml] [--batches 64 128 256] [--repeats 3]
 
-Both decode the same prompts with the same model (merged, in the configuration's precision), K samples a prompt, in
+Both decode the same prompts with the same model (merged, in the configuration's precision), K samples per prompt, in
 one batch; they take turns. "with stops": the configuration's stop strings and end of sequence count, so rows end at
 different lengths; only real tokens are counted. "fixed length": nothing ends before ``max_new_tokens``.
 """
@@ -31,13 +31,14 @@ from raft_core.prompts.splits import draw, split_prompts
 from raft_core.types import Prompt
 
 NOTE = """\
-K {k}, {dtype}, {tokens} tokens at most; medians of {repeats} turns. The bound: one token costs a product with every
-matrix of the model, so no decoder is faster than these products at this batch ("own matrices"), nor than the best
-rate of the machine ({square:,.0f} GFLOP/s on {size} × {size} {dtype} matrices; {fp32:,.0f} in float32)."""
+K {k}, {dtype}, at most {tokens} tokens; tokens per second, medians of {repeats} turns. Each token needs a product
+with every matrix of the model, so no decoder can be faster than these products at this batch size ("own matrices"),
+or than the best rate of the machine ({square:,.0f} GFLOP/s on {size} × {size} {dtype} matrices; {fp32:,.0f} in
+float32)."""
 
 
 def main() -> None:
-    """Measure, and leave the result in OUT.json."""
+    """Measure, and write the result to OUT.json."""
     parser = argparse.ArgumentParser(description="Sampling against generate")
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path("configs/reviews.yaml"))
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def measure(config: RaftConfig, batches: list[int], repeats: int) -> dict[str, Any]:
-    """Tokens a second at every batch (rows decoded together), with stops and at a fixed length."""
+    """Tokens per second at every batch (rows decoded together), with stops and at a fixed length."""
     for example in examples_of(config):
         prepare(example)
     sampling = config.sampling
@@ -87,7 +88,7 @@ def measure(config: RaftConfig, batches: list[int], repeats: int) -> dict[str, A
 
 
 def _turns(both: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Median tokens a second of each, taking turns; the first turn warms up and is not counted."""
+    """Median tokens per second of each, taking turns; the first turn warms up and is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in both}
     for turn in range(repeats + 1):
         for name, run in both.items():

@@ -52,11 +52,11 @@ REPORT = {"reward": 0.1, "gold_reward": 0.1, "perplexity": 60.0, "distinct_2": 0
 LIMITS = {"seconds": 60, "peak_mb": 2000}
 NOTE = """\
 {rows:,} samples ({prompts:,} prompts × {k}, {tokens} tokens each). "score" is the bookkeeping around a reward that
-costs next to nothing. Aim: {seconds} s and {peak_mb:,} MB for one iteration."""
+costs next to nothing. Goal: {seconds} s and {peak_mb:,} MB for one iteration."""
 
 
 def main() -> None:
-    """Measure, and leave the result in OUT.json."""
+    """Measure, and write the result to OUT.json."""
     parser = argparse.ArgumentParser(description="Table operations")
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)

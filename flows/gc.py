@@ -1,4 +1,4 @@
-"""What may go, as the command and the retention deployment both do it: look, tell, remove."""
+"""Remove weights that nothing needs, for the command and for the scheduled deployment: plan, report, remove."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ from tasks.versioning.needed import needed_commits
 RULES = Path("configs/retention.yaml")
 
 
-def rules_of(workspace: Path, policy: Path | None, overrides: Sequence[str] = ()) -> Retention:
-    """The rules in ``policy``, else in the workspace's own file, else the defaults. Raises ConfigError."""
+def rules_of(workspace: Path, rules_file: Path | None, overrides: Sequence[str] = ()) -> Retention:
+    """The rules in ``rules_file``, else in ``configs/retention.yaml``, else the defaults. Raises ConfigError."""
     own = workspace / RULES
-    return load_retention(policy or (own if own.exists() else None), overrides)
+    return load_retention(rules_file or (own if own.exists() else None), overrides)
 
 
 def gc(workspace: Path, tracking_uri: str, ledger_uri: str, rules: Retention, *, remove: bool) -> Collection:
-    """Say what would go, and with ``remove`` let it go.
+    """Plan what can be removed, and with ``remove`` remove it.
 
-    Raises RunBusyError while a run is live, StepError while the registry or the remote is away, IntegrityError
-    where a chain does not hold: then nothing was removed.
+    Raises RunBusyError while a run is running, StepError if the registry or the remote cannot be reached,
+    IntegrityError if a chain of commits is broken. Then nothing was removed.
     """
     (workspace / "runs").mkdir(parents=True, exist_ok=True)
     if not remove:

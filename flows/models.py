@@ -1,4 +1,4 @@
-"""A policy by the name that a person gives it: ``RUN``, ``RUN@N``, or a registered model."""
+"""Find a policy by the name that a person types: ``RUN``, ``RUN@N``, or a registered model."""
 
 import re
 from pathlib import Path
@@ -6,17 +6,18 @@ from pathlib import Path
 from raft_core.errors import ConfigError, InputError, IntegrityError
 from raft_core.records.names import RUN_NAME
 from raft_core.records.overview import find_run, view_run
+from raft_core.records.policy_ref import PolicyRef, policy_name, policy_ref
 from raft_core.records.run import BASE, Run, read_chain, read_commit
 
 
 def find_policy(workspace: Path, reference: str | None, tracking_uri: str) -> tuple[Run, int | None]:
-    """The run and iteration that ``reference`` means; iteration None: the run's best.
+    """The run and iteration that ``reference`` names; iteration None: the run's best.
 
-    A name that is no run is looked up in MLflow's registry: ``MODEL`` (its alias ``candidate``),
+    A name that is not a run of the workspace is looked up in MLflow's registry: ``MODEL`` (its alias ``candidate``),
     ``MODEL@ALIAS``, ``MODEL/VERSION``, also with ``models:/`` in front.
 
-    Raises ConfigError where there is neither, InputError for a registered model without that alias or version,
-    IntegrityError if the run is not the one registered.
+    Raises ConfigError where there is neither a run nor a model of that name, InputError for a registered model
+    without that alias or version, IntegrityError if the run here is not the one that was registered.
     """
     if reference is None:
         return find_run(workspace, None), None
@@ -26,19 +27,21 @@ def find_policy(workspace: Path, reference: str | None, tracking_uri: str) -> tu
     return _registered(workspace, reference, tracking_uri)
 
 
-def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> tuple[Run, int]:
-    """Like ``find_policy``, but a run stands for its best committed iteration. Raises InputError if it has none."""
+def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> PolicyRef:
+    """Like ``find_policy``, but a run alone means its best iteration. Raises InputError if there is no commit of it."""
     run, iteration = find_policy(workspace, reference, tracking_uri)
     last = len(read_chain(run)) - 2
     if iteration is None:
         iteration = view_run(run).best
     if iteration is None or not BASE <= iteration <= last:
         raise InputError(
-            f"run {run.name} has no commit of iteration {iteration}",
-            expected=f"-1 (the base) to {last}",
-            hint=f"see raft show {run.name}",
+            f"run {run.name} has no commit of iteration {iteration}"
+            if iteration is not None
+            else f"run {run.name} has no committed iteration yet",
+            expected=f"-1 (the base) to {last}" if last >= BASE else "at least the base, committed",
+            hint=f"raft show {run.name} lists the committed iterations",
         )
-    return run, iteration
+    return policy_ref(run, iteration)
 
 
 def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run, int]:
@@ -50,51 +53,52 @@ def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run
     found = origin(name, version, alias, tracking_uri) if name else None
     if found is None and name and (known := numbers(name, tracking_uri)) is not None:
         missing = f"version {version}" if version is not None else f"alias {alias or ALIAS}"
-        gone = f" (withdrawn: {', '.join(known.withdrawn)})" if known.withdrawn else ""
+        withdrawn = f"; withdrawn: {', '.join(known.withdrawn)}" if known.withdrawn else ""
         raise InputError(
-            f"model {name} has no {missing}; its versions are {', '.join(known.versions) or 'none'}{gone}",
+            f"registered model {name} has no {missing}",
             got=repr(reference),
+            expected=f"one of its versions ({', '.join(known.versions) or 'it has none'}{withdrawn})",
             hint=f"name a version, {name}/VERSION, or a run, RUN@N",
         )
     if found is None:
         raise ConfigError(
-            "neither a run nor a registered model",
-            got=repr(reference),
-            expected="RUN, RUN@N, MODEL or MODEL@ALIAS",
-            hint="raft runs lists the runs of this folder",
+            f"{reference!r} is neither a run nor a registered model",
+            expected="RUN, RUN@N, MODEL, MODEL@ALIAS or MODEL/VERSION",
+            hint="raft runs lists the runs of this workspace",
         )
     run = find_run(workspace, found.run)
     commit = read_commit(run, found.iteration)
     if commit is None or commit.digest != found.commit:
         raise IntegrityError(
-            f"run {run.name} in this folder is not the one that {reference} was registered from",
-            got=f"commit {commit.digest if commit else 'none'} of iteration {found.iteration}",
+            f"{policy_name(run.name, found.iteration)} in this workspace is not the policy that {reference} was "
+            "registered from",
+            got=f"commit {commit.digest}" if commit else "no such commit",
             expected=f"commit {found.commit}",
-            hint="get that run's folder from git, or name a RUN",
+            hint=f"restore {run.path} from git, or name a run: RUN@N",
         )
     return run, found.iteration
 
 
 def merge_policy(run: Run, iteration: int | None, out: Path) -> int:
-    """Write the policy that ``iteration`` (None: the best) made as a plain checkpoint; returns the iteration.
+    """Merge the adapter of ``iteration`` (None: the best) into its base and write the result to ``out``.
 
-    Raises InputError if ``out`` exists, or if there is no adapter to merge.
+    Returns the iteration. Raises InputError if ``out`` exists, or if the policy is not an adapter.
     """
     from tasks.loop.prepare import committed_policy, initial_policy
     from tasks.promotion.plain_folder import write_plain
 
     if out.exists():
-        raise InputError(f"{out} exists", hint="name a folder that does not")
+        raise InputError(f"{out} already exists", expected="a folder that does not exist yet", hint="name a new folder")
     if iteration is None:
         iteration = view_run(run).best
     if iteration is None or iteration == BASE or run.config.finetuning.lora is None:
         raise InputError(
-            "this policy is a plain checkpoint already",
-            got=f"run {run.name}, iteration {iteration}",
-            hint="name an iteration: RUN@N" if run.config.finetuning.lora else "copy its policy/ folder",
+            f"{policy_name(run.name, BASE if iteration is None else iteration)} is not an adapter: it is a plain "
+            "checkpoint already",
+            expected="an iteration of a run with finetuning.lora",
+            hint=f"name an iteration, {run.name}@N" if run.config.finetuning.lora else "copy its policy/ folder",
         )
-    policy = committed_policy(run, iteration, initial_policy(run))
-    write_plain(run, iteration, policy, out)
+    write_plain(policy_ref(run, iteration), committed_policy(run, iteration, initial_policy(run)), out)
     return iteration
 
 
@@ -102,5 +106,10 @@ def _iteration(reference: str, number: str) -> int:
     if number == "base":
         return BASE
     if not number.isascii() or not number.isdigit():
-        raise ConfigError("an iteration is a number, or base", got=reference, hint="write RUN@3")
+        raise ConfigError(
+            f"{reference} does not name an iteration",
+            got=repr(number),
+            expected="a number or base after the @",
+            hint=f"write {reference.partition('@')[0]}@3",
+        )
     return int(number)

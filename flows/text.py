@@ -1,4 +1,4 @@
-"""Text for a terminal: numbers, sparklines, and model output made harmless."""
+"""Text for a terminal: numbers, sparklines, and model output without control characters."""
 
 import math
 import re
@@ -14,10 +14,10 @@ _PICTURES = {"\n": "⏎", "\t": "⇥"}
 
 
 def harmless(text: str, limit: int | None = None) -> str:
-    """``text`` in one line without a character that a terminal would obey.
+    """``text`` in one line, without characters that could control a terminal.
 
     Control characters (escape sequences, carriage returns), direction overrides and invisible
-    characters become visible; beyond ``limit`` characters the rest is left out.
+    characters are replaced by visible codes. A text longer than ``limit`` characters is cut.
     """
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
@@ -25,26 +25,31 @@ def harmless(text: str, limit: int | None = None) -> str:
 
 
 def person(name: str) -> str:
-    """The name of who acts, as it may stand in the ledger. Raises ConfigError for nobody.
+    """The name of a person, as it is written to the ledger. Raises ConfigError if nothing visible is left of it.
 
-    Characters that cannot be seen do not make another person: they go.
+    Invisible characters are removed, so that they cannot make two names of one.
     """
     from raft_core.errors import ConfigError
 
     if not (seen := harmless("".join(filter(str.isprintable, name)).strip(), 100)):
-        raise ConfigError("nobody acts", got=ascii(name), hint="say who: --by NAME, RAFT_USER, or the form's field")
+        raise ConfigError(
+            "no name was given for the ledger",
+            got=ascii(name),
+            expected="a name with visible characters",
+            hint="give it with --by NAME, the environment variable RAFT_USER, or the name field of Prefect's form",
+        )
     return seen
 
 
 def words(reason: str) -> str:
-    """A reason as it may stand in the ledger, whatever the shell or the form gave."""
+    """A reason, as it is written to the ledger: in one line, without control characters, cut at 1000 characters."""
     return harmless(reason.strip(), 1000)
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """One bar a value, from the lowest to the highest; a value that does not exist is a space.
+    """One bar per value, scaled from the lowest to the highest value; a missing value is a space.
 
-    Equal values are all half high.
+    If all values are equal, all bars have half the height.
     """
     known = [v for v in values if v is not None and math.isfinite(v)]
     if not known:
@@ -61,12 +66,17 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def number(value: object, digits: int = 2) -> str:
-    """A value of a report; "–" where there is none."""
+    """A value of a report; "–" if it is missing."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
     return f"{value:z,.{digits}f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with a regular noun: "1 run", "1,200 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(value: object) -> str:
-    """A share as a percentage; "–" where there is none."""
+    """A share as a percentage; "–" if it is missing."""
     return f"{value:.0%}" if isinstance(value, int | float) and not isinstance(value, bool) else "–"

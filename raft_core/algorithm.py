@@ -1,7 +1,7 @@
-"""Algorithm 1 of RAFT (arXiv:2304.06767), whole, without any input or output: for reading, and the tests' oracle.
+"""Algorithm 1 of RAFT (arXiv:2304.06767) in one function without files: to read, and as the reference in tests.
 
-``flows/loop/align.py`` is the same loop made durable. Anything that samples and can be fitted will do,
-for instance ``policies.tabular.policy.TabularPolicy``.
+``flows/loop/align.py`` is the same loop with records and resuming. Any policy that can sample and be fitted works, for
+example ``policies.tabular.policy.TabularPolicy``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from raft_core.types import Prompt, content_id
 
 
 class Learner(Protocol):
-    """A policy in its smallest form."""
+    """The smallest interface of a policy."""
 
     def sample(self, prompt: Prompt, samples_per_prompt: int, *, seed: int) -> Sequence[str]:
         """K completions of one prompt, drawn independently."""
@@ -45,7 +45,7 @@ def raft(
         batch = draw(prompts, num_prompts, seed=seed, iteration=iteration)
         stream = int(content_id("sample", seed, iteration), 16)
         pairs = [(x, y) for x in batch for y in policy.sample(x, num_samples, seed=stream)]
-        # 2. Rank: keep what the reward likes best (y* = argmax of the K, one pair a prompt).
+        # 2. Rank: keep the completions with the highest reward (y* = argmax of the K, one pair per prompt).
         candidates = Candidates(
             prompts_N=np.repeat(np.arange(num_prompts), num_samples),
             rewards_N=np.array([reward(x, y) for x, y in pairs], dtype=np.float64),

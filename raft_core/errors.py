@@ -1,28 +1,28 @@
-"""Every error that a user can meet, each told as: what, got, expected, try.
+"""Every error that RAFT raises for a user, in four parts: what, got, expected, and a hint (shown as "try: …").
 
     RaftError
     ├── ConfigError (ValueError)            a configuration that cannot run; found before a model loads
     ├── InputError (ValueError)             a file or folder of the user that cannot be used
-    ├── RunBusyError (RuntimeError)         a live process holds the run
+    ├── RunBusyError (RuntimeError)         another process is using the run
     ├── RunMismatchError (RuntimeError)     a run directory that belongs to another configuration
-    ├── IntegrityError (RuntimeError)       bytes that are not what their digest says
+    ├── IntegrityError (RuntimeError)       bytes that do not match their digest
     ├── ExampleError (OSError)              an asset of an example that could not be prepared
-    ├── RewardError (RuntimeError)          a reward that fails on too many samples, or ends the process
-    ├── GateStop (RuntimeError)             a validation suite or a gate that stopped the run
-    ├── LedgerMovedError (RuntimeError)     another entry came while one was being decided on
+    ├── RewardError (RuntimeError)          a reward that failed on too many samples, or ended the process
+    ├── GateStop (RuntimeError)             a validation suite or a gate stopped the run
+    ├── LedgerMovedError (RuntimeError)     another ledger entry was added while one was being decided on
     └── StepError (RuntimeError)            a step that failed for any other reason
-        └── DivergedError                   a training whose figures are no numbers any more
+        └── DivergedError                   a training whose loss became NaN or infinite
 
-Each is picklable (Prefect and the training child send them between processes).
+Each is picklable, because Prefect and the training processes send them between processes.
 """
 
 from raft_core.redaction import redacted_text
 
 
 class RaftError(Exception):
-    """Root of the tree. ``str(error)`` is one clear message for the person who runs the pipeline.
+    """Root of the tree. ``str(error)`` is the whole message for the person who runs the pipeline.
 
-    It holds no secret: it is shown, logged, and kept in events and in Prefect's states.
+    Secrets are removed from it, because it is shown, logged, and kept in events and in Prefect's states.
     """
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
@@ -56,7 +56,7 @@ class InputError(RaftError, ValueError):
 
 
 class RunBusyError(RaftError, RuntimeError):
-    """Another live process holds this run."""
+    """Another process is using this run."""
 
 
 class RunMismatchError(RaftError, RuntimeError):
@@ -64,7 +64,7 @@ class RunMismatchError(RaftError, RuntimeError):
 
 
 class IntegrityError(RaftError, RuntimeError):
-    """Bytes that are not what their digest says."""
+    """Bytes that do not match their digest."""
 
 
 class ExampleError(RaftError, OSError):
@@ -80,7 +80,7 @@ class GateStop(RaftError, RuntimeError):
 
 
 class LedgerMovedError(RaftError, RuntimeError):
-    """Another entry came into the ledger since it was read; nothing was written."""
+    """Another entry was added to the ledger after it was read; nothing was written."""
 
 
 class StepError(RaftError, RuntimeError):
@@ -88,4 +88,4 @@ class StepError(RaftError, RuntimeError):
 
 
 class DivergedError(StepError):
-    """A training diverged: the same one would again."""
+    """A training diverged; running the same training again would diverge too."""

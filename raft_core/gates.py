@@ -1,23 +1,25 @@
-"""Pure decisions after an iteration: may the run go on, and which iteration is the best one.
+"""Pure decisions after an iteration: whether the run continues, and which iteration is the best one.
 
-The budget is held against the base (row −1). What moves first when a reward is exploited: the KL to
-the start, the perplexity of real text and distinct-1; then truncation and length, distinct-2, and
-the head-room (best of K minus mean). Second scorers stay high through a collapse, so a gold reward
-is told, but is no gate.
+Limits are relative to the base (iteration −1). When a reward is exploited, the KL to the base, the perplexity of real
+text and distinct-1 move first; then truncation and length, distinct-2, and the head-room (best of K minus mean).
+Second scorers stay high through a collapse, so a gold reward is reported but has no limit.
 
-The head-room is a fact of the *training batch*: it was sampled by the policy before this
-iteration's training, on prompts that change every iteration, and it also shrinks when a bounded
-reward comes near its ceiling. So too little of it stops the run (nothing is left to rank), but
-does not take an iteration out of the budget by itself; every other breach does.
+The head-room describes the *training batch*: it was sampled by the policy before this iteration's training, on prompts
+that change every iteration, and it also shrinks when a bounded reward comes near its maximum. So too little of it
+stops the run (nothing is left to rank), but does not disqualify an iteration from being the best; every other breach
+does.
 
-Values that are None breach nothing, and the reason names them.
+A metric that is None breaks no limit, and the reason lists it as not measured.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raft_core.config.gates import GatesConfig
+from raft_core.config.gates import GatesConfig, LimitConfig
+from raft_core.metrics.base import Gate
+from raft_core.metrics.registry import figures
+from raft_core.metrics.registry import gates as known_gates
 
 Report = Mapping[str, Any]
 """A scorecard, see ``evaluation.scorecard``."""
@@ -27,8 +29,8 @@ BASE = -1
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The allowed range of a metric; None is open. ``origin``: the configuration key, and the figures that it follows
-    from."""
+    """The allowed range of a metric; None: no limit on that side. ``origin``: the figure that the limit is relative
+    to, if any, and the configuration key that sets it, in words."""
 
     metric: str
     low: float | None = None
@@ -38,7 +40,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A metric outside its limit; ``origin`` as in ``Limit``."""
+    """A metric beyond its limit; ``origin`` as in ``Limit``."""
 
     metric: str
     got: float
@@ -46,14 +48,14 @@ class Breach:
     origin: str = ""
 
     def __str__(self) -> str:
-        side = "below" if self.got < self.limit else "above"
+        side = "below the minimum" if self.got < self.limit else "above the maximum"
         origin = f" ({self.origin})" if self.origin else ""
-        return f"{self.metric} {self.got:.4g} is {side} {self.limit:.4g}{origin}"
+        return f"{self.metric} {self.got:.4g} is {side} of {self.limit:.4g}{origin}"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do. ``best``: the iteration to keep (−1: the base). ``reason``: one sentence with the figures."""
+    """What happens next. ``best``: the iteration to keep (−1: the base). ``reason``: one sentence with the figures."""
 
     go_on: bool
     kind: Literal["advance", "converged", "completed", "stopped"]
@@ -63,50 +65,53 @@ class Decision:
 
 
 def decide(base: Report, reports: Sequence[Report], gates: GatesConfig, iterations: int) -> Decision:
-    """After the iterations ``reports`` (0, 1, … in order; none yet: only the base) of ``iterations`` planned.
+    """Decide after ``reports`` of iterations 0, 1, … (empty: only the base is done), of ``iterations`` planned.
 
-    Stopped: the last iteration is outside the budget. Converged: its paired gain against
-    ``convergence_window`` iterations ago is not above 0 with confidence. Completed: all are done.
-    Every decision names the best iteration inside the budget: the highest held-out reward of the
-    base and of all iterations within, the earlier one if equal. A run that ends quotes *its* figures.
+    Stopped: the last iteration breaks a limit. Converged: the confidence interval of its paired gain over
+    ``convergence_window`` iterations is not above 0. Completed: all iterations are done. Every decision names the best
+    iteration: the highest held-out reward among the base and the iterations within all limits, the earlier one if
+    equal. The reason of a run that ends quotes the figures of that iteration.
     """
     best = best_iteration(base, reports, gates)
     if not reports:
-        return Decision(True, "advance", f"the base is evaluated: reward {_figure(base.get('reward'))}", BASE)
+        return Decision(
+            True, "advance", f"the base policy is evaluated: held-out reward {_figure(base.get('reward'))}", BASE
+        )
     last, number = reports[-1], len(reports) - 1
     kept = _kept(base, reports, best, gates)
     if breaches := within_budget(last, base, reports[0], gates):
-        told = ", ".join(map(str, breaches))
-        reason = f"iteration {number}: {told}; {kept}; {_remedies(breaches)}"
+        broken = ", ".join(map(str, breaches))
+        reason = f"iteration {number}: {broken}; {kept}; {_remedies(breaches)}"
         return Decision(False, "stopped", reason, best, tuple(breaches))
     if gates.convergence_window is not None and _no_gain(last):
         gain, low, high = (_figure(last[name]) for name in ("paired_gain", "paired_gain_low", "paired_gain_high"))
         return Decision(
             False,
             "converged",
-            f"iteration {number}: no gain against {gates.convergence_window} iterations ago "
-            f"({gain}, between {low} and {high}; gates.convergence_window); {kept}",
+            f"iteration {number}: no gain in held-out reward over {gates.convergence_window} iterations "
+            f"(mean gain {gain}, between {low} and {high}; gates.convergence_window); {kept}",
             best,
         )
     if len(reports) >= iterations:
         return Decision(False, "completed", f"all {iterations} iterations are done; {kept}", best)
     facts = f"{_change(base, last)}{_unmeasured(base, reports, gates)}"
-    return Decision(True, "advance", f"iteration {number} is inside the budget ({facts})", best)
+    return Decision(True, "advance", f"iteration {number} is within all limits ({facts})", best)
 
 
 def best_iteration(base: Report, reports: Sequence[Report], gates: GatesConfig) -> int:
-    """The iteration with the highest held-out reward among the base (−1) and those inside the budget."""
+    """The iteration with the highest held-out reward among the base (−1) and those within all limits."""
+    only_stop = {gate.figure for gate in known_gates() if gate.only_stops}
     best, reward = BASE, base.get("reward")
     for number, report in enumerate(reports):
         got = report.get("reward")
-        outside = [b for b in within_budget(report, base, reports[0], gates) if b.metric != "headroom"]
+        outside = [b for b in within_budget(report, base, reports[0], gates) if b.metric not in only_stop]
         if got is not None and not outside and (reward is None or got > reward):
             best, reward = number, got
     return best
 
 
 def within_budget(report: Report, base: Report, first: Report, gates: GatesConfig) -> list[Breach]:
-    """Every limit that ``report`` breaks. ``first``: the report of iteration 0, for the head-room."""
+    """Every limit that ``report`` breaks. ``first``: the report of iteration 0, which the head-room is relative to."""
     breaches = []
     for limit in limits(base, first, gates):
         got = report.get(limit.metric)
@@ -120,74 +125,56 @@ def within_budget(report: Report, base: Report, first: Report, gates: GatesConfi
 
 
 def limits(base: Report, first: Report, gates: GatesConfig) -> list[Limit]:
-    """The limits that can be told from the base's report and the first iteration's, in order of warning."""
-    every = (
-        Limit("kl", high=gates.max_kl, origin="gates.max_kl"),
-        _relative("perplexity", base, gates.max_perplexity_rise, above=True),
-        _relative("distinct_1", base, gates.min_distinct_1),
-        _truncation(base.get("truncation"), gates.max_truncation_rise),
-        _length(base.get("mean_length"), gates.max_length_factor),
-        _relative("distinct_2", base, gates.min_distinct_2),
-        _relative("headroom", first, gates.min_headroom, of="iteration 0's"),
-    )
+    """The limits that follow from the reports of the base and of iteration 0; those that move first come first."""
+    every = [_limit(gate, getattr(gates, gate.key), first if gate.since == "first" else base) for gate in known_gates()]
+    every += [_own_limit(chosen, base) for chosen in gates.limits]
     return [limit for limit in every if limit.low is not None or limit.high is not None]
 
 
-_SWITCHES = {
-    "kl": "max_kl",
-    "perplexity": "max_perplexity_rise",
-    "distinct_1": "min_distinct_1",
-    "truncation": "max_truncation_rise",
-    "mean_length": "max_length_factor",
-    "distinct_2": "min_distinct_2",
-    "headroom": "min_headroom",
-}
-"""Metric → the key that switches its gate on."""
+def _limit(gate: Gate, value: float | None, since: Report) -> Limit:
+    """The range that ``gates.KEY: value`` allows; open if the key is null, or what it is relative to is not known."""
+    key = f"gates.{gate.key}"
+    if value is None:
+        return Limit(gate.figure)
+    if gate.rule == "at_most":
+        return Limit(gate.figure, high=value, origin=key)
+    start, of = since.get(gate.figure), "iteration 0" if gate.since == "first" else "base"
+    if start is None or (gate.rule == "either_way" and not start):  # no factor can be held against 0
+        return Limit(gate.figure)
+    told = {
+        "rise": f"× {1 + value:.4g}",
+        "factor": f"× {value:.4g}",
+        "added": f"+ {value:.4g}",
+        "either_way": f"× or ÷ {value:.4g}",
+    }
+    origin = f"{of}: {start:.4g} {told[gate.rule]}; {key}: {value:.4g}"
+    if gate.rule == "factor":
+        return Limit(gate.figure, low=start * value, origin=origin)
+    if gate.rule == "either_way":
+        return Limit(gate.figure, low=start / value, high=start * value, origin=origin)
+    return Limit(gate.figure, high=start * (1 + value) if gate.rule == "rise" else start + value, origin=origin)
 
-_SLOWER = "lower finetuning.learning_rate or iterations"
-_LIVELIER = f"raise sampling.temperature, or {_SLOWER}"
-_REMEDIES = {
-    "kl": _SLOWER,
-    "perplexity": _SLOWER,
-    "distinct_1": _LIVELIER,
-    "distinct_2": _LIVELIER,
-    "truncation": "raise sampling.max_new_tokens, or choose a reward that does not pay for length",
-    "mean_length": "choose a reward that does not pay for length",
-    "headroom": "raise sampling.temperature or sampling.samples_per_prompt, or give harder prompts",
-}
-"""Metric → what helps a run that left its range, beside a wider range."""
+
+def _own_limit(chosen: LimitConfig, base: Report) -> Limit:
+    """One of ``gates.limits``."""
+    times, of = 1.0, ""
+    if chosen.relative:
+        if (start := base.get(chosen.figure)) is None:
+            return Limit(chosen.figure)
+        times, of = start, f"relative to the base: {start:.4g}; "
+    low, high = (None if bound is None else bound * times for bound in (chosen.min, chosen.max))
+    return Limit(chosen.figure, low, high, f"{of}gates.limits: {chosen.figure}")
 
 
 def _remedies(breaches: Sequence[Breach]) -> str:
-    """What to try, each advice once."""
-    advice = "; ".join(dict.fromkeys(_REMEDIES[breach.metric] for breach in breaches))
-    keys = ", ".join(dict.fromkeys(f"gates.{_SWITCHES[breach.metric]}" for breach in breaches))
-    return f"to go further, {advice}; or widen {keys}"
-
-
-def _relative(metric: str, than: Report, factor: float | None, *, above: bool = False, of: str = "the base's") -> Limit:
-    """``factor`` times the value in ``than`` is the least, or one more than it times the value the most (``above``)."""
-    value, key = than.get(metric), f"gates.{_SWITCHES[metric]}"
-    if value is None or factor is None:
-        return Limit(metric)
-    times = 1 + factor if above else factor
-    origin = f"{of} {value:.4g} × {times:.4g}, {key}: {factor:.4g}"
-    return Limit(metric, None if above else value * times, value * times if above else None, origin)
-
-
-def _truncation(value: float | None, rise: float | None) -> Limit:
-    if value is None or rise is None:
-        return Limit("truncation")
-    origin = f"the base's {value:.4g} + {rise:.4g}, gates.max_truncation_rise: {rise:.4g}"
-    return Limit("truncation", high=value + rise, origin=origin)
-
-
-def _length(value: float | None, factor: float | None) -> Limit:
-    """Empty completions have no length that a factor could be held against."""
-    if not value or factor is None:
-        return Limit("mean_length")
-    origin = f"the base's {value:.4g} × or / {factor:.4g}, gates.max_length_factor: {factor:.4g}"
-    return Limit("mean_length", low=value / factor, high=value * factor, origin=origin)
+    """What to change, each advice once."""
+    found = {gate.figure: gate for gate in known_gates()}
+    gates = [found[breach.metric] for breach in breaches if breach.metric in found]
+    advice = "; ".join(dict.fromkeys(gate.remedy for gate in gates))
+    keys = [f"gates.{gate.key}" for gate in gates]
+    keys += ["gates.limits" for breach in breaches if breach.metric not in found]
+    relax = f"relax {', '.join(dict.fromkeys(keys))}"
+    return f"to continue further, {advice}; or {relax}" if advice else f"to continue further, {relax}"
 
 
 def _no_gain(report: Report) -> bool:
@@ -196,27 +183,25 @@ def _no_gain(report: Report) -> bool:
 
 
 def _kept(base: Report, reports: Sequence[Report], best: int, gates: GatesConfig) -> str:
-    """Which iteration is kept, with its own figures; where it is the base, those of the last one say why."""
+    """Which iteration is kept, with its figures; if it is the base, with those of the last iteration to say why."""
     if best != BASE:
         facts = f"{_change(base, reports[best])}{_unmeasured(base, reports[: best + 1], gates)}"
-        return f"iteration {best} is the best inside the budget ({facts})"
+        return f"iteration {best} is the best within all limits ({facts})"
     facts = f"{_change(base, reports[-1])}{_unmeasured(base, reports, gates)}"
-    return f"the base is kept (iteration {len(reports) - 1}: {facts})"
+    return f"the base policy is kept (iteration {len(reports) - 1}: {facts})"
 
 
 def _change(base: Report, last: Report) -> str:
-    """The figures that a reader wants with every decision."""
-    names = ("reward", "gold_reward", "kl", "perplexity", "distinct_2")
+    """The main figures, base -> iteration."""
+    names = [figure.name for figure in figures() if figure.headline and not figure.percent]
     return ", ".join(f"{n} {_figure(base.get(n))} -> {_figure(last.get(n))}" for n in names if last.get(n) is not None)
 
 
 def _unmeasured(base: Report, reports: Sequence[Report], gates: GatesConfig) -> str:
     known = {limit.metric for limit in limits(base, reports[0], gates)}
-    missing = [
-        metric
-        for metric, switch in _SWITCHES.items()
-        if getattr(gates, switch) is not None and (metric not in known or reports[-1].get(metric) is None)
-    ]
+    wanted = [gate.figure for gate in known_gates() if getattr(gates, gate.key) is not None]
+    wanted += [chosen.figure for chosen in gates.limits]
+    missing = [name for name in wanted if name not in known or reports[-1].get(name) is None]
     return f"; not measured: {', '.join(missing)}" if missing else ""
 
 

@@ -59,6 +59,19 @@ class Registry(Generic[Plugin]):
                 found[kind] = self._of_package(kind, offers)
         return found
 
+    def of_package(self, value: object) -> object:
+        """A plugin of another package from its settings, for a pydantic field that none of ours may fill."""
+        if not isinstance(value, dict):
+            return value
+        kind, classes = value.get("type"), self.classes()
+        others = [known for known in classes if known not in self.own]
+        if kind in self.own:
+            raise ValueError(f"{kind} is always there; remove it")
+        if kind not in others:
+            offered = f"installed packages offer {', '.join(others)}" if others else f"no package offers {self.group}"
+            raise ValueError(f"unknown type {kind!r}; {offered}")
+        return classes[kind].model_validate(value)
+
     def provenance(self, plugin: Plugin) -> Provenance | None:
         """Of a plugin that an installed package brought; None for ours, which the version of RAFT names."""
         kind = str(type(plugin).model_fields["type"].default)

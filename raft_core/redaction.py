@@ -1,8 +1,8 @@
-"""Secrets out of texts and settings, before they leave the process: events, MLflow, Prefect, exports, error messages.
+"""Remove secrets from texts and settings before they leave the process: events, MLflow, Prefect, exports, errors.
 
-A net for what slipped in, not a vault: secrets belong into the environment. What is caught: URLs with a user or
-password, signed URLs, ``Authorization`` values, private keys, JSON web tokens, keys of AWS, Google, Hugging Face,
-OpenAI, GitHub, GitLab and Slack, and whatever is called a token, password, secret or key (``HF_TOKEN=…``).
+This is a safety net for mistakes: secrets belong in the environment. It recognizes URLs with a user or password, signed
+URLs, ``Authorization`` values, private keys, JSON web tokens, keys of AWS, Google, Hugging Face, OpenAI, GitHub, GitLab
+and Slack, and every value whose name says token, password, secret or key (``HF_TOKEN=…``).
 """
 
 import re
@@ -24,7 +24,7 @@ _MODEL_TOKEN = re.compile(
     r"[_\-.]token$",
     re.IGNORECASE,
 )
-"""What language models call a token."""
+"""Names of special tokens of language models, which are not secrets."""
 
 _SURE = tuple(
     re.compile(pattern, re.DOTALL)
@@ -40,8 +40,8 @@ _SURE = tuple(
         r"\bxox[abeprs]-[A-Za-z0-9\-]{10,}",
     )
 )
-"""What nothing but a secret looks like. A password in a URL may hold ``/`` and ``@``: it goes up to the last ``@``,
-unless what stands there is a port."""
+"""Patterns that only secrets match. A password in a URL may hold ``/`` and ``@``: it extends to the last ``@``, unless
+a port number follows the colon."""
 
 _LIKELY = (
     (re.compile(r"(://)[^\s/?#'\"<>\[]{1,500}(?=@)"), rf"\1{REDACTED}"),
@@ -63,7 +63,7 @@ _ASSIGNED = re.compile(
 
 
 def redacted_text(text: str) -> str:
-    """``text`` with every secret that is known by its form or its name replaced by ``[redacted]``; idempotent."""
+    """``text`` with every secret that is recognized by form or name replaced by ``[redacted]``; idempotent."""
     for sure in _SURE:
         text = sure.sub(REDACTED, text)
     for likely, replacement in _LIKELY:
@@ -72,10 +72,10 @@ def redacted_text(text: str) -> str:
 
 
 def redacted(value: Any, name: str = "") -> Any:
-    """A JSON-like value without secrets: texts by their form, and whatever text a key of a telling name holds.
+    """A JSON-like value without secrets: texts that look like one, and every text under the name of one.
 
-    ``name`` is the key that ``value`` stands under. Numbers, booleans and None stay; mappings, lists and
-    tuples come back as new ones, anything else as it is.
+    ``name`` is the key of ``value``. Numbers, booleans and None stay; mappings, lists and tuples are copied; any other
+    value is returned unchanged.
     """
     if isinstance(value, str):
         return REDACTED if value and is_secret_name(name) else redacted_text(value)
@@ -89,12 +89,12 @@ def redacted(value: Any, name: str = "") -> Any:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a text that is called so is kept out: of ``hf_token``; not of ``eos_token`` and ``max_new_tokens``."""
+    """Whether ``name`` names a secret: ``hf_token`` does; ``eos_token`` and ``max_new_tokens`` do not."""
     return _SECRET_NAME.search(name) is not None and _MODEL_TOKEN.search(name) is None
 
 
 def holds_secret(text: str) -> bool:
-    """Whether ``text`` surely holds a secret (a URL with a password, a private key, a provider's key)."""
+    """Whether ``text`` certainly holds a secret (a URL with a password, a private key, a provider's key)."""
     return any(pattern.search(text) for pattern in _SURE)
 
 

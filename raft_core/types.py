@@ -1,4 +1,4 @@
-"""The facts that steps exchange: frozen, picklable, standard library only."""
+"""The data that steps exchange: frozen, picklable, standard library only."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ class Sample:
     """One completion of one prompt, with everything that cannot be recovered later.
 
     ``logprobs`` are the raw model's (λ = 1), ``sampling_logprobs`` those of the distribution that
-    was sampled (after λ, top-k and top-p); both hold one natural-log value a completion token.
+    was sampled (after λ, top-k and top-p); both hold one natural logarithm per completion token.
     ``completion_token_ids`` include the token that ended the response where one was sampled (EOS or one of
     ``sampling.stop_token_ids``); ``completion`` does not. ``finish_reason`` "stop" means that the response ended
     (by such a token or by a stop string).
@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file or folder and the sha256 of its content: what steps hand to each other."""
+    """A file or folder and the sha256 of its content: what steps pass to each other."""
 
     path: Path
     digest: str
@@ -84,5 +84,5 @@ class Policy:
 
     @property
     def identity(self) -> str:
-        """The digest of what is really sampled: the weights, or base and adapter together."""
+        """The digest of what is sampled: the weights, or base and adapter together."""
         return content_id("policy", self.digest, self.base.digest if self.base else None)

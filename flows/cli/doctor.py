@@ -1,4 +1,4 @@
-"""What this machine has, against what an alignment needs. Reads and probes; changes nothing."""
+"""Compare what this machine has with what an alignment needs. Nothing is changed."""
 
 import importlib.util
 import os
@@ -28,12 +28,12 @@ MIN_MEMORY_GB, MIN_DISK_GB = 4, 5
 PROBE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 3
 OLDEST_MLFLOW = Version("3.11")
-"""Of a tracking server."""
+"""Oldest version of an MLflow tracking server that is accepted without a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. ``missing`` means that an alignment cannot work; ``hint`` says what helps."""
+    """Result of one check. ``missing``: no alignment can run; ``hint``: what to do about it."""
 
     name: str
     level: Level
@@ -46,7 +46,7 @@ class Finding:
 
 
 def diagnose(workspace: Path, tracking_uri: str, cxx: str | None = None) -> list[Finding]:
-    """Look at everything. Never raises for what it finds. ``cxx``: the compiler that the user chose."""
+    """Run all checks; a failed check is a finding, not an exception. ``cxx``: the compiler that the user chose."""
     return [
         python_version(),
         environment_path(),
@@ -63,19 +63,24 @@ def diagnose(workspace: Path, tracking_uri: str, cxx: str | None = None) -> list
 
 
 def python_version() -> Finding:
-    """Which Python runs this (pip refuses one before 3.11)."""
+    """Version and path of this Python; pip does not install RAFT on versions before 3.11."""
     return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
 def environment_path() -> Finding:
     """DeepSpeed cannot link its operators in an environment whose path contains a space."""
     if " " in sys.prefix:
-        return Finding("environment", "missing", sys.prefix, "make it anew with `make env`, which avoids the space")
+        return Finding(
+            "environment",
+            "missing",
+            sys.prefix,
+            "create it again with `make env`, which chooses a path without a space",
+        )
     return Finding("environment", "ok", sys.prefix)
 
 
 def packages() -> Iterator[Finding]:
-    """Every requirement of pyproject.toml against what is installed; the many that fit are one finding."""
+    """Compare the requirements of pyproject.toml with what is installed; all that fit are one finding."""
     from packaging.requirements import Requirement
 
     fitting = 0
@@ -91,18 +96,21 @@ def packages() -> Iterator[Finding]:
             fitting += 1
         else:
             yield Finding(
-                requirement.name, "missing", found or "not installed", f"expected {requirement}: run `make env`"
+                requirement.name, "missing", found or "not installed", f"install {requirement}: run `make env`"
             )
-    torch = metadata.version("torch") if importlib.util.find_spec("torch") else "none"
-    yield Finding("packages", "ok", f"{fitting} requirements fit; torch {torch}")
+    torch = metadata.version("torch") if importlib.util.find_spec("torch") else "not installed"
+    yield Finding("packages", "ok", f"{fitting} requirements are met; torch {torch}")
 
 
 def compiler(cxx: str | None = None) -> Finding:
-    """A C++ compiler that finds Python's headers. Only a DeepSpeed JSON that asks for a fused operator needs it."""
+    """A C++ compiler that finds Python's headers; only needed by a DeepSpeed JSON that asks for a fused operator."""
     command = cxx or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    hint = "only for DeepSpeed's fused operators: with Python's headers (Debian: apt-get install g++ python3-dev)"
+    hint = (
+        "only needed for DeepSpeed's fused operators: install a compiler and Python's headers (on Debian: "
+        "apt-get install g++ python3-dev)"
+    )
     if command is None:
-        return Finding("C++ compiler", "warning", "none", hint)
+        return Finding("C++ compiler", "warning", "none found", hint)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cpp"
         source.write_text("#include <Python.h>\n#include <vector>\nint main() { return std::vector<int>(1)[0]; }\n")
@@ -119,36 +127,45 @@ def compiler(cxx: str | None = None) -> Finding:
 
 
 def cores() -> Finding:
-    """Cores that this process may use."""
+    """Processor cores that this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("cores", "ok" if usable > 1 else "warning", str(usable), "" if usable > 1 else "two are faster")
+    return Finding(
+        "cores",
+        "ok" if usable > 1 else "warning",
+        str(usable),
+        "" if usable > 1 else "an alignment is faster with two or more",
+    )
 
 
 def memory() -> Finding:
-    """Memory that is free for use."""
+    """Free memory."""
     import psutil
 
     free, total = (getattr(psutil.virtual_memory(), name) / 2**30 for name in ("available", "total"))
     short = free < MIN_MEMORY_GB
-    hint = f"the default needs about {MIN_MEMORY_GB} GB: end other programs" if short else ""
+    hint = f"configs/reviews.yaml needs about {MIN_MEMORY_GB} GB: close other programs" if short else ""
     return Finding("memory", "warning" if short else "ok", f"{free:.1f} of {total:.1f} GB free", hint)
 
 
 def disk(workspace: Path) -> Finding:
-    """Room in the workspace."""
+    """Free disk space in the workspace."""
     place = next(path for path in (workspace, *workspace.parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30
     short = free < MIN_DISK_GB
-    hint = f"the default needs about {MIN_DISK_GB} GB: make room, or set RAFT_WORKSPACE" if short else ""
+    hint = (
+        f"configs/reviews.yaml needs about {MIN_DISK_GB} GB: free some space, or set RAFT_WORKSPACE to another disk"
+        if short
+        else ""
+    )
     return Finding("disk", "warning" if short else "ok", f"{free:.1f} GB free in {workspace}", hint)
 
 
 def gpu() -> Finding:
-    """A CUDA device, as nvidia-smi tells (torch is not loaded for this)."""
+    """CUDA devices that nvidia-smi lists (torch is not loaded for this)."""
     if (command := shutil.which("nvidia-smi")) is None:
-        return Finding("GPU", "ok", "none; everything runs on the CPU")
+        return Finding("GPU", "ok", "no NVIDIA GPU found: everything runs on the CPU")
     try:
-        told = subprocess.run(
+        listed = subprocess.run(
             [command, "--query-gpu=name,memory.total", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -156,14 +173,16 @@ def gpu() -> Finding:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("GPU", "warning", str(error), "mend the driver, or go on with the CPU")
-    if told.returncode:
-        return Finding("GPU", "warning", _first_line(told.stdout + told.stderr), "mend the driver, or use the CPU")
-    return Finding("GPU", "ok", "; ".join(told.stdout.split("\n")).strip("; "))
+        return Finding("GPU", "warning", str(error), "repair the driver, or use the CPU")
+    if listed.returncode:
+        return Finding(
+            "GPU", "warning", _first_line(listed.stdout + listed.stderr), "repair the driver, or use the CPU"
+        )
+    return Finding("GPU", "ok", "; ".join(listed.stdout.split("\n")).strip("; "))
 
 
 def example_assets() -> Iterator[Finding]:
-    """Which assets of the examples are prepared; a missing one is prepared when it is needed."""
+    """Which assets of the examples are prepared; missing ones are prepared when they are needed."""
     from raft_core.errors import RaftError
     from raft_core.examples import cache_folder, resolve
     from raft_core.examples.presets import EXAMPLES
@@ -177,14 +196,14 @@ def example_assets() -> Iterator[Finding]:
     for name, example in EXAMPLES.items():
         there = [asset for asset in example.assets if prepared(name, asset)]
         rest = len(example.assets) - len(there)
-        hint = f"raft prepare {name} (raft align does it by itself)" if rest else ""
+        hint = f"raft prepare {name} (not required: raft align does it when needed)" if rest else ""
         yield Finding(
-            f"example {name}", "ok", f"{len(there)} of {len(example.assets)} assets in {cache_folder()}", hint
+            f"example {name}", "ok", f"{len(there)} of {len(example.assets)} assets prepared in {cache_folder()}", hint
         )
 
 
 def dvc_remote(workspace: Path) -> Iterator[Finding]:
-    """DVC's repository and its default remote, read from its configuration files."""
+    """DVC's repository and its default remote, read from the files in .dvc."""
     from configparser import ConfigParser
     from configparser import Error as ConfigFault
 
@@ -192,42 +211,54 @@ def dvc_remote(workspace: Path) -> Iterator[Finding]:
     try:
         read = parser.read([workspace / ".dvc" / "config", workspace / ".dvc" / "config.local"])
     except ConfigFault as error:
-        yield Finding("DVC", "missing", _first_line(str(error)), "mend .dvc/config")
+        yield Finding("DVC", "missing", _first_line(str(error)), f"correct {workspace / '.dvc' / 'config'}")
         return
     if not read:
-        yield Finding("DVC", "warning", f"no .dvc in {workspace}", "dvc init, or versioning.enabled=false")
+        yield Finding(
+            "DVC", "warning", f"no .dvc folder in {workspace}", "run dvc init, or set versioning.enabled=false"
+        )
         return
     remote = parser.get("core", "remote", fallback="none")
     section = f"'remote \"{remote}\"'"
     url = parser.get(section, "url", fallback="") if parser.has_section(section) else ""
-    hint = "" if url else "dvc remote add --default NAME URL, or versioning.push=false"
+    hint = "" if url else "run dvc remote add --default NAME URL, or set versioning.push=false"
     yield Finding("DVC remote", "ok" if url else "warning", f"{remote} {redacted_text(url)}".strip(), hint)
 
 
 def tracking(uri: str) -> Finding:
-    """MLflow's address: a server must answer, the folder of a database must be there."""
+    """MLflow's address: a server must answer, a database must be in a folder that can be written."""
     shown = redacted_text(uri)
     try:
         address = urlsplit(uri)
         port = address.port or (443 if address.scheme == "https" else 80)
     except ValueError:  # its text may hold a part of a password
         return Finding(
-            "MLflow", "warning", f"{shown}: no address", "correct MLFLOW_TRACKING_URI (/ in a password: %2F)"
+            "MLflow",
+            "warning",
+            f"{shown}: not a valid address",
+            "correct MLFLOW_TRACKING_URI (write / in a password as %2F)",
         )
     if address.scheme in ("http", "https"):
         try:
             _connect(address.hostname or "", port)
         except (OSError, ValueError) as error:
-            return Finding("MLflow", "warning", f"{shown}: {error}", "start the server, or unset MLFLOW_TRACKING_URI")
+            return Finding(
+                "MLflow",
+                "warning",
+                f"no answer from {shown}: {error}",
+                "start the server, or unset MLFLOW_TRACKING_URI",
+            )
         served = _served_version(uri)
         if served is not None and served < OLDEST_MLFLOW:
-            hint = f"update the server to {OLDEST_MLFLOW} or later: older ones have known weaknesses"
+            hint = f"update the server to {OLDEST_MLFLOW} or later: older versions have known security faults"
             return Finding("MLflow", "warning", f"{shown} is MLflow {served}", hint)
         return Finding("MLflow", "ok", f"{shown} answers" + (f", MLflow {served}" if served else ""))
     if address.scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if not os.access(folder, os.W_OK):
-            return Finding("MLflow", "missing", f"{shown}: {folder} cannot be written", "set MLFLOW_TRACKING_URI")
+            return Finding(
+                "MLflow", "missing", f"{shown}: cannot write to {folder}", "set MLFLOW_TRACKING_URI to another address"
+            )
     return Finding("MLflow", "ok", shown)
 
 
@@ -238,7 +269,7 @@ def _connect(host: str, port: int) -> None:
 
 
 def _served_version(uri: str) -> Version | None:
-    """What an MLflow server says it is; None where it does not say."""
+    """Version of an MLflow server; None if it does not report one."""
     import requests
 
     try:
@@ -253,7 +284,7 @@ def _first_line(text: str) -> str:
 
 
 def show_findings(findings: Sequence[Finding]) -> Table:
-    """One row a finding."""
+    """One row per finding."""
     marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "missing": ("✗", "red")}
     table = Table(box=None, show_header=False, padding=(0, 1))
     for finding in findings:

@@ -1,5 +1,5 @@
-"""What a policy's records become for others: an auditor's page, a model card, OpenLineage, CycloneDX, a signature.
+"""A policy's records in other formats: auditor's page, model card, OpenLineage, CycloneDX, signature.
 
-One module a format; each reads a ``Dossier``, which reads the records alone, and returns text. The same records give
-the same text: times are those of the events, and none is the time of the export.
+One module per format. Each reads a ``Dossier``, which reads only the records, and returns text. The same records give
+the same text: times come from the event log, never from the time of the export.
 """

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from flows.exports.charts import Series, curves, histogram
 from flows.exports.dossier import Dossier, label
+from flows.exports.form import fine_tuning, form
 from flows.exports.sources import named
 from flows.text import number, percent
 from raft_core.config.loading import dump_config
@@ -21,7 +22,7 @@ from raft_core.records.run import BASE, Commit
 from raft_core.redaction import redacted, redacted_text
 
 MOST_SOURCES, MOST_PAIRS, MOST_ITERATIONS, MOST_WARNINGS, MOST_CHARS = 12, 6, 10, 12, 600
-CODE_RAN, CODE_DID_NOT_RUN = "run: policy.trust_remote_code was set", "not run: policy.trust_remote_code is false"
+CODE_RAN, CODE_DID_NOT_RUN = "run (policy.trust_remote_code: true)", "not run (policy.trust_remote_code: false)"
 TITLES = {"rolled_back": "rolled back"}
 FIRST_FACTS = (
     "requester",
@@ -36,18 +37,18 @@ FIRST_FACTS = (
     "run",
     "iteration",
 )
-"""Facts of a ledger entry that a reader looks for first, by the names that entries use."""
+"""Keys of a ledger entry that are shown first."""
 
 
 def sections(dossier: Dossier) -> dict[str, Any]:
-    """What the template calls ``data_tiles`` … ``digests``."""
+    """The template's values ``data_tiles`` … ``digests``."""
     return {
         "data_tiles": _tiles(dossier),
         "num_erased": _num_erased(dossier),
         "histogram": _histogram(dossier),
         "loss": _loss(dossier),
         "sources": _sources(dossier),
-        "parts": _parts(dossier),
+        "components": _components(dossier),
         "quarantine": _quarantine(dossier),
         "validation": _validation(dossier),
         "pairs": _pairs(dossier),
@@ -62,7 +63,7 @@ def sections(dossier: Dossier) -> dict[str, Any]:
 
 
 def _trained(dossier: Dossier) -> range:
-    """The iterations that the policy went through."""
+    """The iterations that trained the policy."""
     return range(dossier.iteration + 1)
 
 
@@ -83,22 +84,22 @@ def _tiles(dossier: Dossier) -> list[dict[str, Any]]:
     return [
         {"name": title, "value": number(total(count), 0), "more": more + erased(count)}
         for title, count, more in (
-            ("prompts drawn", "prompts", f"in {len(links)} iterations"),
+            ("prompts drawn", "prompts", f"in {len(links)} iteration{'' if len(links) == 1 else 's'}"),
             ("completions sampled", "samples", _per_prompt(dossier)),
-            ("quarantined", "quarantined", "kept, never trained on"),
-            ("selected", "selected", f"{share} of all; {tokens:,} tokens learnt"),
+            ("quarantined", "quarantined", "failed a check; recorded, never trained on"),
+            ("selected", "selected", f"{share} of all; {tokens:,} tokens trained on"),
         )
     ]
 
 
 def _num_erased(dossier: Dossier) -> int:
-    """Rows that the policy was made of and that are gone."""
+    """Rows that the policy was trained on and that were erased later."""
     return sum(sum(link.counts.erased.values()) for link in dossier.lineage.links)
 
 
 def _per_prompt(dossier: Dossier) -> str:
     sampling = dossier.run.config.sampling
-    return f"{sampling.samples_per_prompt} a prompt, temperature {sampling.temperature:g}"
+    return f"{sampling.samples_per_prompt} per prompt, temperature {sampling.temperature:g}"
 
 
 def _finetuned(dossier: Dossier, iteration: int) -> Mapping[str, Any]:
@@ -153,7 +154,7 @@ def _bar(share: float) -> Markup:
     ).format(100 * share)
 
 
-def _parts(dossier: Dossier) -> list[dict[str, Any]]:
+def _components(dossier: Dossier) -> list[dict[str, Any]]:
     return [
         {"role": p.role, "reference": p.reference, "licence": p.licence, "digest": (p.digest or "–")[:16]}
         for p in named(dossier)
@@ -244,11 +245,11 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "time": entry.time[:16].replace("T", " ") + " UTC",
         "digest": entry.digest,
         "facts": [(key.replace("_", " "), text) for key in order for text in [_fact(body[key])] if text],
-        "findings": [_finding(row) for row in findings or () if isinstance(row, Mapping)],
+        "gates": [_gate(row) for row in findings or () if isinstance(row, Mapping)],
     }
 
 
-def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
+def _gate(row: Mapping[str, Any]) -> dict[str, Any]:
     low, high = row.get("low"), row.get("high")
     between = f" [{number(low, 3)}, {number(high, 3)}]" if low is not None else ""
     rule = f"{row.get('rule', '')} {number(row.get('threshold'), 3)}".strip()
@@ -263,21 +264,32 @@ def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(value: Any) -> str:
+    if isinstance(value, Mapping) and all(isinstance(inner, str | int | float) for inner in value.values()):
+        value = ", ".join(f"{key.replace('_', ' ')} {inner}" for key, inner in sorted(value.items()))
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MOST_CHARS else f"{text[:MOST_CHARS]}… ({len(text):,} characters, whole in the ledger)"
+    return (
+        text
+        if len(text) <= MOST_CHARS
+        else f"{text[:MOST_CHARS]}… ({len(text):,} characters; raft ledger shows all of it)"
+    )
 
 
 def _made(dossier: Dossier) -> list[tuple[str, str]]:
     config, content = dossier.run.config, dossier.commit.content
     started = dossier.events("started")
     facts = [
-        ("selection", f"{config.selection.type}, {_per_prompt(dossier)}"),
-        ("fine-tuning", _fine_tuning(dossier)),
+        ("kind of model", form(dossier).noun),
+        ("sampling", _per_prompt(dossier)),
+        ("selection", config.selection.type),
+        ("fine-tuning", fine_tuning(dossier)),
         ("code of the model folder", CODE_RAN if config.policy.trust_remote_code else CODE_DID_NOT_RUN),
         ("code and data of the rewards", _rewards(dossier)),
-        ("version of the code", _distinct(started, "git_commit")),
+        ("git commit of the code", _distinct(started, "git_commit")),
         ("machine", _distinct(started, "host")),
-        ("numerics", ", ".join(f"{key} {value}" for key, value in sorted(content.get("numerics", {}).items()))),
+        (
+            "determinism fingerprint",
+            ", ".join(f"{key} {value}" for key, value in sorted(content.get("numerics", {}).items())),
+        ),
         ("seed", str(config.seed)),
         ("time spent", _spent(dossier)),
     ]
@@ -285,26 +297,15 @@ def _made(dossier: Dossier) -> list[tuple[str, str]]:
 
 
 def _rewards(dossier: Dossier) -> str:
-    """By the commits: whether the rewards were the same from the base to this policy."""
+    """Whether the rewards stayed the same from the base to this policy, according to the commits."""
     if not all(commit.content.get("rewards") for commit in dossier.chain):
         return "not recorded for every iteration"
-    changed = [
-        f"{told} (before iteration {iteration} was made; accepted)" for iteration, told in changes_of(dossier.chain)
-    ]
-    return "; ".join(changed) or "the same from the first iteration to the last"
+    changed = [f"{what} (accepted before iteration {iteration})" for iteration, what in changes_of(dossier.chain)]
+    return "; ".join(changed) or "unchanged from the first iteration to the last"
 
 
 def _distinct(events: Sequence[Mapping[str, Any]], name: str) -> str:
     return ", ".join(dict.fromkeys(str(event[name]) for event in events if event.get(name))) or "not recorded"
-
-
-def _fine_tuning(dossier: Dossier) -> str:
-    tuning = dossier.run.config.finetuning
-    what = f"LoRA r {tuning.lora.r}, alpha {tuning.lora.alpha}" if tuning.lora else "all weights"
-    return (
-        f"{what}; learning rate {tuning.learning_rate:g} ({tuning.schedule.replace('_', ' ')}), batches of "
-        f"{tuning.batch_size}, epochs: {tuning.epochs}; DeepSpeed ZeRO-{tuning.zero_stage}, ranks: {tuning.ranks}"
-    )
 
 
 def _spent(dossier: Dossier) -> str:
@@ -326,15 +327,15 @@ def _commands(dossier: Dossier) -> str:
     reference = f"{name}@{'base' if dossier.iteration == BASE else dossier.iteration}"
     return "\n".join(
         [
-            f"raft lineage show {reference}      # the chain, from this policy back to the first prompts",
-            f"raft lineage verify {name}    # hash every byte again and follow the chain",
-            f"raft export html {reference}       # make this page anew and compare it",
+            f"raft lineage show {reference}      # the chain of commits, back to the first prompts",
+            f"raft lineage verify {name}    # hash every file again and follow the chain",
+            f"raft export html {reference}       # write this page again and compare",
         ]
     )
 
 
 def _by_hand(dossier: Dossier) -> str:
-    """Commands of coreutils and what they must print, each proven by a test."""
+    """Shell commands and the digests that they must print; a test runs them."""
     folder = "base" if dossier.iteration == BASE else f"iterations/{dossier.iteration:03d}"
     where = f"runs/{dossier.run.name}/{folder}"
     lines = [f"sha256sum {shlex.quote(f'{where}/commit.json')}", f"# {dossier.link.commit}"]

@@ -8,45 +8,16 @@ from flows.exports.dossier import Dossier, Row, counted, label
 from flows.text import number
 from raft_core import gates
 from raft_core.audit.lineage import Link
+from raft_core.metrics.base import Figure
+from raft_core.metrics.registry import figures as known_figures
 from raft_core.records.run import BASE
 
-FIGURES = (
-    ("reward", "Held-out reward", "what selection ranks by, one completion a prompt", 2),
-    ("gold_reward", "Gold reward", "scored by rewards that selection never sees", 2),
-    ("perplexity", "Perplexity of real text", "lower is better; rises first when a reward is exploited", 1),
-    ("kl", "KL to the initial policy", "nats a completion: how far it has moved", 2),
-    ("distinct_2", "Distinct-2", "share of different word pairs: falls when answers become alike", 3),
-    ("truncation", "Cut by length", "share of completions that did not end by themselves", 2),
-)
-SCORES = {
-    "reward": ("held-out reward", 3),
-    "gold_reward": ("gold reward", 3),
-    "perplexity": ("perplexity of real text", 2),
-    "response_perplexity": ("perplexity of completions, initial policy", 2),
-    "kl": ("KL to the initial policy", 3),
-    "distinct_1": ("distinct-1", 3),
-    "distinct_2": ("distinct-2", 3),
-    "msttr_100": ("MSTTR-100", 3),
-    "mean_length": ("mean length, words", 1),
-    "token_entropy": ("token entropy, nats", 3),
-    "truncation": ("cut by length", 3),
-    "best_of_k_reward": ("best of K, training batch", 3),
-    "headroom": ("head-room: best of K − mean", 3),
-    "acceptance": ("share selected", 3),
-    "ties": ("ties", 3),
-    "slice_gap": ("gap between groups", 3),
-    "train_loss": ("fine-tuning loss", 3),
-    "paired_gain": ("paired gain against the window", 3),
-    "num_selected": ("samples selected", 0),
-    "num_quarantined": ("samples quarantined", 0),
-}
-"""Name in the report → what a person calls it, and its decimals."""
 MOST_COLUMNS = 8
-"""Iterations of the table of figures: the base and the last ones up to the policy and after it."""
+"""Columns of the table of figures: the base, and the iterations around the policy."""
 
 
 def sections(dossier: Dossier) -> dict[str, Any]:
-    """What the template calls ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
+    """The template's values ``chain``, ``figures``, ``scorecard``, ``slices``, ``limits`` and ``decisions``."""
     return {
         "chain": _chain(dossier),
         "figures": _figures(dossier),
@@ -87,7 +58,10 @@ def _figures(dossier: Dossier) -> list[dict[str, Any]]:
     labels = ["base", *map(str, range(len(reports) - 1))]
     found = {limit.metric: limit for limit in _gate_limits(dossier)}
     figures: list[dict[str, Any]] = []
-    for name, title, note, digits in FIGURES:
+    for figure in _shown(dossier):
+        if not figure.headline:
+            continue
+        name, title, digits = figure.name, capital(figure.title), figure.decimals
         values, low, high = ([report.get(f"{name}{end}") for report in reports] for end in ("", "_low", "_high"))
         limit = found.get(name)
         lines = [(value, "limit") for value in (limit.low, limit.high) if value is not None] if limit else []
@@ -99,26 +73,35 @@ def _figures(dossier: Dossier) -> list[dict[str, Any]]:
             before, after = reports[0].get(name), dossier.report.get(name)
             shown = min(digits + 1, 3)
             change = f"{number(before, shown)} → {number(after, shown)}"
-            figures.append({"title": title, "note": note, "change": change, "svg": svg})
+            figures.append({"title": title, "note": figure.meaning, "change": change, "svg": svg})
     return figures
 
 
 def _scorecard(dossier: Dossier) -> Mapping[str, Any]:
-    """The base, then the iterations around the policy, as many as fit on paper."""
+    """The base and the iterations around the policy, as many columns as fit on paper."""
     last = min(len(dossier.reports) - 1, max(dossier.iteration + 1, MOST_COLUMNS - 1))
     first = max(1, last - MOST_COLUMNS + 2)
     indices = [0, *range(first, last + 1)]
     rows: list[dict[str, Any]] = []
-    for name, (title, digits) in SCORES.items():
-        cells = [_cell(dossier.reports[i], name, digits) for i in indices]
+    for figure in _shown(dossier):
+        cells = [_cell(dossier.reports[i], figure) for i in indices]
         if any(cell != "–" for cell in cells):
-            rows.append({"name": title, "cells": cells})
+            rows.append({"name": figure.title, "cells": cells})
     columns = ["base" if i == 0 else f"{i - 1}{' ★' if i == dossier.iteration + 1 else ''}" for i in indices]
     return {"columns": columns, "rows": rows, "left_out": first - 1}
 
 
-def _cell(report: Row, name: str, digits: int) -> str:
-    return number(report.get(name), digits)
+def _shown(dossier: Dossier) -> list[Figure]:
+    return list(known_figures(dossier.run.config.evaluation.metrics))
+
+
+def capital(title: str) -> str:
+    """With a capital letter, as a heading begins."""
+    return f"{title[:1].upper()}{title[1:]}"
+
+
+def _cell(report: Row, figure: Figure) -> str:
+    return number(report.get(figure.name), figure.decimals)
 
 
 def _slices(dossier: Dossier) -> list[dict[str, Any]]:
@@ -143,6 +126,7 @@ def _gate_limits(dossier: Dossier) -> Sequence[gates.Limit]:
 
 def _limits(dossier: Dossier) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
+    titles = {figure.name: figure.title for figure in _shown(dossier)}
     for limit in _gate_limits(dossier):
         value = dossier.report.get(limit.metric)
         inside = value is None or (
@@ -152,7 +136,7 @@ def _limits(dossier: Dossier) -> list[dict[str, Any]]:
         bounds += [f"at most {number(limit.high, 3)}" if limit.high is not None else ""]
         rows.append(
             {
-                "name": SCORES[limit.metric][0],
+                "name": titles[limit.metric],
                 "allowed": ", ".join(filter(None, bounds)),
                 "value": number(value, 3),
                 "inside": inside,

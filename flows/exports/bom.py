@@ -1,4 +1,7 @@
-"""A CycloneDX 1.6 ML-BOM: the model, what it was made from, and the libraries that made it, each with its digest."""
+"""A CycloneDX 1.6 bill of materials (ML-BOM): the model, what it was made from, and which libraries made it.
+
+Everything is listed with its digest, where the records hold one.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,20 +10,23 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from flows.exports.dossier import Dossier, label
-from flows.exports.model_card import METRICS
+from flows.exports.form import form
+from flows.exports.model_card import shown
 from flows.exports.sources import Named, named
 from raft_core.audit.lineage import Link
 from raft_core.examples.packages import Package
 from raft_core.records.run import BASE
 
 SPEC = "1.6"
+FOLDER_DIGEST = "sha256 of the sorted lines 'sha256  name' of the folder's files"
+CODE_DIGEST = "sha256 of the file, or of the digests of a module and of what it imports from its own package"
 LIBRARIES = ("accelerate", "deepspeed", "peft", "tokenizers", "torch", "transformers")
-"""Names in the recorded numerics that are packages."""
+"""Packages in the recorded determinism fingerprint."""
 
 
 def bom(dossier: Dossier) -> str:
     """The document as JSON; the same records give the same text, the serial number included."""
-    components = [*_models(dossier), *_datasets(dossier), *_libraries(dossier)]
+    components = [*_models(dossier), *_datasets(dossier), *_plugins(dossier), *_libraries(dossier)]
     document = {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",
         "bomFormat": "CycloneDX",
@@ -57,7 +63,7 @@ def _model(dossier: Dossier) -> dict[str, Any]:
         "bom-ref": _ref(link),
         "name": dossier.model_name,
         "version": f"{dossier.run.name}@{'base' if link.iteration == BASE else link.iteration}",
-        "description": f"The policy that {label(link.iteration)} of run {dossier.run.name} made, aligned by RAFT.",
+        "description": _description(dossier),
         "hashes": _hashes(link.policy.digest),
         "modelCard": {
             "modelParameters": {
@@ -71,19 +77,21 @@ def _model(dossier: Dossier) -> dict[str, Any]:
             "considerations": {
                 "useCases": ["Completions of prompts like those that it was trained on."],
                 "technicalLimitations": [
-                    "Trained against rewards, which stand for a taste and are not it; gates on KL, perplexity and "
-                    "diversity bound, and cannot exclude, their exploitation."
+                    "Trained to score high on rewards, which only approximate what people want. Gates limit the KL "
+                    "divergence, the perplexity and the loss of diversity; a policy can still exploit a reward."
                 ],
             },
         },
         "properties": _properties(
-            {
-                "raft:digest": "sha256 of the sorted lines 'sha256  name' of the folder's files",
-                "raft:policy": link.policy.identity,
-                "raft:withdrawn": _withdrawn(dossier),
-            }
+            {"raft:digest": FOLDER_DIGEST, "raft:policy": link.policy.identity, "raft:withdrawn": _withdrawn(dossier)}
         ),
     }
+
+
+def _description(dossier: Dossier) -> str:
+    if dossier.iteration == BASE:
+        return f"The initial policy of run {dossier.run.name}, before any training by RAFT: {form(dossier).noun}."
+    return f"The policy after {label(dossier.iteration)} of run {dossier.run.name}: {form(dossier).noun}."
 
 
 def _withdrawn(dossier: Dossier) -> str | None:
@@ -93,28 +101,33 @@ def _withdrawn(dossier: Dossier) -> str | None:
 
 def _metrics(dossier: Dossier) -> list[dict[str, Any]]:
     metrics = []
-    for name, title in METRICS:
-        value, low, high = (dossier.report.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    for figure in shown(dossier):
+        value, low, high = (dossier.report.get(f"{figure.name}{end}") for end in ("", "_low", "_high"))
         if value is not None:
             bounds = (
                 {"confidenceInterval": {"lowerBound": str(low), "upperBound": str(high)}} if low is not None else {}
             )
-            metrics.append({"type": title, "value": str(value), "slice": "held-out prompts", **bounds})
+            metrics.append({"type": figure.title, "value": str(value), "slice": "held-out prompts", **bounds})
     return metrics
 
 
 def _models(dossier: Dossier) -> Iterator[dict[str, Any]]:
-    """The initial policy, if this is not it, and the rewards that are models or functions."""
+    """The initial policy, unless this is it, and the rewards."""
     for part in named(dossier):
-        if part.role == "initial policy" and dossier.iteration == BASE:
-            continue
-        if part.role == "initial policy" or "reward" in part.role:
+        if part.kind == "model" and not (part.role == "initial policy" and dossier.iteration == BASE):
             yield _component("machine-learning-model", part)
+
+
+def _plugins(dossier: Dossier) -> Iterator[dict[str, Any]]:
+    """Code of rewards and selectors that a package other than RAFT brought."""
+    for part in named(dossier):
+        if part.kind == "code":
+            yield {**_component("library", part), "properties": _properties({"raft:digest": CODE_DIGEST})}
 
 
 def _datasets(dossier: Dossier) -> list[dict[str, Any]]:
     """Prompts and texts that the configuration names, and what each iteration was trained on."""
-    rows = [_component("data", part) for part in named(dossier) if "prompts" in part.role or "text" in part.role]
+    rows = [_component("data", part) for part in named(dossier) if part.kind == "data"]
     for row in rows:
         row["data"] = [{"type": "dataset", "name": row["name"]}]
     for link in reversed(dossier.lineage.links):
@@ -187,7 +200,7 @@ def _tool() -> dict[str, str]:
 
 
 def _timestamp(dossier: Dossier) -> dict[str, str]:
-    """When the iteration was committed; nothing where the events are not here."""
+    """When the iteration was committed; empty if the event log is not on this machine."""
     times = [
         event["time"]
         for event in dossier.events("step")

@@ -1,6 +1,7 @@
-"""Figures as inline SVG: no library, no script, no style attribute (the page's policy forbids them), all text escaped.
+"""Charts as inline SVG: no library, no script, no style attribute (the page's security policy forbids them).
 
-Colours come from classes of ``audit.css``, so that one figure serves light, dark and paper.
+All text is escaped. Colours come from classes of ``audit.css``, so a chart works in light mode, dark
+mode and print.
 """
 
 import math
@@ -12,13 +13,13 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 372, 176
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 14, 24
-"""Size of a figure and its margins, in SVG units."""
+"""Size of a chart and its margins, in SVG units."""
 MOST_LABELS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve over the iterations, None where there is no value; ``low`` and ``high`` bound its band."""
+    """One curve over the iterations; None where there is no value. ``low`` and ``high``: edges of its band."""
 
     values: Sequence[float | None]
     low: Sequence[float | None] = ()
@@ -28,7 +29,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Data to SVG units along one axis."""
+    """Converts data to SVG units along one axis."""
 
     low: float
     high: float
@@ -36,7 +37,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Where ``value`` lies."""
+        """The position of ``value``."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
@@ -49,7 +50,7 @@ def curves(
     limits: Sequence[tuple[float, str]] = (),
     digits: int = 2,
 ) -> Markup:
-    """Curves over ``labels``; ``mark`` is the point that the page is about, ``limits`` are dashed lines with a name."""
+    """Curves over ``labels``. ``mark``: index of the ringed point. ``limits``: dashed lines, each value and name."""
     numbers = [v for s in series for part in (s.values, s.low, s.high) for v in part if _is_number(v)]
     if not numbers:
         return Markup("")
@@ -65,7 +66,7 @@ def curves(
 
 
 def histogram(title: str, everything: Sequence[float], chosen: Sequence[float], *, bins: int = 28) -> Markup:
-    """How the rewards of all candidates lie, and in front of them those of the selected ones."""
+    """Distribution of all rewards, with that of the selected ones in front of it."""
     everything, chosen = ([v for v in values if _is_number(v)] for values in (everything, chosen))
     if not everything:
         return Markup("")
@@ -91,7 +92,7 @@ def histogram(title: str, everything: Sequence[float], chosen: Sequence[float], 
 
 
 def interval(value: float | None, low: float | None, high: float | None, span: tuple[float, float]) -> Markup:
-    """A value and its interval on a common scale, for a cell of a table."""
+    """A value and its interval on the scale ``span``, for a table cell."""
     if not _is_number(value) or span[0] == span[1]:
         return Markup("")
     x = Scale(*span, 4, 116)
@@ -204,14 +205,14 @@ def _padded(numbers: Sequence[float]) -> tuple[float, float]:
 
 
 def _near(limit: float, numbers: Sequence[float]) -> bool:
-    """Whether a limit can be drawn without squeezing the curve flat."""
+    """Whether a limit is close enough to be drawn without flattening the curve."""
     low, high = min(numbers), max(numbers)
     reach = max(high - low, abs(high) * 0.05) * 1.6
     return low - reach <= limit <= high + reach
 
 
 def _digits(values: Sequence[float], least: int) -> int:
-    """Decimals that tell the ticks apart."""
+    """Number of decimals that keeps the tick labels distinct."""
     step = values[1] - values[0] if len(values) > 1 else 1.0
     return max(0, min(least + 2, -math.floor(math.log10(step)))) if step > 0 else least
 

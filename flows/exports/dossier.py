@@ -1,4 +1,4 @@
-"""Everything that is known of one policy, gathered once from its run's records."""
+"""Everything that is known about one policy, read once from the records of its run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,14 +8,15 @@ from typing import Any
 import pyarrow as pa
 
 from flows.text import number
-from raft_core.audit.descent import find_withdrawal
 from raft_core.audit.lineage import Lineage, Link, lineage
 from raft_core.audit.verification import Verification, unordered_erasures, verify_run
+from raft_core.audit.withdrawn import find_withdrawal
 from raft_core.errors import IntegrityError
 from raft_core.files.plain_json import MAX_BYTES, MAX_LOG_BYTES, read_object
 from raft_core.promotion.ledger import Entry
 from raft_core.records.names import registered_name
 from raft_core.records.overview import RunView, view_run
+from raft_core.records.policy_ref import policy_ref
 from raft_core.records.run import BASE, Commit, Run, read_chain, read_events
 from raft_core.records.tables import SCHEMAS, read_table
 from raft_core.redaction import redacted, redacted_text
@@ -25,19 +26,19 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """The entry of the ledger that withdrew a policy, or one that it was trained from. ``told``: which of the two."""
+    """The ledger entry that withdrew a policy, or a policy that it was trained from; ``statement`` says which."""
 
     entry: Entry
-    told: str
+    statement: str
 
     @property
     def reason(self) -> str:
-        """Why, as the ledger has it, without secrets."""
+        """The reason in the ledger, with secrets removed."""
         return redacted_text(str(self.entry.body.get("reason") or "no reason was given"))
 
     @property
     def notice(self) -> str:
-        """What every export says first."""
+        """The first line of every export."""
         return f"WITHDRAWN by entry {self.entry.number} of the ledger: {self.reason}"
 
 
@@ -46,7 +47,7 @@ class Dossier:
     """The records of a run, seen from the policy that ``iteration`` made.
 
     ``chain`` and ``reports`` hold every commit of the run, base first, also those after ``iteration``;
-    ``lineage`` goes from ``iteration`` back to the base. ``entries``: what the ledger says of any of its policies.
+    ``lineage`` goes from ``iteration`` back to the base. ``entries``: ledger entries about any of its policies.
     ``withdrawal``: None unless the policy, or one that it was trained from, was withdrawn.
     """
 
@@ -72,7 +73,7 @@ class Dossier:
 
     @property
     def commit(self) -> Commit:
-        """The commit of the policy itself, as it was read."""
+        """The commit of the policy itself, with its whole content."""
         return self.chain[self.iteration + 1]
 
     @property
@@ -82,7 +83,7 @@ class Dossier:
 
     @property
     def model_name(self) -> str:
-        """What the registry calls the model."""
+        """Name of the model in the registry."""
         return registered_name(self.run.config)
 
     @property
@@ -92,21 +93,22 @@ class Dossier:
         return plain
 
     def require_verified(self) -> None:
-        """Raise IntegrityError unless everything that could be seen holds: what is published is what was recorded."""
+        """Raise IntegrityError if a commit or file is not what the records say: such a policy must not be published."""
         if not self.verification.ok:
             problems = self.verification.problems
             raise IntegrityError(
-                f"run {self.run.name} does not verify: {problems[0].message}",
-                got=f"{len(problems)} problems",
-                hint="see raft lineage verify; `raft export html` writes a page that shows them",
+                f"run {self.run.name} fails verification: {problems[0].message}",
+                got=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}",
+                expected="every commit and file as recorded",
+                hint=f"raft lineage verify {self.run.name}; or raft export html, whose page lists the problems",
             )
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one kind; none on a clone that has only the commits."""
+        """The events of one kind; empty on a clone that has only the commits."""
         return read_events(self.run, kind)
 
     def table(self, iteration: int, name: str, columns: Sequence[str]) -> pa.Table | None:
-        """Columns of a committed table; None where it lies elsewhere or was never made.
+        """Columns of a committed table; None if it is not on this machine or was never written.
 
         Raises IntegrityError for a file that is not that table.
         """
@@ -116,7 +118,7 @@ class Dossier:
         return read_table(path, SCHEMAS[name], list(columns))
 
     def training_log(self, iteration: int) -> list[Row]:
-        """One row an optimiser step: step, loss, learning_rate, grad_norm."""
+        """One row per optimiser step: step, loss, learning_rate, grad_norm."""
         path = self.run.folder(iteration) / "finetune.json"
         return list(_json(path, MAX_LOG_BYTES).get("log", ())) if path.is_file() else []
 
@@ -124,17 +126,17 @@ class Dossier:
 def open_dossier(
     run: Run, iteration: int | None, *, entries: Sequence[Entry] = (), resolve: Callable[[str], Path | None]
 ) -> Dossier:
-    """Read and re-hash everything. ``iteration`` None: the best of the run.
+    """Read the records of a run and hash every file again. ``iteration`` None: the best of the run.
 
-    ``entries``: of the ledger, which knows every erasure. ``resolve`` finds the initial policy (None: it lies
-    elsewhere). Problems are in ``verification``; only a chain that cannot be followed at all raises IntegrityError.
+    ``entries``: the ledger, which lists every erasure. ``resolve`` finds the initial policy (None: not on this
+    machine). Problems are in ``verification``; only a chain that cannot be followed at all raises IntegrityError.
     """
     links = lineage(run, iteration)
     chain = read_chain(run)
     chosen = links.links[0].iteration
     source = links.links[-1].policy.source
     found = verify_run(run, rehash=True, base_policy=resolve(source) if source else None)
-    gone = find_withdrawal(entries, run, chosen)
+    gone = find_withdrawal(entries, policy_ref(run, chosen))
     return Dossier(
         run=run,
         iteration=chosen,
@@ -149,12 +151,12 @@ def open_dossier(
 
 
 def label(iteration: int) -> str:
-    """``base``, or the iteration's number, for a person."""
+    """``base``, or ``iteration N``."""
     return "base" if iteration == BASE else f"iteration {iteration}"
 
 
 def counted(link: Link, name: str) -> str:
-    """A count of the commit for a person, and how many of its rows were erased since: ``48 (1 erased)``."""
+    """A count of the commit, and how many of its rows were erased later: ``48 (1 erased)``."""
     erased = link.counts.erased.get(name, 0)
     return number(getattr(link.counts, name), 0) + (f" ({erased:,} erased)" if erased else "")
 
@@ -176,5 +178,7 @@ def _json(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     try:
         document = read_object(path, most)
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"not a readable record: {path}", got=error, hint="restore it from git") from error
+        raise IntegrityError(
+            f"cannot read {path}", got=error, expected="a JSON object", hint="restore it from git"
+        ) from error
     return document

@@ -1,9 +1,8 @@
-"""OpenLineage events of every step from the base to a policy: which datasets, by digest, made which.
+"""OpenLineage events of every step from the base to a policy: which datasets each step read and wrote.
 
-Two events a step, START and COMPLETE. A dataset's name is its sha256, in the namespace ``sha256``: the
-same bytes are the same dataset in every run. Where it lies stands in its symlinks, its columns in its schema.
-Identifiers of runs are
-derived from the commits, so sending the events again changes nothing.
+Two events per step, START and COMPLETE. A dataset's name is its sha256, in the namespace ``sha256``, so the same bytes
+are the same dataset in every run. Its symlinks facet has its path, its schema facet the columns. Run identifiers are
+derived from the commits, so sending the events twice changes nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
 
 NAMESPACE, DATASETS = "raft", "sha256"
 PRODUCER = "urn:raft-mlops"
-"""The specification wants a URI of what made an event."""
+"""URI of the program that wrote an event; the specification requires one."""
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC).isoformat()
-"""Of a step whose event log is not on this machine: the specification wants a time."""
+"""Time of a step whose event log is not on this machine; the specification requires one."""
 
 
 def events(dossier: Dossier) -> str:
-    """The events as JSON lines, base first. Raises ConfigError without the package."""
+    """The events as JSON lines, base first. Raises ConfigError if openlineage-python is not installed."""
     try:
         from openlineage.client.serde import Serde
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "OpenLineage events need the openlineage-python package",
+            "raft export openlineage needs the package openlineage-python",
             got=error,
             hint="pip install 'raft-mlops[exports]'",
         ) from None
@@ -54,7 +53,7 @@ def _events(dossier: Dossier) -> "Iterator[RunEvent]":
 
 
 def _times(dossier: Dossier, link: Link) -> dict[str, tuple[str, str]]:
-    """Step → when it began and ended, by the event log."""
+    """Step → when it began and ended, from the event log."""
     times = {}
     for event in dossier.events("step"):
         if event.get("iteration") == link.iteration:
@@ -146,7 +145,7 @@ def _facets(dossier: Dossier, link: Link, name: str, digest: str) -> dict[str, A
 
 
 def _place(dossier: Dossier, link: Link, name: str, digest: str) -> str:
-    """Where the bytes lie in a workspace; what no commit of the chain holds is called by its name."""
+    """Path in the workspace; the name itself if no commit of the chain holds the bytes."""
     for holder in (link, *dossier.lineage.links):
         for path, found in holder.outputs.items():
             if found == digest:

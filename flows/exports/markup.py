@@ -1,7 +1,7 @@
-"""Text of models and files as HTML: shown, never run.
+"""Text from models and files as HTML: shown, never run.
 
-Every value that a template prints is escaped and made harmless, whoever wrote the template: only ``Markup``, which our
-own code built by escaping, passes as it is.
+Every value that a template prints is escaped and made harmless, except ``Markup``, which our own code built by
+escaping.
 """
 
 import base64
@@ -16,12 +16,12 @@ from markupsafe import Markup, escape
 from flows.text import harmless
 
 MAX_CHARS = 4000
-"""A longer text of a model is cut: the table holds it whole."""
+"""Longer model texts are cut; the table in the run directory holds all of it."""
 _VISIBLE = re.compile(r"(\\x[0-9a-f]{2,6}|⇥)")
 
 
 def environment() -> Environment:
-    """Templates of this package: escaped, strict about names, every printed value harmless."""
+    """Jinja environment for this package: escapes values, makes them harmless, refuses unknown names."""
     return Environment(
         loader=PackageLoader("flows.exports", "."),
         autoescape=True,
@@ -34,18 +34,18 @@ def environment() -> Environment:
 
 
 def read_text(name: str) -> str:
-    """A file of this package."""
+    """Text of a file in this package."""
     return resources.files("flows.exports").joinpath(name).read_text(encoding="utf-8")
 
 
 def content_policy(css: str) -> str:
-    """The Content-Security-Policy of a page whose one style sheet is ``css``: no script, no network, no form."""
+    """Content-Security-Policy of a page whose only style sheet is ``css``: no script, no network, no form."""
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def verbatim(text: str) -> Markup:
-    """A text of a model with its lines, isolated from the text around it; what is invisible becomes visible."""
+    """Model text with its line breaks, isolated from the text around it; invisible characters become visible."""
     cut = text[:MAX_CHARS]
     lines = [_marked(harmless(line)) for line in cut.split("\n")]
     rest = (
@@ -55,12 +55,12 @@ def verbatim(text: str) -> Markup:
 
 
 def preformatted(text: str) -> Markup:
-    """Several lines of a file, each harmless."""
+    """Several lines of a file, each made harmless."""
     return Markup("\n").join(escape(harmless(line)) for line in text.rstrip("\n").split("\n"))
 
 
 def _marked(line: str) -> Markup:
-    """``line`` with the escapes that ``harmless`` wrote set apart (a text that holds such letters itself is, too)."""
+    """``line`` with the escapes of ``harmless`` highlighted (and text that happens to look like one)."""
     pieces = _VISIBLE.split(line)
     return Markup("").join(
         Markup('<i class="ctl">{}</i>').format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces)

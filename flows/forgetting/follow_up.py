@@ -1,4 +1,4 @@
-"""What the models that are forgotten are to their registry and ledger, and what is left to do when they are gone."""
+"""The aliases that forgetting takes from models, and what is left to do afterwards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,44 +6,44 @@ from pathlib import Path
 
 from flows.forgetting.forget import Plan
 from raft_core.forgetting.exclusions import FILE
-from raft_core.promotion.ledger import Entry, FileLedger, Ledger, Standing, current
+from raft_core.promotion.ledger import Champions, Entry, FileLedger, Ledger, current
 from tasks.tracking.register import model_name
 from tasks.tracking.registered import numbers
 
 NOT_ERASED = (
-    "remotes of DVC that are no folder, except its default one",
-    "backups, and the versions that a bucket keeps by itself",
-    "a Prefect server's backups and logs: its API empties parameters alone",
-    "Prefect servers that PREFECT_API_URL does not name, and databases below another PREFECT_HOME",
+    "DVC remotes that are not folders, except the default one",
+    "backups, and older object versions that a bucket keeps",
+    "backups and logs of a Prefect server: its API only empties parameters",
+    "Prefect servers other than the one in PREFECT_API_URL, and databases under another PREFECT_HOME",
     "folders that raft pull, raft merge or raft lineage checkout wrote",
-    "other clones of this workspace, and their caches of DVC",
-    "the weights: forgetting withdraws a model, it does not unlearn",
+    "other clones of this workspace, and their DVC caches",
+    "weights: a model is withdrawn, but it does not unlearn",
 )
-"""What no erasure does, whatever it found."""
+"""What an erasure never covers."""
 
-Titles = Mapping[tuple[str, int], Sequence[str]]
-"""(run, iteration) → champion, previous, candidate, or another alias that people gave it."""
+PolicyAliases = Mapping[tuple[str, int], Sequence[str]]
+"""(run, iteration) → its aliases: champion, previous, candidate, or one that somebody set in MLflow."""
 
 
 @dataclass(frozen=True, slots=True)
-class Aftermath:
-    """``standings``: of every registered model that lost a version, or a champion of the ledger.
+class FollowUp:
+    """``champions``: of every registered model that lost a version or a champion.
 
     ``to_commit``: paths in the workspace, for ``git add``.
     """
 
-    standings: Mapping[str, Standing]
+    champions: Mapping[str, Champions]
     to_commit: tuple[str, ...]
 
 
-def titles(chosen: Plan, entries: Sequence[Entry], tracking_uri: str) -> Titles:
-    """What the models of ``chosen`` are now, to the ledger and to MLflow. Raises StepError if MLflow is away."""
+def policy_aliases(chosen: Plan, entries: Sequence[Entry], tracking_uri: str) -> PolicyAliases:
+    """Aliases of the models of ``chosen`` in the ledger and in MLflow. Raises StepError if MLflow cannot be reached."""
     found: dict[tuple[str, int], list[str]] = {}
     for name in model_names(chosen):
-        standing = current(entries, name)
-        for title, holder in (("champion", standing.champion), ("previous", standing.previous)):
-            if holder is not None:
-                found.setdefault((holder.run, holder.iteration), []).append(title)
+        champions = current(entries, name)
+        for alias, named in (("champion", champions.champion), ("previous", champions.previous)):
+            if named is not None:
+                found.setdefault((named.run, named.iteration), []).append(alias)
     for name in sorted({version.name for version in chosen.versions}):
         known = numbers(name, tracking_uri)
         for alias, number in known.aliases.items() if known else ():
@@ -53,20 +53,20 @@ def titles(chosen: Plan, entries: Sequence[Entry], tracking_uri: str) -> Titles:
     return {place: tuple(dict.fromkeys(names)) for place, names in found.items()}
 
 
-def aftermath(chosen: Plan, workspace: Path, ledger: Ledger) -> Aftermath:
-    """What holds after ``chosen`` was carried out."""
+def follow_up(chosen: Plan, workspace: Path, ledger: Ledger) -> FollowUp:
+    """Who is champion, and what to commit, after ``chosen`` was carried out."""
     entries = ledger.entries()
     ever = {entry.model for entry in entries if entry.kind in ("promoted", "rolled_back")}
     names = {version.name for version in chosen.versions} | (ever & set(model_names(chosen)))
     paths = [workspace / FILE, *([ledger.path] if isinstance(ledger, FileLedger) else []), workspace / "runs"]
-    return Aftermath(
+    return FollowUp(
         {name: current(entries, name) for name in sorted(names)},
         tuple(str(p.relative_to(workspace)) for p in paths if p.exists() and p.is_relative_to(workspace)),
     )
 
 
 def model_names(chosen: Plan) -> list[str]:
-    """The registered models that the models of ``chosen`` may be versions of."""
+    """Names of the registered models that the models of ``chosen`` can be versions of."""
     trained = {model.run for model in chosen.models}
     return sorted(
         {version.name for version in chosen.versions} | {model_name(run) for run in chosen.runs if run.name in trained}

@@ -1,4 +1,4 @@
-"""A prompt, a text or a source must go: what it touched, the exclusion, the withdrawn models, and the erasure."""
+"""Forget a prompt, text or source: find what it touched, exclude it, withdraw the models, and erase its rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -14,7 +14,7 @@ from raft_core.errors import InputError, IntegrityError, RaftError, StepError
 from raft_core.files.artifacts import digest_of
 from raft_core.forgetting.erasure import TOMBSTONE, read_tombstone
 from raft_core.forgetting.exclusions import Exclusions, add_exclusion, read_exclusions
-from raft_core.forgetting.removal import Target, holds, matching_prompts, parquet_files
+from raft_core.forgetting.target_rows import Target, holds, matching_prompts, parquet_files
 from raft_core.promotion.ledger import Ledger, withdrawal
 from raft_core.prompts.splits import load_prompts
 from raft_core.records.collected import no_live_run
@@ -37,29 +37,29 @@ ERASE_LIMIT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What forgetting touches; nothing is done yet. ``because`` names what goes without saying its text."""
+    """What forgetting would touch; nothing is done yet. ``because`` names the reason without quoting a text."""
 
     because: str
     target: Target
     prompts: Mapping[str, str]
-    """Id → text: drawn, held out, or in a prompt file of a run."""
+    """Id → text of every prompt to forget: drawn, held out, or in a prompt file of a run."""
     files: tuple[Path, ...]
-    """Prompt files that hold such prompts: yours, and left alone."""
+    """The user's prompt files that hold such prompts; they are not changed."""
     prepared: tuple[Path, ...]
-    """Parts of examples that hold such prompts, in RAFT's own cache; left alone too."""
+    """Packages of examples in RAFT's cache that hold such prompts; they are not changed either."""
     iterations: tuple[Touched, ...]
     models: tuple[Model, ...]
     versions: tuple[Version, ...]
     runs: tuple[Run, ...]
-    """Runs that hold rows of it, or models that were trained on it."""
+    """Runs with rows to forget, or with models that were trained on them."""
     holders: tuple[str, ...]
-    """Those of ``runs`` whose tables hold rows of it."""
+    """Those of ``runs`` whose tables hold such rows."""
     unseen: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class Forgotten:
-    """What was done. ``excluded`` False: all of it was excluded before."""
+    """What was done. ``excluded`` is False if everything was already excluded."""
 
     excluded: bool
     withdrawn: list[Withdrawn] = field(default_factory=list)
@@ -67,9 +67,14 @@ class Forgotten:
 
 
 def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
-    """Find everything that ``value`` touched. Raises InputError where there is nothing to forget."""
+    """Find everything that ``value`` touched. Raises InputError if it cannot be forgotten or is not known."""
     if by == "sample" or not value:
-        raise InputError("nothing can be forgotten by this", got=by, expected="a prompt, a text or a source")
+        raise InputError(
+            "a single sample cannot be forgotten" if value else f"--{by} is empty: there is nothing to forget",
+            got=f"--{by} {value}".strip(),
+            expected="a prompt, a text or a source",
+            hint="raft lineage forget --prompt ID, --text TEXT or --source NAME",
+        )
     runs = [read_run(path) for path in run_paths(workspace)]
     with open_index(workspace / "runs") as index:
         trace = find(index, by, value)
@@ -91,14 +96,14 @@ def plan(workspace: Path, by: By, value: str, tracking_uri: str) -> Plan:
     target = Target(target.prompts | frozenset(prompts), target.sources, target.text)
     if by == "prompt" and not prompts and len(value) != 32:
         raise InputError(
-            f"no prompt {value!r} is known",
-            expected="a prompt_id, or the first digits of one",
-            hint="raft lineage find --text names prompts",
+            f"no run of this workspace has a prompt with id {value!r}",
+            expected="a prompt_id, or its first digits",
+            hint="raft lineage find --text TEXT shows the ids of prompts",
         )
     names = {t.run for t in trace.iterations} | {m.run for m in trace.models}
     label = "a text" if by == "text" else f"{by} {value}" if by == "source" else f"prompt {next(iter(target.prompts))}"
     holders = {run.name for run in runs if _holds(run, target)}
-    touched = tuple(run for run in runs if run.name in names | holders or _begun(run, label))
+    touched = tuple(run for run in runs if run.name in names | holders or _erased_before(run, label))
     wanted = {(model.run, model.iteration) for model in trace.models}
     commits = {c.digest for run in touched for c in read_chain(run) if (run.name, c.iteration) in wanted}
     return Plan(
@@ -126,13 +131,13 @@ def carry_out(
     erase: bool,
     say: Say = lambda line: None,
 ) -> Forgotten:
-    """Exclude, withdraw (in the ledger, then in MLflow), and with ``erase`` remove the rows. ``by``: who wants it.
+    """Exclude, withdraw (in the ledger, then in MLflow), and with ``erase`` remove the rows. ``by``: who asks for it.
 
-    Can be repeated after a kill or an outage: what is done is not done twice.
+    Can be repeated after a kill or an outage: finished parts are not repeated.
 
-    Raises RunBusyError while any run of the workspace is live, before anything is done: a run reads the exclusions
-    when it starts, so it could draw later what is excluded now; and IntegrityError for a ledger that lacks what MLflow
-    has seen of it.
+    Raises RunBusyError, before anything is done, while any run of the workspace is running: a run reads the exclusions
+    when it starts, so it could still draw what is excluded now. Raises IntegrityError if the ledger lacks an entry that
+    MLflow knows.
     """
     ask_ledger([registered_name(run.config) for run in chosen.runs], tracking_uri, ledger)
     now = datetime.now(UTC).isoformat()
@@ -155,13 +160,13 @@ def carry_out(
             _erase_evidence(chosen, workspace, ledger, by, now, done.erased)
             _erase_reports(chosen, tracking_uri, done.erased)
             erase_in_prefect(chosen.target, _texts(chosen), done.erased)
-        for missing in apply(ledger, workspace / "runs", tracking_uri):  # MLflow witnesses the entries
+        for missing in apply(ledger, workspace / "runs", tracking_uri):  # MLflow records the last entry
             say(missing)
     return done
 
 
 def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
-    """An entry for every model that was trained on it, registered or not: none of them may be promoted any more."""
+    """Write an entry for every model that was trained on it, registered or not, so that none can be promoted."""
     entries = ledger.entries()
     runs = {run.name: run for run in chosen.runs}
     for model in chosen.models:
@@ -181,9 +186,9 @@ def _withdraw_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None
 
 
 def _erased_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
-    """An entry for every tombstone that the ledger does not know: it orders the erasure that the tombstone says.
+    """Write an entry for every tombstone that the ledger does not have yet, which confirms its erasure.
 
-    Its body names no ``commit`` or ``policy``: losing rows withdraws no model.
+    The body has no ``commit`` or ``policy``, because losing rows does not withdraw a model.
     """
     known = {entry.body.get("tombstone") for entry in ledger.entries() if entry.kind == "erased"}
     for run in chosen.runs:
@@ -202,7 +207,7 @@ def _erased_in_ledger(chosen: Plan, ledger: Ledger, by: str, now: str) -> None:
 
 
 def _erase_evidence(chosen: Plan, workspace: Path, ledger: Ledger, by: str, now: str, done: ErasedRows) -> None:
-    """Remove evidence of promotions that holds such a row; an entry keeps every digest that the ledger names."""
+    """Remove promotion evidence with such rows; an entry records every digest that the ledger names."""
     store = workspace / "promotions"
     held = [path.relative_to(store).parts[0] for path in parquet_files([store]) if holds(path, chosen.target)]
     entries = ledger.entries()
@@ -230,7 +235,7 @@ def _erase_evidence(chosen: Plan, workspace: Path, ledger: Ledger, by: str, now:
 
 
 def _erase_reports(chosen: Plan, tracking_uri: str, done: ErasedRows) -> None:
-    """Empty what MLflow shows of the validation of every iteration that lost rows, also by a call that was cut off."""
+    """Empty the validation reports in MLflow of every iteration that lost rows, also by an interrupted call."""
     for run in chosen.runs:
         erased = [
             commit.iteration
@@ -241,7 +246,7 @@ def _erase_reports(chosen: Plan, tracking_uri: str, done: ErasedRows) -> None:
             if erased:
                 erase_reports(run, erased, tracking_uri)
         except StepError as error:
-            done.unfinished.append(f"MLflow's reports of run {run.name} may quote it yet: {error.what}")
+            done.unfinished.append(f"validation reports of run {run.name} in MLflow may still quote it: {error.what}")
 
 
 def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
@@ -253,27 +258,27 @@ def _erase(chosen: Plan, workspace: Path, say: Say) -> ErasedRows:
     limit_s = max((run.config.versioning.push_limit_s for run in chosen.runs), default=ERASE_LIMIT_S)
     erase_objects(workspace, chosen.target, done, limit_s)
     erase_steps(workspace / "runs", done.tombstones.values())
-    drop_index(workspace / "runs")  # a question asked meanwhile made it anew
-    done.left += [f"{path}: your prompt file still holds it" for path in chosen.files]
-    done.left += [f"the tables of {name} were not seen" for name in chosen.unseen]
+    drop_index(workspace / "runs")  # a query meanwhile may have rebuilt it
+    done.left += [f"{path}: this prompt file still holds it" for path in chosen.files]
+    done.left += [f"the tables of {name} are not on this machine and were not changed" for name in chosen.unseen]
     return done
 
 
 def _texts(chosen: Plan) -> list[str]:
-    """What a message must not quote any more."""
+    """Texts that no message may quote any longer."""
     return [*([chosen.target.text] if chosen.target.text else []), *chosen.prompts.values()]
 
 
 def _excluded_id(workspace: Path, value: str) -> str:
-    """The prompt that begins with ``value`` and was forgotten before, so that the same call can finish the work."""
+    """The id that begins with ``value`` and was forgotten before, so that a repeated call can finish."""
     found = [known for known in read_exclusions(workspace).prompts if known.startswith(value)]
     return found[0] if len(found) == 1 and len(value) >= FEWEST_DIGITS else value
 
 
-def _begun(run: Run, because: str) -> bool:
-    """Whether rows of ``run`` were erased for the same reason before, by a call that may have been cut off."""
+def _erased_before(run: Run, because: str) -> bool:
+    """Whether rows of ``run`` were erased before for the same reason, by a call that may have been interrupted."""
     for path in (run.path / "base" / TOMBSTONE, *run.path.glob(f"iterations/*/{TOMBSTONE}")):
-        with suppress(IntegrityError):  # an edited one is for verify to tell
+        with suppress(IntegrityError):  # raft lineage verify reports edited tombstones
             tombstone = read_tombstone(path.parent)
             if tombstone is not None and because in tombstone.because:
                 return True
@@ -291,7 +296,7 @@ def _holds(run: Run, target: Target) -> bool:
 
 
 def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[str, str], bool]]:
-    """The files that the runs' prompts come from, the prompts in them that must go, and whether RAFT prepared them."""
+    """Every file that prompts of the runs come from: its path, the prompts to forget, and whether RAFT prepared it."""
     wanted = Exclusions(target.prompts, frozenset(), target.sources)
     seen: set[tuple[Path, str]] = set()
     for run in runs:

@@ -1,7 +1,7 @@
-"""Prompts in Prefect's database: earlier versions of RAFT handed them to flows, and Prefect keeps a flow's parameters.
+"""Erase prompts in Prefect's database: earlier versions of RAFT passed them to flows, and Prefect keeps parameters.
 
-A local database (sqlite) is emptied in place, its freed bytes overwritten. Of a server, the API empties parameters;
-what else lies in its database is for its owner (``aftermath.NOT_ERASED``).
+In a local database (sqlite) parameters and messages are emptied in place and the freed bytes overwritten. On a server
+the API can only empty parameters; the rest of its database is left to its owner (``follow_up.NOT_ERASED``).
 """
 
 import json
@@ -11,12 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from raft_core.forgetting.removal import Target
+from raft_core.forgetting.target_rows import Target
 from raft_core.redaction import redacted_text
 from tasks.forgetting.erase import MOST_TEXTS, ErasedRows
 
 PAGE = 20
-"""Flow runs of one answer of a server: each may have half a megabyte of parameters."""
+"""Flow runs per request: each can have half a megabyte of parameters."""
 TEXT = {
     "flow_run": ("parameters",),
     "flow_run_state": ("message", "data"),
@@ -27,15 +27,15 @@ TEXT = {
     "artifact": ("description", "data"),
     "artifact_collection": ("description", "data"),
 }
-"""Table → columns in which words of a person may stand. The others hold ids, names and times, of other projects too."""
+"""Table → columns that can hold text of a prompt. Other columns hold ids, names and times, also of other projects."""
 FEWEST_CHARS = 8
-"""Of a text that is looked for: a shorter one would be found inside ids and words that have nothing to do with it."""
+"""Shorter texts are not searched for: they would match inside unrelated ids and words."""
 
 
 def erase_in_prefect(target: Target, texts: Sequence[str], done: ErasedRows) -> None:
-    """Empty the parameters of every flow run that was handed a prompt of ``target``, where Prefect keeps them.
+    """Empty the parameters of every flow run in Prefect that was passed a prompt of ``target``.
 
-    ``texts``: of those prompts, to be looked for in messages of errors. What is out of reach is in ``done``.
+    ``texts`` of those prompts are also searched for in messages. What could not be reached is added to ``done``.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -46,14 +46,14 @@ def erase_in_prefect(target: Target, texts: Sequence[str], done: ErasedRows) -> 
         if path.is_file():
             _erase_in_file(path, target, texts, done)
     elif database:
-        told = redacted_text(database)
-        done.left.append(f"{told}: parameters of Prefect's flow runs may hold it; empty them, or set PREFECT_API_URL")
+        where = redacted_text(database)
+        done.left.append(f"{where}: parameters of Prefect's flow runs may hold it; empty them, or set PREFECT_API_URL")
     if url := PREFECT_API_URL.value():
         _erase_on_server(redacted_text(url), target, done)
 
 
 def _database() -> str:
-    """Where a server that is started here keeps its records: a URL, maybe with a password."""
+    """URL of the database of a server started on this machine; it may hold a password."""
     from prefect.settings import get_current_settings
 
     configured = get_current_settings().server.database.connection_url
@@ -61,7 +61,7 @@ def _database() -> str:
 
 
 def holds_prompt(parameters: Any, target: Target) -> bool:
-    """Whether a prompt of ``target`` stands anywhere in a flow run's parameters."""
+    """Whether the parameters of a flow run contain a prompt of ``target``."""
     return any(
         _is_one(prompt["prompt_id"], target.prompts)
         or _is_one(prompt.get("source"), target.sources)
@@ -102,16 +102,16 @@ def _erase_in_file(path: Path, target: Target, texts: Sequence[str], done: Erase
             done.flow_runs += len(found)
         if num_left := len(set(texts) - set(wanted)):
             done.left.append(
-                f"messages and events in {path} may quote {num_left} texts, which are too short or too many to look for"
+                f"{path}: messages and events may quote {num_left} texts that are too short or too many to search for"
             )
         with closing(sqlite3.connect(path, timeout=30)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except (sqlite3.Error, ValueError) as error:
-        done.unfinished.append(f"Prefect's database {path} may hold it yet: {error}")
+        done.unfinished.append(f"Prefect's database {path} may still hold it: {error}")
 
 
 def _blank(database: sqlite3.Connection, table: str, texts: Sequence[str]) -> None:
-    """Cut ``texts`` out of every message, state and event."""
+    """Replace ``texts`` in every message, state and event of ``table``."""
     there = {name for (name,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))}
     for column in (name for name in TEXT[table] if name in there):
         for text in texts:
@@ -139,5 +139,5 @@ def _erase_on_server(url: str, target: Target, done: ErasedRows) -> None:
                         client.update_flow_run(run.id, parameters={}).raise_for_status()
                         done.flow_runs += 1
     except (httpx.HTTPError, RuntimeError) as error:
-        told = f"{type(error).__name__}: {redacted_text(str(error))}"
-        done.unfinished.append(f"Prefect's server at {url} may hold it yet: {told}")
+        why = f"{type(error).__name__}: {redacted_text(str(error))}"
+        done.unfinished.append(f"Prefect's server at {url} may still hold it: {why}")

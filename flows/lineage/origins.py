@@ -1,4 +1,4 @@
-"""From any end to the iteration that made it: a model, a run, a file, or the first digits of a digest."""
+"""Find the iteration that made something: a model, a run, a file, or the first digits of a digest."""
 
 import re
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from raft_core.files.plain_json import read_json
 from raft_core.forgetting.erasure import digests_since
 from raft_core.records.names import RUN_NAME
 from raft_core.records.overview import run_paths
+from raft_core.records.policy_ref import policy_label, policy_name
 from raft_core.records.run import BASE, Run, read_commit, read_run
 
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
@@ -24,7 +25,7 @@ MOST_PLACES = 5
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """``iteration`` None: the run's best. ``facts``: what was asked for, in words, a line each."""
+    """``iteration`` None: the run's best. ``facts``: what is known about the reference, one line each."""
 
     run: Run
     iteration: int | None
@@ -32,10 +33,10 @@ class Origin:
 
 
 def find_origin(workspace: Path, reference: str | None, tracking_uri: str) -> Origin:
-    """The run and iteration that ``reference`` leads to.
+    """The run and iteration that ``reference`` belongs to.
 
-    A name is tried as a run, as a file or folder that exists, as digits of a digest, then in MLflow's registry.
-    Raises ConfigError or InputError where nothing is known of it, or too much.
+    It is tried as a run, as an existing file or folder, as first digits of a digest, then in MLflow's registry.
+    Raises ConfigError or InputError if it is unknown or ambiguous.
     """
     name = (reference or "").partition("@")[0]
     if reference is None or (RUN_NAME.fullmatch(name) and (workspace / "runs" / name / "config.yaml").exists()):
@@ -51,9 +52,8 @@ def find_origin(workspace: Path, reference: str | None, tracking_uri: str) -> Or
         return Origin(*find_policy(workspace, reference, tracking_uri))
     except ConfigError as error:
         raise ConfigError(
-            "neither a run nor a registered model, a file or a digest",
-            got=repr(reference),
-            hint="raft runs lists the runs of this folder",
+            f"{reference!r} is not a run, a registered model, a file or a digest",
+            hint="raft runs lists the runs of this workspace",
             expected="RUN, RUN@N, MODEL, MODEL@ALIAS, a file, or 6 or more digits of a commit, policy or file digest",
         ) from error
 
@@ -74,16 +74,16 @@ def _of_path(workspace: Path, path: Path) -> Origin:
     found = _by_digits(workspace, digest, f"{path}: sha256 ")
     if found is None:
         raise InputError(
-            f"no run of this folder made {path}",
+            f"no run of this workspace made {path}",
             got=f"sha256 {digest}",
             expected="the digest of an output of a commit",
-            hint="a changed or foreign file has no lineage",
+            hint="name an unchanged file of a run; a file that was changed, or that no run made, has no lineage",
         )
     return found
 
 
 def _inside(run: Run, parts: tuple[str, ...], path: Path) -> Origin:
-    """A file or folder of a run: ``parts`` is where it lies below the run's folder."""
+    """A file or folder of a run; ``parts`` is its path below the run's folder."""
     number = _number(parts)
     if number is None:
         return Origin(run, None, (f"{path} belongs to run {run.name}",) if parts else ())
@@ -92,12 +92,12 @@ def _inside(run: Run, parts: tuple[str, ...], path: Path) -> Origin:
         raise InputError(
             f"{path} belongs to an iteration that is not committed",
             got=f"iteration {number} of run {run.name}",
-            hint="raft align goes on with it",
+            hint=f"finish it with raft resume {run.name}",
         )
     inner = "/".join(parts[1 if number == BASE and parts[0] == "base" else 2 :])
     if parts[0] == "merged":
         return Origin(run, number, (f"{path}: the policy of iteration {number} as a plain checkpoint",))
-    facts = tuple(_told(run, number, inner, path)) if inner else ()
+    facts = tuple(_output_facts(run, number, inner, path)) if inner else ()
     return Origin(run, number, facts)
 
 
@@ -109,14 +109,14 @@ def _number(parts: tuple[str, ...]) -> int | None:
     return None
 
 
-def _told(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
-    """What an output is, whether its bytes are as committed, and which steps made and read it."""
+def _output_facts(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
+    """What an output is, whether its bytes match the commit, and which steps made and read it."""
     commit = read_commit(run, number)
     assert commit is not None
-    where = "the base" if number == BASE else f"iteration {number}"
+    where = f"{'the ' if number == BASE else ''}{policy_label(number)}"
     output = next((name for name in commit.outputs if inner == name or inner.startswith(f"{name}/")), None)
     if output is None:
-        yield f"{path}: {inner} of {where}; no output of its commit" + (
+        yield f"{path}: {inner} of {where}; its commit does not list it" + (
             f", sha256 {file_digest(path)}" if path.is_file() else ""
         )
         return
@@ -128,7 +128,7 @@ def _told(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
         sound = False
     erased = " (rows were erased on purpose)" if expected != commit.outputs[output] else ""
     yield f"{path}: {output} of {where}, sha256 {expected}{erased}"
-    yield "its bytes are as committed" if sound else "CHANGED: its bytes are not those of the commit"
+    yield "its bytes match the commit" if sound else "CHANGED: its bytes do not match the commit"
     digest, stem = commit.outputs[output], Path(output).stem
     steps = step_facts(commit.content)
     made = [name for name, step in steps.items() if digest in step.outputs.values()]
@@ -141,23 +141,31 @@ def _told(run: Run, number: int, inner: str, path: Path) -> Iterator[str]:
 def _of_pointer(workspace: Path, path: Path) -> Origin:
     found_md5 = _POINTED.search(path.read_bytes()[:MOST_POINTER_BYTES])
     if found_md5 is None:
-        raise InputError(f"{path} is no pointer of DVC", hint="name the .dvc file of a policy or of tables")
+        raise InputError(
+            f"{path} is not a DVC pointer",
+            expected="a line with md5",
+            hint="name policy.dvc or tables.dvc of an iteration",
+        )
     md5 = found_md5[1].decode()
     for run in run_paths(workspace):
         for pointer in sorted(run.glob("**/*.dvc")):
             if md5.encode() in pointer.read_bytes():
                 found = _inside(read_run(run), pointer.relative_to(run).parts, pointer)
                 return Origin(found.run, found.iteration, (f"{path}: DVC's pointer to md5 {md5}, as {pointer}",))
-    raise InputError(f"no run of this folder has the pointer {path}", got=f"md5 {md5}", hint="get its run from git")
+    raise InputError(
+        f"no run of this workspace has the DVC pointer {path}",
+        got=f"md5 {md5}",
+        hint="get the run that it belongs to from git",
+    )
 
 
 # -- digits of a digest ------------------------------------------------------------------------------
 
 
 def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
-    """The iterations whose commit has, or names as made, a digest that begins with ``digits``.
+    """The iteration whose commit has a digest, or lists an output with a digest, that begins with ``digits``.
 
-    Commits are searched as bytes: only those that hold the digits are parsed.
+    Commits are searched as bytes; only those that contain the digits are parsed.
     """
     found: dict[str, list[tuple[Path, int, str]]] = {}
     for path in run_paths(workspace):
@@ -176,7 +184,7 @@ def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
     if len(found) > 1:
         some = [f"{digest[:16]}… ({places[0][2]} of {_place(*places[0][:2])})" for digest, places in found.items()]
         raise InputError(
-            f"{len(found)} digests begin with {digits}", got=", ".join(some[:MOST_PLACES]), hint="give more digits"
+            f"{len(found)} digests begin with {digits!r}", got=", ".join(some[:MOST_PLACES]), hint="give more digits"
         )
     ((digest, places),) = found.items()
     path, number, what = places[0]
@@ -186,7 +194,7 @@ def _by_digits(workspace: Path, digits: str, said: str = "") -> Origin | None:
 
 
 def _digests(file: Path, folder: Path, itself: str) -> Iterator[tuple[str, str]]:
-    """What a commit is and made, each digest once. What it only read is left to the commit that made it."""
+    """Digests of a commit and of everything that it made, each once. Inputs belong to the commit that made them."""
     yield itself, "the commit"
     try:
         content: dict[str, Any] = read_json(file)
@@ -198,10 +206,10 @@ def _digests(file: Path, folder: Path, itself: str) -> Iterator[tuple[str, str]]
         for name, digest in outputs.items():
             yield digest, name
             if since[name] != digest:
-                yield since[name], f"{name} since rows were erased"
+                yield since[name], f"{name} after rows were erased"
     except (ValueError, KeyError, TypeError, AttributeError, RaftError):
         return
 
 
 def _place(run: Path, number: int) -> str:
-    return f"{run.name}@{'base' if number == BASE else number}"
+    return policy_name(run.name, number)

@@ -1,4 +1,4 @@
-"""Run an alignment again from its records, with nothing to reuse, and compare every digest."""
+"""Run an alignment again from its records, reusing nothing, and compare every digest."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ from raft_core.records.run import Run, read_chain, read_events, read_run
 
 Say = Callable[[str], None]
 OVERRIDES = ("versioning.enabled=false",)
-"""Not part of what is computed (see ``computed_part``)."""
+"""Settings that do not affect the result (see ``computed_part``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """``code``: where the code lay that ran; ``commit``: the git commit that the run's records name."""
+    """``code``: folder of the code that ran; ``commit``: the git commit that the run's records name."""
 
     comparison: Comparison
     code: Path
@@ -43,31 +43,32 @@ def reproduce(
     say: Say,
     quiet: bool = False,
 ) -> Reproduction:
-    """Align again in the empty folder ``scratch`` and hold the result against ``run``.
+    """Align again in the empty folder ``scratch`` and compare the result with ``run``.
 
-    The code of this process serves, unless the records name another git commit, or with ``clone``: then a clone of
-    the repository at that commit does. Its progress goes to standard error, unless ``quiet``.
-    Raises StepError if the second alignment fails.
+    Uses the code of this process, unless the records name another git commit or ``clone`` is set: then a clone of the
+    repository at that commit. Progress goes to standard error unless ``quiet``. Raises StepError if the second
+    alignment fails.
     """
     chain = read_chain(run)
     if not chain:
         raise StepError(
-            f"run {run.name} has no commit: there is nothing to reproduce", hint="raft align goes on with it"
+            f"run {run.name} has no committed iteration, so there is nothing to reproduce",
+            hint=f"finish it with raft resume {run.name}",
         )
     wanted, notes = _recorded_commit(run)
     if erased := [commit for commit in chain if (run.folder(commit.iteration) / TOMBSTONE).exists()]:
-        notes.append(f"rows of {len(erased)} iterations were erased since: this makes them anew, in {scratch}")
+        notes.append(f"rows of {len(erased)} iterations were erased since; this creates them again, in {scratch}")
         say(f"warning: {notes[-1]}")
-    say(f"run {run.name} is aligned again in {scratch}; that takes as long as the run itself did")
+    say(f"aligning run {run.name} again in {scratch}; this takes as long as the run did")
     current = git("rev-parse", "HEAD")
     code = ROOT
     if clone or (wanted is not None and current is not None and wanted != current):
         code = _cloned(wanted or current, scratch / "code")
-        say(f"code of {wanted or current} in {code}")
+        say(f"using the code of git commit {wanted or current} in {code}")
     elif wanted is not None and current is None:
-        notes.append(f"the records name commit {wanted}; the code here is an installed package whose commit is unknown")
+        notes.append(f"the records name git commit {wanted}; the installed code has no known commit")
     elif git("status", "--porcelain", "--untracked-files=no"):
-        notes.append("the code here has changes that git has not got")
+        notes.append("the code here has uncommitted changes")
     if (record := run.path / RECORD).exists():
         left_out = read_object(record)["prompts"]
         row = {"time": "", "prompts": left_out, "texts": [], "sources": []}
@@ -76,20 +77,22 @@ def reproduce(
     again = scratch / "runs" / run.name
     made = read_run(again)
     if changed := changes(read_pins(run) or {}, read_pins(made) or {}):
-        notes.append(f"rewards are not those of the run: {'; '.join(changed)}")
-    notes += [f"the run's own rewards changed before iteration {number}: {told}" for number, told in changes_of(chain)]
+        notes.append(f"the rewards differ from those of the run: {'; '.join(changed)}")
+    notes += [
+        f"rewards changed during the run, before iteration {number}: {what}" for number, what in changes_of(chain)
+    ]
     return Reproduction(compare(run, made), code, wanted, again, tuple(notes))
 
 
 def _recorded_commit(run: Run) -> tuple[str | None, list[str]]:
-    """The git commit of the run's first start, and what is to be said of it."""
+    """The git commit of the run's first start, and notes about it."""
     started = read_events(run, "started")
     known = [str(commit) for commit in dict.fromkeys(event.get("git_commit") for event in started) if commit]
-    notes = [f"it was made by several versions of the code: {', '.join(known)}"] if len(known) > 1 else []
+    notes = [f"several versions of the code made the run: {', '.join(known)}"] if len(known) > 1 else []
     if any(event.get("git_changes") for event in started):
-        notes.append("it was made by code with changes that git had not got")
+        notes.append("the code that made the run had uncommitted changes")
     if not known:
-        notes.append("the records name no git commit: the code that is here was used")
+        notes.append("the records name no git commit, so the code of this command was used")
     return (known[0] if known else None), notes
 
 
@@ -97,9 +100,9 @@ def _cloned(commit: str | None, target: Path) -> Path:
     """A clone of the code at ``commit``. Raises StepError if there is no repository, or it lacks that commit."""
     if git("rev-parse", "HEAD") is None:
         raise StepError(
-            f"no clone of the code at {commit or 'its commit'}",
+            f"the code at git commit {commit or '(unknown)'} cannot be cloned",
             got=f"{ROOT} is not a git repository of the code",
-            hint=f"run this command from a clone of the repository (pip install -e .) that has {commit or 'it'}",
+            hint=f"run this command from a git clone (pip install -e .) that has {commit or 'that commit'}",
         )
     for command in (
         ["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(target)],
@@ -108,9 +111,9 @@ def _cloned(commit: str | None, target: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StepError(
-                f"no clone of the code at {commit}",
+                f"the code at git commit {commit} cannot be cloned from {ROOT}",
                 got=done.stderr.strip()[-500:],
-                hint=f"bring that commit into {ROOT} (git fetch), then try again",
+                hint=f"get that commit (git -C {ROOT} fetch), then run this command again",
             )
     return target
 
@@ -118,9 +121,9 @@ def _cloned(commit: str | None, target: Path) -> Path:
 def _align(
     run: Run, workspace: Path, scratch: Path, code: Path, environment: Mapping[str, str], *, quiet: bool = False
 ) -> None:
-    """The command line of a user, in a process of its own: another version of the code may run there.
+    """Run ``raft align`` in a process of its own, because it may be another version of the code.
 
-    No process of it finds modules in ``workspace``, its current folder: that may be a repository with other code.
+    It does not import modules from ``workspace``, its current folder, which may be a repository with other code.
     """
     config = scratch / "config.yaml"
     shutil.copyfile(run.path / "config.yaml", config)
@@ -132,7 +135,7 @@ def _align(
         "RAFT_WORKSPACE": str(scratch),
         "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
     }
-    if code != ROOT:  # an older version of the code may start processes in a way that finds the installed one
+    if code != ROOT:  # older versions may start processes that would import the installed code
         settings["PYTHONPATH"] = str(code)
     done = subprocess.run(command, cwd=workspace, env=settings, stdout=subprocess.DEVNULL, check=False)
     try:
@@ -141,7 +144,7 @@ def _align(
         made = False
     if not made:
         raise StepError(
-            f"run {run.name} could not be run again",
+            f"the second alignment of run {run.name} failed",
             got=f"exit code {done.returncode}",
-            hint=f"see {scratch} and above",
+            hint=f"read its messages above and the records in {scratch}",
         )

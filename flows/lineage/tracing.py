@@ -1,4 +1,4 @@
-"""What was found of a prompt, joined with what the clock and the registry said: when, and registered as what."""
+"""A trace joined with the event logs: when each iteration was committed, and which version was registered."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -41,7 +41,7 @@ class Traced:
 
 
 def join_events(trace: Trace, runs: Path) -> Traced:
-    """``trace`` with the times and registered versions that the event logs of its runs name."""
+    """``trace`` with the commit times and registered versions from the event logs of its runs."""
     committed: dict[str, str] = {}
     registered: dict[str, str] = {}
     for name in sorted({i.run for i in trace.iterations} | {m.run for m in trace.models}):
@@ -55,8 +55,8 @@ def join_events(trace: Trace, runs: Path) -> Traced:
 
 
 def _events(path: Path, marks: Sequence[bytes]) -> Iterator[Mapping[str, Any]]:
-    """The events whose line holds one of ``marks``: an event log is long, what is wanted of it is short."""
-    with suppress(OSError, ValueError):  # a log that is no file says nothing; raft lineage verify names it
+    """The events whose line contains one of ``marks``; other lines are not parsed, since a log can be long."""
+    with suppress(OSError, ValueError):  # an unreadable log adds nothing; raft lineage verify reports it
         for line in read_lines(path):
             if any(mark in line for mark in marks) and (event := parse_event(line)) is not None:
                 yield event
@@ -65,19 +65,19 @@ def _events(path: Path, marks: Sequence[bytes]) -> Iterator[Mapping[str, Any]]:
 def iterations_of(
     index: Index, sample: str, where: str | None, erased: Sequence[str] = ()
 ) -> tuple[str, list[tuple[str, int]]]:
-    """The whole id of ``sample`` and the (run, iteration)s that hold it, ``where`` (RUN or RUN@N) alone if given.
+    """The whole id of ``sample`` and every (run, iteration) that has it, limited to ``where`` (RUN or RUN@N) if given.
 
-    ``erased``: RUN@Ns that lost rows on purpose. Raises InputError if none holds it.
+    ``erased``: the RUN@N that lost rows on purpose. Raises InputError if no iteration has the sample.
     """
     trace = find(index, "sample", sample)
     uses = [use for use in trace.uses if where in (None, use.run, f"{use.run}@{use.iteration}")]
     if not uses:
-        hint = f"; the tables of {len(trace.unseen)} iterations are not here" if trace.unseen else ""
+        known = f"; the tables of {len(trace.unseen)} iterations are not on this machine" if trace.unseen else ""
         if erased:
-            hint += f"; rows were erased on purpose from {', '.join(erased)}: it may have been one of them"
+            known += f"; rows were erased on purpose from {', '.join(erased)}, and the sample may be one of them"
         raise InputError(
-            f"no sample {sample!r}{f' in {where}' if where else ''}{hint}",
-            expected="an id of a committed iteration",
-            hint="raft lineage find --text or --prompt names samples",
+            f"there is no sample {sample!r}{f' in {where}' if where else ''}{known}",
+            expected="the id of a sample of a committed iteration",
+            hint="raft lineage find --text TEXT or --prompt ID shows the ids of samples",
         )
     return uses[0].sample_id, [(use.run, use.iteration) for use in uses]

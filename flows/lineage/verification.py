@@ -1,4 +1,4 @@
-"""Everything that can be verified about runs: their own bytes, DVC's stores, and the versions in MLflow's registry."""
+"""Verify runs: their own bytes, DVC's stores, the versions in MLflow's registry, and the ledger."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from raft_core.records.run import BASE, Run, committed_iterations, read_commit, 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is looked at. ``rehash``: bytes, not the chain alone; ``remote``: the remote's objects as well."""
+    """What is verified. ``rehash``: bytes, not only the chain of commits; ``remote``: objects in the remote too."""
 
     rehash: bool = True
     remote: bool = False
@@ -26,7 +26,7 @@ class Scope:
 
 @dataclass(slots=True)
 class Checked:
-    """What was found; mutable while it is. ``others``: problems that belong to no single run."""
+    """What was found; mutable during verification. ``others``: problems outside the runs' own folders."""
 
     runs: dict[str, Verification] = field(default_factory=dict)
     others: list[Problem] = field(default_factory=list)
@@ -56,10 +56,10 @@ class Checked:
 def verify(
     workspace: Path, paths: Sequence[Path], tracking_uri: str, scope: Scope = Scope(), ledger: Ledger | None = None
 ) -> Checked:
-    """Look at the runs in ``paths``, and at what DVC, MLflow and the ledger hold of them. Nothing is changed.
+    """Verify the runs in ``paths`` and what DVC, MLflow and the ledger hold about them. Nothing is changed.
 
-    Every problem is listed. What is out of reach (a payload elsewhere, a remote that is no folder, an MLflow that is
-    away) is unseen, never a problem.
+    Every problem is listed. What cannot be reached (tables or weights that are not on this machine, a remote that is
+    not a folder, an unreachable MLflow) is listed as unseen, not as a problem.
     """
     start = time.monotonic()
     checked, hashes = Checked(), FileHashes()
@@ -93,9 +93,9 @@ def _verify_stores(workspace: Path, runs: Sequence[Run], scope: Scope, hashes: F
     if any(run.config.versioning.enabled for run in runs):
         checked.unseen += stores.unseen
     for run in runs:
-        spoilt = {problem.path for problem in checked.runs[run.name].problems}
+        damaged = {problem.path for problem in checked.runs[run.name].problems}
         for number in (BASE, *committed_iterations(run)):
-            if any(path.is_relative_to(run.folder(number)) for path in spoilt):
+            if any(path.is_relative_to(run.folder(number)) for path in damaged):
                 continue
             commit = read_commit(run, number)
             if commit is not None:
@@ -107,29 +107,29 @@ def _verify_stores(workspace: Path, runs: Sequence[Run], scope: Scope, hashes: F
 
 
 def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -> None:
-    """Commits that registered versions name: they show a last commit that was forged with its seal."""
+    """Compare with the commits that registered versions name; this detects a last commit forged with its seal."""
     from tasks.audit.witnesses import registry_problems
     from tasks.tracking.connection import database
     from tasks.tracking.registered import versions
 
     if (path := database(tracking_uri)) is not None and not path.exists():
-        checked.unseen.append(f"the registered versions: there is no MLflow database at {path}")
+        checked.unseen.append(f"registered versions: there is no MLflow database at {path}")
         return
     try:
         found = versions(tracking_uri)
     except RaftError as error:
-        checked.unseen.append(f"the registered versions: {error.what}")
+        checked.unseen.append(f"registered versions: {error.what}")
         return
     checked.others += registry_problems(runs, found)
 
 
 def _verify_ledger(runs: Sequence[Run], ledger: Ledger | None, tracking_uri: str, checked: Checked) -> None:
-    """Erasures that it must hold, commits that it names, and entries that MLflow has seen of it."""
+    """Check that the ledger has every erasure, names the same commits, and has every entry that MLflow knows."""
     from tasks.audit.witnesses import ledger_problems
     from tasks.tracking.aliases import hold_ledger, read_witnesses
 
     seen: dict[str, str] = {}
-    with suppress(RaftError):  # that the registry is away was said with its versions
+    with suppress(RaftError):  # an unreachable registry was already reported
         seen = read_witnesses(tracking_uri)
     try:
         entries = ledger.entries() if ledger is not None else []
@@ -149,7 +149,7 @@ def _verify_ledger(runs: Sequence[Run], ledger: Ledger | None, tracking_uri: str
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths as text, also inside lists."""
+    """``facts`` with paths as text, also inside lists."""
     return dict(_items(facts))
 
 

@@ -21,6 +21,7 @@ from raft_core.examples import Receipt
 from raft_core.files.artifacts import write_bytes, write_json
 from raft_core.files.plain_json import read_json
 from raft_core.launch.children import python_module
+from raft_core.metrics.registry import table_columns
 from raft_core.records.overview import RunView, find_run, view_run
 from raft_core.records.run import read_chain, verify_outputs
 
@@ -134,19 +135,7 @@ def write_report(folder: Path, view: RunView) -> None:
 
 
 def _markdown(view: RunView, rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = {
-        "reward": 2,
-        "reward_low": 2,
-        "reward_high": 2,
-        "gold_reward": 2,
-        "perplexity": 2,
-        "distinct_1": 3,
-        "distinct_2": 3,
-        "kl": 2,
-        "headroom": 2,
-        "truncation": 2,
-        "acceptance": 3,
-    }
+    columns = table_columns(view.figures)
     lines = [
         f"# {view.name}",
         "",

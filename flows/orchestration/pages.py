@@ -19,10 +19,10 @@ from flows.loop.session import Session
 from flows.orchestration import server as prefect_server
 from raft_core.errors import StepError
 from raft_core.gates import Decision
+from raft_core.metrics.registry import figures, table_columns
 from raft_core.records.run import Run, read_chain, read_events, record_event
 from tasks.loop.decide import decide, label, read_report
 
-SHOWN = ("reward", "reward_low", "reward_high", "gold_reward", "perplexity", "distinct_2", "kl", "headroom")
 UNTOLD = "Prefect's server does not know yet how the run ended"
 LIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
@@ -146,7 +146,8 @@ def _publish(run: Run, decision: Decision) -> None:
     key = "".join(c if c.isalnum() else "-" for c in run.name.lower())
     progress = 100.0 if not decision.go_on else 100.0 * (len(reports) - 1) / run.config.iterations
     create_progress_artifact(progress, key=f"{key}-progress", description=decision.reason)
-    rows = [{"iteration": label(r["iteration"]), **{name: r.get(name) for name in SHOWN}} for r in reports]
+    shown = table_columns(figures(run.config.evaluation.metrics))
+    rows = [{"iteration": label(r["iteration"]), **{name: r.get(name) for name in shown}} for r in reports]
     create_table_artifact(rows, key=f"{key}-scorecard", description=decision.reason)
     create_markdown_artifact(
         f"# {run.name}\n\n{decision.reason}\n\n- records: `{run.path}`\n- table: `raft show {run.name}`\n"

@@ -1,7 +1,7 @@
-"""What a person sees while a long step runs: bars on a terminal, plain lines in a log, nothing with --quiet.
+"""Progress of long steps: bars on a terminal, plain lines in a log, nothing with --quiet.
 
-A flow hands one ``Reporter`` to its tasks. Everything goes to standard error: standard output
-belongs to results.
+A flow passes one ``Reporter`` to its tasks. Everything is printed on standard error; standard output
+is for results.
 """
 
 import time
@@ -16,7 +16,7 @@ from flows.text import harmless
 
 
 class Advance:
-    """Called with the number of units (tokens) just done. ``note`` is said of the step when it ends: state."""
+    """Called with the number of units (tokens) just done. State: ``note`` is printed when the step ends."""
 
     def __init__(self, count: Callable[[int], None] = lambda done: None) -> None:
         self._count, self.note = count, ""
@@ -29,25 +29,25 @@ LINE_EVERY_S = 15.0
 
 
 class Reporter:
-    """Says nothing; the base of the two that do. Unpickled in another process it is silent there too."""
+    """Prints nothing; base of the two classes that do, and what they become when unpickled in another process."""
 
     @contextmanager
     def step(self, label: str, total: int | None = None, unit: str = "tokens") -> Iterator[Advance]:
-        """Frame a long step; yields the callback that counts ``unit`` up to ``total`` (None: unknown)."""
+        """Report a long step; yields a callback that counts ``unit`` up to ``total`` (None: unknown)."""
         yield Advance()
 
     def say(self, text: str) -> None:
-        """One line that is good to know."""
+        """Print one line of information."""
 
     def warn(self, text: str) -> None:
-        """One line that should be looked at."""
+        """Print one line of warning."""
 
     def __reduce__(self) -> tuple[type["Reporter"], tuple[()]]:
         return Reporter, ()
 
 
 class LineReporter(Reporter):
-    """Plain lines, for logs: one when a step ends, and one every quarter of a minute before that."""
+    """Plain lines, for logs: one when a step ends, and one every 15 seconds while it runs."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
@@ -56,14 +56,14 @@ class LineReporter(Reporter):
     def step(self, label: str, total: int | None = None, unit: str = "tokens") -> Iterator[Advance]:
         """See ``Reporter.step``."""
         start = self._clock()
-        done, told = 0, start
+        done, last_line = 0, start
 
         def count_up(count: int) -> None:
-            nonlocal done, told
+            nonlocal done, last_line
             done += count
             now = self._clock()
-            if now - told >= LINE_EVERY_S:
-                told = now
+            if now - last_line >= LINE_EVERY_S:
+                last_line = now
                 self._line(f"{label}: {_so_far(done, total, unit, now - start)}")
 
         advance = Advance(count_up)
@@ -87,7 +87,7 @@ class LineReporter(Reporter):
 
 
 class BarReporter(Reporter):
-    """A live bar a running step; each leaves one line when it ends.
+    """A live bar per running step, which is replaced by one line when the step ends.
 
     Holds state because the bars of nested steps share one live display.
     """
@@ -121,8 +121,8 @@ class BarReporter(Reporter):
             yield advance
             mark, style = "✓", "green"
         finally:
-            told = _summary(int(task.completed), unit, _age(task), advance.note)
-            line = Text.assemble((mark, style), f" {label}  ", (told, "dim"))
+            summary = _summary(int(task.completed), unit, _age(task), advance.note)
+            line = Text.assemble((mark, style), f" {label}  ", (summary, "dim"))
             self._bars.remove_task(bar)
             self._depth -= 1
             if self._depth == 0:
@@ -139,7 +139,7 @@ class BarReporter(Reporter):
 
 
 def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter:
-    """The reporter that suits where standard error goes."""
+    """Bars if standard error is a terminal, plain lines if not, nothing if ``quiet``."""
     if quiet:
         return Reporter()
     console = console or Console(stderr=True, highlight=False)

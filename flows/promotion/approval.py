@@ -1,4 +1,4 @@
-"""A person decides: approve or reject a request for promotion, by a command or in Prefect's form."""
+"""A person approves or rejects a request for promotion, by a command or in Prefect's form."""
 
 import math
 import threading
@@ -21,22 +21,23 @@ from flows.promotion.promote import (
     Rules,
     append,
     ask_witnesses,
+    find_named,
     now,
     refuse_withdrawn,
-    run_of,
     settle,
     weights_kept,
 )
 from flows.text import person, words
 from raft_core.errors import ConfigError, RaftError
-from raft_core.promotion.ledger import Entry, holder_of
+from raft_core.promotion.ledger import Entry, named_policy
 from raft_core.promotion.requests import approval_of, check_approval, check_open, decided, find_request
-from raft_core.promotion.rules import load_policy, policy_digest
-from tasks.promotion.policy_ref import contender
+from raft_core.promotion.rules import load_rules, rules_digest
+from raft_core.records.policy_ref import policy_name
+from tasks.promotion.verified import verified_policy
 
 POLL_S = 1
 NOT_YET = (PrefectException, RuntimeError, httpx.HTTPError, RaftError, OSError)
-"""What the form or the ledger say that is not ready, or away: a later look may find it."""
+"""What Prefect or the ledger raise while the form is not ready or a server cannot be reached: tried again later."""
 
 
 class Approval(RunInput):
@@ -48,10 +49,11 @@ class Approval(RunInput):
 
 
 def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> Outcome:
-    """Approve a request: its model, verified again, becomes the champion.
+    """Approve a request: its model is verified again and becomes the champion.
 
-    Two entries: approved, promoted. What a kill left between them is made up for by approving again.
-    Raises GateStop if ``by`` may not, ConfigError for other ``rules`` than the request's: they say who is told.
+    Writes two entries, approved and promoted; if a kill came between them, approving again writes the second.
+    Raises GateStop if ``by`` may not approve it, ConfigError if ``rules`` are not those of the request (they name the
+    hooks to run).
     """
     by, reason = person(by), words(reason)
     ledger = place.ledger
@@ -59,45 +61,44 @@ def approve(request: str, by: str, reason: str, place: Place, rules: Rules) -> O
     asked = find_request(entries, request)
     check_approval(entries, asked, by, now())
     _check_rules(asked, rules)
-    holder = holder_of(asked)
+    ref = find_named(named_policy(asked), place.workspace)
     with weights_kept(place):
-        side = contender(run_of(holder, place.workspace), holder.iteration, place.workspace, entries)
-        ask_witnesses(place, side.run, side.iteration)
+        verified_policy(ref, place.workspace, entries)
+        ask_witnesses(place, ref)
 
         def check(last: Sequence[Entry]) -> None:
             check_approval(last, asked, by, now())
-            refuse_withdrawn(last, side.run, side.iteration)
+            refuse_withdrawn(last, ref)
 
         agreed = approval_of(entries, asked) or append(
             ledger,
             "approved",
             asked.model,
-            {**side.named, "request": asked.digest, "approved_by": by, "reason": reason},
+            {**ref.facts, "request": asked.digest, "approved_by": by, "reason": reason},
             check,
         )
         body = {**asked.body, "request": asked.digest, "approved_by": agreed.body["approved_by"]}
         entry = append(ledger, "promoted", asked.model, body, check)
-    settle(place, side.run, entry, rules[0])
-    named = f"{holder.run}@{holder.iteration}"
+    settle(place, ref.run, entry, rules[0])
     return Outcome(
-        "promoted", f"{named} is the champion of {entry.model} (entry {entry.number}), approved by {by}", entry
+        "promoted", f"{ref} is the champion of {entry.model} (entry {entry.number}), approved by {by}", entry
     )
 
 
 def _check_rules(asked: Entry, rules: Rules) -> None:
-    if (given := policy_digest(*rules)) != asked.body["rules"]:
+    if (given := rules_digest(*rules)) != asked.body["rules"]:
         raise ConfigError(
-            f"request {asked.number} was asked under another promotion policy",
-            got=given,
-            expected=asked.body["rules"],
-            hint="say --policy FILE, the one that it was asked under; or ask again",
+            f"request {asked.number} was made under other promotion rules",
+            got=f"rules with digest {given}",
+            expected=f"rules with digest {asked.body['rules']}",
+            hint="pass the rules file of the request with --rules FILE, or request again with raft promote",
         )
 
 
 def reject(request: str, by: str, reason: str, place: Place) -> Outcome:
-    """Reject an open request. Whoever asked may take it back so.
+    """Reject an open request; the requester may do that too.
 
-    Raises IntegrityError for a ledger that lacks what MLflow has seen of it.
+    Raises IntegrityError for a ledger that lacks entries that MLflow knows.
     """
     from tasks.audit.witnesses import ask_ledger
 
@@ -110,15 +111,19 @@ def reject(request: str, by: str, reason: str, place: Place) -> Outcome:
     named = {key: asked.body[key] for key in ("commit", "policy", "run", "iteration")}
     body = {**named, "request": asked.digest, "rejected_by": by, "reason": reason}
     entry = append(ledger, "rejected", asked.model, body, lambda last: check_open(last, asked))
-    return Outcome("rejected", f"request {asked.number} is rejected by {by} (entry {entry.number}): {reason}", entry)
+    return Outcome("rejected", f"request {asked.number} was rejected by {by} (entry {entry.number}): {reason}", entry)
 
 
 def wait_for_decision(request: Entry, place: Place, wait_s: float) -> Outcome:
-    """Wait until somebody approves or rejects with a command, ``wait_s`` seconds at most."""
+    """Wait at most ``wait_s`` seconds for somebody to approve or reject the request with a command."""
     deadline = time.monotonic() + wait_s
     while (end := decided(place.ledger.entries(), request)) is None:
         if time.monotonic() > deadline:
-            return Outcome("requested", f"nobody decided on request {request.number} within {wait_s:g} s", request)
+            return Outcome(
+                "requested",
+                f"nobody approved or rejected request {request.number} within {wait_s:g} s; it stays open",
+                request,
+            )
         time.sleep(POLL_S)
     return _ended(request, end)
 
@@ -131,7 +136,7 @@ def _ended(request: Entry, end: Entry) -> Outcome:
 
 @contextmanager
 def _woken_by_a_command(request: Entry, place: Place) -> Iterator[None]:
-    """Send the form of the paused flow once a command decided: Prefect hears of no ledger."""
+    """Resume the paused flow once a command decides, because Prefect does not watch the ledger."""
     flow_run, over = UUID(runtime.flow_run.id), threading.Event()
 
     def watch() -> None:
@@ -151,18 +156,19 @@ def _woken_by_a_command(request: Entry, place: Place) -> Iterator[None]:
         watcher.join()
 
 
-def decide_by_pause(request: Entry, place: Place, policy_file: Path | None, wait_s: float) -> Outcome:
-    """Inside a flow on a server: pause it until the form is sent; the same checks as for the command hold.
+def decide_by_pause(request: Entry, place: Place, rules_file: Path | None, wait_s: float) -> Outcome:
+    """Inside a flow on a server: pause until the form is submitted. It is checked as the commands are.
 
-    A decision by a command sends the form as well.
+    A decision by a command resumes the flow too.
 
     Raises GateStop for a person who may not approve; the request then stays open.
     """
     body = request.body
     about = (
-        f"**{body['run']}@{body['iteration']}** as champion of **{request.model}**, asked by {body['requested_by']}: "
+        f"**{policy_name(body['run'], body['iteration'])}** as champion of **{request.model}**, requested by "
+        f"{body['requested_by']}: "
         f"{body['reason'] or 'no reason given'}\n\n{body['decision']['reason']}\n\n"
-        f"Or on a command line: `raft approve {request.number}`"
+        f"You can also type: `raft approve {request.number}`"
     )
     try:
         with _woken_by_a_command(request, place):
@@ -178,5 +184,5 @@ def decide_by_pause(request: Entry, place: Place, policy_file: Path | None, wait
         return _ended(request, end)
     number = str(request.number)
     if answer.approve:
-        return approve(number, answer.by, answer.reason, place, load_policy(policy_file))
+        return approve(number, answer.by, answer.reason, place, load_rules(rules_file))
     return reject(number, answer.by, answer.reason, place)

@@ -1,4 +1,4 @@
-"""Back to an earlier champion: seconds, audited, and nothing is deleted."""
+"""Return to an earlier champion: in seconds, recorded in the ledger, and nothing is deleted."""
 
 from collections.abc import Sequence
 
@@ -7,44 +7,45 @@ from flows.promotion.promote import (
     Place,
     append,
     ask_witnesses,
-    check_standing,
-    run_of,
+    check_champion,
+    find_named,
     settle,
     settle_again,
     weights_kept,
 )
 from flows.text import person, words
 from raft_core.errors import ConfigError, GateStop, InputError
-from raft_core.promotion.ledger import Entry, Holder, current, holder_of, withdrawal
+from raft_core.promotion.ledger import Entry, NamedPolicy, current, named_policy, withdrawal
 from raft_core.promotion.rules import PromotionRules
-from raft_core.records.run import Run
+from raft_core.records.policy_ref import PolicyRef
 from raft_core.types import Policy
 from tasks.loop.prepare import committed_policy, initial_policy
-from tasks.promotion.policy_ref import fetch_weights
+from tasks.promotion.verified import fetch_weights
 
 MAX_VERSION_DIGITS = 6
-"""A longer number is the beginning of a digest."""
+"""A longer number is read as the first digits of a digest."""
 
 
-def roll_back(model: str | None, to: str, by: str, reason: str, place: Place, policy: PromotionRules | None) -> Outcome:
-    """Make an earlier champion the champion again, once its weights are at hand and are its own.
+def roll_back(model: str | None, to: str, by: str, reason: str, place: Place, rules: PromotionRules | None) -> Outcome:
+    """Make an earlier champion the champion again, once its weights are on this machine and verified.
 
-    ``to``: previous, the first digits of a commit, or a version number of MLflow. Only what was a
-    champion can be returned to, so no gate is passed by. Raises GateStop for a withdrawn one.
+    ``to``: previous, the first digits of a commit, or a version number of MLflow. Only an earlier champion can be
+    returned to, so no gate is bypassed. Raises GateStop for a model that was withdrawn.
     """
     by, reason = person(by), words(reason)
     ledger = place.ledger
     entries = ledger.entries()
     name = the_model(entries, model)
     champion = current(entries, name).champion
-    target = find_holder(entries, name, to, place)
-    ask_witnesses(place, run_of(target, place.workspace), target.iteration)
+    target = find_champion(entries, name, to, place)
+    ref = find_named(target, place.workspace)
+    ask_witnesses(place, ref)
     if champion is not None and target.commit == champion.commit:
-        settle_again(place, run_of(target, place.workspace), entries, champion, policy)
-        return Outcome("unchanged", f"{target.run}@{target.iteration} is the champion of {name} already")
+        settle_again(place, ref.run, entries, champion, rules)
+        return Outcome("unchanged", f"{ref} is already the champion of {name}")
     with weights_kept(place):
-        run = run_of(target, place.workspace)
-        weights(run, target.iteration, place)
+        ref = find_named(target, place.workspace)
+        weights(ref, place)
         body = {
             "commit": target.commit,
             "policy": target.policy,
@@ -56,62 +57,70 @@ def roll_back(model: str | None, to: str, by: str, reason: str, place: Place, po
         }
 
         def check(last: Sequence[Entry]) -> None:
-            check_standing(last, name, champion, run, target.iteration)
+            check_champion(last, name, champion, ref)
 
         entry = append(ledger, "rolled_back", name, body, check)
-    settle(place, run, entry, policy)
-    return Outcome(
-        "rolled_back", f"{target.run}@{target.iteration} is the champion of {name} again (entry {entry.number})", entry
-    )
+    settle(place, ref.run, entry, rules)
+    return Outcome("rolled_back", f"{ref} is the champion of {name} again (entry {entry.number})", entry)
 
 
 def the_model(entries: Sequence[Entry], model: str | None) -> str:
-    """``model``, or the only one that ever had a champion. Raises ConfigError."""
+    """``model``, or the only model that ever had a champion. Raises ConfigError."""
     models = sorted({e.model for e in entries if e.kind in ("promoted", "rolled_back")})
     if model is None and len(models) == 1:
         return models[0]
     if model in models:
         return str(model)
     raise ConfigError(
-        "no champion in the ledger" if not models else "which model?",
+        "the ledger names no champion of any model"
+        if not models
+        else "several models have had a champion"
+        if model is None
+        else f"model {model} never had a champion",
         got=model,
-        expected=", ".join(models) or None,
-        hint="raft promote RUN" if not models else "say --model NAME",
+        expected=f"one of {', '.join(models)}" if models else None,
+        hint="promote a model first: raft promote RUN" if not models else "name the model: --model NAME",
     )
 
 
-def find_holder(entries: Sequence[Entry], model: str, which: str, place: Place) -> Holder:
-    """A present or earlier champion: champion, previous, a version number, or the first digits of a commit.
+def find_champion(entries: Sequence[Entry], model: str, which: str, place: Place) -> NamedPolicy:
+    """A present or earlier champion of ``model``.
 
-    Raises InputError where there is none, GateStop for one that was withdrawn.
+    ``which``: champion, previous, a version number of MLflow, or the first digits of a commit. Raises InputError
+    where there is none, GateStop for one that was withdrawn.
     """
-    standing = current(entries, model)
+    champions = current(entries, model)
     if which in ("champion", "previous"):
-        found = standing.champion if which == "champion" else standing.previous
+        found = champions.champion if which == "champion" else champions.previous
         if found is None:
-            raise InputError(f"{model} has no {which}", hint="raft ledger shows what it had")
+            raise InputError(
+                f"model {model} has no {'champion' if which == 'champion' else 'previous champion'}",
+                hint=f"raft ledger lists every champion that {model} has had",
+            )
         return found
     commit = _commit_of_version(model, which, place) if _is_version(which) else which
     held = {e.body["commit"]: e for e in entries if e.model == model and e.kind in ("promoted", "rolled_back")}
     matching = [entry for digest, entry in held.items() if digest.startswith(commit)]
     if len(matching) != 1 or not commit:
         raise InputError(
-            f"{'no' if not matching else 'more than one'} champion of {model} is meant by {which!r}",
+            f"{'no champion' if not matching else 'more than one champion'} of {model} matches {which!r}",
             expected="previous, a version number, or the first digits of a commit that was a champion",
-            hint="raft ledger shows them; a model that never was one is promoted",
+            hint=f"raft ledger lists the champions of {model}; a model that never was one needs raft promote",
         )
-    holder = holder_of(matching[0])
-    if (gone := withdrawal(entries, holder.commit, holder.policy)) is not None:
+    named = named_policy(matching[0])
+    if (entry := withdrawal(entries, named.commit, named.policy)) is not None:
         raise GateStop(
-            f"{holder.run}@{holder.iteration} was {gone.kind} by entry {gone.number}", hint="name another one"
+            f"{named} was {entry.kind} by entry {entry.number} of the ledger",
+            got=entry.body.get("reason"),
+            hint=f"name another earlier champion; raft ledger lists those of {model}",
         )
-    return holder
+    return named
 
 
-def weights(run: Run, iteration: int, place: Place) -> Policy:
-    """A committed policy whose bytes are here, and checked. Raises StepError or IntegrityError."""
-    fetch_weights(run, iteration, place.workspace)
-    return committed_policy(run, iteration, initial_policy(run))
+def weights(ref: PolicyRef, place: Place) -> Policy:
+    """The weights of ``ref``, restored if need be and verified. Raises StepError or IntegrityError."""
+    fetch_weights(ref, place.workspace)
+    return committed_policy(ref.run, ref.iteration, initial_policy(ref.run))
 
 
 def _is_version(text: str) -> bool:
@@ -123,5 +132,8 @@ def _commit_of_version(model: str, version: str, place: Place) -> str:
 
     found = origin(model, version, None, place.tracking_uri)
     if found is None:
-        raise InputError(f"{model} has no version {version}", hint="raft ledger shows the champions by commit")
+        raise InputError(
+            f"MLflow has no version {version} of model {model}",
+            hint="raft ledger lists the champions by commit; pass the first digits of one",
+        )
     return found.commit

@@ -1,33 +1,32 @@
-"""A promotion that a clock asks for, night after night: a question that the ledger has answered is not put again."""
+"""A scheduled promotion: a candidate that the ledger has already decided on is not measured again."""
 
 from flows.promotion.promote import Outcome, Place, Question, name_candidate, now, promote_model
-from raft_core.audit.descent import find_withdrawal
+from raft_core.audit.withdrawn import find_withdrawal
 from raft_core.promotion.ledger import Entry
 from raft_core.promotion.requests import answer
-from raft_core.promotion.rules import load_policy, policy_digest
-from tasks.promotion.policy_ref import committed
+from raft_core.promotion.rules import load_rules, rules_digest
 from tasks.tracking.register import model_name
 
 
 def ask_once(question: Question, place: Place) -> Outcome:
-    """``promote_model``, or nothing ("unchanged") where the ledger has the answer: a person may ask all the same.
+    """``promote_model``, unless the ledger already has the answer: then nothing is done ("unchanged").
 
-    Raises what ``promote_model`` raises.
+    A person can still ask with ``raft promote``. Raises what ``promote_model`` raises.
     """
-    run, iteration = name_candidate(question, place)
-    rules = policy_digest(*load_policy(question.policy_file))
+    ref = name_candidate(question, place)
+    rules = rules_digest(*load_rules(question.rules_file))
     entries = place.ledger.entries()
-    if (found := find_withdrawal(entries, run, iteration)) is not None:
+    if (found := find_withdrawal(entries, ref)) is not None:
         return Outcome("unchanged", found[1], found[0])
-    said = answer(entries, model_name(run), committed(run, iteration).digest, rules, now())
-    if said is None:
+    answered = answer(entries, model_name(ref.run), ref.digest, rules, now())
+    if answered is None:
         return promote_model(question, place)
-    return Outcome("unchanged", f"{run.name}@{iteration} {_told(said)}: raft promote asks all the same", said)
+    return Outcome("unchanged", f"{ref} {_why(answered)}; raft promote {ref} measures it again", answered)
 
 
-def _told(said: Entry) -> str:
-    if said.kind == "requested":
-        return f"waits for an approval already (raft approve {said.number})"
-    if said.kind in ("refused", "rejected"):
-        return f"was {said.kind} by entry {said.number}, and neither rules nor champion have changed"
-    return f"was the champion by entry {said.number}, and was replaced"
+def _why(answered: Entry) -> str:
+    if answered.kind == "requested":
+        return f"already waits for approval (raft approve {answered.number})"
+    if answered.kind in ("refused", "rejected"):
+        return f"was {answered.kind} by entry {answered.number}, and neither rules nor champion have changed since"
+    return f"was already champion by entry {answered.number} and was replaced"

@@ -1,4 +1,4 @@
-"""Two runs of the same configuration held against each other: the same bytes, or the first difference and its size."""
+"""Compare two runs of the same configuration: the same bytes, or the first difference and its size."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,12 +27,13 @@ ORDER = (
     "report.json",
 )
 """Outputs in the order in which an iteration makes them."""
-MOST_TOLD = 12
+MOST_SHOWN = 12
+"""Keys of a document that are listed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One output that differs. ``size``: what differs in it, a line each."""
+    """One output that differs. ``size``: what differs in it, one line each."""
 
     iteration: int
     output: str
@@ -41,7 +42,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``numerics`` and ``code``: why bytes may differ. ``first``: of what differs, the earliest; None: nothing does."""
+    """``numerics`` and ``code``: why bytes may differ. ``first``: the first output that differs; None: none does."""
 
     commits: int
     same_commits: int
@@ -52,18 +53,18 @@ class Comparison:
     first: Gap | None
     differing: tuple[str, ...]
     said: tuple[str, ...]
-    """Keys of the first commit that differs, without digests of what came before it."""
+    """Keys in which the first differing commits differ, apart from outputs and digests of earlier commits."""
     missing: tuple[int, ...]
     """Iterations that the second run has not made."""
 
     @property
     def same(self) -> bool:
-        """Whether every commit, and with it every output, is the same bytes."""
+        """Whether every commit, and so every output, has the same bytes."""
         return self.commits == self.same_commits and not self.missing
 
 
 def compare(one: Run, other: Run) -> Comparison:
-    """Every commit of ``one`` against the same of ``other``. Raises IntegrityError where a chain does not hold."""
+    """Compare every commit of ``one`` with that of ``other``. Raises IntegrityError if a chain of commits is broken."""
     mine, theirs = read_chain(one), {commit.iteration: commit for commit in read_chain(other)}
     pairs = [(commit, theirs[commit.iteration]) for commit in mine if commit.iteration in theirs]
     gaps = [(a.iteration, name) for a, b in pairs for name in _differing(a, b)]
@@ -84,7 +85,7 @@ def compare(one: Run, other: Run) -> Comparison:
         code=tuple(sorted({step for a, b in pairs for step in _other_code(a, b)})),
         first=first,
         differing=tuple(f"{_label(number)}/{name}" for number, name in gaps),
-        said=next((tuple(_said(a, b)) for a, b in pairs if a.digest != b.digest), ()),
+        said=next((tuple(_other_keys(a, b)) for a, b in pairs if a.digest != b.digest), ()),
         missing=tuple(commit.iteration for commit in mine if commit.iteration not in theirs),
     )
 
@@ -102,7 +103,7 @@ def _other_code(a: Commit, b: Commit) -> Iterator[str]:
             yield name
 
 
-def _said(a: Commit, b: Commit) -> Iterator[str]:
+def _other_keys(a: Commit, b: Commit) -> Iterator[str]:
     for key, _, _ in differences(dict(a.content), dict(b.content)):
         if key.split(".")[0] not in ("parent", "content", "outputs"):
             yield key
@@ -117,7 +118,7 @@ def _label(iteration: int) -> str:
 
 def _size(a: Path, b: Path) -> Iterator[str]:
     if not a.exists() or not b.exists():
-        yield f"{'the first' if a.exists() else 'the second'} run alone has it"
+        yield f"only {'the first' if a.exists() else 'the second'} run has it"
     elif a.suffix == ".parquet":
         yield from _table_gap(a, b)
     elif a.is_dir():
@@ -143,7 +144,7 @@ def _table_gap(a: Path, b: Path) -> Iterator[str]:
         yield str(error)
         return
     if len(one) != len(other):
-        yield f"{len(one):,} rows and {len(other):,} rows"
+        yield f"{len(one):,} rows in the first, {len(other):,} in the second"
         return
     for name in schema.names:
         x, y = one[name].combine_chunks(), other[name].combine_chunks()
@@ -156,7 +157,7 @@ def _table_gap(a: Path, b: Path) -> Iterator[str]:
 
 
 def _column_gap(x: pa.Array, y: pa.Array) -> tuple[int, float | None]:
-    """Rows that differ, and the largest absolute difference of numbers (None: no numbers, or other lengths)."""
+    """Rows that differ, and the largest absolute difference (None: not numbers, or lists of different lengths)."""
     if pa.types.is_list(x.type):
         rows = sum(a != b for a, b in zip(x.to_pylist(), y.to_pylist(), strict=True))
         a, b = pc.list_flatten(x), pc.list_flatten(y)
@@ -177,12 +178,12 @@ def _folder_gap(a: Path, b: Path) -> Iterator[str]:
     for name in names:
         one, other = a / name, b / name
         if not one.is_file() or not other.is_file():
-            yield f"{name}: {'the first' if one.is_file() else 'the second'} run alone has it"
+            yield f"{name}: only {'the first' if one.is_file() else 'the second'} run has it"
         elif one.read_bytes() != other.read_bytes():
             if name.endswith(".safetensors"):
                 yield f"{name}: {_tensor_gap(one, other)}"
             else:
-                yield f"{name}: other bytes"
+                yield f"{name}: different bytes"
 
 
 def _tensor_gap(a: Path, b: Path) -> str:
@@ -190,7 +191,7 @@ def _tensor_gap(a: Path, b: Path) -> str:
 
     one, other = load_file(a), load_file(b)
     if one.keys() != other.keys():
-        return "other tensors"
+        return "the files hold different tensors"
     gaps = {
         name: float((one[name].double() - other[name].double()).abs().max())
         for name in one
@@ -198,13 +199,13 @@ def _tensor_gap(a: Path, b: Path) -> str:
     }
     shapes = sum(one[name].shape != other[name].shape for name in one)
     if shapes:
-        return f"{shapes} tensors of another shape"
+        return f"{shapes} tensors differ in shape"
     return f"{len(gaps)} of {len(one)} tensors differ, by {max(gaps.values(), default=0.0):.3g} at most"
 
 
 def _json_gap(a: Any, b: Any) -> Iterator[str]:
     every = list(differences(a, b))
-    for key, here, there in every[:MOST_TOLD]:
-        yield f"{key}: {here!r} and {there!r}"
-    if len(every) > MOST_TOLD:
-        yield f"and {len(every) - MOST_TOLD} more keys"
+    for key, here, there in every[:MOST_SHOWN]:
+        yield f"{key}: {here!r} in the first, {there!r} in the second"
+    if len(every) > MOST_SHOWN:
+        yield f"and {len(every) - MOST_SHOWN} more keys"

@@ -1,4 +1,4 @@
-"""What differs between two models: settings, code, prompts, samples, rewards, and from which iteration on."""
+"""What differs between two policies: settings, code, prompts, samples, rewards, and from which iteration on."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from raft_core.audit.lineage import step_facts
 from raft_core.config.loading import computed_part
+from raft_core.records.policy_ref import PolicyRef
 from raft_core.records.run import BASE, Commit, Run, differences, read_chain, read_events
 from raft_core.records.tables import SCHEMAS, read_table
 
@@ -18,7 +19,7 @@ IDS = {"prompts": "prompt_id", "samples": "sample_id", "selected": "sample_id"}
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Rows of two tables by their ids. None: a table lies elsewhere, and the digests differ."""
+    """How many rows of two tables have ids in both, and in one alone."""
 
     both: int
     only_a: int
@@ -27,7 +28,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """Of the samples that both scored: how many differ, and by how much at most; and each one's own mean."""
+    """Samples that both runs scored: how many rewards differ, the largest difference, and each run's mean reward."""
 
     both: int
     differ: int
@@ -38,7 +39,10 @@ class Rewards:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One iteration of both. ``same``: its commits are the same bytes. ``code``: steps whose modules differ."""
+    """One iteration of both runs. ``same``: its commits are the same bytes. ``code``: steps whose code differs.
+
+    A table that is not on this machine is None in ``tables``, and so are ``rewards`` without the scores.
+    """
 
     iteration: int
     same: bool
@@ -46,13 +50,13 @@ class Pass:
     rewards: Rewards | None
     code: tuple[str, ...]
     inputs: tuple[str, ...]
-    """"step: name" of what a step of both read under different digests (rewards are among them)."""
+    """"step: name" of every input (rewards included) whose digest differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two models side by side. ``settings``: key → (in A, in B). ``ancestor``: the last iteration whose policies are
-    the same (−1: only the base is, None: not even that)."""
+    """Two policies side by side. ``settings``: key → (in A, in B). ``ancestor``: the last iteration that made the same
+    policy in both (−1: only the bases are the same, None: the bases differ)."""
 
     a: str
     b: str
@@ -63,25 +67,25 @@ class Difference:
     ancestor: int | None
     passes: tuple[Pass, ...]
     trained_on: Overlap | None
-    """Prompts with a selected sample, over all iterations."""
+    """Prompts with a selected sample, over all iterations; None: a table is not on this machine."""
 
     @property
     def same(self) -> bool:
-        """Whether both are the same policy, made from the same."""
+        """Whether both are the same policy, made with the same settings and commits."""
         return self.a == self.b or (not self.settings and all(p.same for p in self.passes))
 
 
-def difference(a: tuple[Run, int], b: tuple[Run, int]) -> Difference:
-    """Compare the models (run, iteration) ``a`` and ``b``. Raises IntegrityError where a chain does not hold."""
-    (run_a, last_a), (run_b, last_b) = a, b
-    chain_a, chain_b = read_chain(run_a)[: last_a + 2], read_chain(run_b)[: last_b + 2]
+def difference(a: PolicyRef, b: PolicyRef) -> Difference:
+    """Compare two committed policies. Raises IntegrityError where a chain of commits does not hold."""
+    run_a, run_b = a.run, b.run
+    chain_a, chain_b = read_chain(run_a)[: a.iteration + 2], read_chain(run_b)[: b.iteration + 2]
     made_a, made_b = ([commit.content["policy"]["identity"] for commit in chain] for chain in (chain_a, chain_b))
     same = 0
     while same < min(len(made_a), len(made_b)) and made_a[same] == made_b[same]:
         same += 1
     return Difference(
-        a=_name(run_a, last_a),
-        b=_name(run_b, last_b),
+        a=str(a),
+        b=str(b),
         settings=_pairs(computed_part(run_a.config), computed_part(run_b.config)),
         git=(_git(run_a), _git(run_b)),
         numerics=_pairs(chain_a[-1].content.get("numerics", {}), chain_b[-1].content.get("numerics", {})),
@@ -115,7 +119,7 @@ def _count(ids_a: pa.Array, ids_b: pa.Array) -> Overlap:
 
 
 def _ids(run: Run, commit: Commit | None, name: str, column: str | None = None) -> pa.Array | None:
-    """Distinct ids of a table; empty where one model has no such iteration, None where the table lies elsewhere."""
+    """Distinct ids of a table; empty if there is no such iteration, None if the table is not on this machine."""
     if commit is None:
         return pa.array([], pa.string())
     table = _column(run, commit, name, [column or IDS[name]])
@@ -175,7 +179,3 @@ def _pairs(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
 def _git(run: Run) -> str | None:
     commits = [event["git_commit"] for event in read_events(run, "started") if event.get("git_commit")]
     return str(commits[-1]) if commits else None
-
-
-def _name(run: Run, iteration: int) -> str:
-    return f"{run.name}@{'base' if iteration == BASE else iteration}"

@@ -1,9 +1,9 @@
-"""One index over the tables of all runs, so that a prompt or a sample is found among millions at once.
+"""One index over the tables of all runs, so that a prompt or sample is found quickly among millions.
 
-A DuckDB file, ``runs/.index/lineage.duckdb``. It only repeats what the tables say and may be deleted at any time:
-a commit's rows are taken in once, after the bytes of its tables were hashed and agree with its ``commit.json``, and
-go again when the commit does. An index of another format, or one that cannot be read, is made anew. Where ``runs/``
-cannot be written to, an index in memory serves for the moment.
+It is a DuckDB file, ``runs/.index/lineage.duckdb``, that only repeats the tables and may be deleted at any time. The
+rows of a commit are added once its tables are hashed and match its ``commit.json``, and removed when the commit is. An
+index of another format, or one that cannot be read, is built again. If ``runs/`` is not writable, a temporary index in
+memory is used.
 """
 
 import os
@@ -23,14 +23,15 @@ from raft_core.files.hashing import FileHashes
 from raft_core.files.locks import exclusive, lock_open_file, share_open_file
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.erasure import TOMBSTONE, digests_since
+from raft_core.records.policy_ref import policy_name
 from raft_core.records.run import BASE
 
 FORMAT = "1"
 FOLDER = ".index"
 TABLES = ("prompts", "scored", "selected", "quarantine")
-"""What is read of an iteration; ``samples`` is not: ``scored`` names every sample, ``selected`` holds the texts."""
+"""Tables that are indexed. ``samples`` is not: ``scored`` has every sample, and ``selected`` has the texts."""
 BATCH_BYTES = 1 << 29
-"""Bytes of Parquet that one statement takes in."""
+"""Bytes of Parquet that one statement reads."""
 MOST_FILES = 512
 MEMORY = "1GB"
 
@@ -46,15 +47,15 @@ CREATE TABLE samples (
   rank INTEGER);
 CREATE TABLE selected (commit INTEGER, prompt INTEGER, sample_id VARCHAR, completion VARCHAR);
 """
-"""``made`` and ``sampled_from``: identities of policies; of a base the latter is its ancestor, if any. ``seen``:
-whether the commit's tables were taken in. ``rank`` is null for a sample that was not selected."""
+"""``made`` and ``sampled_from``: identities of policies; for a base ``sampled_from`` is its ancestor, if any. ``seen``:
+whether the commit's tables were indexed. ``rank`` is null for a sample that was not selected."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index that agrees with ``runs/``. ``unseen``: RUN@N of commits whose tables are not here or not sound."""
+    """An index that matches ``runs/``. ``unseen``: RUN@N of commits whose tables are absent or damaged."""
 
     connection: duckdb.DuckDBPyConnection
     unseen: tuple[str, ...]
@@ -66,7 +67,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A commit as it lies in ``runs/`` now. ``content``: digest of all that the index takes in of it."""
+    """A commit in ``runs/``. ``content``: digest of everything that the index reads of it."""
 
     run: str
     iteration: int
@@ -77,7 +78,7 @@ class _Found:
 
 @contextmanager
 def open_index(runs: Path, say: Say = lambda line: None) -> Iterator[Index]:
-    """The index of ``runs``, brought up to date. Readers share it; one process at a time extends it."""
+    """Open the index of ``runs`` after updating it. Readers share it; one process at a time updates it."""
     found = {(c.run, c.iteration): c for c in _committed(runs)}
     folder = runs / FOLDER
     try:
@@ -93,16 +94,17 @@ def open_index(runs: Path, say: Say = lambda line: None) -> Iterator[Index]:
     with lock:
         while True:
             lock_open_file(lock)
-            _bring_up_to_date(path, found, say)
+            _update(path, found, say)
             share_open_file(lock)
-            if path.exists():  # the kernel lets go before it shares: another may have dropped it in between
+            # changing the lock releases it for a moment, so another process may have removed the file
+            if path.exists():
                 break
         with _connected(str(path), read_only=True) as connection:
             yield Index(connection, _unseen(connection))
 
 
 def drop_index(runs: Path) -> None:
-    """Remove the index with everything that it repeats; the next question makes it anew."""
+    """Remove the index with everything in it; the next query builds it again."""
     folder = runs / FOLDER
     if not folder.is_dir():
         return
@@ -125,12 +127,12 @@ def _connected(path: str, *, read_only: bool = False) -> Iterator[duckdb.DuckDBP
         connection.close()
 
 
-def _bring_up_to_date(path: Path, found: Mapping[tuple[str, int], _Found], say: Say) -> None:
+def _update(path: Path, found: Mapping[tuple[str, int], _Found], say: Say) -> None:
     if path.exists():
         try:
             with _connected(str(path), read_only=True) as connection:
                 sound = connection.execute("SELECT format FROM about").fetchall() == [(FORMAT,)]
-                if sound and not _gone(connection, found) and not _new(connection, found):
+                if sound and not _outdated(connection, found) and not _missing(connection, found):
                     return
         except duckdb.Error:
             sound = False
@@ -144,15 +146,15 @@ def _bring_up_to_date(path: Path, found: Mapping[tuple[str, int], _Found], say: 
             connection.execute("INSERT INTO about VALUES (?)", [FORMAT])
         aside.rename(path)
     with _connected(str(path)) as connection:
-        _forget(connection, _gone(connection, found))
+        _remove_commits(connection, _outdated(connection, found))
         _extend(connection, found, say)
 
 
-# -- what there is ---------------------------------------------------------------------------------
+# -- commits in runs/ and in the index -------------------------------------------------------------
 
 
 def _committed(runs: Path) -> Iterator[_Found]:
-    """Every commit under ``runs``, by its bytes: nothing is parsed, so that thousands cost little."""
+    """Every commit under ``runs`` with its digest. Nothing is parsed, so thousands are fast."""
     for run in sorted(runs.iterdir()) if runs.is_dir() else ():
         if run.name.startswith(".") or not (run / "config.yaml").is_file():
             continue
@@ -160,7 +162,7 @@ def _committed(runs: Path) -> Iterator[_Found]:
         numbered = (f for f in iterations.iterdir() if f.name.isdecimal()) if iterations.is_dir() else ()
         for folder in (run / "base", *sorted(numbered)):
             with suppress(FileNotFoundError):
-                if not (folder / "commit.json").is_file():  # a pipe would never end
+                if not (folder / "commit.json").is_file():  # reading a pipe would block for ever
                     continue
                 digest = file_digest(folder / "commit.json")
                 tombstone = folder / TOMBSTONE
@@ -173,16 +175,16 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
     return connection.execute("SELECT run, iteration, content, number, seen FROM commits").fetchall()
 
 
-def _gone(connection: duckdb.DuckDBPyConnection, found: Mapping[tuple[str, int], _Found]) -> list[int]:
-    """Numbers of commits in the index that are not in ``runs`` any more, or not the same."""
+def _outdated(connection: duckdb.DuckDBPyConnection, found: Mapping[tuple[str, int], _Found]) -> list[int]:
+    """Numbers of commits in the index that are no longer in ``runs``, or have changed."""
     wanted = {key: commit.content for key, commit in found.items()}
     return [
         number for run, iteration, content, number, _ in _rows(connection) if wanted.get((run, iteration)) != content
     ]
 
 
-def _new(connection: duckdb.DuckDBPyConnection, found: Mapping[tuple[str, int], _Found]) -> list[_Found]:
-    """Commits that the index has not taken in; those whose tables were not here are tried again once they are."""
+def _missing(connection: duckdb.DuckDBPyConnection, found: Mapping[tuple[str, int], _Found]) -> list[_Found]:
+    """Commits that are not indexed, and those whose tables were absent before and are here now."""
     known = {(run, iteration): (content, seen) for run, iteration, content, _, seen in _rows(connection)}
     new = []
     for key, commit in found.items():
@@ -194,13 +196,13 @@ def _new(connection: duckdb.DuckDBPyConnection, found: Mapping[tuple[str, int], 
 
 def _unseen(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     rows = connection.execute("SELECT run, iteration FROM commits WHERE NOT seen ORDER BY ALL").fetchall()
-    return tuple(f"{run}@{'base' if iteration == BASE else iteration}" for run, iteration in rows)
+    return tuple(policy_name(run, iteration) for run, iteration in rows)
 
 
-# -- taking in ---------------------------------------------------------------------------------------
+# -- adding and removing commits ---------------------------------------------------------------------
 
 
-def _forget(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> None:
+def _remove_commits(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> None:
     if not numbers:
         return
     connection.execute("BEGIN")
@@ -211,15 +213,17 @@ def _forget(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> No
 
 
 def _extend(connection: duckdb.DuckDBPyConnection, found: Mapping[tuple[str, int], _Found], say: Say) -> None:
-    new = _new(connection, found)
+    new = _missing(connection, found)
     known = {(run, iteration): number for run, iteration, _, number, _ in _rows(connection)}
-    _forget(connection, [number for key, number in known.items() if any((c.run, c.iteration) == key for c in new)])
+    _remove_commits(
+        connection, [number for key, number in known.items() if any((c.run, c.iteration) == key for c in new)]
+    )
     (first,) = connection.execute("SELECT coalesce(max(number), -1) + 1 FROM commits").fetchone() or (0,)
     done = 0
     for batch in _batches(new):
         if len(new) > 1:
             say(f"indexing the samples of iterations {done + 1} to {done + len(batch)} of {len(new)}")
-        _take_in(connection, batch, first + done)
+        _add(connection, batch, first + done)
         done += len(batch)
 
 
@@ -237,8 +241,8 @@ def _batches(commits: Sequence[_Found]) -> Iterator[list[_Found]]:
         yield batch
 
 
-def _take_in(connection: duckdb.DuckDBPyConnection, batch: Sequence[_Found], first: int) -> None:
-    """The commits of ``batch`` with all their rows, or none of them."""
+def _add(connection: duckdb.DuckDBPyConnection, batch: Sequence[_Found], first: int) -> None:
+    """Add the commits of ``batch`` with all their rows, in one transaction."""
     hashes = FileHashes()
     hashes.prime(c.folder / "tables" / f"{name}.parquet" for c in batch for name in TABLES)
     facts = {first + i: _facts(commit, hashes) for i, commit in enumerate(batch)}
@@ -262,7 +266,7 @@ def _take_in(connection: duckdb.DuckDBPyConnection, batch: Sequence[_Found], fir
 
 
 def _facts(commit: _Found, hashes: FileHashes) -> tuple[dict[str, Any], dict[str, Path]]:
-    """What the index says of a commit, and its tables: all of them with the committed bytes, or none."""
+    """Columns of a commit, and the paths of its tables: all of them if every one has the committed bytes, else none."""
     try:
         content = read_json(commit.folder / "commit.json")
         if fault := commit_fault(content):
@@ -284,7 +288,7 @@ def _facts(commit: _Found, hashes: FileHashes) -> tuple[dict[str, Any], dict[str
 def _insert(
     connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]], texts: Sequence[str] = ()
 ) -> None:
-    """``rows`` into ``table``, whose columns they name. ``texts``: columns that may hold nothing but null."""
+    """Insert ``rows`` (column → value) into ``table``. ``texts``: text columns that may hold only nulls."""
     if not rows:
         return
     fields = {name: pa.array([row[name] for row in rows], pa.string() if name in texts else None) for name in rows[0]}
@@ -329,4 +333,4 @@ _QUERIES = (
         LEFT JOIN chosen AS c ON c.commit = files.commit AND c.sample_id = t.sample_id""",
     ),
 )
-"""Table → what is taken in of it, in this order."""
+"""(table, statement that indexes it), in this order."""

@@ -1,7 +1,7 @@
 """Where a policy comes from: the chain of commits from it back to the base and the first prompts.
 
-Only reads. On a clone that holds pointers instead of tables and weights, what lies elsewhere is
-named, and everything that ``commit.json`` and ``report.json`` say is still there.
+Nothing is written. On a clone that has pointers instead of tables and weights, absent outputs are listed, and
+everything in ``commit.json`` and ``report.json`` is still available.
 """
 
 import re
@@ -24,9 +24,9 @@ from raft_core.records.run import BASE, Commit, Run, read_chain
 from raft_core.records.tables import PROMPTS, read_table
 
 POINTERS = {"tables": "tables.dvc", "policy": "policy.dvc"}
-"""First part of an output's name → the pointer that brings it back, beside ``commit.json``."""
+"""First part of an output's name → the DVC pointer beside ``commit.json`` that restores it."""
 MANIFEST = "raft.json"
-"""Of a plain transformers folder: which commit its weights came from."""
+"""File in a plain transformers folder that names the commit its weights came from."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _IDENTITY = re.compile(r"[0-9a-f]{32,64}")
 
@@ -47,16 +47,16 @@ class PolicyFacts:
     digest: str
     base: str | None
     source: str | None
-    """Of the base alone: what ``policy.model`` named."""
+    """Only for the base: the value of ``policy.model``."""
     ancestors: tuple[Ancestor, ...] = ()
-    """Of a base alone whose folder RAFT wrote: the policy in it, and those that it was trained from, nearest first."""
+    """Only for a base whose folder RAFT wrote: the policy in it and those that it was trained from, nearest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """One step: its content address, and name → digest of what went in and came out.
+    """One step: its content address, and name → digest of its inputs and outputs.
 
-    ``code``: digest of the modules that it ran; None in records that did not keep it.
+    ``code``: digest of the modules that it ran; None in records of older versions.
     """
 
     key: str
@@ -67,9 +67,9 @@ class StepFacts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows that an iteration was made of; None where a table lies elsewhere or does not exist.
+    """Rows that an iteration was made from; None if a table is not on this machine or does not exist.
 
-    ``erased``: name of a count → how many of its rows were erased on purpose since; only those that lost some.
+    ``erased``: name of a count → rows erased on purpose since then; only counts that lost some.
     """
 
     prompts: int | None
@@ -81,7 +81,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One commit: what went in, what came out."""
+    """One commit: its inputs and outputs."""
 
     iteration: int
     commit: str
@@ -95,7 +95,7 @@ class Link:
     steps: Mapping[str, StepFacts]
     counts: Counts
     prompt_sources: Mapping[str, int] | None
-    """Source of the prompts → how many; None where the table lies elsewhere."""
+    """Source of the prompts → number of prompts; None if the table is not on this machine."""
     reward: float | None
     """Mean held-out reward of the policy that this iteration made."""
     elsewhere: tuple[str, ...]
@@ -104,7 +104,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The chain, newest first; the last link is the base. ``chosen``: why it starts where it does."""
+    """The chain, newest first; the last link is the base. ``chosen``: why it starts at its first link."""
 
     run: str
     chosen: str
@@ -112,9 +112,9 @@ class Lineage:
 
 
 def lineage(run: Run, iteration: int | None = None) -> Lineage:
-    """The chain from the policy that ``iteration`` made; None: the best that the run ended with, else the last.
+    """The chain from the policy that ``iteration`` made; None: the best of a finished run, else the last commit.
 
-    Raises IntegrityError where the chain does not hold, InputError if there is no such commit.
+    Raises IntegrityError if the chain is broken, InputError if there is no such commit.
     """
     chain = read_chain(run)
     chosen = "asked for"
@@ -125,15 +125,15 @@ def lineage(run: Run, iteration: int | None = None) -> Lineage:
         chosen = "best of the run" if ended else "last commit"
     if not BASE <= iteration < len(chain) - 1:
         raise InputError(
-            f"run {run.name} has no commit of iteration {iteration}",
-            expected=f"-1 (the base) to {len(chain) - 2}",
-            hint=f"see raft show {run.name}",
+            f"run {run.name} has no commit of iteration {iteration}" if chain else f"run {run.name} has no commit yet",
+            expected=f"-1 (the base) to {len(chain) - 2}" if chain else "at least the base, committed",
+            hint=f"raft show {run.name} lists the committed iterations",
         )
     return Lineage(run.name, chosen, tuple(_link(run, commit) for commit in reversed(chain[: iteration + 2])))
 
 
 def pointer(folder: Path, output: str) -> Path | None:
-    """The DVC pointer that brings ``output`` of an iteration's ``folder`` back, if there is one."""
+    """The DVC pointer that restores ``output`` of an iteration's ``folder``, if there is one."""
     name = POINTERS.get(output.split("/", 1)[0])
     return folder / name if name and (folder / name).is_file() else None
 
@@ -144,7 +144,7 @@ def _link(run: Run, commit: Commit) -> Link:
         raise IntegrityError(
             f"edited or foreign commit: {folder / 'commit.json'}",
             got=fault,
-            hint="restore it from git; nothing was changed",
+            hint="restore it from git; this command changed nothing",
         )
     prompts = run.table(commit.iteration, "prompts")
     return Link(
@@ -171,7 +171,7 @@ def policy_facts(content: Mapping[str, Any]) -> PolicyFacts:
 
 
 def ancestors_of(folder: Path) -> tuple[Ancestor, ...]:
-    """The policy that a plain folder was written from, and that one's own, as ``raft.json`` says; () without one."""
+    """The policy that a plain folder was written from, then its ancestors, from ``raft.json``; () without that file."""
     try:
         said = read_json(folder / MANIFEST)
         found = tuple(Ancestor(each["commit"], each["policy"]) for each in (said, *said.get("ancestors", ())))
@@ -182,9 +182,9 @@ def ancestors_of(folder: Path) -> tuple[Ancestor, ...]:
 
 
 def ancestors(run: Run, iteration: int) -> Iterator[Ancestor]:
-    """The policies that the one of ``iteration`` was trained from, the nearest first, and what its base was made of.
+    """The policies that the one of ``iteration`` was trained from, nearest first, then the ancestors of its base.
 
-    Raises IntegrityError where the chain does not hold.
+    Raises IntegrityError if the chain is broken.
     """
     chain = read_chain(run)[: iteration + 2]
     wanted = chain[-1].content["sampled_from"]
@@ -204,7 +204,7 @@ def step_facts(content: Mapping[str, Any]) -> dict[str, StepFacts]:
 
 
 def commit_fault(content: Mapping[str, Any]) -> str | None:
-    """Why a commit's content cannot be followed; None if it can."""
+    """Why a commit's content is malformed; None if it is not."""
     try:
         facts = policy_facts(content)
         texts = [facts.identity, facts.digest, content["config"], *content["steps"]]
@@ -215,24 +215,24 @@ def commit_fault(content: Mapping[str, Any]) -> str | None:
     except (KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__} {error}"
     if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in known):
-        return "a digest that is no text"
+        return "a digest is not a string"
     for name, digest in outputs:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts or not _SHA256.fullmatch(str(digest)):
-            return f"output {name!r} with digest {digest!r}"
+            return f"invalid output {name!r} with digest {digest!r}"
     return None
 
 
 def _counts(run: Run, commit: Commit) -> Counts:
     tables = {"prompts": "prompts", "samples": "samples", "selected": "selected", "quarantined": "quarantine"}
-    gone = _erased(run, commit)
-    rows = {name: _rows(run, commit, table, gone) for name, table in tables.items()}
+    erased = _erased(run, commit)
+    rows = {name: _rows(run, commit, table, erased) for name, table in tables.items()}
     lost = {name: row[1] for name, row in rows.items() if row is not None and row[1]}
     return Counts(**{name: None if row is None else sum(row) for name, row in rows.items()}, erased=lost)
 
 
 def _erased(run: Run, commit: Commit) -> Mapping[str, Erased]:
-    """Output → what was erased of it. A tombstone that was edited or is another commit's is for ``verify`` to tell."""
+    """Output → what was erased from it. ``raft lineage verify`` reports tombstones that were edited."""
     with suppress(IntegrityError):
         tombstone = read_tombstone(run.folder(commit.iteration))
         if tombstone is not None and tombstone.commit == commit.digest:
@@ -240,17 +240,17 @@ def _erased(run: Run, commit: Commit) -> Mapping[str, Erased]:
     return {}
 
 
-def _rows(run: Run, commit: Commit, name: str, gone: Mapping[str, Erased]) -> tuple[int, int] | None:
-    """Rows of a table that are there, and rows that were erased from it."""
+def _rows(run: Run, commit: Commit, name: str, erased: Mapping[str, Erased]) -> tuple[int, int] | None:
+    """Rows that a table has, and rows that were erased from it."""
     path, output = run.table(commit.iteration, name), f"tables/{name}.parquet"
     if output not in commit.outputs or not path.is_file():
         return None
     try:
         there = int(pq.read_metadata(path).num_rows)
-        is_cut = output in gone and file_digest(path) == gone[output].now  # else: not yet, or the rows are back
-        return there, gone[output].rows if is_cut else 0
+        is_cut = output in erased and file_digest(path) == erased[output].now  # else not erased yet, or restored
+        return there, erased[output].rows if is_cut else 0
     except (pa.ArrowException, OSError) as error:
-        raise IntegrityError(f"not a readable table: {path}", got=error, hint="restore it with dvc pull") from error
+        raise IntegrityError(f"unreadable table: {path}", got=error, hint="restore it with dvc pull") from error
 
 
 def _sources(prompts: Path) -> dict[str, int]:

@@ -1,5 +1,5 @@
-"""Where is this prompt, sample, source or text: which iterations drew it, which samples were selected, which models
-were trained on it, directly or as descendants of one that was.
+"""Trace a prompt, sample, source or text: which iterations drew it, which samples of it were selected, and which
+policies were trained on it, directly or through a policy that they were trained from.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,13 +8,13 @@ from typing import Literal
 
 from raft_core.audit.index import Index
 from raft_core.errors import InputError
-from raft_core.records.run import BASE
+from raft_core.records.policy_ref import policy_name
 
 By = Literal["text", "prompt", "sample", "source"]
 MOST_LISTED = 1000
-"""Prompts and samples that are listed one by one; all are counted."""
+"""At most so many prompts and samples are listed; all are counted."""
 FEWEST_DIGITS = 6
-"""Of an id that is not given whole."""
+"""Digits that an abbreviated id must have at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Use:
     status: str
     rank: int | None
     completion: str | None
-    """Of a selected sample; the others' texts lie in the iteration's ``samples`` table."""
+    """None for a sample that was not selected: its text is in the ``samples`` table of the iteration."""
 
     @property
     def selected(self) -> bool:
@@ -41,7 +41,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """One iteration that drew what was asked for. ``iteration`` −1: held-out prompts, never trained on."""
+    """One iteration that drew what was traced. ``iteration`` −1: held-out prompts, never trained on."""
 
     run: str
     iteration: int
@@ -52,7 +52,7 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A policy that was trained on it. ``through``: RUN@N of the nearest ancestor that was; None: it was itself."""
+    """A policy that was trained on it. ``through``: RUN@N of the ancestor that was; None: the policy itself was."""
 
     run: str
     iteration: int
@@ -62,7 +62,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What was found. ``prompts``: id → text; lists end after ``MOST_LISTED``, ``iterations`` counts everything."""
+    """What was found. ``prompts``: id → text. Lists hold at most ``MOST_LISTED``; ``iterations`` counts everything."""
 
     prompts: Mapping[str, str]
     num_prompts: int
@@ -73,15 +73,17 @@ class Trace:
 
 
 def find(index: Index, by: By, value: str) -> Trace:
-    """Everything that ``value`` touched.
+    """Trace ``value``.
 
-    "text" finds a part of a prompt or of a selected completion, letter by letter; "source" the source of a prompt or of
-    a sample; "prompt" and "sample" take an id, or the first 6 or more digits of one.
+    "text" finds an exact part of a prompt or of a selected completion; "source" the source of a prompt or of a sample;
+    "prompt" and "sample" take an id, or its first 6 or more digits.
 
-    Raises InputError for an empty value, or an id that several begin with.
+    Raises InputError for an empty value, or if several ids begin with it.
     """
     if not value:
-        raise InputError(f"nothing to look for: an empty --{by}", hint="name it")
+        raise InputError(
+            f"--{by} is empty: there is nothing to look for", expected=f"a {by}", hint=f"write it after --{by}"
+        )
     _mark(index, by, value)
     (num_prompts,) = index.rows("SELECT count(DISTINCT prompt) FROM hits")[0]
     prompts = index.rows(
@@ -110,9 +112,9 @@ def find(index: Index, by: By, value: str) -> Trace:
 
 
 def meant_prompts(index: Index, by: By, value: str) -> dict[str, str]:
-    """Id → text of every prompt that has the id ``value``, ``value`` in its text, or ``value`` as its source.
+    """Id → text of every prompt with the id ``value``, ``value`` in its text, or ``value`` as its source.
 
-    Not those that only a sample leads to, and not capped.
+    Unlike ``find`` it lists every one, and no prompt that only a sample leads to.
     """
     conditions = {
         "prompt": "prompt_id = ?",
@@ -136,7 +138,7 @@ WHERE {samples} AND NOT EXISTS (SELECT 1 FROM hits AS h WHERE h.commit = s.commi
 
 
 def _mark(index: Index, by: By, value: str) -> None:
-    """Fill ``hits``: a row a sample (or a prompt without samples) that ``value`` means."""
+    """Fill ``hits``: one row per sample (or prompt without samples) that ``value`` matches."""
     ask = index.connection.execute
     if by == "prompt":
         prompt_id = _whole_id(index, "prompts", "prompt_id", value)
@@ -155,7 +157,7 @@ def _mark(index: Index, by: By, value: str) -> None:
 
 
 def _whole_id(index: Index, table: str, column: str, value: str) -> str:
-    """The id that begins with ``value``; ``value`` itself where none does, or where it is one."""
+    """The one id that begins with ``value``; ``value`` itself if it is an id or none begins with it."""
     if len(value) < FEWEST_DIGITS or index.rows(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", value):
         return value
     query = f"SELECT DISTINCT {column} FROM {table} WHERE starts_with({column}, ?) LIMIT 3"
@@ -163,12 +165,14 @@ def _whole_id(index: Index, table: str, column: str, value: str) -> str:
     if not found:
         return value
     if len(found) > 1:
-        raise InputError(f"several begin with {value!r}", got=", ".join(sorted(found)), hint="give more digits")
+        raise InputError(
+            f"several ids of {table} begin with {value!r}", got=", ".join(sorted(found)), hint="give more digits"
+        )
     return str(found[0])
 
 
 def _models(index: Index, trained: Iterable[tuple[str, int]]) -> Iterator[Model]:
-    """The policies of the iterations in ``trained``, and of all that descend from them, in this or another run."""
+    """The policies that the iterations in ``trained`` made, and all that were trained from them, in any run."""
     direct = set(trained)
     if not direct:
         return
@@ -176,7 +180,7 @@ def _models(index: Index, trained: Iterable[tuple[str, int]]) -> Iterator[Model]
     through: dict[str, str] = {}
     made_by = {(run, iteration): made for run, iteration, made, _ in rows}
     for run, iteration in direct:
-        through.setdefault(made_by[run, iteration], _name(run, iteration))
+        through.setdefault(made_by[run, iteration], policy_name(run, iteration))
     children: dict[str, list[str]] = {}
     for _, _, made, sampled_from in rows:
         if sampled_from and made and sampled_from != made:
@@ -193,7 +197,3 @@ def _models(index: Index, trained: Iterable[tuple[str, int]]) -> Iterator[Model]
             continue
         itself = (run, iteration) in direct
         yield Model(run, iteration, made, None if itself else through[made])
-
-
-def _name(run: str, iteration: int) -> str:
-    return f"{run}@{'base' if iteration == BASE else iteration}"

@@ -1,4 +1,4 @@
-"""Does a run directory hold what its commits say? Every problem is listed, not only the first."""
+"""Verify that a run directory matches its commits. Every problem is listed, not only the first."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,12 +36,11 @@ Kind = Literal[
     "ledger",
     "link",
 ]
-"""``link``: a symbolic link in the place of an output. ``returned``: rows that were erased are back. ``pointer``,
-``object``, ``registry``, ``ledger``: what DVC, MLflow and the ledger hold is not what the commits name: looked up a
-floor above."""
+"""``link``: a symbolic link in place of an output. ``returned``: erased rows are back. ``pointer``, ``object``,
+``registry``, ``ledger``: DVC, MLflow or the ledger disagree with the commits (checked in tasks and flows)."""
 
 _FINAL_TABLES = ("prompts", "samples", "scored", "selected")
-"""Tables that are written once; validation adds to ``quarantine`` between the steps that read it."""
+"""Tables that are written once; ``quarantine`` is not one, since validation adds to it between steps."""
 
 
 Digest = Callable[[Callable[[Path], str]], str]
@@ -49,7 +48,7 @@ Digest = Callable[[Callable[[Path], str]], str]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is not as the commits say. ``iteration`` −1 is the base; None: no iteration's own."""
+    """One difference from the commits. ``iteration`` −1 is the base; None: it concerns no single iteration."""
 
     iteration: int | None
     kind: Kind
@@ -59,9 +58,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at. ``unseen``: what could not be, since it lies elsewhere.
+    """What was verified. ``unseen``: what could not be verified, because it is not on this machine.
 
-    ``erased``: outputs that lost rows on purpose; their other bytes are as the tombstone says.
+    ``erased``: outputs that lost rows on purpose and match their tombstone.
     """
 
     problems: tuple[Problem, ...]
@@ -71,17 +70,17 @@ class Verification:
     rehashed: bool
     erased: tuple[str, ...] = ()
     collected: tuple[str, ...] = ()
-    """Weights that went by ``raft gc``; everything that leads to them is still there."""
+    """Weights that ``raft gc`` removed; everything that they were made from is still there."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that was looked at is wrong."""
+        """Whether no problem was found."""
         return not self.problems
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """How one run is looked at, and the lists that the looking fills."""
+    """How one run is verified, and the lists that this fills."""
 
     run: Run
     hashes: FileHashes | None
@@ -94,14 +93,13 @@ class _Look:
 def verify_run(
     run: Run, *, rehash: bool, base_policy: Path | None = None, hashes: FileHashes | None = None
 ) -> Verification:
-    """Check every commit, the chain between them, and every output: its presence, with ``rehash`` its bytes.
+    """Verify every commit, the chain, and every output: that it exists, and with ``rehash`` its bytes.
 
-    ``base_policy``: where the initial policy lies, since a run does not hold a copy of it. Outputs
-    that are absent while their DVC pointer is there are unseen, not missing. ``hashes``: what else was hashed in
-    the same verification (files that several runs share are then read once).
+    ``base_policy``: folder of the initial policy, of which a run has no copy. An absent output whose DVC pointer exists
+    is unseen, not missing. ``hashes``: shared by several verifications, so that files of several runs are read once.
 
-    A last ``commit.json`` that was forged with its seal shows only against a digest kept elsewhere
-    (git, the registry): compare with ``lineage(run).links[0].commit``.
+    A last ``commit.json`` that was forged together with its seal is detected only with a digest that is kept elsewhere
+    (git, the registry): compare it with ``lineage(run).links[0].commit``.
     """
     look = _Look(run, (hashes or FileHashes()) if rehash else None)
     commits: dict[int, Commit] = {}
@@ -129,24 +127,24 @@ def verify_run(
 
 
 def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:
-    """Tombstones that no ``entries`` of the ledger name: with one that somebody made, any bytes pass for an erasure."""
+    """Tombstones that no entry of the ledger names: a forged tombstone would let any change pass as an erasure."""
     ordered = {str(entry.body.get("tombstone")) for entry in entries if entry.kind == "erased"}
     problems = []
     for number in (BASE, *committed_iterations(run)):
         path = run.folder(number) / TOMBSTONE
-        with suppress(IntegrityError):  # an edited one is a problem by itself
+        with suppress(IntegrityError):  # an edited one is reported separately
             tombstone = read_tombstone(path.parent)
             if tombstone is not None and tombstone.digest not in ordered:
                 message = (
-                    f"no erasure in the ledger made {path}, sha256 {tombstone.digest}: it is forged, the ledger is not "
-                    "here, or raft lineage forget was cut off (give it again)"
+                    f"the ledger has no erasure for {path}, sha256 {tombstone.digest}: the tombstone is forged, the "
+                    "ledger is missing, or raft lineage forget was interrupted (then run it again)"
                 )
                 problems.append(Problem(number, "ledger", path, message))
     return problems
 
 
 def _files(run: Run, commits: Mapping[int, Commit], base_policy: Path | None) -> Iterator[Path]:
-    """Every file below an output, to be hashed at once; a fault in one is told when its own turn comes."""
+    """Every file of every output, to be hashed in parallel; faults are reported when an output is checked."""
     roots = [(run.folder(number) / name, folder_files) for number, commit in commits.items() for name in commit.outputs]
     for root, files in [*roots, *([(base_policy, model_files)] if base_policy else [])]:
         if not root.is_dir():
@@ -164,7 +162,7 @@ def _commit(run: Run, number: int, problems: list[Problem]) -> Commit | None:
         problems.append(Problem(number, "malformed", path, str(error)))
         return None
     if commit is None:
-        problems.append(Problem(number, "missing", path, f"no commit: {path}"))
+        problems.append(Problem(number, "missing", path, f"missing commit: {path}"))
     elif fault := commit_fault(commit.content):
         problems.append(Problem(number, "malformed", path, f"edited or foreign commit: {path}: {fault}"))
     else:
@@ -182,25 +180,27 @@ def _chain_problems(run: Run, commits: Mapping[int, Commit], number: int) -> Ite
     before = run.folder(number - 1) / "commit.json" if number > BASE else None
     expected = file_digest(before) if before and before.is_file() else None
     if content["parent"] != expected:
-        yield broken(f"the commit before {path} was edited: it has sha256 {expected}, named is {content['parent']}")
+        yield broken(
+            f"the commit before {path} was edited: it has sha256 {expected}, but {content['parent']} is recorded"
+        )
     if content["config"] != (digest := _config_digest(run)):
-        message = f"made under configuration {content['config']}, {run.path / 'config.yaml'} is {digest}"
+        message = f"{path} records configuration {content['config']}, but {run.path / 'config.yaml'} is {digest}"
         yield Problem(number, "config", path, f"{message}: it was edited, or written by another version of raft")
     if facts.identity != content_id("policy", facts.digest, facts.base):
-        yield broken(f"the policy's identity in {path} is not that of its digests")
+        yield broken(f"the identity of the policy in {path} does not match its digests")
     made = content["outputs"].get("policy", None if number > BASE else facts.digest)
     if made != facts.digest:
-        yield broken(f"{path} names policy {facts.digest}, but its output is {made}")
+        yield broken(f"{path} names policy {facts.digest}, but its output policy is {made}")
     earlier = {policy_facts(c.content).identity for n, c in commits.items() if n < number}
     if number - 1 in commits and content["sampled_from"] not in earlier:
-        yield broken(f"{path} was sampled from {content['sampled_from']}, a policy that no commit before it made")
+        yield broken(f"{path} was sampled from policy {content['sampled_from']}, which no commit before it made")
     if facts.base and BASE in commits and number > BASE and facts.base != policy_facts(commits[BASE].content).digest:
-        yield broken(f"the adapter of {path} was trained on another base: {facts.base}")
+        yield broken(f"the adapter of {path} belongs to another base: {facts.base}")
     yield from map(broken, _step_faults(content, facts.identity))
 
 
 def _config_digest(run: Run) -> str:
-    """Of what ``config.yaml`` says, not of what today's defaults would make of it: records outlive a version."""
+    """Digest of ``config.yaml`` as written, without today's defaults, so that records stay valid in later versions."""
     try:
         return recorded_digest(read_yaml(run.path / "config.yaml"))
     except (OSError, YAMLError, ValueError, TypeError, AttributeError) as error:
@@ -208,12 +208,12 @@ def _config_digest(run: Run) -> str:
 
 
 def _step_faults(content: Mapping[str, Any], made: str) -> Iterator[str]:
-    """Steps that read or wrote something else than what is committed."""
+    """Steps whose inputs or outputs differ from what is committed."""
     outputs = content["outputs"]
     for step, record in step_facts(content).items():
         expected = made if step == "evaluate" else content["sampled_from"]
         if (policy := record.inputs.get("policy", expected)) != expected:
-            yield f"step {step} worked on policy {policy}, not on {expected}"
+            yield f"step {step} used policy {policy}, expected {expected}"
         for name, digest in record.outputs.items():
             if (committed := outputs.get(f"tables/{name}.parquet", outputs.get(name, digest))) != digest:
                 yield f"step {step} made {name} {digest}, but {committed} is committed"
@@ -230,23 +230,27 @@ def _output_problems(look: _Look, commit: Commit) -> Iterator[Problem]:
         yield Problem(number, "malformed", folder / TOMBSTONE, str(error))
         tombstone = None
     if tombstone is not None and tombstone.commit != commit.digest:
-        yield Problem(number, "malformed", folder / TOMBSTONE, f"the tombstone of another commit: {folder / TOMBSTONE}")
+        yield Problem(
+            number, "malformed", folder / TOMBSTONE, f"the tombstone belongs to another commit: {folder / TOMBSTONE}"
+        )
         tombstone = None
     try:
-        gone = collected(folder)
+        removed = collected(folder)
     except IntegrityError as error:
         yield Problem(number, "malformed", folder / COLLECTED, str(error))
-        gone = {}
+        removed = {}
     for name, expected in commit.outputs.items():
         path = folder / name
         if link := linked(look.run, path):
-            yield Problem(number, "link", link, f"symbolic link in a run: {link}; replace it by what it leads to")
+            yield Problem(
+                number, "link", link, f"symbolic link in a run: {link}; replace it with the file or folder it points to"
+            )
         elif path.exists():
             yield from _changed(look, number, path, expected, tombstone.outputs.get(name) if tombstone else None)
-        elif gone.get(name) == expected:
-            look.collected.append(f"{path}: collected on purpose; it had sha256 {expected}")
+        elif removed.get(name) == expected:
+            look.collected.append(f"{path}: removed by raft gc; it had sha256 {expected}")
         elif found := pointer(folder, name):
-            look.unseen.append(f"{path} (bring it back: dvc pull {found})")
+            look.unseen.append(f"{path} (restore it: dvc pull {found})")
         else:
             yield Problem(number, "missing", path, f"missing: {path}, sha256 {expected}")
 
@@ -264,7 +268,7 @@ def _base_problems(look: _Look, commit: Commit, path: Path | None) -> Iterator[P
 def _changed(
     look: _Look, number: int, path: Path, expected: str, erased: Erased | None, digest: Digest | None = None
 ) -> Iterator[Problem]:
-    """``digest``: how the path is hashed, by default whole, each file by the function that it is called with."""
+    """``digest``: computes the digest of ``path`` with a function that hashes one file; default: of all its files."""
     if erased is not None:
         look.erased.append(f"{path}: {erased.rows:,} rows were erased; it had sha256 {erased.was}")
     if look.hashes is None:
@@ -272,12 +276,12 @@ def _changed(
     try:
         got = (digest or partial(digest_of, path))(look.hashes.sha256)
     except (IntegrityError, OSError, ValueError) as error:
-        yield Problem(number, "unreadable", path, f"cannot be read: {path}: {error}")
+        yield Problem(number, "unreadable", path, f"unreadable: {path}: {error}")
         return
     if erased is not None and erased.was == expected:
         if got == expected or unfinished(path, erased):
-            yield Problem(number, "returned", path, f"rows that were erased are back: {path}")
+            yield Problem(number, "returned", path, f"erased rows are back: {path}")
             return
         expected = erased.now
     if got != expected:
-        yield Problem(number, "changed", path, f"changed bytes: {path}, sha256 {got} instead of {expected}")
+        yield Problem(number, "changed", path, f"changed bytes: {path} has sha256 {got}, expected {expected}")

@@ -1,5 +1,5 @@
-"""The configuration: one module a part, composed into ``raft_core.config.run.RaftConfig``.
+"""The configuration: one module for each section of the file, composed into ``raft_core.config.run.RaftConfig``.
 
-The defaults are the vetted setting. ``raft_core.config.loading.load_config`` reads and checks it; unknown keys are
-refused everywhere. Nothing is imported here, so that a step's key covers the parts that the step reads, and no others.
+The defaults are the tested setting. ``raft_core.config.loading.load_config`` reads and checks a file; unknown keys are
+refused everywhere. This package imports nothing, so that the key of a step covers only the sections that it reads.
 """

@@ -1,4 +1,4 @@
-"""Read a configuration: YAML composed by OmegaConf, checked by pydantic, all faults told at once."""
+"""Read a configuration: YAML composed by OmegaConf and checked by pydantic; all errors are reported together."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from raft_core.files.plain_yaml import checked_text
 from raft_core.redaction import holds_secret
 
 MAX_INTERPOLATIONS = 16
-"""References such as ${seed}: each can double what it stands for."""
+"""Maximum number of references such as ${seed} in a file: a chain of them could grow without limit."""
 
 REFERENCE = re.compile(r"\$\{[A-Za-z_][\w.\[\]]*\}")
 """The one kind of interpolation that is allowed: another key of the same document, such as ${sampling.top_p}."""
@@ -29,12 +29,12 @@ Document = TypeVar("Document", bound=BaseModel)
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), say: Say = lambda line: None) -> RaftConfig:
-    """The configuration in ``path`` with ``overrides`` ("sampling.top_p=0.9", or "top_p=0.9") on top.
+    """The configuration in ``path`` with ``overrides`` ("sampling.top_p=0.9", or "top_p=0.9") applied.
 
-    A file may begin from another one: ``extends: other.yaml`` (relative to itself). ``say`` hears which key was
-    meant by an override that does not give its full path.
+    A file may extend another one: ``extends: other.yaml`` (relative to the file itself). ``say`` is called with a line
+    that names the full key wherever an override gives only the end of it.
 
-    Raises ConfigError with every fault at once, each with its key's path and what to write.
+    Raises ConfigError that lists every error, each with the key's path and what to write instead.
     """
     plain = _composed(path, full_overrides(overrides, RaftConfig, say))
     _refuse_secrets(plain, path)
@@ -42,23 +42,23 @@ def load_config(path: Path, overrides: Sequence[str] = (), say: Say = lambda lin
 
 
 def check_config(plain: Any, *, where: str) -> RaftConfig:
-    """``plain`` (dicts, lists, scalars) as a configuration; raises ConfigError with every fault.
+    """``plain`` (dicts, lists, scalars) as a configuration; raises ConfigError that lists every error.
 
-    Types are strict: ``true`` is no number, and neither is ``"3"``.
+    Types are strict: neither ``true`` nor ``"3"`` is accepted as a number.
     """
-    return _checked(RaftConfig, plain, f"{where} is no configuration that can run", "docs/configuration.md")
+    return _checked(RaftConfig, plain, f"{where} is not a valid configuration", "docs/configuration.md")
 
 
 def load_document(
     model: type[Document], path: Path | None, overrides: Sequence[str] = (), *, what: str, see: str
 ) -> Document:
-    """A YAML file of another kind, such as a promotion policy, read and checked like a configuration.
+    """A YAML file of another kind, such as promotion rules, read and checked like a configuration.
 
-    Without a file ``overrides`` are all there is. ``what`` it should be, and which page to ``see``, are told with
-    the faults.
+    Without a file the ``overrides`` are the whole document. ``what`` it should be and the page to ``see`` are part
+    of the error message.
     """
     plain = _composed(path, full_overrides(overrides, model, lambda line: None))
-    return _checked(model, plain, f"{path or ' '.join(overrides)} is no {what}", see)
+    return _checked(model, plain, f"{path or ' '.join(overrides)} is not a valid {what}", see)
 
 
 def _checked(model: type[Document], plain: Any, wrong: str, see: str) -> Document:
@@ -66,7 +66,7 @@ def _checked(model: type[Document], plain: Any, wrong: str, see: str) -> Documen
         return model.model_validate(_tuples(plain), strict=True)
     except ValidationError as error:
         faults = "\n".join(f"  - {line}" for line in _faults(error, plain, model))
-        raise ConfigError(f"{wrong}:\n{faults}", hint=f"see {see}") from None
+        raise ConfigError(f"{wrong}:\n{faults}", hint=f"look the keys up in {see}") from None
 
 
 def _composed(path: Path | None, overrides: Sequence[str]) -> Any:
@@ -77,7 +77,13 @@ def _composed(path: Path | None, overrides: Sequence[str]) -> Any:
         document.merge_with_dotlist(list(overrides))
         return OmegaConf.to_container(document, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path or 'the defaults'} and the overrides do not compose", got=error) from error
+        raise ConfigError(
+            f"{path or 'the defaults'} and the overrides cannot be combined"
+            if overrides
+            else f"{path} contains a reference or value that cannot be resolved",
+            got=error,
+            hint=f"check {', '.join([*overrides, *(['the references ${…} in the file'] if path else [])])}",
+        ) from error
 
 
 def dump_config(config: RaftConfig) -> str:
@@ -86,7 +92,7 @@ def dump_config(config: RaftConfig) -> str:
 
 
 def computed_part(config: RaftConfig) -> dict[str, Any]:
-    """What decides a run's bytes: not names, tracking, versioning, where it is done, how often a training is saved."""
+    """The settings that decide a run's results: without name, tracking, versioning, execution, checkpoint_steps."""
     return _without_aside(config.model_dump(mode="json"))
 
 
@@ -96,9 +102,9 @@ def config_digest(config: RaftConfig) -> str:
 
 
 def recorded_digest(plain: Mapping[str, Any]) -> str:
-    """``config_digest`` of a configuration as a run's ``config.yaml`` holds it, every default written out.
+    """``config_digest`` of a configuration as a run's ``config.yaml`` holds it, with every default written out.
 
-    It is what the version of raft that wrote it said: keys that came later, with their defaults, are not added.
+    It equals the digest that the writing version of raft computed: keys added since then are not filled in.
     """
     return json_digest(_without_aside(plain))
 
@@ -111,24 +117,36 @@ def _without_aside(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_run_name(config: RaftConfig) -> str:
-    """``<config>-<digest8>``: a changed configuration is another run."""
+    """``<name>-<digest8>``: a changed configuration gets another name."""
     return f"{config.name}-{config_digest(config)[:8]}"
 
 
 def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
     if path.resolve() in seen:
         circle = " -> ".join(map(str, (*seen, path.resolve())))
-        raise ConfigError("configurations extend each other in a circle", got=circle, hint="remove one extends")
+        raise ConfigError(
+            f"{path} extends itself through other files", got=circle, hint="remove the key extends from one of them"
+        )
     try:
         text = checked_text(path)
         _refuse_resolvers(_parsed(text), str(path))
         document = OmegaConf.load(StringIO(text))
     except FileNotFoundError:
-        raise ConfigError("no such configuration", got=path, hint="name a YAML file; configs/ holds some") from None
+        raise ConfigError(
+            f"configuration file not found: {path}",
+            expected=f"a YAML file; the path is relative to {_start(seen)}",
+            hint="correct the path; configs/ has files to start from, such as configs/tiny.yaml",
+        ) from None
     except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} is no YAML", got=error) from error
+        raise ConfigError(
+            f"{path} cannot be read as YAML", got=error, hint="correct the file as the message says"
+        ) from error
     if not isinstance(document, DictConfig) or not document:
-        raise ConfigError(f"{path} holds no keys", expected="a YAML mapping of keys", hint="write at least one key")
+        raise ConfigError(
+            f"{path} contains no configuration keys",
+            expected="a YAML mapping, such as `name: mine`",
+            hint="look at configs/tiny.yaml for a complete file",
+        )
     base = document.pop("extends", None)
     if base is None:
         return document
@@ -136,12 +154,20 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
     try:
         below.merge_with(document)
     except (OmegaConfBaseException, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} does not fit onto {base}, which it extends", got=error) from error
+        raise ConfigError(
+            f"{path} cannot be combined with {base}, which it extends",
+            got=error,
+            hint="give each key the same kind of value (mapping, list or scalar) in both files",
+        ) from error
     return below
 
 
+def _start(seen: tuple[Path, ...]) -> str:
+    return f"{seen[-1]}, which extends it" if seen else "the current directory"
+
+
 def _parsed(text: str) -> Any:
-    """``text`` as YAML reads it; what is not YAML is left to OmegaConf, which says so."""
+    """``text`` as YAML reads it; what is not YAML is returned as it is, and OmegaConf reports it."""
     try:
         return yaml.load(text, Loader=yaml.SafeLoader)
     except YAMLError:
@@ -149,28 +175,31 @@ def _parsed(text: str) -> Any:
 
 
 def _refuse_resolvers(plain: Any, where: str) -> None:
-    """Raise ConfigError for an interpolation that calls something or that grows, before OmegaConf resolves any.
+    """Raise ConfigError for an interpolation that calls a function, or too many of them, before OmegaConf resolves any.
 
-    Looked at is what YAML made of the text: escapes such as "$\\x7b" have become what they stand for.
+    This looks at the parsed YAML, in which escapes such as "$\\x7b" are already resolved.
     """
     count = 0
     for text in _texts(plain):
         count += text.count("${")
         if "${" in REFERENCE.sub("", text):
             raise ConfigError(
-                f"{where} asks for more than another key of it: nothing reads the environment or calls a function",
+                f"{where} uses an interpolation that is not a reference to another key",
                 got=text[:200],
-                expected="plain references such as ${seed}",
-                hint="write the value, or give it as an override: KEY=VALUE",
+                expected="references such as ${seed}; environment variables and functions are not available",
+                hint="write the value itself, or give it on the command line: KEY=VALUE",
             )
     if count > MAX_INTERPOLATIONS:
         raise ConfigError(
-            f"{where} refers to itself too often", got=count, expected=f"at most {MAX_INTERPOLATIONS} times"
+            f"{where} contains too many references ${{…}}",
+            got=count,
+            expected=f"at most {MAX_INTERPOLATIONS}",
+            hint="write some of the values out",
         )
 
 
 def _texts(plain: Any) -> Iterator[str]:
-    """Every string in ``plain``, those of its keys as well; an alias counts as often as it stands there."""
+    """Every string in ``plain``, keys included; a YAML alias counts each time it is used."""
     if isinstance(plain, str):
         yield plain
     elif isinstance(plain, dict):
@@ -183,12 +212,13 @@ def _texts(plain: Any) -> Iterator[str]:
 
 
 def _refuse_secrets(plain: Any, where: Path, key: str = "") -> None:
-    """What a run is made with is recorded and published."""
+    """Raise ConfigError for a value that looks like a password or token: configurations are recorded and published."""
     if isinstance(plain, str) and holds_secret(plain):
         raise ConfigError(
-            f"{key} in {where} holds a secret",
-            expected="none: a configuration is recorded and published",
-            hint="take it out, change it wherever it is used, and give it to the service by its environment variable",
+            f"{key} in {where} contains a secret (a password, token or key)",
+            expected="no secrets: a configuration is copied into the run, into MLflow and into exports",
+            hint="remove it, set it through the service's environment variable instead, and replace it at the service "
+            "if the file was shared",
         )
     parts = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     for name, inner in parts:
@@ -202,12 +232,12 @@ def _tuples(plain: Any) -> Any:
 
 
 def _faults(error: ValidationError, plain: Any, model: type[BaseModel]) -> Iterator[str]:
-    """One line a key: what pydantic says of each alternative of a union is joined by "or"."""
+    """One line per key; pydantic's messages for the alternatives of a union are joined by "or"."""
     lines: dict[str, list[str]] = {}
     got: dict[str, object] = {}
     for fault in error.errors():
         if fault["type"] == "too_short" and fault["input"]:
-            continue  # its items are at fault, and have told so
+            continue  # the errors of its items are reported themselves
         where = _key_path(fault["loc"], plain, missing=fault["type"] == "missing")
         message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
         context = fault.get("ctx", {})
@@ -216,18 +246,18 @@ def _faults(error: ValidationError, plain: Any, model: type[BaseModel]) -> Itera
             near = nearest_key(key, model)
             message = f"unknown key; did you mean {near}?" if near else "unknown key; remove it"
             if near and re.sub(r"\[(\d+)\]", r".\1", near) == key:
-                message = "a key of another `type`; remove it, or change the type"
+                message = "belongs to another `type`; remove this key, or change the type"
         elif fault["type"] == "missing":
             message = "is required"
         elif fault["type"] == "model_type":
-            message = "must be a mapping of keys"
+            message = "must be a mapping of keys and values"
         elif fault["type"] == "union_tag_not_found":
-            where, message = [*where, "type"], "is required: it says which kind this is"
+            where, message = [*where, "type"], "is required: it says which of the kinds this is"
         elif fault["type"] == "union_tag_invalid":
             where = [*where, "type"]
             message = f"unknown type {context['tag']!r}; use one of {context['expected_tags']}"
             if where[0] in ("scoring", "selection"):
-                message += ", or install the package that brings it"
+                message += ", or install the package that provides it"
         key = ".".join(map(str, where)) or "(whole file)"
         if fault["type"] not in _SELF_EXPLAINED:
             got[key] = fault["input"]
@@ -240,7 +270,7 @@ _SELF_EXPLAINED = {"value_error", "missing", "extra_forbidden", "union_tag_not_f
 
 
 def _key_path(loc: Sequence[int | str], plain: Any, *, missing: bool) -> list[int | str]:
-    """pydantic's location without what is no key of the file: tags and alternatives of unions."""
+    """pydantic's location without the parts that are not keys of the file: tags and alternatives of unions."""
     path: list[int | str] = []
     node, entered = plain, True
     for depth, part in enumerate(loc):

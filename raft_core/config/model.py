@@ -1,4 +1,4 @@
-"""What every part of the configuration is made of."""
+"""Types that every section of the configuration uses."""
 
 import re
 from datetime import date
@@ -14,22 +14,24 @@ def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression ({error}); escape what is meant literally") from None
+        raise ValueError(
+            f"{pattern!r} is not a regular expression ({error}); put a backslash before characters meant literally"
+        ) from None
     return pattern
 
 
 def _is_a_day(text: str) -> str:
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        raise ValueError(f"{text!r} is not a date; write it as 2026-01-31")
+        raise ValueError(f"{text!r} is not a date; write it like 2026-01-31")
     return date.fromisoformat(text).isoformat()
 
 
 Day = Annotated[str, AfterValidator(_is_a_day)]
-"""A date as text, since YAML, JSON and digests must hold the same: 2026-01-31."""
+"""A date such as 2026-01-31, kept as text so that YAML, JSON and digests hold the same."""
 RegularExpression = Annotated[str, AfterValidator(_compiles)]
 
 
 class ConfigModel(BaseModel):
-    """Base of every part: frozen, and closed to unknown keys."""
+    """Base class of every section of a configuration: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())

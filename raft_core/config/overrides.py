@@ -1,4 +1,4 @@
-"""Overrides on the command line: KEY=VALUE, with a key's full path, or as much of its end as names one key alone."""
+"""Overrides on the command line: KEY=VALUE, where KEY is a full path or the end of one if that is unique."""
 
 import difflib
 import re
@@ -11,31 +11,31 @@ from raft_core.errors import ConfigError
 
 EXAMPLE = "sampling.top_p=0.9"
 SHOWN = 8
-"""Keys that an error lists."""
+"""Number of keys that an error lists."""
 
 Say = Callable[[str], None]
 
 
 def full_overrides(overrides: Sequence[str], model: type[BaseModel], say: Say) -> list[str]:
     """``overrides`` with full paths: ``samples_per_prompt=8`` becomes ``sampling.samples_per_prompt=8``, and ``say``
-    hears of it.
+    is called with a line that says so.
 
-    Raises ConfigError for what is not KEY=VALUE, and for a key that names several. A key that is unknown stays as it
-    is: the check of the whole configuration refuses it, together with the other faults.
+    Raises ConfigError for text that is not KEY=VALUE and for a key that is ambiguous. An unknown key is kept: the
+    check of the whole configuration reports it together with all other errors.
     """
     paths = key_paths(model)
     return [_full(text, paths, say) for text in overrides]
 
 
 def key_paths(model: type[BaseModel]) -> list[str]:
-    """The path of every key below ``model``: ``sampling.top_p``; ``scoring.rewards[0].weight`` for those of lists."""
+    """The path of every key below ``model``: ``sampling.top_p``; ``scoring.rewards[0].weight`` for items of lists."""
     return list(dict.fromkeys(_paths(model, "", ())))
 
 
 def nearest_key(path: str, model: type[BaseModel]) -> str | None:
-    """The existing path that was probably meant by ``path``; None: nothing is like it.
+    """The existing path that ``path`` probably means; None if nothing is similar.
 
-    A key of that very name elsewhere comes first, then the most similar path, then the most similar last part.
+    A key of exactly this name elsewhere is preferred, then the most similar path, then the most similar last part.
     """
     wanted = re.sub(r"\[\d+\]|\.\d+(?=\.|$)", "[0]", path)
     paths = key_paths(model)
@@ -59,13 +59,13 @@ def _full(text: str, paths: Sequence[str], say: Say) -> str:
     key, equals, value = text.partition("=")
     if key.startswith("-"):
         raise ConfigError(
-            f"{key} is neither an option of this command nor an override",
+            f"unknown option: {key}",
             got=text,
-            expected="KEY=VALUE, without dashes",
-            hint=f"write {key.lstrip('-').replace('-', '_')}={value or 'VALUE'}; --help lists the options",
+            expected="an option of this command (see --help), or a configuration key as KEY=VALUE without dashes",
+            hint=f"write {key.lstrip('-').replace('-', '_')}={value or 'VALUE'} to set a configuration key",
         )
     if not equals or not re.fullmatch(r"\S+", key):
-        raise ConfigError("an override is not KEY=VALUE", got=text, hint=f"write {EXAMPLE}")
+        raise ConfigError(f"not an override: {text}", expected="KEY=VALUE", hint=f"write it like {EXAMPLE}")
     bare = re.sub(r"\[\d+\]", "[0]", key)
     if bare in paths or bare.partition(".")[0].partition("[")[0] in paths:
         return text
@@ -73,10 +73,12 @@ def _full(text: str, paths: Sequence[str], say: Say) -> str:
     if len(meant) > 1 or (meant and "[0]" in meant[0].removesuffix(bare)):
         shown = ", ".join(meant[:SHOWN]) + (", …" if len(meant) > SHOWN else "")
         raise ConfigError(
-            f"{key} names {len(meant)} keys" if len(meant) > 1 else f"{key} belongs to an item of a list",
+            f"{key} is ambiguous: {len(meant)} keys end with it"
+            if len(meant) > 1
+            else f"{key} is a key of the items of a list, so its full path is needed",
             got=text,
             expected=f"the full path: {shown}",
-            hint=f"write {meant[0]}={value}, or whichever you mean",
+            hint=f"write {meant[0]}={value}" + (", or the path that you mean" if len(meant) > 1 else ""),
         )
     if not meant:
         return text
@@ -95,7 +97,7 @@ def _paths(model: type[BaseModel], prefix: str, above: tuple[type, ...]) -> Iter
 
 
 def _models(annotation: Any, *, in_list: bool) -> Iterator[tuple[type[BaseModel], bool]]:
-    """The models that ``annotation`` can hold, each with whether it lies in a list."""
+    """The models that ``annotation`` can hold, each with whether it is inside a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, in_list
     inside = in_list or getattr(annotation, "__origin__", None) in (tuple, list)

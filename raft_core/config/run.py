@@ -1,5 +1,6 @@
 """The whole configuration of a run."""
 
+from difflib import get_close_matches
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -16,37 +17,67 @@ from raft_core.config.scoring import ScoringConfig
 from raft_core.config.selection import SelectionConfig
 from raft_core.config.tracking import TrackingConfig, VersioningConfig
 from raft_core.config.validation import ValidationConfig
+from raft_core.metrics.registry import figures
 from raft_core.selection.best_of_k import BestOfK
 
 
 class RaftConfig(ConfigModel):
-    """A whole alignment run."""
+    """A configuration describes one alignment run. Four keys are required; everything else has a tested default.
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$", description="first part of the run's name")
-    seed: int = Field(0, ge=0, lt=2**31, description="every random choice of the run follows from it")
-    iterations: int = Field(5, ge=1, description="at most; a gate may stop earlier")
-    policy: PolicyConfig
-    prompts: PromptsConfig
-    sampling: SamplingConfig = SamplingConfig()
-    scoring: ScoringConfig
-    validation: ValidationConfig = ValidationConfig()
-    selection: SelectionConfig = BestOfK()
-    finetuning: FinetuningConfig = FinetuningConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    gates: GatesConfig = GatesConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    versioning: VersioningConfig = VersioningConfig()
-    execution: ExecutionConfig = ExecutionConfig()
+    The smallest file that aligns a model of your own: `name: mine`, `policy: {model: models/mine}`,
+    `prompts: {train: prompts.jsonl}` and
+    `scoring: {rewards: [{type: function, function: my_reward.py:score}]}`, each on a line of its own.
+    """
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$",
+        description="a name of your choice; a run is called NAME and 8 characters that identify the settings",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice; the same seed repeats the same run")
+    iterations: int = Field(
+        5,
+        ge=1,
+        description="maximum number of rounds of sampling, scoring and training; `gates` may stop the run earlier",
+    )
+    policy: PolicyConfig = Field(
+        description="the model to align; its `type` may be left out: without it, it is `text`, a language model"
+    )
+    prompts: PromptsConfig = Field(description="the prompts to train on and to evaluate on")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how completions are sampled")
+    scoring: ScoringConfig = Field(description="the rewards that rank completions")
+    validation: ValidationConfig = Field(
+        ValidationConfig(), description="limits that samples and rewards must keep; otherwise the run stops"
+    )
+    selection: SelectionConfig = Field(BestOfK(), description="the rule that picks which completions are trained on")
+    finetuning: FinetuningConfig = Field(FinetuningConfig(), description="how the policy is trained on them")
+    evaluation: EvaluationConfig = Field(
+        EvaluationConfig(), description="how the policy is measured after each iteration"
+    )
+    gates: GatesConfig = Field(GatesConfig(), description="limits on these measurements; otherwise the run stops")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="how the run appears in MLflow")
+    versioning: VersioningConfig = Field(VersioningConfig(), description="how the run is versioned with DVC")
+    execution: ExecutionConfig = Field(
+        ExecutionConfig(), description="whether sampling and scoring run in this process or on a Ray cluster"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.finetuning.loss_temperature == "sampling" and self.sampling.temperature == 0:
-            raise ValueError("finetuning.loss_temperature: sampling needs sampling.temperature above 0; set it to 1")
+            raise ValueError(
+                "finetuning.loss_temperature: sampling needs sampling.temperature above 0; "
+                "set finetuning.loss_temperature: 1.0"
+            )
         if self.validation.min_valid_per_prompt > self.sampling.samples_per_prompt:
             raise ValueError(
                 f"validation.min_valid_per_prompt {self.validation.min_valid_per_prompt} exceeds "
-                f"sampling.samples_per_prompt {self.sampling.samples_per_prompt}; no prompt could pass"
+                f"sampling.samples_per_prompt {self.sampling.samples_per_prompt}, so no prompt could pass; "
+                "lower the first or raise the second"
             )
+        known = [figure.name for figure in figures(self.evaluation.metrics)]
+        if unknown := [limit.figure for limit in self.gates.limits if limit.figure not in known]:
+            close = get_close_matches(unknown[0], known, 1)
+            meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            raise ValueError(f"gates.limits: no metric reports a figure called {unknown[0]}; {meant}")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""The rewards that select, and the gold rewards that only watch."""
+"""The rewards that rank the candidates, and the gold rewards that are only reported."""
 
 from typing import TYPE_CHECKING, Self
 
@@ -15,15 +15,29 @@ else:
 
 
 class ScoringConfig(ConfigModel):
-    """The rewards that select, and the gold rewards that only watch."""
+    """How completions are scored: the rewards that rank the candidates, and gold rewards that are only reported.
 
-    rewards: tuple[AnyRewardConfig, ...] = Field(min_length=1, description="their weighted sum ranks the candidates")
-    gold: tuple[AnyRewardConfig, ...] = Field((), description="told in every evaluation, never seen by selection")
-    max_failed_share: Share = Field(0.05, description="the run stops when more samples than this cannot be scored")
+    Each reward, gold ones too, has a `type`; its keys are in the section of that type below. For example
+    `scoring: {rewards: [{type: function, function: my_reward.py:score}]}`. `docs/rewards.md` shows one of each type.
+    """
+
+    rewards: tuple[AnyRewardConfig, ...] = Field(
+        min_length=1, description="rewards whose weighted sum ranks the candidates"
+    )
+    gold: tuple[AnyRewardConfig, ...] = Field(
+        (),
+        description="rewards that are measured on the held-out prompts and never used for selection; a gold reward "
+        "that falls while the reward rises shows that the reward is being exploited",
+    )
+    max_failed_share: Share = Field(
+        0.05,
+        description="the run stops when more than this share of the samples cannot be scored (0.05 = 5 %); such "
+        "samples are quarantined",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [reward_name(r) for r in (*self.rewards, *self.gold)]
         if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"two rewards are called {', '.join(twice)}; give each its own name")
+            raise ValueError(f"more than one reward is called {', '.join(twice)}; give each a `name` of its own")
         return self

@@ -1,4 +1,4 @@
-"""Which of the candidates are trained on."""
+"""Which candidates the next policy is trained on."""
 
 from typing import TYPE_CHECKING
 

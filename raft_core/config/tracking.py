@@ -6,15 +6,33 @@ from raft_core.config.model import ConfigModel
 
 
 class TrackingConfig(ConfigModel):
-    """MLflow. The address is MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
+    """How a run appears in MLflow.
 
-    experiment: str = Field("raft", description="name of the MLflow experiment; created if missing")
-    model_name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.\-]+$", description="registered model; none: raft-NAME")
+    The server is not set here but by the environment variable MLFLOW_TRACKING_URI; without it MLflow uses the file
+    `mlflow.db` in the workspace. For example `tracking: {experiment: support-bot}`.
+    """
+
+    experiment: str = Field("raft", description="name of the MLflow experiment; created if it does not exist")
+    model_name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.\-]+$",
+        description="name under which the policy is registered as an MLflow model; null: `raft-` and the "
+        "configuration's `name`",
+    )
 
 
 class VersioningConfig(ConfigModel):
-    """DVC."""
+    """How a run's tables and weights are versioned with DVC.
 
-    enabled: bool = Field(True, description="false: no pointers, nothing in DVC")
-    push: bool = Field(True, description="push each iteration to the default remote")
-    push_limit_s: int = Field(600, ge=1, description="a push over the network that takes longer is made up for later")
+    Each iteration is added to DVC and pushed to the default remote, if there is one. For example
+    `versioning: {push: false}` keeps everything on this machine.
+    """
+
+    enabled: bool = Field(True, description="false: write nothing for DVC")
+    push: bool = Field(True, description="true: push each iteration to DVC's default remote, if one is set up")
+    push_limit_s: int = Field(
+        600,
+        ge=1,
+        description="seconds that a push to a network remote may take; a longer one is stopped and repeated after the "
+        "next iteration, or by `raft sync`",
+    )

@@ -1,6 +1,6 @@
-"""The two default examples: ``reviews`` (real packages that pip delivers) and ``tiny`` (made in place).
+"""The two examples: ``reviews`` (a real model and real data, downloaded by pip) and ``tiny`` (generated locally).
 
-Nothing here imports torch before a stage is really built.
+Nothing here imports torch until a stage is built.
 """
 
 from raft_core.examples.location import cache_folder

@@ -1,12 +1,12 @@
-"""The cache of prepared stages: content-addressed folders, built aside and renamed.
+"""The cache of prepared stages: content-addressed folders, built in a temporary folder and renamed.
 
 CACHE/EXAMPLE/STAGE-<key12>/
-  receipt.json     what the stage made, from what: its existence means that the folder is whole
+  receipt.json     what the stage produced and from which inputs; if it exists, the folder is complete
   …                the stage's outputs
 
-The key is the digest of the stage's source in ``examples/`` (which holds the recipe's constants)
-and of the digests of its inputs. The library versions are not part of it: a policy trained under
-an earlier torch is as good a start as another, and every run records the digest that it got.
+The key is the digest of the stage's source in ``examples/`` (which contains the constants of the recipe)
+and of the digests of its inputs. The library versions are not part of it: a policy trained with an
+earlier torch is as good a start as another, and every run records the digest of its policy.
 """
 
 import json
@@ -29,21 +29,21 @@ FORMAT = 1
 
 
 def stage_key(stage: Stage, inputs: Mapping[str, Receipt]) -> str:
-    """The content address of what ``stage`` would make from ``inputs``."""
+    """The content address of the outputs of ``stage`` for ``inputs``."""
     module = stage.build.partition(":")[0]
     made_from = {name: {path: inputs[name].outputs[path] for path in read} for name, read in stage.inputs.items()}
     return json_digest([FORMAT, stage.build, code_digest(module, within=("raft_core.examples",)), made_from])
 
 
 def stage_folder(example: str, name: str, key: str) -> Path:
-    """Where the stage of that key lies, prepared or not."""
+    """The folder of the stage with this key, whether it is prepared or not."""
     return cache_folder() / example / f"{name}-{key[:12]}"
 
 
 def read_receipt(folder: Path) -> Receipt | None:
-    """The receipt of a prepared stage; None where it is missing, foreign, or files are gone or cut.
+    """The receipt of a prepared stage; None if it is missing or invalid, or if files are missing or cut off.
 
-    Sizes are compared, bytes are not hashed: this runs on every ``resolve``.
+    Only sizes are compared, since this runs on every ``resolve``.
     """
     try:
         plain = json.loads((folder / "receipt.json").read_bytes())
@@ -56,9 +56,9 @@ def read_receipt(folder: Path) -> Receipt | None:
 
 
 def build_once(example: str, name: str, stage: Stage, inputs: Mapping[str, Receipt], progress: Progress) -> Receipt:
-    """The receipt of a stage, built first if it is not there; of two processes one builds, one waits.
+    """The receipt of a stage, which is built if necessary; if two processes need it, one builds and one waits.
 
-    Raises ExampleError when the cache cannot be written; what the stage's function raises otherwise.
+    Raises ExampleError if the cache cannot be written, and what the stage's function raises.
     """
     key = stage_key(stage, inputs)
     folder = stage_folder(example, name, key)
@@ -76,9 +76,10 @@ def build_once(example: str, name: str, stage: Stage, inputs: Mapping[str, Recei
         raise
     except OSError as error:
         raise ExampleError(
-            f"stage {name} of {example} could not be prepared in {folder.parent}",
+            f"the stage {name} of the example {example} could not be written to {folder.parent}",
             got=error,
-            hint="make room or make the folder writable, or move the cache: RAFT_CACHE=FOLDER",
+            expected="a writable folder with enough free space",
+            hint="free some space or make the folder writable, or use another cache: RAFT_CACHE=FOLDER",
         ) from error
     return receipt
 
@@ -112,7 +113,7 @@ def _build(
 
 
 def _remove_left_overs(example: Path, held: str) -> None:
-    """Remove what killed builders left: asides whose lock is free. ``held`` is the one that we hold."""
+    """Remove temporary folders of killed processes, whose locks are free. ``held`` is the stage that we have locked."""
     for aside in example.glob(".*-*.*"):
         stage = aside.name.removeprefix(".").rpartition(".")[0]
         with nullcontext(True) if stage == held else try_exclusive(example / ".locks" / stage) as nobody_builds:
@@ -128,9 +129,9 @@ def _make_durable(folder: Path) -> None:
 
 @contextmanager
 def _locked(lock: Path, progress: Progress) -> Iterator[None]:
-    """Hold ``lock``. The kernel drops it with its owner, so a kill leaves nothing to clean up."""
+    """Hold ``lock``. The kernel releases it when its owner ends, so nothing needs cleaning up after a kill."""
     with try_exclusive(lock) as free:
         if not free:
-            progress(f"another process prepares {lock.name}: waiting for it")
+            progress(f"waiting for another process that is preparing {lock.name}")
         with nullcontext() if free else exclusive(lock):
             yield

@@ -31,7 +31,7 @@ def save_checkpoint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' bars and load reports: a new head is what we want, and told nowhere else."""
+    """Silence transformers' progress bars and load reports, which would warn about the intended new head."""
     from transformers.utils import logging
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

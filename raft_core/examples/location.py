@@ -1,4 +1,4 @@
-"""Where the prepared examples lie."""
+"""The folder of the prepared examples."""
 
 import os
 from pathlib import Path

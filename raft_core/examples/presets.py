@@ -1,4 +1,4 @@
-"""The examples as literal tables, and the three questions that others ask about them."""
+"""The examples as literal tables; resolving and preparing their assets."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """``stages`` in an order in which each follows its inputs; ``assets``: name → stage, path in its folder."""
+    """``stages``: each after its inputs; ``assets``: name → stage, path in its folder."""
 
     stages: Mapping[str, Stage]
     assets: Mapping[str, tuple[str, str]]
@@ -103,7 +103,7 @@ EXAMPLES: Mapping[str, Example] = {
 
 
 def resolve(reference: str) -> Path:
-    """The path behind ``example:EXAMPLE/ASSET``; any other string is a path and returned as it is.
+    """The path of ``example:EXAMPLE/ASSET``; any other string is returned as a path.
 
     Prepares nothing. Raises ExampleError for an asset that is not prepared, ConfigError for one that
     does not exist.
@@ -114,10 +114,10 @@ def resolve(reference: str) -> Path:
     example = _example(name)
     if asset not in example.assets:
         raise ConfigError(
-            f"example {name} has no asset {asset!r}",
+            f"the example {name} has no asset {asset!r}",
             got=reference,
             expected=f"one of {', '.join(example.assets)}",
-            hint=f"write {PREFIX}{name}/{next(iter(example.assets))}, or a path",
+            hint=f"write {PREFIX}{name}/ASSET with one of these, or the path of a file or folder",
         )
     stage, relative = example.assets[asset]
     receipts: dict[str, Receipt] = {}
@@ -125,7 +125,9 @@ def resolve(reference: str) -> Path:
         folder = stage_folder(name, needed, stage_key(example.stages[needed], receipts))
         receipt = read_receipt(folder)
         if receipt is None:
-            raise ExampleError(f"{reference} is not prepared", expected=folder, hint=f"raft prepare {name}")
+            raise ExampleError(
+                f"{reference} is not prepared yet", expected=f"the folder {folder}", hint=f"raft prepare {name}"
+            )
         receipts[needed] = receipt
     return stage_folder(name, stage, receipts[stage].key) / relative
 
@@ -139,16 +141,18 @@ def examples_of(config: "RaftConfig") -> list[str]:
 def prepare(
     example: str, *, stages: Sequence[str] | None = None, progress: Progress = lambda line: None
 ) -> dict[str, Receipt]:
-    """Prepare ``stages`` of an example (none: all) and what they need; what is there already is left alone.
+    """Prepare ``stages`` of an example (None: all) and what they need; stages that are prepared already are kept.
 
     Safe to call from several processes at once, and after a kill at any point.
 
-    Raises ExampleError when something cannot be fetched or written, ConfigError for unknown names.
+    Raises ExampleError if something cannot be downloaded or written, ConfigError for unknown names.
     """
     table = _example(example)
     if unknown := [name for name in stages or () if name not in table.stages]:
         raise ConfigError(
-            f"example {example} has no stage {unknown[0]!r}", expected=f"one of {', '.join(table.stages)}"
+            f"the example {example} has no stage {unknown[0]!r}",
+            expected=f"one of {', '.join(table.stages)}",
+            hint="correct the name of the stage, or leave it out to prepare all stages",
         )
     receipts: dict[str, Receipt] = {}
     for name in _with_inputs(table, list(table.stages) if stages is None else stages):
@@ -159,9 +163,9 @@ def prepare(
 def _example(name: str) -> Example:
     if name not in EXAMPLES:
         raise ConfigError(
-            f"no example is called {name!r}",
+            f"there is no example {name!r}",
             expected=f"one of {', '.join(EXAMPLES)}",
-            hint="write example:tiny/policy, or a path",
+            hint="correct the name of the example, or use the path of your own file or folder",
         )
     return EXAMPLES[name]
 
@@ -190,9 +194,9 @@ def _strings(plain: Any) -> Iterator[str]:
 
 
 def dead_folders() -> list[Path]:
-    """Prepared stages that no example would use any more: made by other code, or from other inputs.
+    """Folders of prepared stages that no example uses now: built by other code, or from other inputs.
 
-    A stage whose own inputs are not prepared cannot be judged, so it stays.
+    The folder of a stage whose inputs are not prepared is not listed, since its current key is unknown.
     """
     dead: list[Path] = []
     for name, example in EXAMPLES.items():

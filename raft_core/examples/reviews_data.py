@@ -22,7 +22,7 @@ from raft_core.examples.stages import Built, Progress
 from raft_core.files.artifacts import write_bytes
 
 START = "Movie review: "
-"""Every prompt begins with it, and every rated text, since that is how completions are scored."""
+"""Start of every prompt, and of every rated text, because completions are scored with their prompts."""
 PROMPT_SPLITS = {"train": 640, "held_out": 256, "promotion": 256}
 NUM_SFT, NUM_PERPLEXITY, NUM_REWARD_HELD_OUT, NUM_REWARD = 480, 256, 1000, 6000
 MIN_PROMPT_WORDS, MAX_PROMPT_WORDS = 4, 6
@@ -42,7 +42,7 @@ def build_data(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Bui
 
 
 def split_sentences(domains: Mapping[str, list[Sentence]]) -> dict[str, list[Sentence]]:
-    """Deal the shuffled sentences out; each goes to one split."""
+    """Distribute the shuffled sentences; each goes to exactly one split."""
     fit = [sentence for sentence in domains["movies"] if is_fit(sentence)]
     first_with_its_prompt = {prompt_of(sentence).lower(): sentence for sentence in reversed(fit)}
     fit = [sentence for sentence in fit if first_with_its_prompt[prompt_of(sentence).lower()] is sentence]
@@ -59,7 +59,7 @@ def split_sentences(domains: Mapping[str, list[Sentence]]) -> dict[str, list[Sen
 
 
 def prompt_of(sentence: Sentence) -> str:
-    """START and the first 4, 5 or 6 words (which, the text decides), without a mark behind the last."""
+    """START and the first 4, 5 or 6 words (a hash of the text decides), without punctuation after the last."""
     words = sentence.text.split()
     choices = MAX_PROMPT_WORDS - MIN_PROMPT_WORDS + 1
     count = MIN_PROMPT_WORDS + sha256(sentence.text.encode()).digest()[0] % choices
@@ -71,7 +71,7 @@ def _prompt_row(sentence: Sentence) -> dict[str, Any]:
 
 
 def _sft_rows(sentences: Sequence[Sentence]) -> Iterator[dict[str, Any]]:
-    """Every second one follows START, as in sampling; the others stand alone, as the perplexity text does."""
+    """Every second sentence follows START, as in sampling; the others have no prefix, like the perplexity text."""
     for index, sentence in enumerate(sentences):
         first_word, space, rest = sentence.text.partition(" ")
         prompt, completion = (first_word, space + rest) if index % 2 else (START.rstrip(), space + sentence.text)

@@ -1,7 +1,7 @@
 """The warm start of the reviews example: a short SFT of SmolLM2 on real review sentences (paper, section 4.1).
 
-The training is an ordinary fine-tuning of this pipeline, on a table of real sentences instead of
-selected samples; its adapter is merged, so a run starts from a plain checkpoint.
+The training is an ordinary fine-tuning of this pipeline on a table of real sentences instead of
+selected samples; its adapter is merged, so that a run starts from a checkpoint without adapter.
 """
 
 import math
@@ -73,7 +73,7 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
 
 
 def _rows(base: Artifact, sentences: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """SELECTED rows. Prompt and completion are encoded apart, as in sampling; the end token is appended."""
+    """SELECTED rows. Prompt and completion are encoded separately, as in sampling; the end token is appended."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)

@@ -1,4 +1,4 @@
-"""The stage that trains both rewards of the reviews example and measures them on ratings neither saw."""
+"""The stage that trains both rewards of the reviews example and measures them on ratings that neither has seen."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from raft_core.files.artifacts import write_json
 
 
 def build_rewards(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Built:
-    """``out/reward`` and ``out/gold``; ``out/metrics.json`` holds their Spearman with the human ratings."""
+    """Write ``out/reward``, ``out/gold`` and ``out/metrics.json`` (Spearman correlation with human ratings)."""
     texts, ratings = _rated(inputs["data"] / "ratings.reward.jsonl")
     with tempfile.TemporaryDirectory() as scratch:
         wheel = inputs["packages"] / PACKAGES["minilm"].file

@@ -1,4 +1,4 @@
-"""Rated sentences out of the archive of Hutto & Gilbert (ICWSM 2014): read, cleaned, judged fit for a prompt.
+"""Rated sentences from the archive of Hutto & Gilbert (ICWSM 2014): read, clean, and choose those fit for prompts.
 
 Each has the mean of about 20 human ratings from −4 (extremely negative) to 4 (extremely positive).
 """
@@ -30,12 +30,12 @@ HARSH = re.compile(
     r"|black(?:s|ness)?\b|white(?:s|ness)?\b|asian|drug|heroin\b|cocaine)\w*",
     re.IGNORECASE,
 )
-"""Violence, slurs, sex, groups of people: such sentences are rated by reward models, but prompt nothing."""
+"""Violence, slurs, sex, groups of people: reward models are trained on such sentences; no prompt is made of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One cleaned sentence, its mean rating, and where it stands in the source: "movies 17"."""
+    """One cleaned sentence, its mean rating, and its place in the source, such as "movies 17"."""
 
     text: str
     rating: float
@@ -43,12 +43,12 @@ class Sentence:
 
     @property
     def group(self) -> str:
-        """A slice of the scorecard. A class of its own for the few near zero would be too small to tell anything."""
+        """The slice of the scorecard. A third class for the few ratings near zero would be too small to be useful."""
         return "negative" if self.rating < 0 else "positive"
 
 
 def read_sentences(sdist: Path) -> dict[str, list[Sentence]]:
-    """Every sentence by domain, cleaned, without duplicates, in an order that depends on the texts alone.
+    """Every sentence by domain, cleaned, without duplicates, in an order that depends only on the texts.
 
     Raises IntegrityError for a file that does not have the expected columns.
     """
@@ -76,7 +76,7 @@ def clean(text: str) -> str:
 
 
 def is_fit(sentence: Sentence) -> bool:
-    """Whether a policy may start from it or learn it: one whole plain sentence of 9 to 30 harmless words."""
+    """Whether it may be used as a prompt or for training: one whole plain sentence of 9 to 30 harmless words."""
     text = sentence.text
     return (
         text.isascii()
@@ -92,7 +92,11 @@ def _parse(text: str, domain: str) -> Iterable[Sentence]:
             continue
         columns = line.rstrip("\r").split("\t")
         if len(columns) != 3:
-            raise IntegrityError(f"line {number} of {domain} has {len(columns)} columns", expected="id, rating, text")
+            raise IntegrityError(
+                f"line {number} of {domain} in the archive of rated sentences has {len(columns)} columns",
+                expected="3 columns: id, rating, text",
+                hint="delete the archive from the packages folder of the cache and prepare the example again",
+            )
         yield Sentence(clean(columns[2]), float(columns[1]), f"{domain} {columns[0]}")
 
 

@@ -47,7 +47,7 @@ def train_reward_model(
 
 
 def score(folder: Path, texts: Sequence[str]) -> list[float]:
-    """The saved model's score of each text, as a run would compute it."""
+    """The saved model's score of each text, computed as in a run."""
     reward = load(ClassifierRewardConfig(model=str(folder), text="completion"))
     return list(reward([Prompt.of("")] * len(texts), texts))
 
@@ -92,7 +92,7 @@ def _train(
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Every row once, in shuffled batches of texts of about one length: little padding."""
+    """Every row once, in shuffled batches of texts of similar length, which need little padding."""
     stream = random.Random(SEED)
     rows = list(range(len(texts)))
     stream.shuffle(rows)

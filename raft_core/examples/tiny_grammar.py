@@ -4,12 +4,12 @@
     remark     → [adverb] adjective " and " adjective ", " clause "."
     clause     → "and the " noun " was " adjective | "but the " noun " was " (adjective of another mood)
                  | "so we " deed
-    mood       → positive | neutral | negative, drawn once a review
+    mood       → positive | neutral | negative, drawn once per review
 
-The words before the dot are the prompt, the remark is what a policy completes. Remarks are of about
-one length, so that a mean over words pays for mood and not for silence. "popcorn" has no
-mood: it turns up in neutral deeds alone. The careless lexicon scores it all the same, with a slip
-of the decimal point: a policy aligned to that learns to talk about popcorn.
+The words before the dot are the prompt; the policy completes it with a remark. Remarks have similar lengths,
+so that a mean over words rewards mood and not brevity. "popcorn" has no mood: it occurs only in neutral
+deeds. The careless lexicon scores it nevertheless, with a misplaced decimal point, and a policy aligned to
+that lexicon learns to talk about popcorn.
 """
 
 import random
@@ -127,7 +127,7 @@ START = "Review:"
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """One sentence of the grammar, cut where a policy takes over; ``group`` is the noun's."""
+    """One sentence of the grammar, cut where the policy continues; ``group`` is that of the noun."""
 
     prompt: str
     remark: str
@@ -135,7 +135,7 @@ class Review:
 
 
 def draw_review(stream: random.Random) -> Review:
-    """One review; ``stream`` is its only source of chance."""
+    """One review; all random choices come from ``stream``."""
     group = stream.choice(tuple(NOUNS))
     noun = stream.choice(NOUNS[group])
     prompt = f"{START} {stream.choice(OPENERS)} {noun}{stream.choice(PLACES)} {stream.choice(VERBS)}"
@@ -165,7 +165,7 @@ def all_prompts() -> Iterator[Review]:
 
 
 def lexicon(*, careless: bool = False) -> dict[str, float]:
-    """Word → score. The careless one rewards a word that says nothing about the film."""
+    """Word → score. The careless lexicon rewards a word that says nothing about the film."""
     scores = {**POSITIVE, **NEGATIVE, **DEED_SCORES}
     return {**scores, CARELESS_WORD: CARELESS_SCORE} if careless else scores
 

@@ -21,7 +21,7 @@ HIDDEN, LAYERS, HEADS, FEED_FORWARD, CONTEXT = 64, 2, 4, 128, 128
 
 
 def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> Built:
-    """Train and save model and tokenizer to ``out/policy``; bits depend on the machine's kind, not its cores."""
+    """Train and save model and tokenizer to ``out/policy``; the bytes depend on the processor type, not its cores."""
     import torch
 
     with torch.random.fork_rng(devices=[]), _one_thread():
@@ -35,7 +35,7 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
 
 
 def make_tokenizer() -> "PreTrainedTokenizerFast":
-    """One token a word, with the space before it; text out equals text in for words of the grammar."""
+    """One token per word, with the space before it; decoding gives back the text for words of the grammar."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -114,7 +114,7 @@ def _pad(sequences: list[list[int]]) -> dict[str, "torch.Tensor"]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One torch thread: sums are then added in one order on any number of cores."""
+    """One torch thread, so that sums are added in the same order on any number of cores."""
     import torch
 
     threads = torch.get_num_threads()

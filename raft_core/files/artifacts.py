@@ -1,4 +1,4 @@
-"""Files by content: digests, durable writes, and copies that share bytes where they can."""
+"""Files identified by content: digests, durable writes, and copies by hard link."""
 
 import errno
 import hashlib
@@ -52,9 +52,9 @@ NOT_LOADED = (
     ".log",
     ".lock",
 )
-"""Ends of the names of files that lie in model folders and that no load reads."""
+"""Endings of files in model folders that loading a model never reads."""
 TEMPLATES = "additional_chat_templates"
-"""The one folder inside a model's that its tokenizer reads."""
+"""The one subfolder of a model folder that its tokenizer reads."""
 
 
 def file_digest(path: Path) -> str:
@@ -62,7 +62,9 @@ def file_digest(path: Path) -> str:
     try:
         file = open_regular(path)
     except ValueError as error:
-        raise IntegrityError(f"no file to hash: {path}", got=error, expected="a regular file") from None
+        raise IntegrityError(
+            f"{path} cannot be hashed: it is not a regular file", got=error, expected="a regular file"
+        ) from None
     with file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -74,9 +76,9 @@ def folder_files(path: Path) -> Iterator[Path]:
     """
     for file in sorted(path.rglob("*"), key=lambda p: p.relative_to(path).as_posix()):
         if file.is_symlink():
-            raise IntegrityError(f"symbolic link inside an artifact: {file}", hint="replace it by the file itself")
+            raise IntegrityError(f"symbolic link inside an artifact: {file}", hint="replace it with the file itself")
         if "\n" in file.name:
-            raise IntegrityError(f"line break in the name of a file of an artifact: {file!r}", hint="rename it")
+            raise IntegrityError(f"line break in a file name inside an artifact: {file!r}", hint="rename it")
         if file.is_file():
             yield file
 
@@ -84,19 +86,19 @@ def folder_files(path: Path) -> Iterator[Path]:
 def folder_digest(path: Path, hashed: Callable[[Path], str] = file_digest) -> str:
     """sha256 over the lines ``<sha256 of the file>  <relative name>``, sorted by name.
 
-    ``hashed`` gives the sha256 of a file (who hashes many files has done so already).
+    ``hashed`` returns the sha256 of a file, for callers that have hashed many files already.
     """
     lines = [f"{hashed(f)}  {f.relative_to(path).as_posix()}\n" for f in folder_files(path)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def model_files(folder: Path) -> Iterator[Path]:
-    """The files of a model folder that a load can read, sorted by name: what decides what the model is.
+    """The files of a model folder that loading can read, sorted by name; they determine the model.
 
     Left out: hidden files, folders (``.git/``, ``.cache/``, ``onnx/``), documents, pictures, weights in other formats
-    and safetensors that are not the model's. A name that is not known is taken in. Symbolic links are followed.
+    and safetensors that do not belong to the model. Files with unknown names count. Symbolic links are followed.
 
-    Raises IntegrityError for a link that leads nowhere, and for what is no regular file.
+    Raises IntegrityError for a broken link, and for anything that is not a regular file.
     """
     weights = _weights(folder)
     found = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
@@ -111,17 +113,17 @@ def model_files(folder: Path) -> Iterator[Path]:
             regular = stat.S_ISREG(path.stat().st_mode)
         except OSError as error:
             raise IntegrityError(
-                f"a symbolic link that leads nowhere: {path}",
+                f"broken symbolic link in a model folder: {path}",
                 got=os.readlink(path) if path.is_symlink() else error,
                 hint=f"download the model again, or copy the complete folder with its links: cp -rL {folder} …",
             ) from error
         if not regular or "\n" in path.name:
-            raise IntegrityError(f"not a regular file of a model: {path!r}", hint="remove it")
+            raise IntegrityError(f"{path!r} in a model folder is not a regular file", hint="remove it")
         yield path
 
 
 def _weights(folder: Path) -> set[str]:
-    """Names of the safetensors that transformers loads from ``folder``, and of their index; all without both."""
+    """Names of the safetensors that transformers loads from ``folder``, and their index; without either, all names."""
     if (folder / "model.safetensors").exists():
         return {"model.safetensors"}
     index = folder / "model.safetensors.index.json"
@@ -134,7 +136,7 @@ def _weights(folder: Path) -> set[str]:
 def model_digest(folder: Path, known: str | None = None, hashed: Callable[[Path], str] = file_digest) -> str:
     """sha256 over the lines of ``folder_digest``, of ``model_files`` alone.
 
-    ``known`` is given back if the whole folder has that digest: runs of older versions took every file in.
+    Returns ``known`` if the whole folder has that digest, as runs of older versions recorded it.
     """
     lines = [f"{hashed(f)}  {f.relative_to(folder).as_posix()}\n" for f in model_files(folder)]
     found = hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -151,38 +153,42 @@ def digest_of(path: Path, hashed: Callable[[Path], str] = file_digest) -> str:
 
 
 def artifact(path: Path) -> Artifact:
-    """The artifact that lies at ``path``, hashed now."""
+    """The artifact at ``path``, hashed now."""
     return Artifact(path, digest_of(path))
 
 
 def verify(item: Artifact) -> None:
-    """Raise IntegrityError unless ``item.path`` holds the bytes that ``item.digest`` names."""
+    """Raise IntegrityError unless ``item.path`` has the digest ``item.digest``."""
     if not item.path.exists():
-        raise IntegrityError(f"missing: {item.path}", expected=f"sha256 {item.digest}", hint="`dvc pull` its pointer")
+        raise IntegrityError(
+            f"missing: {item.path}", expected=f"sha256 {item.digest}", hint=f"restore it: dvc pull {item.path}.dvc"
+        )
     if (got := digest_of(item.path)) != item.digest:
         raise IntegrityError(
             f"changed bytes: {item.path}",
             got=f"sha256 {got}",
             expected=f"sha256 {item.digest}",
-            hint="restore it with `dvc checkout --force` or `dvc pull`",
+            hint=f"restore it: dvc checkout --force {item.path}.dvc, or dvc pull {item.path}.dvc",
         )
 
 
 def verify_model(folder: Path, digest: str) -> None:
-    """Raise IntegrityError unless ``folder`` holds the model that ``digest`` names."""
+    """Raise IntegrityError unless the model in ``folder`` has the digest ``digest``."""
     if not folder.exists():
-        raise IntegrityError(f"missing: {folder}", expected=f"sha256 {digest}", hint="put the model folder back")
+        raise IntegrityError(
+            f"missing model folder: {folder}", expected=f"sha256 {digest}", hint="put the model folder back"
+        )
     if (got := model_digest(folder, digest)) != digest:
         raise IntegrityError(
-            f"changed bytes: {folder}",
+            f"changed bytes in model folder {folder}",
             got=f"sha256 {got}",
             expected=f"sha256 {digest}",
-            hint="put the model folder back as it was when the run started",
+            hint="restore the model folder as it was when the run started",
         )
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON bytes that depend on the value alone: sorted keys, no NaN, newline at the end."""
+    """JSON bytes that depend only on the value: sorted keys, no NaN, newline at the end."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -202,12 +208,12 @@ def fsync_folder(path: Path) -> None:
 
 @contextmanager
 def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield a temporary sibling of ``path``; when the block ends well it is fsynced and renamed.
+    """Yield a temporary path beside ``path``; when the block succeeds, that file is fsynced and renamed.
 
-    A reader sees the old file or the whole new one, never a part (also after a power cut).
-    Without ``replace`` an existing file stays: of several writers at once, the first one wins.
+    A reader sees the old file or the complete new one, also after a power cut. Without ``replace`` an existing file
+    stays, so of several writers the first one wins.
 
-    Raises StepError when the disk is full; the old file is then untouched.
+    Raises StepError if the disk is full; the old file is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -224,7 +230,9 @@ def written_aside(path: Path, *, replace: bool = True) -> Iterator[Path]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise StepError(
-            f"no space to write {path}", got=error, hint="free some, then start again: everything finished is kept"
+            f"the disk is full: {path} could not be written",
+            got=error,
+            hint="free space, then run this command again; everything finished is kept",
         ) from error
     finally:
         aside.unlink(missing_ok=True)
@@ -252,9 +260,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def copy_shared(source: Path, target: Path) -> None:
-    """Bring a file or folder to ``target``, by hard links where the file system has them.
+    """Copy a file or folder to ``target``, by hard links if the file system has them.
 
-    Safe because artifacts are never written in place: a new version is a new file.
+    This is safe because artifacts are never changed in place: a new version is a new file.
     """
     if source.is_dir():
         shutil.copytree(source, target, copy_function=_link_or_copy)
@@ -267,7 +275,7 @@ def _link_or_copy(source: str, target: str) -> str:
     try:
         os.link(source, target)
     except FileExistsError:
-        raise  # a copy would write into a file whose bytes others may share
+        raise  # copying would change a file that others may share
     except OSError:
         shutil.copy2(source, target)
     return target

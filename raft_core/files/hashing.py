@@ -1,6 +1,6 @@
-"""Digests of many files at once: in threads, and each file once however many names it has.
+"""Hash many files at once: in threads, and each file once even if it has several names.
 
-hashlib frees the interpreter's lock while it works, so threads hash at the rate of the disk or of all cores.
+hashlib releases the GIL, so threads hash at the speed of the disk or of all cores.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ _Content = tuple[int, int, int, int]
 
 
 class FileHashes:
-    """Digests, remembered for as long as this object lives.
+    """Digests that are cached for the life of this object.
 
-    A class, since it holds what it has hashed: a run's table, the same table of another run and DVC's cache object
-    are one file under three names, and are read once. Make a new one for every verification: nothing on disk is
-    believed from one to the next.
+    It has state because a run's table, the same table in another run and the object in DVC's cache can be one file
+    under three names, which is read once. Create a new object for every verification, so that no cached digest is
+    trusted later.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or max(4, os.cpu_count() or 1)
         self.num_bytes = 0
-        """Bytes that were read and hashed so far."""
+        """Bytes hashed so far."""
         self._known: dict[tuple[_Content, Algorithm], str] = {}
 
     def prime(self, paths: Iterable[Path], algorithm: Algorithm = "sha256") -> None:
-        """Hash ``paths`` in parallel, the largest first. Those that cannot be read fail again when asked for."""
+        """Hash ``paths`` in parallel, the largest first. A file that cannot be read raises when it is asked for."""
         waiting: dict[_Content, Path] = {}
         for path in paths:
             try:
@@ -49,11 +49,11 @@ class FileHashes:
                     self.num_bytes += content[2]
 
     def sha256(self, path: Path) -> str:
-        """sha256 of a file's bytes. Raises OSError, ValueError for what is no regular file."""
+        """sha256 of a file. Raises OSError, and ValueError if it is not a regular file."""
         return self._digest(path, "sha256")
 
     def md5(self, path: Path) -> str:
-        """md5 of a file's bytes, DVC's name for them. Raises OSError, ValueError for what is no regular file."""
+        """md5 of a file, as DVC names it. Raises OSError, and ValueError if it is not a regular file."""
         return self._digest(path, "md5")
 
     def _digest(self, path: Path, algorithm: Algorithm) -> str:

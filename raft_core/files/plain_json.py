@@ -1,6 +1,6 @@
-"""JSON of others without its traps: no endless file, no endless nesting, no numbers of a thousand digits.
+"""Read foreign JSON with limits on file size, nesting and size of numbers.
 
-Every fault but an absent file is a ValueError, so that one clause catches them: ``except (OSError, ValueError)``.
+Every fault except an absent or unreadable file is a ValueError, so ``except (OSError, ValueError)`` catches them all.
 """
 
 import json
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1 << 24
-"""Of a document, and of a line of a log: the largest real ones are a thousandth of it."""
+"""Limit for a document or a line of a log; the largest real ones are a thousandth of it."""
 MAX_LOG_BYTES = 1 << 28
-"""Of ``finetune.json``, which has an entry for every step of a training."""
+"""Limit for ``finetune.json``, which has an entry for every training step."""
 MAX_DEPTH = 100
 MAX_BITS = 64
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file to read it. Raises ValueError for a pipe, a device or a socket, which may never end or answer."""
+    """Open a file for reading. Raises ValueError for a pipe, device or socket, which could block for ever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -29,7 +29,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:
-    """All bytes of a regular file. Raises ValueError where there are more than ``most``."""
+    """All bytes of a regular file. Raises ValueError if there are more than ``most``."""
     with open_regular(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -38,9 +38,9 @@ def read_bounded(path: Path, most: int = MAX_BYTES) -> bytes:
 
 
 def read_lines(path: Path, most: int = MAX_BYTES) -> Iterator[bytes]:
-    """The lines of a regular file, with their ends; none of a file that is absent.
+    """The lines of a regular file with their line ends; nothing if the file is absent.
 
-    Raises ValueError at a line of more than ``most`` bytes.
+    Raises ValueError for a line of more than ``most`` bytes.
     """
     try:
         file = open_regular(path)
@@ -54,30 +54,30 @@ def read_lines(path: Path, most: int = MAX_BYTES) -> Iterator[bytes]:
 
 
 def read_json(path: Path, most: int = MAX_BYTES) -> Any:
-    """The document in ``path``, of ``most`` bytes."""
+    """The JSON document in ``path``, of at most ``most`` bytes."""
     return parse_json(read_bounded(path, most))
 
 
 def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
-    """The document in ``path``, which must be an object, of ``most`` bytes."""
+    """The JSON object in ``path``, of at most ``most`` bytes."""
     return parse_object(read_bounded(path, most))
 
 
 def parse_json(data: bytes | str, *, any_number: bool = False) -> Any:
-    """``data`` as dicts, lists and scalars. ``any_number``: integers may have more than 64 bits, and 4,300 digits."""
+    """``data`` as dicts, lists and scalars. ``any_number``: allow integers over 64 bits (up to 4,300 digits)."""
     try:
         value = json.loads(data, parse_int=None if any_number else _integer)
     except RecursionError:
-        raise ValueError(f"JSON of more than {MAX_DEPTH} levels") from None
+        raise ValueError(f"JSON nested more than {MAX_DEPTH} levels deep") from None
     _check_depth(value)
     return value
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
-    """``data`` as an object."""
+    """``data`` as a JSON object."""
     value = parse_json(data)
     if not isinstance(value, dict):
-        raise ValueError(f"a JSON object expected, not {type(value).__name__}")
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
     return value
 
 
@@ -88,7 +88,7 @@ def _integer(digits: str) -> int:
 
 
 def _check_depth(value: Any) -> None:
-    """Level by level, since what is nested too deeply cannot be followed by calls."""
+    """Check level by level, since recursion would fail on deep nesting."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -99,4 +99,4 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"JSON of more than {MAX_DEPTH} levels")
+    raise ValueError(f"JSON nested more than {MAX_DEPTH} levels deep")

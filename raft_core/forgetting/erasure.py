@@ -1,7 +1,7 @@
-"""Tombstones: rows that were erased on purpose, told apart from bytes that were spoilt.
+"""Tombstones: they distinguish rows that were erased on purpose from changed bytes.
 
-``commit.json`` is never rewritten: its digests hold the chain together. ``erased.json`` beside it says of every
-output that lost rows which digest it had, which it has since, and how many rows are gone. It names no text.
+``commit.json`` is never rewritten, because the chain depends on its digests. ``erased.json`` beside it lists every
+output that lost rows: its digest before and after, and how many rows were erased. It quotes no text.
 """
 
 import re
@@ -21,7 +21,7 @@ _TABLE = re.compile(r"tables/[a-z]+\.parquet")
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """One output that lost rows. ``was``: the sha256 that ``commit.json`` names; ``now``: of the bytes since."""
+    """One output that lost rows. ``was``: the sha256 in ``commit.json``; ``now``: the sha256 after the erasure."""
 
     was: str
     now: str
@@ -30,20 +30,20 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What was erased of one iteration. ``because``: which prompts or sources had to go, by their names."""
+    """What was erased from one iteration. ``because``: the prompts or sources that were forgotten, by id or name."""
 
     commit: str
     outputs: Mapping[str, Erased]
     because: Sequence[str]
     digest: str
-    """sha256 of the file, as the ledger keeps it."""
+    """sha256 of the file, which the ledger records."""
 
 
 def read_tombstone(folder: Path) -> Tombstone | None:
-    """The tombstone of an iteration's ``folder``, if there is one.
+    """The tombstone of an iteration's ``folder``, or None.
 
-    Raises IntegrityError if it was edited, or names another output than a table: nothing else loses rows.
-    Whoever writes one can seal it: ``verification.unordered_erasures`` asks the ledger.
+    Raises IntegrityError if it was edited or names an output that is not a table. A forged tombstone can have a valid
+    seal; ``verification.unordered_erasures`` compares with the ledger.
     """
     path = folder / TOMBSTONE
     if not path.exists():
@@ -51,17 +51,17 @@ def read_tombstone(folder: Path) -> Tombstone | None:
     try:
         content = read_json(path)
         if content["format"] != TOMBSTONE_FORMAT or _seal(content) != content["content"]:
-            raise ValueError("its content is not what was written")
+            raise ValueError("its content does not match its seal")
         outputs = {name: Erased(**row) for name, row in content["outputs"].items()}
         if others := [name for name in outputs if not _TABLE.fullmatch(name)]:
-            raise ValueError(f"{others[0]} is no table")
+            raise ValueError(f"{others[0]} is not a table")
         return Tombstone(content["commit"], outputs, tuple(content["because"]), file_digest(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"edited or foreign tombstone: {path}", got=error, hint="restore it from git") from error
 
 
 def write_tombstone(folder: Path, outputs: Mapping[str, Erased], because: Sequence[str]) -> Tombstone:
-    """Add to the tombstone of a committed iteration's ``folder``; what was erased before stays said."""
+    """Write the tombstone of a committed iteration's ``folder``, or add to the one that exists."""
     before = read_tombstone(folder)
     known = dict(before.outputs) if before else {}
     for name, erased in outputs.items():
@@ -80,7 +80,7 @@ def write_tombstone(folder: Path, outputs: Mapping[str, Erased], because: Sequen
 
 
 def digests_since(folder: Path, outputs: Mapping[str, str]) -> dict[str, str]:
-    """``outputs`` of a commit (name → sha256) as they are since rows were erased, where they were."""
+    """``outputs`` of a commit (name → sha256), with the digest after the erasure for those that lost rows."""
     tombstone = read_tombstone(folder)
     erased = tombstone.outputs if tombstone else {}
     since = {name: row.now for name, row in erased.items() if row.was == outputs.get(name)}
@@ -88,12 +88,12 @@ def digests_since(folder: Path, outputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def aside_of(path: Path) -> Path:
-    """Where a table without what must go waits for its tombstone."""
+    """Temporary path of a table without the erased rows, until the tombstone is written."""
     return path.with_name(f".{path.name}.erasing")
 
 
 def unfinished(path: Path, erased: Erased) -> bool:
-    """Whether the bytes that the tombstone names still wait beside ``path``: a kill came between the two."""
+    """Whether the erased table still waits beside ``path`` because a kill came before the rename."""
     aside = aside_of(path)
     return aside.is_file() and file_digest(aside) == erased.now
 

@@ -1,7 +1,8 @@
-"""Prompts and sources that had to go: no later run draws, evaluates or promotes on them.
+"""Forgotten prompts and sources: no later run draws, evaluates or promotes on them.
 
-``exclusions.jsonl`` in the workspace, one line an act, appended. It holds ids and digests, never a text. What a run
-left out because of it is named in ``exclusions.json`` of the run, whose digest is in every commit made since.
+They are listed in ``exclusions.jsonl`` of the workspace, one line for each time something was forgotten. It has ids and
+digests, never a text. The prompts that a run leaves out are listed in its ``exclusions.json``, whose digest is in every
+commit made since.
 """
 
 import json
@@ -19,14 +20,14 @@ from raft_core.types import Prompt, content_id
 
 FILE = "exclusions.jsonl"
 MAX_LINE = 1 << 26
-"""Bytes of an act: it may exclude hundreds of thousands of prompts."""
+"""Most bytes of a line: it may exclude hundreds of thousands of prompts."""
 RECORD = "exclusions.json"
-"""Of a run: the prompts that it would have had without the exclusions."""
+"""File of a run that lists the prompts that it leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One line of the file: what was excluded at once. ``time``: ISO 8601 in UTC, "" where nobody knows."""
+    """One line of the file: what was excluded together. ``time``: ISO 8601 in UTC, "" if unknown."""
 
     time: str
     prompts: frozenset[str]
@@ -36,7 +37,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Exclusions:
-    """Everything that is excluded. ``texts``: identities of texts, since the same text may come with another id."""
+    """Everything that is excluded. ``texts``: digests of texts, since the same text may come with another id."""
 
     prompts: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
@@ -52,12 +53,12 @@ class Exclusions:
 
 
 def text_id(text: str) -> str:
-    """Identity of a text, from which it cannot be read."""
+    """Digest that identifies a text without revealing it."""
     return content_id("text", text)
 
 
 def read_exclusions(workspace: Path) -> Exclusions:
-    """What is excluded in ``workspace``. Raises IntegrityError for a file that cannot be read: nothing is guessed."""
+    """What is excluded in ``workspace``. Raises IntegrityError if the file cannot be read."""
     every = read_acts(workspace)
     return Exclusions(
         frozenset[str]().union(*(act.prompts for act in every)),
@@ -67,7 +68,7 @@ def read_exclusions(workspace: Path) -> Exclusions:
 
 
 def read_acts(workspace: Path) -> list[Act]:
-    """The acts that excluded something in ``workspace``, oldest first. Raises as ``read_exclusions`` does."""
+    """The lines of ``exclusions.jsonl``, oldest first. Raises as ``read_exclusions`` does."""
     path, acts = workspace / FILE, []
     for number, line in enumerate(_lines(path), start=1):
         try:
@@ -82,9 +83,10 @@ def read_acts(workspace: Path) -> list[Act]:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(
-                f"{path}, line {number} is no exclusion",
+                f"line {number} of {path} cannot be read",
                 got=error,
-                hint="restore the file from git; a line that a kill cut off may be removed, then forget again",
+                expected="a JSON object with prompts, texts and sources",
+                hint="restore the file from git; if its last line was cut off, remove that line and forget again",
             ) from error
     return acts
 
@@ -97,7 +99,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def add_exclusion(workspace: Path, *, prompts: Iterable[Prompt | str], sources: Sequence[str], time: str) -> bool:
-    """Append an act, durably; ``prompts`` may be ids alone. False if all of it was excluded already."""
+    """Append an exclusion durably; ``prompts`` may be ids. False if everything was already excluded."""
     known = read_exclusions(workspace)
     every = list(prompts)
     ids = {p if isinstance(p, str) else p.prompt_id for p in every} - known.prompts
@@ -115,25 +117,25 @@ def add_exclusion(workspace: Path, *, prompts: Iterable[Prompt | str], sources: 
 
 
 def without(splits: Splits, excluded: Exclusions) -> tuple[Splits, list[str]]:
-    """``splits`` without what is excluded, and the ids of the prompts that were left out.
+    """``splits`` without excluded prompts, and the ids of the prompts that were left out.
 
-    Every other prompt stays in its split: an exclusion moves none from training to the held-out set.
+    Every other prompt stays in its split; an exclusion never moves one from training to the held-out set.
     """
     left_out = sorted(
         p.prompt_id for part in (splits.train, splits.held_out, splits.promotion) for p in part if excluded.covers(p)
     )
     if not left_out:
         return splits, []
-    gone = set(left_out)
+    excluded_ids = set(left_out)
 
     def rest(part: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
-        return tuple(p for p in part if p.prompt_id not in gone)
+        return tuple(p for p in part if p.prompt_id not in excluded_ids)
 
     return Splits(rest(splits.train), rest(splits.held_out), rest(splits.promotion)), left_out
 
 
 def record_left_out(run: Path, prompts: Sequence[str]) -> None:
-    """Name the prompts that the run in the folder ``run`` leaves out, where there are any."""
+    """Write which prompts the run in the folder ``run`` leaves out; without any the file is removed."""
     path = run / RECORD
     if prompts:
         write_json(path, {"prompts": list(prompts)})

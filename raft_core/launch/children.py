@@ -1,8 +1,8 @@
-"""Starts a module in a Python process of its own: with the code of this one, and nothing of the current folder.
+"""Start a module in a child Python process, with the code of this process and without modules of the current folder.
 
-``python -m`` looks for modules in the current folder first, and PYTHONPATH stands before the standard library: a
-``random.py`` that somebody left there would run in place of Python's own. So a child is started by this very file
-(``children.py ROOT MODULE ARGUMENTS…``, with ``-P``), and finds our packages, and those alone, in ROOT.
+``python -m`` looks for modules in the current folder first, and PYTHONPATH comes before the standard library, so a
+``random.py`` in that folder would replace Python's own. Therefore a child is started through this file
+(``children.py ROOT MODULE ARGUMENTS…``, with ``-P``), which finds RAFT's packages, and only those, in ROOT.
 """
 
 import importlib
@@ -19,15 +19,15 @@ OURS = ("flows", "tasks", "raft_core", "benchmarks")
 
 
 def python_module(module: str, *arguments: str, root: Path = ROOT) -> list[str]:
-    """The command that runs ``module`` of the code in ``root``, or an installed one, as ``python -m`` would.
+    """The command that runs ``module`` from ``root`` or from an installed package, as ``python -m`` would.
 
-    ``package.module:function`` calls a function of it instead.
+    With ``package.module:function`` it calls that function instead.
     """
     return [sys.executable, "-P", str(Path(__file__).resolve()), str(root), module, *arguments]
 
 
 class _OurPackages:
-    """Finds our packages in one folder, whatever is installed; modules inside them are found by Python itself."""
+    """Finds RAFT's packages in one folder, whatever is installed; Python finds the modules inside them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,7 +35,7 @@ class _OurPackages:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The package called ``name``; None: somebody else's."""
+        """The package ``name``; None if it is not one of RAFT's."""
         file = self.root / name / "__init__.py"
         if name not in OURS or not file.is_file():
             return None

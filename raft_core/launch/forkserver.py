@@ -1,12 +1,12 @@
-"""The fork server's side of ``raft_core.launch.processes``: imports the heavy libraries once, forks a child a request.
+"""The fork server of ``raft_core.launch.processes``: imports the heavy libraries once, then forks a child per request.
 
-Run as ``raft_core.launch.forkserver CONNECTION OWNER MODULE…`` by ``launch.children``: a socket's file descriptor, the
-owner's process id, and the modules to import ("!MODULE": to keep from being imported). Nothing
-here touches a tensor before a fork, so a child starts in milliseconds and may still use any device.
+``launch.children`` runs it as ``raft_core.launch.forkserver CONNECTION OWNER MODULE…``: file descriptor of a socket,
+process id of the owner, and the modules to import ("!MODULE": a module that must not be imported). Nothing here
+creates a tensor before a fork, so a child starts in milliseconds and can still use any device.
 
-Why not ``multiprocessing``'s fork server: it is one per process for everybody, imports the owner's
-main module again in every child (which runs scripts without a ``__main__`` guard twice), gives
-children the owner's output, and lets them outlive it.
+``multiprocessing``'s fork server is not used because it is shared by the whole process, imports the owner's main module
+again in every child (which runs scripts without a ``__main__`` guard twice), gives children the owner's output, and
+lets them outlive the owner.
 """
 
 import ctypes
@@ -32,14 +32,14 @@ from raft_core.files.locks import share_for_life
 
 PR_SET_PDEATHSIG = 1
 OWNER_DIED = 113
-"""Exit code of a child that found its owner dead; seen by nobody."""
+"""Exit code of a child whose owner is dead."""
 DISK_FULL = 74
-"""Exit code of a child that could not write, not even why."""
+"""Exit code of a child that could not write, not even its error."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """One child: ``function(argument)``, with what it needs to know about its place in the example."""
+    """One child: call ``function(argument)`` with this environment, number of threads, log, error file and lock."""
 
     function: Callable[[Any], None]
     argument: Any
@@ -106,7 +106,7 @@ def _report_ended(connection: Connection, children: set[int]) -> None:
 
 
 def _become_child(request: ForkRequest, server: int, owner_fd: int | None, connection: Connection) -> None:
-    """Never returns. Nothing of the server's loop may run in the child."""
+    """Run the request in the child; never returns, so that the server's loop does not run there."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -136,7 +136,7 @@ def _become_child(request: ForkRequest, server: int, owner_fd: int | None, conne
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as JSON: a RaftError by its parts, any other by its traceback."""
+    """An exception as JSON: a RaftError with its parts, any other with its traceback."""
     if isinstance(error, RaftError):
         parts = {"what": error.what, "got": error.got, "expected": error.expected, "hint": error.hint}
         return {"kind": type(error).__name__, **{k: v if v is None else str(v) for k, v in parts.items()}}
@@ -145,7 +145,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def hold_lock(path: Path | None) -> None:
-    """Take the shared lock and leave it to the kernel to drop it with this process."""
+    """Take the shared lock; the kernel releases it when this process ends."""
     if path is not None:
         share_for_life(path)
 

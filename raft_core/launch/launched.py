@@ -1,7 +1,7 @@
-"""Runs a command that ends with the process that asked for it, however that ends: ``launched.py COMMAND…``.
+"""Run a command that is stopped when the process that started it ends, however it ends: ``launched.py COMMAND…``.
 
-The owner holds the other end of standard input, which closes with it, and writes nothing. The command's process group
-then gets SIGTERM, and SIGKILL ten seconds later.
+The owner keeps the other end of standard input open and writes nothing. When it closes, the process group of the
+command gets SIGTERM, and SIGKILL ten seconds later.
 """
 
 import os
@@ -15,8 +15,10 @@ GRACE_S = 10.0
 
 
 def main(command: list[str]) -> int:
-    """The command's exit code, as a shell tells it."""
-    signal.signal(signal.SIGTERM, lambda *_: None)  # meant for the command, which is in this group
+    """Run ``command`` and return its exit code, as a shell reports it."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: None
+    )  # ignored here: it is meant for the command, which is in the same group
     threading.Thread(target=_end_with_owner, daemon=True).start()
     code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
     return code if code >= 0 else 128 - code

@@ -1,14 +1,14 @@
-"""Starts training processes: a preloaded fork server on one machine. Nothing else knows how.
+"""Start training processes, on one machine through a preloaded fork server, across machines through a command.
 
-``start()`` begins to import torch, transformers, peft and DeepSpeed in a server process beside the
-sampling, so that ``run_ranks`` later forks its children in milliseconds instead of paying 6 to 7
-seconds of imports each. Children hold no part of the owner: they get a picklable function of an
-importable module, write files, and die with the owner.
+``start()`` begins to import torch, transformers, peft and DeepSpeed in a server process while sampling runs, so that
+``run_ranks`` later forks its children in milliseconds instead of spending 6 to 7 seconds on imports in each. Children
+share no state with the owner: they get a picklable function of an importable module, write files, and die with the
+owner.
 
-Across machines: a function given to ``run_ranks`` calls ``join_ranks`` first and learns everything
-else from RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same
-variables, so a rank runs unchanged under it (``raft_core.launch.rank``). RAFT_LAUNCHER is a command that starts
-such ranks on the machines of the user's cluster and returns when they have ended: ``run_launched``.
+Across machines: the function given to ``run_ranks`` first calls ``join_ranks`` and reads everything else from RANK,
+LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same variables, so a rank runs
+unchanged under it (``raft_core.launch.rank``). RAFT_LAUNCHER is a command that starts such ranks on the machines of a
+cluster and returns when they have ended (``run_launched``).
 """
 
 import atexit
@@ -51,7 +51,7 @@ PRELOAD = (
     "raft_core.policies.text.trainer",
 )
 KEPT_OUT = ("mlflow", "wandb")
-"""What DeepSpeed imports where it can, and no training here uses: seconds, memory, and MLflow's telemetry."""
+"""Modules that DeepSpeed would import although no training uses them; they cost seconds, memory and telemetry."""
 RENDEZVOUS = "RAFT_RENDEZVOUS"
 LAUNCHER = "RAFT_LAUNCHER"
 TAIL_CHARS = 4000
@@ -60,16 +60,16 @@ STOP_TIMEOUT_S = 10.0
 
 @dataclass(slots=True)
 class _Server:
-    """The one fork server of this process: a resource, hence state. ``owner`` detects a fork of ours."""
+    """The one fork server of this process. ``owner``: its process id, to detect that this process was forked."""
 
     owner: int
     process: subprocess.Popen[bytes]
     connection: Connection
     ready: bool = False
     ended: dict[int, int] = field(default_factory=dict)
-    """Exit codes of children that ended, by process id, until somebody asks."""
+    """Exit codes of ended children by process id, until they are read."""
     peak_mb: int = 0
-    """Highest resident memory of a child that ended, until somebody asks."""
+    """Highest resident memory of the ended children, in MB, until it is read."""
 
 
 _server: _Server | None = None
@@ -86,7 +86,7 @@ def start(modules: Sequence[str] = PRELOAD) -> None:
         ours, theirs = Pipe(duplex=True)
         environment = {
             **os.environ,
-            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not initialise it before a fork
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # checking for a GPU must not initialize it before a fork
             "TOKENIZERS_PARALLELISM": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
@@ -106,7 +106,7 @@ def start(modules: Sequence[str] = PRELOAD) -> None:
 
 
 def stop() -> None:
-    """End the fork server and every child of it; a ``run_ranks`` in another thread then fails."""
+    """End the fork server and all its children; a ``run_ranks`` in another thread then fails."""
     global _server
     with _start_lock:
         server, _server = _server, None
@@ -126,11 +126,11 @@ def run_ranks(
 ) -> None:
     """Run ``function(argument)`` in ``ranks`` processes and wait; their output goes to ``scratch/rank-N.log``.
 
-    Each holds ``children_lock`` (shared) for as long as it lives, and is killed when this process dies.
-    One fine-tuning at a time: a second call waits.
+    Each process holds ``children_lock`` (shared) while it lives, and is killed when this process dies. Only one
+    fine-tuning runs at a time; a second call waits.
 
-    Raises the RaftError that a rank raised; StepError, naming rank, signal or traceback, when one failed
-    otherwise; MemoryError when one ran out of memory. No rank is left alive, whatever ends the call.
+    Raises the RaftError that a rank raised; StepError with rank and signal or traceback if one failed otherwise;
+    MemoryError if one ran out of memory. No rank survives the call, however it ends.
     """
     import torch
 
@@ -164,11 +164,11 @@ def run_ranks(
 
 
 def run_launched(job: Path, scratch: Path) -> bool:
-    """Run ``RAFT_LAUNCHER JOB`` and wait for it; False where none is set. Its output goes to ``launcher.log``.
+    """Run ``RAFT_LAUNCHER JOB`` and wait for it; False if RAFT_LAUNCHER is not set. Output goes to ``launcher.log``.
 
-    Raises StepError unless it ends with 0. The command and its process group end with this call: where it is broken
-    off, or this process is killed, by SIGTERM and ten seconds in which to end what runs elsewhere, then by SIGKILL.
-    Each rank holds the job's children_lock for as long as it lives, on whatever machine.
+    Raises StepError unless it exits with 0. The command and its process group end with this call: if it is interrupted
+    or this process is killed, they get SIGTERM, ten seconds to end the ranks on other machines, then SIGKILL. Each
+    rank holds the job's children_lock while it lives, on every machine.
     """
     command = os.environ.get(LAUNCHER)
     if not command:
@@ -194,12 +194,12 @@ def run_launched(job: Path, scratch: Path) -> bool:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     if code:
-        raise StepError(f"{LAUNCHER} ended with {code}", got=_tail(log), hint=f"read {log}")
+        raise StepError(f"the command in {LAUNCHER} ended with exit code {code}", got=_tail(log), hint=f"read {log}")
     return True
 
 
 def _run(server: _Server, requests: Sequence[ForkRequest]) -> tuple[tuple[int, int] | None, bool]:
-    """((rank, exit code) of the first that failed or None, whether others still live)."""
+    """((rank, exit code) of the first rank that failed or None, whether others are still running)."""
     ranks_by_pid: dict[int, int] = {}
     for rank, request in enumerate(requests):
         request.error.unlink(missing_ok=True)
@@ -214,7 +214,7 @@ def _run(server: _Server, requests: Sequence[ForkRequest]) -> tuple[tuple[int, i
 
 
 def take_peak_memory_mb() -> int:
-    """Highest resident memory (MB) of a training process that ended since the last call; 0 if none did."""
+    """Highest resident memory (MB) of the training processes that ended since the last call; 0 if none did."""
     if (server := _server) is None:
         return 0
     peak_mb, server.peak_mb = server.peak_mb, 0
@@ -222,10 +222,10 @@ def take_peak_memory_mb() -> int:
 
 
 def join_ranks() -> tuple[int, int]:
-    """Called by each rank: join the process group. Returns (rank, number of ranks).
+    """Join the process group; every rank calls this first. Returns (rank, number of ranks).
 
-    On one machine the ranks meet in a file: no port can be taken by another run. Elsewhere (torchrun)
-    at MASTER_ADDR and MASTER_PORT.
+    On one machine the ranks meet through a file, so that no port can conflict with another run; under torchrun at
+    MASTER_ADDR and MASTER_PORT.
     """
     import torch
     from torch import distributed
@@ -244,7 +244,7 @@ def join_ranks() -> tuple[int, int]:
 
 
 def become_rank() -> None:
-    """Make a process that torchrun started what a child of the fork server is: DeepSpeed's environment, no MLflow."""
+    """Set up a process that torchrun started like a child of the fork server: DeepSpeed's environment, no MLflow."""
     import torch
 
     os.environ.setdefault("ACCELERATE_USE_DEEPSPEED", "true")
@@ -292,16 +292,16 @@ def _await_end(server: _Server, ranks_by_pid: Mapping[int, int]) -> tuple[int, i
 
 
 def _receive(server: _Server, expected: str) -> Any:
-    """The value of the next message of that kind; ends of children are noted on the way."""
+    """The value of the next message of that kind; ended children are noted on the way."""
     while True:
         try:
             kind, value = server.connection.recv()
         except (EOFError, OSError):
             stop()
             raise StepError(
-                "the process that starts training processes died",
+                "the process that starts training processes (the fork server) died",
                 got="no more messages from it",
-                hint="look at the system's log: the memory was probably exhausted",
+                hint="look at the system log (dmesg): the memory was probably exhausted",
             ) from None
         if kind == "broken":
             stop()
@@ -320,23 +320,27 @@ def _failure(rank: int, code: int, ranks: int, scratch: Path) -> BaseException:
     who = "the training process" if ranks == 1 else f"rank {rank} of {ranks} of the training"
     log = scratch / f"rank-{rank}.log"
     try:
-        told = json.loads((scratch / f"rank-{rank}.error").read_text())
+        reported = json.loads((scratch / f"rank-{rank}.error").read_text())
     except (OSError, ValueError):
-        told = None
+        reported = None
     if code < 0:
         name = signal.Signals(-code).name
-        guess = "its memory was probably exhausted: lower finetuning.micro_batch_size" if name == "SIGKILL" else None
-        return StepError(f"{who} was ended by {name}", got=_tail(log), hint=guess or f"read {log}")
-    if told is None and code != DISK_FULL:
-        return StepError(f"{who} ended without a word", got=f"exit code {code}\n{_tail(log)}", hint=f"read {log}")
+        guess = "lower finetuning.micro_batch_size: the memory was probably exhausted" if name == "SIGKILL" else None
+        return StepError(f"{who} was killed by {name}", got=_tail(log), hint=guess or f"read {log}")
+    if reported is None and code != DISK_FULL:
+        return StepError(
+            f"{who} ended without an error message", got=f"exit code {code}\n{_tail(log)}", hint=f"read {log}"
+        )
     if code == DISK_FULL:
-        return StepError(f"the disk is full: {who} could not write", got=scratch, hint="free space, then start again")
-    if told["kind"] == "MemoryError":
+        return StepError(
+            f"the disk is full: {who} could not write", got=scratch, hint="free space, then run this command again"
+        )
+    if reported["kind"] == "MemoryError":
         return MemoryError(f"{who} ran out of memory; lower finetuning.micro_batch_size")
-    if told["kind"] == "other":
-        return StepError(f"{who} failed", got=told["traceback"][-TAIL_CHARS:], hint=f"read {log}")
-    kind: type[RaftError] = getattr(errors, told["kind"], StepError)
-    return kind(told["what"], got=told["got"], expected=told["expected"], hint=told["hint"])
+    if reported["kind"] == "other":
+        return StepError(f"{who} failed", got=reported["traceback"][-TAIL_CHARS:], hint=f"read {log}")
+    kind: type[RaftError] = getattr(errors, reported["kind"], StepError)
+    return kind(reported["what"], got=reported["got"], expected=reported["expected"], hint=reported["hint"])
 
 
 def _tail(log: Path) -> str:

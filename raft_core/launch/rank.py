@@ -1,7 +1,7 @@
-"""One rank of a fine-tuning over several machines: ``torchrun … --module raft_core.launch.rank JOB.json``.
+"""One rank of a fine-tuning across machines: ``torchrun … --module raft_core.launch.rank JOB.json``.
 
-The job is a file in a folder that every node sees. Rank 0 leaves the policy and its manifest in the job's
-scratch folder, exactly as on one machine, so the owner judges and publishes it in the same way.
+The job is a file in a folder that every node can read. Rank 0 writes the policy and its manifest to the job's scratch
+folder, exactly as on one machine, so the owner checks and publishes it in the same way.
 """
 
 import os
@@ -12,10 +12,10 @@ from raft_core.policies.text.job import read_job
 
 
 def main(path: Path) -> None:
-    """Take part as the rank that torchrun's environment names; die with torchrun.
+    """Run as the rank that torchrun's environment names; end when torchrun ends.
 
-    The shared lock keeps the next start of the run away for as long as this process lives, also where nothing
-    could end it: the owner died on another machine.
+    The shared lock prevents another start of the run while this process lives, even if the owner died on another
+    machine and cannot end it.
     """
     from raft_core.launch.forkserver import die_with_parent, hold_lock
     from raft_core.launch.processes import become_rank

@@ -1,4 +1,4 @@
-"""What a policy backend must do: one folder a modality, looked up in ``BACKENDS`` by ``policy.type``."""
+"""What a policy backend must do: one folder per modality, looked up in ``BACKENDS`` by ``policy.type``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,16 +58,16 @@ class FinetuneJob:
     children_lock: Path | None = None
     """Every training process holds this file's flock, shared, for as long as it lives."""
     checkpoints: Path | None = None
-    """Where checkpoints inside the training lie, for another attempt at the same; None: none are written."""
+    """Folder of the checkpoints inside this training, from which a new attempt continues; None: write none."""
     resume_from: Path | None = None
-    """One of them, its bytes checked."""
+    """The checkpoint to continue from, its bytes already checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneResult:
-    """What a fine-tuning reports. ``log``: one {step, loss, learning_rate, grad_norm} an optimiser step.
+    """What a fine-tuning reports. ``log``: one {step, loss, learning_rate, grad_norm} per optimizer step.
 
-    ``trained``: {modules, parameters, total_parameters, share, untouched}; of an older run it is empty.
+    ``trained``: {modules, parameters, total_parameters, share, untouched}; empty for runs of older versions.
     """
 
     num_sequences: int
@@ -81,38 +81,38 @@ class PolicyBackend(Protocol):
 
     SAMPLING: tuple[str, ...]
     TRAINING: tuple[str, ...]
-    """The modules that sample and score likelihoods, and those that fine-tune: their code, and all that it imports, is
-    a part of those steps' keys, and of no other's."""
+    """The modules that sample and compute likelihoods, and those that fine-tune. Their code and everything it imports
+    is part of the keys of these steps, and of no other step."""
 
     def check(self, config: PolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
-        """Find what cannot work before weights load: folder, tokenizer, template, context length.
+        """Find out without loading weights what cannot work: folder, tokenizer, template, context length.
 
-        Returns what works, but a person should know before anything is sampled. Raises InputError or ConfigError.
+        Returns warnings: what works, but should be known before sampling. Raises InputError or ConfigError.
         """
 
     def asks_for_date(self, config: PolicyConfig) -> bool:
         """Whether prompts are rendered with today's date, and the configuration fixes none. Raises InputError."""
 
     def probe(self, policy: Policy, config: PolicyConfig, finetuning: FinetuningConfig) -> None:
-        """Load ``policy`` once and try whether it can be sampled and trained as configured, on a few tokens.
+        """Load ``policy`` once and try on a few tokens whether it can be sampled and trained as configured.
 
-        Raises InputError, which names the architecture.
+        Raises InputError that names the architecture.
         """
 
     def base_policy(self, config: PolicyConfig, known: str | None = None) -> Policy:
-        """The initial policy p_0 that ``config.model`` names, hashed: what of its folder a load can read.
+        """The initial policy p_0 that ``config.model`` names, with the digest of the files that loading it reads.
 
-        ``known``: the digest that a run recorded; it stays where an older version took the whole folder in.
+        ``known``: the digest that a run recorded; it is kept if an older version computed it from the whole folder.
         """
 
     def load(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> LoadedPolicy:
-        """Load for sampling in ``dtype``, without rounding a trained update away."""
+        """Load for sampling in ``dtype``, in such a way that rounding does not lose the trained update."""
 
     def numerics(self, dtype: str) -> dict[str, Any]:
         """The determinism fingerprint: device, threads, dtype and library versions that decide the last bits."""
 
     def finetune(self, job: FinetuneJob) -> FinetuneResult:
-        """Fine-tune (a large model in child processes) and leave the next policy in ``job.out``."""
+        """Fine-tune (a large model in child processes) and write the next policy to ``job.out``."""
 
     def merge(self, policy: Policy, config: PolicyConfig, out: Path) -> None:
         """Write a plain checkpoint (base and adapter in one) to ``out``."""

@@ -1,4 +1,4 @@
-"""What to type for something that lies on the Hugging Face hub: RAFT reads local files and fetches none by itself."""
+"""The command that downloads a model or data set of the Hugging Face hub: RAFT itself reads only local files."""
 
 import re
 from pathlib import Path
@@ -8,13 +8,13 @@ from raft_core.errors import InputError
 
 NAME = r"[A-Za-z0-9][\w.\-]*"
 ID = re.compile(rf"(?:(?:hf:/+|https:/+huggingface\.co/)(?:datasets/|models/)?)?({NAME}/{NAME})/?")
-"""``openai/gsm8k``, perhaps as an address (of whose slashes a ``Path`` keeps one)."""
+"""``openai/gsm8k``, also written as an address (in which ``Path`` has reduced ``//`` to ``/``)."""
 
 
 def download_command(reference: str, kind: Literal["model", "dataset"]) -> str | None:
-    """The command that fetches ``reference`` into a folder here; None: it is there, or does not read like an id.
+    """The command that downloads ``reference`` into a folder here; None if it exists here or does not look like an id.
 
-    ``models/mine`` reads like one as well: so this is for an error's hint, never for a decision.
+    ``models/mine`` looks like an id too, so use this for the hint of an error and never for a decision.
     """
     found = ID.fullmatch(reference.strip())
     if found is None or Path(reference).exists():
@@ -25,11 +25,13 @@ def download_command(reference: str, kind: Literal["model", "dataset"]) -> str |
 
 
 def refuse_hub_id(reference: str) -> None:
-    """Raise InputError where the ``model`` of a reward is not here and reads like an id of the hub."""
+    """Raise InputError if the ``model`` of a reward does not exist here and looks like an id of the hub."""
     if command := download_command(reference, "model"):
         folder = command.rpartition(" ")[2]
         raise InputError(
-            f"no folder {reference}; if it is a model of the Hugging Face hub, it has to be fetched first",
-            expected="a folder on this machine, relative to the current one",
-            hint=f"{command} and write model: {folder}",
+            f"no folder {reference}",
+            got="something that looks like a model of the Hugging Face hub; raft reads local folders only",
+            expected="a folder on this machine; relative paths start at the current directory",
+            hint=f"`{command}`, then set `model: {folder}` of the reward (for a gated or private model run "
+            "`hf auth login` first)",
         )

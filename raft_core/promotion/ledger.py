@@ -1,9 +1,9 @@
-"""The ledger: who asked for, approved, promoted, rolled back or withdrew which model, in one order for all.
+"""The ledger: who requested, approved, promoted, rolled back or withdrew which model, in one order.
 
-Append-only and hash-chained: every entry names the digest of the one before it, so an entry that is
-changed, dropped or put in between shows. (Entries cut off at the end show only against a digest that
-is kept elsewhere; MLflow's tags hold one.) A model is named in a body by ``commit`` (sha256 of the
-iteration's ``commit.json``) and ``policy`` (identity of the weights), never by a version number.
+It is append-only and hash-chained: every entry names the digest of the entry before it, so a changed, removed or
+inserted entry is detected. (Entries cut off at the end are detected only with a digest that is kept elsewhere;
+MLflow's tags hold one.) A body names a model by ``commit`` (sha256 of the iteration's ``commit.json``) and ``policy``
+(identity of the weights), never by a version number.
 """
 
 import json
@@ -17,11 +17,12 @@ from raft_core.errors import IntegrityError, LedgerMovedError
 from raft_core.files.artifacts import fsync_folder, json_digest
 from raft_core.files.locks import lock_open_file
 from raft_core.files.plain_json import open_regular, parse_object
+from raft_core.records.policy_ref import policy_name
 
 Kind = Literal["requested", "approved", "rejected", "promoted", "refused", "rolled_back", "withdrawn", "erased"]
 KINDS: tuple[str, ...] = get_args(Kind)
 GENESIS = "0" * 64
-"""What the first entry follows."""
+"""``previous`` of the first entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,13 @@ class Entry:
 
     @property
     def sealed(self) -> str:
-        """The digest that this content has."""
+        """The digest of this content; equals ``digest`` unless the entry was changed."""
         return json_digest({key: value for key, value in asdict(self).items() if key != "digest"})
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """A model version that holds, or held, an alias. ``entry``: digest of the entry that gave it."""
+class NamedPolicy:
+    """A policy as a ledger entry names it: digests of commit and weights, run and iteration. ``entry``: its digest."""
 
     commit: str
     policy: str
@@ -52,31 +53,34 @@ class Holder:
     iteration: int
     entry: str
 
+    def __str__(self) -> str:
+        return policy_name(self.run, self.iteration)
+
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Which version is the champion of a model, and which one was before it."""
+class Champions:
+    """The champion of a model and the one before it, which a rollback returns to."""
 
-    champion: Holder | None = None
-    previous: Holder | None = None
+    champion: NamedPolicy | None = None
+    previous: NamedPolicy | None = None
 
 
 class Ledger(Protocol):
-    """A store of entries with conditional append."""
+    """A store of entries that can append one only if no other came first."""
 
     def entries(self) -> list[Entry]:
-        """Every entry in order, the chain checked. Raises IntegrityError where it does not hold."""
+        """Every entry in order, the chain verified. Raises IntegrityError if it was changed."""
 
     def append(self, kind: Kind, model: str, body: Mapping[str, Any], *, time: str, after: str | None = None) -> Entry:
-        """Add an entry, durably; it is there for every reader when this returns.
+        """Add an entry durably; every reader sees it once this returns.
 
-        ``after``: the digest of the last entry that the caller has seen (GENESIS: none). Raises
-        LedgerMovedError, and adds nothing, if another entry came since.
+        ``after``: the digest of the last entry that the caller has read (GENESIS: none). Raises LedgerMovedError, and
+        adds nothing, if another entry was added since.
         """
 
 
 def last_digest(entries: Sequence[Entry]) -> str:
-    """What the next entry follows."""
+    """Digest of the last entry, which the next one must name."""
     return entries[-1].digest if entries else GENESIS
 
 
@@ -85,18 +89,18 @@ def following(
 ) -> Entry:
     """The entry that comes after ``last`` (number, digest; (0, GENESIS) before the first).
 
-    Raises LedgerMovedError if ``after`` is another digest, ValueError for an unknown kind or a body
-    that is no JSON.
+    Raises LedgerMovedError if ``after`` is another digest, ValueError for an unknown kind, or a body that cannot be
+    written as JSON.
     """
     number, previous = last
     if kind not in KINDS:
-        raise ValueError(f"no kind of entry: {kind!r}; use one of {', '.join(KINDS)}")
+        raise ValueError(f"{kind!r} is not a kind of entry; use one of {', '.join(KINDS)}")
     if after is not None and after != previous:
         raise LedgerMovedError(
-            "the ledger has moved on since it was read",
-            got=f"entry {number}, {previous[:12]}",
-            expected=f"{after[:12]} as the last one",
-            hint="look at it (raft ledger) and ask again",
+            "another entry was added to the ledger after it was read",
+            got=f"last entry {number}, digest {previous[:12]}",
+            expected=f"last entry with digest {after[:12]}",
+            hint="look at the new entries (raft ledger), then run this command again",
         )
     plain = json.loads(json.dumps(body, allow_nan=False))
     _check_body(kind, plain)
@@ -105,15 +109,19 @@ def following(
 
 
 def chain_faults(entries: Sequence[Entry]) -> list[str]:
-    """Every place where the chain does not hold, in order; none: it does."""
+    """Every place where the chain is broken, in order; empty if it is intact."""
     faults, number, previous = [], 0, GENESIS
     for place, entry in enumerate(entries, start=1):
         if entry.number != number + 1:
-            faults.append(f"place {place} holds entry {entry.number}, expected {number + 1}")
+            faults.append(f"entry {entry.number} is at position {place}, where entry {number + 1} belongs")
         if entry.previous != previous:
-            faults.append(f"entry {entry.number} follows {entry.previous[:12]}, but {previous[:12]} stands before it")
+            faults.append(
+                f"entry {entry.number} names {entry.previous[:12]} as the entry before it, which is {previous[:12]}"
+            )
         if entry.sealed != entry.digest:
-            faults.append(f"entry {entry.number} was changed: it is {entry.sealed[:12]}, sealed as {entry.digest[:12]}")
+            faults.append(
+                f"entry {entry.number} was changed: its digest is {entry.sealed[:12]}, recorded is {entry.digest[:12]}"
+            )
         number, previous = entry.number, entry.digest
     return faults
 
@@ -123,61 +131,62 @@ def check_chain(entries: Sequence[Entry], where: str) -> None:
     if faults := chain_faults(entries):
         raise IntegrityError(
             f"the ledger {where} was changed: {faults[0]}",
-            got=f"{len(faults)} faults",
-            hint="restore it from a copy; promotions stop until its chain holds",
+            got=f"{len(faults)} places where the chain of entries is broken",
+            expected="every entry unchanged, each naming the one before it",
+            hint="restore the ledger from a backup; nothing can be promoted until its chain is intact",
         )
 
 
-def current(entries: Sequence[Entry], model: str) -> Standing:
-    """Champion and previous of ``model`` after ``entries``.
+def current(entries: Sequence[Entry], model: str) -> Champions:
+    """Champion and previous champion of ``model`` after ``entries``.
 
-    Champions lie on a stack: a promotion puts one on top, a rollback takes off what is above its
-    target. So ``previous`` is what the next rollback returns to, never what was rolled back from. A
-    withdrawn or erased version leaves the stack; the one below it does not step up by itself.
+    Champions form a stack: a promotion adds one on top, a rollback removes those above its target. So ``previous`` is
+    what the next rollback returns to, never what was rolled back from. A withdrawn policy leaves the stack; the one
+    below it does not become champion by itself.
     """
-    stack: list[Holder] = []
-    champion: Holder | None = None
+    stack: list[NamedPolicy] = []
+    champion: NamedPolicy | None = None
     for entry in entries:
         if entry.kind in ("withdrawn", "erased"):
-            stack = [holder for holder in stack if not names(entry.body, holder.commit, holder.policy)]
+            stack = [earlier for earlier in stack if not names(entry.body, earlier.commit, earlier.policy)]
             champion = champion if champion in stack else None
         elif entry.model == model and entry.kind in ("promoted", "rolled_back"):
-            champion = holder_of(entry)
-            commits = [holder.commit for holder in stack]
+            champion = named_policy(entry)
+            commits = [earlier.commit for earlier in stack]
             if entry.kind == "rolled_back" and champion.commit in commits:
                 stack = stack[: commits.index(champion.commit)]
-            stack = [holder for holder in stack if holder.commit != champion.commit] + [champion]
-    below = [holder for holder in stack if holder is not champion]
-    return Standing(champion, below[-1] if below else None)
+            stack = [earlier for earlier in stack if earlier.commit != champion.commit] + [champion]
+    below = [earlier for earlier in stack if earlier is not champion]
+    return Champions(champion, below[-1] if below else None)
 
 
-def holder_of(entry: Entry) -> Holder:
-    """The version that an entry is about."""
+def named_policy(entry: Entry) -> NamedPolicy:
+    """The policy that an entry is about."""
     body = entry.body
-    return Holder(body["commit"], body["policy"], body["run"], int(body["iteration"]), entry.digest)
+    return NamedPolicy(body["commit"], body["policy"], body["run"], int(body["iteration"]), entry.digest)
 
 
 def withdrawal(entries: Sequence[Entry], commit: str, policy: str) -> Entry | None:
-    """The entry that withdrew or erased a version, whatever model it was registered as; None: none did."""
+    """The entry that withdrew a policy, under whatever model name; None if it was not withdrawn."""
     return next((e for e in entries if e.kind in ("withdrawn", "erased") and names(e.body, commit, policy)), None)
 
 
 def names(body: Mapping[str, Any], commit: str, policy: str) -> bool:
-    """Whether a body names a version, by its commit or by its weights."""
+    """Whether a body names a policy, by its commit or by its weights."""
     return body.get("commit") == commit or body.get("policy") == policy
 
 
-_SUBJECT: Mapping[str, type] = {"commit": str, "policy": str, "run": str, "iteration": int}
-_BODIES: Mapping[str, Mapping[str, type]] = {"requested": _SUBJECT, "promoted": _SUBJECT, "rolled_back": _SUBJECT}
-"""Kind → what its body must hold: whoever reads the ledger counts on it."""
+_NAMED: Mapping[str, type] = {"commit": str, "policy": str, "run": str, "iteration": int}
+_BODIES: Mapping[str, Mapping[str, type]] = {"requested": _NAMED, "promoted": _NAMED, "rolled_back": _NAMED}
+"""Kind → keys that its body must have, with their types: readers rely on them."""
 
 
 def entry_of(facts: Mapping[str, Any]) -> Entry:
-    """An entry as it was stored. Raises ValueError or TypeError for what is none."""
+    """An entry as it was stored. Raises ValueError or TypeError if ``facts`` are not an entry."""
     entry = Entry(**facts)
     kinds = {"number": int, "previous": str, "digest": str, "time": str, "kind": str, "model": str, "body": dict}
     if wrong := [name for name, kind in kinds.items() if not isinstance(facts[name], kind)]:
-        raise ValueError(f"{wrong[0]} is {facts[wrong[0]]!r:.40}")
+        raise ValueError(f"{wrong[0]} is {facts[wrong[0]]!r:.40}, expected {kinds[wrong[0]].__name__}")
     _check_body(entry.kind, entry.body)
     return entry
 
@@ -185,14 +194,13 @@ def entry_of(facts: Mapping[str, Any]) -> Entry:
 def _check_body(kind: str, body: Mapping[str, Any]) -> None:
     wanted = _BODIES.get(kind, {})
     if wrong := [name for name, typ in wanted.items() if not isinstance(body.get(name), typ)]:
-        raise ValueError(f"an entry of kind {kind} whose body has no {wrong[0]}")
+        raise ValueError(f"the body of an entry of kind {kind} has no valid {wrong[0]}")
 
 
 class FileLedger:
-    """A ledger of one machine: a file of JSON lines, written under ``flock``.
+    """A ledger for one machine: a file of JSON lines on a local disk, written under ``flock``.
 
-    The file lies on a local disk. What a kill left of a line that was being written is no entry,
-    and goes with the next append.
+    A last line that a kill left incomplete is not an entry; the next append removes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -209,14 +217,14 @@ class FileLedger:
             raise IntegrityError(
                 f"the ledger {self.path} cannot be read",
                 got=error,
-                expected="a file",
-                hint="restore it from a copy, or correct RAFT_LEDGER",
+                expected="a readable file of ledger entries",
+                hint="restore it from a backup, or correct RAFT_LEDGER",
             ) from error
         return _parse(data, self.path)[0]
 
     def append(self, kind: Kind, model: str, body: Mapping[str, Any], *, time: str, after: str | None = None) -> Entry:
         """See ``Ledger.append``."""
-        self.entries()  # what is no file, or no ledger, is refused before it is opened to write
+        self.entries()  # refuses a path that is not a ledger, before it is opened for writing
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         with self.path.open("a+b") as file:
@@ -238,7 +246,7 @@ class FileLedger:
 
 
 def _parse(data: bytes, path: Path) -> tuple[list[Entry], int]:
-    """The entries, and how many bytes they take: what is behind is a torn tail."""
+    """The entries, and how many bytes they take; bytes after that are an incomplete last line."""
     entries: list[Entry] = []
     whole = 0
     for number, line in enumerate(data.splitlines(keepends=True), start=1):
@@ -248,7 +256,10 @@ def _parse(data: bytes, path: Path) -> tuple[list[Entry], int]:
             if whole + len(line) == len(data) and not line.endswith(b"\n"):
                 break
             raise IntegrityError(
-                f"{path}, line {number} is no entry of a ledger", got=error, hint="restore the file from a copy"
+                f"line {number} of {path} is not a ledger entry",
+                got=error,
+                expected="one JSON object per line, as raft wrote it",
+                hint="restore the file from a backup",
             ) from error
         entries.append(entry)
         whole += len(line)

@@ -1,28 +1,28 @@
-"""Whether two names mean one person, however they are written: the requester must not pass for an approver.
+"""Whether two names can mean the same person, so that nobody approves their own request under a lookalike name.
 
-Names are free text (Łukasz, 田中, O'Brien), so none is refused for its script. Two that look the same count as one
-person instead: compatibility forms (NFKC), case, spaces, marks and invisible characters do not tell people apart, and
-neither do Cyrillic and Greek letters that look like Latin ones. Two people whose names fold to one need longer ones.
+Names are free text (Łukasz, 田中, O'Brien) in any script. Names that look the same count as one person: compatibility
+forms (NFKC), case, spaces, marks and invisible characters make no difference, and neither do Cyrillic and Greek letters
+that look like Latin ones. Two people whose names reduce to the same skeleton need longer names.
 """
 
 import unicodedata
 
 _CAPITALS = str.maketrans("АВЕКМНОРСТУХЅІЈΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEKMHOPCTYXSIJABEZHIKMNOPTYX")
-"""Cyrillic and Greek letters that look like Latin ones; of some only the capital does, so they go before casefold."""
+"""Cyrillic and Greek capitals that look like Latin ones; replaced before casefold, since some small letters do not."""
 _SMALL = str.maketrans("авгекмнорстухһѕіјӏԁԛԝьαγεηικνορτυχωıi1|0łøđħ", "abrekmhopctyxhsljldqwbayenlkvoptuxwllllolodh")
-"""The same of small letters, and what is drawn alike among Latin letters and digits."""
+"""The same for small letters, and Latin letters and digits that look alike."""
 _ALIKE = (("rn", "m"), ("vv", "w"), ("cl", "d"))
 _BLANK = "\u115f\u1160\u2800"
-"""Letters and symbols that show nothing."""
+"""Letters and symbols that are blank."""
 
 
 def same_person(one: str, other: str) -> bool:
-    """Whether ``one`` and ``other`` could be taken for each other."""
+    """Whether ``one`` and ``other`` look the same."""
     return skeleton(one) == skeleton(other)
 
 
 def skeleton(name: str) -> str:
-    """What is left of a name once everything is gone that does not show, or shows alike."""
+    """A name reduced to what distinguishes it: lookalikes are unified, invisible characters removed."""
     latin = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", name)).translate(_CAPITALS)
     folded = unicodedata.normalize("NFKC", latin.casefold())
     bare = "".join(

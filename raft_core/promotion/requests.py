@@ -1,4 +1,4 @@
-"""Requests for promotion in the ledger: which are open, and may this person approve one now?"""
+"""Requests for promotion in the ledger: which are open, and whether a person may approve one now."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,28 +7,30 @@ from typing import Any
 from raft_core.errors import GateStop, InputError, IntegrityError
 from raft_core.promotion.ledger import Entry, current, withdrawal
 from raft_core.promotion.people import same_person
+from raft_core.records.policy_ref import policy_name
 
 CLOCKS_DIFFER = timedelta(minutes=5)
-"""Between two machines that work on one ledger; evidence from later than that is from no sound clock."""
+"""Allowed between the clocks of two machines; evidence dated further in the future has an unknown age."""
 MIN_DIGEST = 6
-"""Digits of a digest that name an entry."""
+"""Digits that an abbreviated digest of an entry must have at least."""
+_AGAIN = "request the promotion again: raft promote"
 
 
 def find_request(entries: Sequence[Entry], text: str) -> Entry:
-    """The request that a person means by its number or the first digits of its digest. Raises InputError."""
-    found = [e for e in entries if e.kind == "requested" and _means(e, text)]
+    """The request with the number ``text``, or whose digest begins with it. Raises InputError."""
+    found = [e for e in entries if e.kind == "requested" and _matches(e, text)]
     if len(found) != 1:
         waiting = ", ".join(str(entry.number) for entry in open_requests(entries)) or "none"
         raise InputError(
-            f"{'no' if not found else 'more than one'} request {text!r} in the ledger",
-            expected=f"the number of a request; open: {waiting}",
-            hint="raft ledger lists them",
+            f"{'no request' if not found else 'more than one request'} in the ledger matches {text!r}",
+            expected=f"the number of a request, or the first digits of its digest; open requests: {waiting}",
+            hint="raft ledger lists the requests",
         )
     return found[0]
 
 
 def _check_request(request: Entry) -> None:
-    """Raise IntegrityError for one that lacks what an approval is decided by."""
+    """Raise IntegrityError if ``request`` lacks a value that an approval depends on."""
     wanted: dict[str, Any] = {
         "requested_by": str,
         "requester_may_approve": bool,
@@ -40,34 +42,36 @@ def _check_request(request: Entry) -> None:
     absent = [name for name in wanted if name not in request.body]
     if wrong := absent or [name for name, kind in wanted.items() if not isinstance(request.body[name], kind)]:
         raise IntegrityError(
-            f"request {request.number} of the ledger has no {wrong[0]} that can be read",
-            hint="reject it, and ask again: raft promote",
+            f"request {request.number} in the ledger has no readable {wrong[0]}",
+            got=repr(request.body.get(wrong[0])),
+            expected=f"a request with {', '.join(wanted)}",
+            hint=f"raft reject {request.number}, then request again with raft promote",
         )
 
 
-def _means(entry: Entry, text: str) -> bool:
+def _matches(entry: Entry, text: str) -> bool:
     return text == str(entry.number) or (len(text) >= MIN_DIGEST and entry.digest.startswith(text))
 
 
 def open_requests(entries: Sequence[Entry]) -> list[Entry]:
-    """Requests that nobody decided on, in order."""
+    """Requests that are neither promoted nor rejected yet, in order."""
     return [e for e in entries if e.kind == "requested" and decided(entries, e) is None]
 
 
 def decided(entries: Sequence[Entry], request: Entry) -> Entry | None:
-    """The entry that ended a request: promoted or rejected. (``approved`` alone: a promotion that a kill cut short.)"""
+    """The entry that ended a request: promoted or rejected. (``approved`` alone: a kill cut the promotion short.)"""
     ends = ("promoted", "rejected")
     return next((e for e in entries if e.kind in ends and e.body.get("request") == request.digest), None)
 
 
 def answer(entries: Sequence[Entry], model: str, commit: str, rules: str, now: datetime) -> Entry | None:
-    """The latest entry that spares a schedule to ask for ``commit`` as champion again; None: the question is new.
+    """The latest entry that already answers whether ``commit`` may become champion; None: it has to be measured.
 
-    By the same ``rules`` (digest) against the present champion it was refused, was rejected, or waits on evidence that
-    may still be approved; or it was the champion once, and somebody put another in its place.
+    Under the same ``rules`` (digest) and against the present champion it was refused, was rejected, or waits for
+    approval with evidence that is still recent enough; or it was champion before and was replaced.
     """
-    holder = current(entries, model).champion
-    champion = holder.commit if holder else None
+    now_champion = current(entries, model).champion
+    champion = now_champion.commit if now_champion else None
     if champion == commit:
         return None
     for entry in reversed(entries):
@@ -85,37 +89,48 @@ def answer(entries: Sequence[Entry], model: str, commit: str, rules: str, now: d
 
 
 def approval_of(entries: Sequence[Entry], request: Entry) -> Entry | None:
-    """The entry by which a request was approved, whether or not the promotion that follows is there."""
+    """The entry that approved a request, also if a kill kept the promotion from being written."""
     return next((e for e in entries if e.kind == "approved" and e.body.get("request") == request.digest), None)
 
 
 def check_open(entries: Sequence[Entry], request: Entry) -> None:
-    """Raise GateStop if somebody decided on ``request``."""
+    """Raise GateStop if ``request`` was already promoted or rejected."""
     if (end := decided(entries, request)) is not None:
-        raise GateStop(f"request {request.number} was {end.kind} by entry {end.number}", hint="nothing is left to do")
+        raise GateStop(
+            f"request {request.number} is closed: it was {end.kind} by entry {end.number}",
+            hint="raft ledger lists the open requests",
+        )
 
 
 def check_approval(entries: Sequence[Entry], request: Entry, by: str, now: datetime) -> None:
-    """Raise GateStop, saying why, unless ``by`` may approve ``request`` now."""
+    """Raise GateStop with the reason unless ``by`` may approve ``request`` now."""
     body = request.body
     check_open(entries, request)
     _check_request(request)
     if same_person(by, body["requested_by"]) and not body["requester_may_approve"]:
-        raise _refusal(request, f"{by} asked for it, and the policy wants someone else", "let another person approve")
-    if (gone := withdrawal(entries, body["commit"], body["policy"])) is not None:
-        raise _refusal(request, f"the model was {gone.kind} by entry {gone.number}", "promote another one")
+        raise _refusal(
+            request,
+            f"{by} requested it, and requester_may_approve is false in the promotion rules",
+            "let another person run raft approve",
+        )
+    if (withdrawn := withdrawal(entries, body["commit"], body["policy"])) is not None:
+        raise _refusal(
+            request,
+            f"{policy_name(body['run'], body['iteration'])} was {withdrawn.kind} by entry {withdrawn.number}",
+            "promote another model",
+        )
     champion = current(entries, request.model).champion
     if (champion.commit if champion else None) != body["champion"]:
-        now_is = f"{champion.run}@{champion.iteration}" if champion else "nobody"
-        raise _refusal(request, f"the champion changed since: it is {now_is}", "ask again: raft promote")
+        now_is = f"it is {champion} now" if champion else "there is none now"
+        raise _refusal(request, f"the champion changed since the request; {now_is}", _AGAIN)
     age = _evidence_age(request, now)
     if age < -CLOCKS_DIFFER:
-        told = f"its evidence is dated {body['evidence'].get('time')}, which is still to come"
-        raise _refusal(request, told, "set the clock of the machine that measured, and ask again: raft promote")
+        why = f"its evidence is dated {body['evidence'].get('time')}, which is in the future"
+        raise _refusal(request, why, f"correct the clock of the machine that measured, then {_AGAIN}")
     if age > timedelta(hours=body["max_evidence_age_h"]):
         hours = age.total_seconds() / 3600
-        told = f"its evidence is {hours:.1f} h old, and {body['max_evidence_age_h']:g} h are allowed"
-        raise _refusal(request, told, "ask again: raft promote")
+        why = f"its evidence is {hours:.1f} h old; max_evidence_age_h allows {body['max_evidence_age_h']:g} h"
+        raise _refusal(request, why, _AGAIN)
 
 
 def _is_young(request: Entry, now: datetime) -> bool:
@@ -124,7 +139,7 @@ def _is_young(request: Entry, now: datetime) -> bool:
 
 
 def _evidence_age(request: Entry, now: datetime) -> timedelta:
-    """How old the evidence of a request is; without a time that can be read it is older than any."""
+    """How old the evidence of a request is; the maximum if it has no readable time."""
     try:
         measured = datetime.fromisoformat(request.body["evidence"]["time"])
         return now - measured
@@ -132,5 +147,5 @@ def _evidence_age(request: Entry, now: datetime) -> timedelta:
         return timedelta.max
 
 
-def _refusal(request: Entry, why: str, do: str) -> GateStop:
-    return GateStop(f"request {request.number} cannot be approved: {why}", hint=do)
+def _refusal(request: Entry, why: str, hint: str) -> GateStop:
+    return GateStop(f"request {request.number} cannot be approved: {why}", hint=hint)

@@ -1,9 +1,9 @@
-"""Files of prompts, by their suffix: the rows of each, streamed, with the line that a person finds them at.
+"""Read files of prompts, chosen by suffix: every row with its line number, without loading the whole file.
 
-``.txt`` (one prompt a line), ``.jsonl``/``.ndjson`` (one object a line), ``.csv``/``.tsv`` (a header, then rows; ``;``
-between fields does too), each of them also with ``.gz`` behind; ``.parquet``. All but text hold the prompt in a column
-of its own, and may hold ``group``, ``source`` and ``reference``; a field that is empty in a CSV file is not there.
-Lines are counted from 1, as in an editor; Parquet rows as well.
+``.txt`` (one prompt per line), ``.jsonl``/``.ndjson`` (one object per line), ``.csv``/``.tsv`` (a header, then rows;
+``;`` works as a separator too), each also as ``.gz``; and ``.parquet``. All but text hold the prompt in a column of its
+own, and may have the columns ``group``, ``source`` and ``reference``; an empty field of these in a CSV file counts as
+missing. Lines are counted from 1, as in an editor; so are Parquet rows.
 """
 
 import csv
@@ -19,12 +19,12 @@ from raft_core.files.parquet_trial import fault_of
 from raft_core.policies.hub import download_command
 
 MAX_LINE_BYTES = 1 << 24
-"""A longer line is no prompt; it is refused before it fills the memory."""
+"""A longer line is refused before it fills the memory."""
 MAX_UNPACKED_BYTES = 1 << 33
-"""More does not come out of a .gz file of prompts."""
+"""Maximum size of a prompts file, and of what a .gz file unpacks to."""
 OPTIONAL = ("group", "source", "reference")
 USUAL_NAMES = ("text", "prompt", "question", "instruction", "query", "input", "problem", "content")
-"""What data sets call a column of plain prompts."""
+"""Usual names of a column of plain prompts in public data sets."""
 CONVERSATIONS = ("messages", "conversations", "conversation", "prompt", "chosen")
 DELIMITERS = ",;\t"
 
@@ -55,9 +55,9 @@ def refuse_conversation(value: object, column: str, where: str) -> None:
     if (keys := _message_keys(value)) is None:
         return
     raise InputError(
-        f"{where}: {column} holds a conversation, not a text",
+        f"{where}: {column} is a conversation (a list of messages), not a text",
         got=excerpt(value),
-        expected="a text; policy.chat_template: true renders it as the user's turn",
+        expected="one text per prompt; with policy.chat_template: true it is sent as the user's turn",
         hint=f"keep one turn of each conversation: {_conversion(Path(where.rpartition(', line ')[0]), column, *keys)}",
     )
 
@@ -72,34 +72,43 @@ def _missing(path: Path) -> InputError:
         found = ", ".join(files[:4]) + (", …" if len(files) > 4 else "")
         return InputError(
             f"{path} is a folder, not a file of prompts",
-            got=found or "no file of prompts in it",
+            got=f"a folder with {found}" if found else "a folder without a file in a supported format",
             expected=f"a file: {_accepted()}",
-            hint=f"name one of its files in {keys}",
+            hint=f"write the path of one file in {keys}",
         )
     text = str(path)
     if path.suffix.lower() not in (*_READERS, ".gz") and (command := download_command(text, "dataset")):
         return InputError(
-            f"no file {text}; if it is a data set of the Hugging Face hub, it has to be fetched first",
+            f"prompts file not found: {text}",
+            got="something that looks like a data set of the Hugging Face hub; raft reads local files only",
             expected=f"a file: {_accepted()}",
-            hint=f"{command} and name one of the files in it, such as data/{path.name}/train.parquet, in {keys}",
+            hint=f"{command} and then write the path of one of its files, such as data/{path.name}/train.parquet, "
+            f"in {keys} (for a gated or private data set run `hf auth login` first)",
         )
     if ":/" in text:  # what Path leaves of "https://"
         return InputError(
-            f"prompts are read from local files, not from {text}",
-            expected=f"a file: {_accepted()}",
-            hint=f"fetch it (hf download, curl -LO, aws s3 cp), then name the file in {keys}",
+            f"prompts cannot be read from an address: {text}",
+            expected=f"a local file: {_accepted()}",
+            hint=f"download it (hf download, curl -LO, aws s3 cp), then write the path of the file in {keys}",
         )
     if path.exists():
-        return InputError(f"{path} is not a regular file", hint=f"correct {keys}")
+        return InputError(
+            f"{path} is not a regular file",
+            got="a pipe, a socket or a device",
+            expected=f"a file: {_accepted()}",
+            hint=f"save the prompts to a file and write its path in {keys}",
+        )
     return InputError(
-        f"missing prompts file: {path}", hint=f"correct {keys}; the path is relative to the current folder"
+        f"prompts file not found: {path}",
+        expected=f"a file; relative paths start at the current directory, {Path.cwd()}",
+        hint=f"correct the path in {keys}",
     )
 
 
 def _unreadable(path: Path, suffix: str, *, packed: bool) -> InputError:
     lines = 'python -c \'import pandas as pd; pd.read_json("{}").to_json("{}", orient="records", lines=True)\''
     how = {
-        ".json": "rename it to .jsonl if each line of it is an object; an array is converted by "
+        ".json": "rename it to .jsonl if each line is one object; if it is an array, convert it: "
         + lines.format(path, path.with_suffix(".jsonl")),
         ".arrow": "python -c 'import datasets; "
         f'datasets.Dataset.from_file("{path}").to_json("{path.with_suffix(".jsonl")}")\'',
@@ -112,11 +121,11 @@ def _unreadable(path: Path, suffix: str, *, packed: bool) -> InputError:
         ".parquet": f"unpack it: gunzip -k {path}",
         ".tar": f"unpack it: tar -xf {path}",
     }
-    do = how.get(suffix, "rename it if it is one of those, or convert it to JSON lines")
+    do = how.get(suffix, "rename it if its content is in one of these formats, or convert it to JSON lines")
     return InputError(
-        f"cannot read prompts from {path}",
+        f"the format of this prompts file is not supported: {path}",
         got=f"suffix {suffix + '.gz' * packed or '(none)'}",
-        expected=f"one of {_accepted()}",
+        expected=f"a file ending in one of {_accepted()}",
         hint=do,
     )
 
@@ -126,25 +135,28 @@ def _accepted() -> str:
 
 
 def _refuse_columns(path: Path, where: str, text_column: str, columns: Sequence[str], row: Row | None = None) -> None:
-    """Raise InputError: the text column is not there. It says which other column it probably is."""
-    do = "name the column of the prompts: prompts.text_column=NAME"
+    """Raise InputError: the text column is missing. The hint names the column that is probably meant."""
+    do = "set the name of the column that holds the prompts: prompts.text_column=NAME"
     known = {str(name).lower(): str(name) for name in columns}
     texts = [
         known[name] for name in USUAL_NAMES if name in known and (row is None or isinstance(row[known[name]], str))
     ]
     chats = [known[name] for name in CONVERSATIONS if name in known and known[name] not in texts]
     if texts:
-        do = f"name the column of the prompts: prompts.text_column={texts[0]}"
+        do = f"set the name of the column that holds the prompts: prompts.text_column={texts[0]}"
     elif chats:
         keys = (_message_keys(row[chats[0]]) if row else None) or ("role", "user", "content")
-        do = f"{chats[0]} holds conversations; keep one turn of each: {_conversion(path, chats[0], *keys)}"
+        do = f"keep one turn of each conversation in {chats[0]}: {_conversion(path, chats[0], *keys)}"
     raise InputError(
-        f"{where} has no column {text_column!r}", got=f"columns {', '.join(map(str, columns)) or '(none)'}", hint=do
+        f"{where} has no column {text_column!r}",
+        got=f"columns {', '.join(map(str, columns)) or '(none)'}",
+        expected=f"a column {text_column!r} with the text of each prompt",
+        hint=do,
     )
 
 
 def _message_keys(value: object) -> tuple[str, str, str] | None:
-    """(key of the role, the user's role, key of the text) of a list of messages; None: it is none."""
+    """(key of the role, name of the user's role, key of the text) of a list of messages; None for any other value."""
     if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
         return None
     if "from" in value[0] and "value" in value[0]:
@@ -168,13 +180,16 @@ def _conversion(path: Path, column: str, role: str, user: str, text: str) -> str
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, line without its end) of a text file, unpacked on the way if it is a .gz."""
+    """(number, line without its end) of a text file; a .gz file is unpacked while it is read."""
     try:
         with _opened(path) as file:
             yield from _lines_of(file, path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{path} cannot be unpacked", got=error, hint=f"fetch it again; gzip -t {path} checks it"
+            f"{path} cannot be unpacked",
+            got=error,
+            expected="a complete gzip file",
+            hint=f"download or copy it again; `gzip -t {path}` tests it",
         ) from None
 
 
@@ -188,18 +203,25 @@ def _lines_of(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
         number, taken = number + 1, taken + len(line)
         if len(line) > MAX_LINE_BYTES:
             raise InputError(
-                f"{path}, line {number} is no prompt",
+                f"{path}, line {number} is too long for a prompt",
                 got=f"more than {MAX_LINE_BYTES >> 20} MiB in one line",
-                hint="write one prompt a line",
+                expected="one prompt per line",
+                hint="check that the file has line breaks and is in the format of its suffix",
             )
         if taken > MAX_UNPACKED_BYTES:
-            raise InputError(f"{path} holds more than {MAX_UNPACKED_BYTES >> 30} GiB of text", hint="take a part of it")
+            raise InputError(
+                f"{path} contains too much text",
+                got=f"more than {MAX_UNPACKED_BYTES >> 30} GiB",
+                expected=f"at most {MAX_UNPACKED_BYTES >> 30} GiB",
+                hint="use a part of the file",
+            )
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path}, line {number} is no UTF-8",
-                got=f"byte 0x{line[error.start]:02x} at {error.start}",
+                f"{path}, line {number} is not UTF-8 text",
+                got=f"byte 0x{line[error.start]:02x} at position {error.start} of the line",
+                expected="a text file in UTF-8",
                 hint="save the file as UTF-8",
             ) from None
         yield number, text.removesuffix("\n").removesuffix("\r")
@@ -217,14 +239,17 @@ def _read_json_lines(path: Path, text_column: str) -> Rows:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{where} is no JSON", got=error, expected="one object a line", hint="correct it, or remove the line"
+                f"{where} is not valid JSON",
+                got=error,
+                expected="one JSON object per line",
+                hint="correct or remove this line; if the whole file is one JSON array, convert it to JSON lines",
             ) from None
         if not isinstance(row, dict):
             raise InputError(
-                f"{where} is no JSON object",
+                f"{where} is not a JSON object",
                 got=excerpt(row),
-                expected=f'{{"{text_column}": "…"}}',
-                hint="write one object a line",
+                expected=f'one object per line, such as {{"{text_column}": "…"}}',
+                hint="write each prompt as an object on a line of its own",
             )
         if text_column not in row:
             _refuse_columns(path, where, text_column, list(row), row)
@@ -232,7 +257,7 @@ def _read_json_lines(path: Path, text_column: str) -> Rows:
 
 
 def _read_csv(path: Path, text_column: str) -> Rows:
-    """Rows under the header; a quoted field may hold line ends. The delimiter is the one that splits the header."""
+    """Rows below the header; a quoted field may contain line breaks. The header decides the delimiter."""
     lines = _text_lines(path)
     first = next((text for _, text in lines), None)
     if first is None:
@@ -244,20 +269,20 @@ def _read_csv(path: Path, text_column: str) -> Rows:
         for fields in reader:
             if len(fields) != len(columns):
                 raise InputError(
-                    f"{path}, line {number} does not fit its header",
+                    f"{path}, line {number} does not have the fields of the header",
                     got=f"{len(fields)} fields",
-                    expected=f"{len(columns)}: {', '.join(columns)}",
-                    hint='put a field that holds the separator or a line end into "…"',
+                    expected=f"{len(columns)} fields: {', '.join(columns)}",
+                    hint='put double quotes around each field that contains the separator or a line break: "a, b"',
                 )
             row = dict(zip(columns, fields, strict=True))
             yield number, {name: value for name, value in row.items() if value or name not in OPTIONAL}
             number = reader.line_num + 2
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {number} is no CSV",
+            f"{path}, line {number} is not valid CSV",
             got=error,
-            expected='fields that hold quotes as "a ""b"" c"',
-            hint="correct that line, or save the file as JSON lines",
+            expected='double quotes around fields, and doubled inside them: "a ""b"" c"',
+            hint="correct this line, or save the file as JSON lines (.jsonl)",
         ) from None
 
 
@@ -283,16 +308,16 @@ def _read_parquet(path: Path, text_column: str) -> Rows:
     number = 0
     names = list(dict.fromkeys((text_column, *OPTIONAL)))
     if fault := fault_of(path, names):
-        do = "write it again"
-        if fault.startswith(f"column {text_column} holds no texts but list"):
+        do = f"write the file again, with the prompts as strings in a column {text_column!r}"
+        if fault.startswith(f"column {text_column} ") and " list" in fault:
             do = f"keep one turn of each conversation: {_conversion(path, text_column, 'role', 'user', 'content')}"
-        raise InputError(f"{path} is no Parquet file of prompts", got=fault, hint=do)
+        raise _bad_parquet(path, fault, do)
     try:
         columns = pq.read_schema(path).names
         if text_column not in columns:
             _refuse_columns(path, str(path), text_column, columns)
         wanted = [name for name in names if name in columns]
-        # As dictionaries: a text that stands in a million rows is held once, and refused at its second row.
+        # As dictionaries: a text that is in a million rows is kept in memory once, and refused at its second row.
         with pq.ParquetFile(path, read_dictionary=wanted) as file:
             for batch in file.iter_batches(batch_size=8192, columns=wanted):
                 for row in zip(*batch.columns, strict=True):
@@ -300,10 +325,22 @@ def _read_parquet(path: Path, text_column: str) -> Rows:
                     yield number, {name: value.as_py() for name, value in zip(wanted, row, strict=True)}
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}, row {number} is no UTF-8", got=error.reason, hint="write the columns as UTF-8 strings"
+            f"{path}, row {number} is not UTF-8 text",
+            got=error.reason,
+            expected="strings in UTF-8",
+            hint="write the file again, with its columns as UTF-8 strings",
         ) from None
     except pa.ArrowException as error:
-        raise InputError(f"{path} is no Parquet file of prompts", got=error, hint="write it again") from None
+        raise _bad_parquet(path, error, "write the file again; a download may have been cut off") from None
+
+
+def _bad_parquet(path: Path, got: object, do: str) -> InputError:
+    return InputError(
+        f"{path} cannot be read as a Parquet file of prompts",
+        got=got,
+        expected="a complete Parquet file with columns of strings",
+        hint=do,
+    )
 
 
 _READERS: dict[str, Callable[[Path, str], Rows]] = {

@@ -1,6 +1,6 @@
 """Prompts: read from a file, split into train, held-out and promotion, and drawn for each iteration.
 
-Every choice goes by a hash of the seed and the prompt's id, so it is the same on every machine and
+Every choice is made by a hash of the seed and the prompt's id, so it is the same on every machine and
 with every library version, and does not depend on the order of the file.
 """
 
@@ -16,7 +16,7 @@ from raft_core.prompts.files import excerpt, read_rows, refuse_conversation
 from raft_core.types import Prompt
 
 SHOWN = 5
-"""Repeated prompts that an error quotes; it counts them all."""
+"""Number of repeated prompts that an error quotes; all of them are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,11 @@ class Splits:
 
 
 def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
-    """The prompts of a file, as ``prompt_files`` reads it by its suffix. The file is streamed; only the prompts stay.
+    """The prompts of a file, read by ``raft_core.prompts.files`` in the format of its suffix.
 
-    Raises InputError naming file and line: a missing or empty file, another suffix, no UTF-8, what does not parse,
-    no text column, a value that is not a text, an empty text, or the same text twice.
+    The file is streamed; only the prompts are kept in memory. Raises InputError naming file and line for a missing or
+    empty file, an unknown suffix, bytes that are not UTF-8, lines that do not parse, a missing text column, a value
+    that is not a string, an empty text, or the same text twice.
     """
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
@@ -47,19 +48,22 @@ def load_prompts(path: Path, text_column: str = "text") -> list[Prompt]:
             if (first := lines.setdefault(prompt.text, line)) != line:
                 repeated += 1
                 if len(shown) < SHOWN:
-                    shown.append(f"lines {first} and {line} hold the same prompt {excerpt(prompt.text)}")
+                    shown.append(f"lines {first} and {line} are the same prompt {excerpt(prompt.text)}")
                 continue
             prompts.append(prompt)
     except OSError as error:
-        raise InputError(f"cannot read {path}", got=error, hint="check the file and its permissions") from error
+        raise InputError(
+            f"prompts file cannot be read: {path}", got=error, hint="check the file and its permissions"
+        ) from error
     if repeated:
         raise InputError(
             f"{path}: {repeated} lines repeat the prompt of an earlier line",
             got="; ".join(shown) + (f"; and {repeated - len(shown)} more" if repeated > len(shown) else ""),
-            hint="remove the repeated lines; a prompt's candidates are ranked as one group",
+            expected="each prompt once: its completions are ranked as one group",
+            hint="remove the repeated lines",
         )
     if not prompts:
-        raise InputError(f"{path} holds no prompts", hint="write one prompt a line")
+        raise InputError(f"{path} contains no prompts", got="an empty file", hint="write one prompt per line")
     return prompts
 
 
@@ -88,10 +92,11 @@ def split_prompts(config: PromptsConfig, seed: int, resolve: Callable[[str], Pat
         _refuse_overlap(("held-out", held_out), ("promotion", promotion), str(config.held_out), config.promotion)
     if not order:
         raise InputError(
-            f"no training prompts are left of {config.train}",
-            got=f"{len(prompts)} prompts, of which {len(held_out) if config.held_out is None else 0} held out "
-            f"and {len(promotion) if config.promotion is None else 0} for promotion",
-            hint="give more prompts, or smaller prompts.held_out_share and prompts.promotion_share",
+            f"no training prompts are left in {config.train} after setting prompts apart",
+            got=f"{len(prompts)} prompts, of which {len(held_out) if config.held_out is None else 0} are held out "
+            f"and {len(promotion) if config.promotion is None else 0} are for promotion",
+            expected="at least 1 prompt to train on",
+            hint="add prompts, or lower prompts.held_out_share and prompts.promotion_share",
         )
     chosen = {p.prompt_id for p in _shuffled(held_out, f"held_out/{seed}")[: config.max_held_out]}
     train, apart = ({p.prompt_id for p in part} for part in (order, promotion))
@@ -105,17 +110,17 @@ def split_prompts(config: PromptsConfig, seed: int, resolve: Callable[[str], Pat
 def draw(prompts: Sequence[Prompt], count: int, *, seed: int, iteration: int) -> list[Prompt]:
     """The ``count`` training prompts of an iteration (0, 1, …): b of Algorithm 1.
 
-    The pool is shuffled once by ``seed`` and read in a circle, ``count`` an iteration: no prompt
-    comes twice in one draw, and none comes again before every other one was drawn.
+    The pool is shuffled once by ``seed`` and read in a circle, ``count`` prompts per iteration: no prompt occurs
+    twice in one draw, and none is drawn again before every other one was drawn.
 
     Raises InputError if the pool is smaller than one draw.
     """
     if count > len(prompts):
         raise InputError(
-            "fewer training prompts than an iteration draws",
-            got=len(prompts),
-            expected=f"at least {count}",
-            hint="lower sampling.prompts_per_iteration, or give more prompts",
+            "there are fewer training prompts than one iteration draws",
+            got=f"{len(prompts)} training prompts",
+            expected=f"at least {count} (sampling.prompts_per_iteration)",
+            hint=f"set sampling.prompts_per_iteration={len(prompts)} or less, or add prompts",
         )
     order = _shuffled(prompts, f"draw/{seed}")
     start = iteration * count
@@ -142,11 +147,12 @@ def _refuse_overlap(
     texts = {p.text for p in old[1]}
     if shared := [p.text for p in new[1] if p.text in texts]:
         raise InputError(
-            f"{len(shared)} of {len(new[1])} {new[0]} prompts of {new_file} are {old[0]} prompts",
+            f"{len(shared)} of {len(new[1])} {new[0]} prompts in {new_file} are also {old[0]} prompts",
             got=", ".join(excerpt(text) for text in shared[:SHOWN])
             + (f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""),
-            expected="prompts that are in one split alone",
-            hint=f"remove them from {old_file}, or leave the file of {new[0]} prompts out to set a share apart",
+            expected="each prompt in only one of the sets: a policy must not be measured on what it was trained on",
+            hint=f"remove them from {old_file}, or remove prompts.{new[0].replace('-', '_')} to set a share of the "
+            "training prompts apart instead",
         )
 
 
@@ -158,11 +164,20 @@ def _prompt(row: dict[str, Any], text_column: str, where: str) -> Prompt:
     refuse_conversation(text, text_column, where)
     for name, value in ((text_column, text), *optional.items()):
         if not isinstance(value, str):
-            raise InputError(f"{where}: {name} is no text", got=excerpt(value), hint="write it as a string")
+            raise InputError(
+                f"{where}: {name} is not a text", got=excerpt(value), expected="a string", hint="put it into quotes"
+            )
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{where}: {name} is no UTF-8 text", got=error, hint="remove the lone surrogate") from None
+            raise InputError(
+                f"{where}: {name} contains a character that is not valid Unicode",
+                got=error,
+                expected="text that can be written as UTF-8",
+                hint="remove the lone surrogate (\\ud800 to \\udfff)",
+            ) from None
     if not text.strip():
-        raise InputError(f"{where}: the prompt is empty", got=excerpt(text), hint="remove the line, or write a prompt")
+        raise InputError(
+            f"{where}: the prompt is empty", got=excerpt(text), hint="remove this line, or write a prompt in it"
+        )
     return Prompt.of(text, **optional)

@@ -1,4 +1,4 @@
-"""Which iteration of a run is the best: by its hashed scorecards and the gates, never by the event log."""
+"""Which iteration of a run is the best: computed from its hashed reports and the gates, never from the event log."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ REPORT = "report.json"
 
 
 def read_scorecard(run: Run, commit: Commit) -> dict[str, Any]:
-    """The scorecard that ``commit`` names. Raises IntegrityError if its bytes are others, or it cannot be read."""
+    """The report that ``commit`` names. Raises IntegrityError if it was changed or cannot be read."""
     path = run.folder(commit.iteration) / REPORT
     expected = commit.outputs.get(REPORT)
     try:
@@ -23,12 +23,12 @@ def read_scorecard(run: Run, commit: Commit) -> dict[str, Any]:
                 f"changed bytes: {path}", got=f"sha256 {got}", expected=f"sha256 {expected}", hint="restore it from git"
             )
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"not a readable report: {path}", got=error, hint="restore it from git") from error
+        raise IntegrityError(f"unreadable report: {path}", got=error, hint="restore it from git") from error
     return report
 
 
 def decision_of(run: Run) -> Decision | None:
-    """What the gates say after the last commit; None before the base is committed. Raises IntegrityError."""
+    """The decision of the gates after the last commit; None before the base is committed. Raises IntegrityError."""
     reports = [read_scorecard(run, commit) for commit in read_chain(run)]
     if not reports:
         return None
@@ -36,7 +36,8 @@ def decision_of(run: Run) -> Decision | None:
         return gates.decide(reports[0], reports[1:], run.config.gates, run.config.iterations)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise IntegrityError(
-            f"the reports of run {run.name} hold no figures that its gates can read",
+            f"the gates cannot read the figures in the reports of run {run.name}",
             got=error,
-            hint="restore them from git",
+            expected="report.json of every iteration as raft wrote it",
+            hint=f"restore report.json in {run.path} from git",
         ) from error

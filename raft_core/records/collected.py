@@ -1,9 +1,9 @@
-"""Tombstones of collected outputs: ``collected.json`` beside ``commit.json``.
+"""Tombstones of outputs that ``raft gc`` removed: ``collected.json`` beside ``commit.json``.
 
-It says that an output went on purpose (``raft gc``), under the digest that the commit still names, so
-that a verification tells *collected* from *missing*. It holds no clock; when it happened is an event.
+It lists the removed outputs with the digests that the commit still names, so that a verification can tell *collected*
+from *missing*. It has no time; when gc ran is in the event log.
 
-A collection and a live run exclude each other, by a lock of the folder of runs that every run shares.
+gc and a running run exclude each other through a lock in the folder of runs, which every run shares.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ LOCK = ".collecting.lock"
 
 
 def collected(folder: Path) -> Mapping[str, str]:
-    """Output → digest of what was collected from an iteration's ``folder``; empty if nothing was.
+    """Output → digest of what gc removed from an iteration's ``folder``; empty if it removed nothing.
 
     Raises IntegrityError for a tombstone that cannot be read.
     """
@@ -31,7 +31,7 @@ def collected(folder: Path) -> Mapping[str, str]:
 
 
 def read_tombstone(folder: Path) -> Mapping[str, Any]:
-    """All that the tombstone says; empty if there is none."""
+    """The content of the tombstone; empty if there is none. Raises IntegrityError if it cannot be read."""
     try:
         plain = read_json(folder / NAME)
         if plain["format"] != FORMAT or not isinstance(plain["outputs"], dict):
@@ -39,29 +39,31 @@ def read_tombstone(folder: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"no tombstone: {folder / NAME}", got=error, hint="restore it from git") from error
+        raise IntegrityError(
+            f"unreadable tombstone of raft gc: {folder / NAME}", got=error, hint="restore it from git"
+        ) from error
     found: Mapping[str, Any] = plain
     return found
 
 
 def write_tombstone(folder: Path, outputs: Mapping[str, str], dvc: Mapping[str, str]) -> None:
-    """Say that ``outputs`` (name → sha256) went. ``dvc``: payload → md5 under which DVC had it."""
+    """Record that ``outputs`` (name → sha256) were removed. ``dvc``: payload → md5 under which DVC had it."""
     write_json(folder / NAME, {"format": FORMAT, "outputs": dict(outputs), "dvc": dict(dvc)})
 
 
-def nothing_collected(runs: Path) -> IO[str]:
-    """A lock that live runs share: until it is closed nothing is collected. Waits for a collection to end."""
+def block_gc(runs: Path) -> IO[str]:
+    """A lock that running runs share: gc is refused until it is closed. Waits until a gc that is running ends."""
     return shared(runs / LOCK)
 
 
 @contextmanager
 def no_live_run(runs: Path) -> Iterator[None]:
-    """Keep every run of the folder from being taken up. Raises RunBusyError while a process holds one."""
+    """Keep every run in ``runs`` from starting. Raises RunBusyError while a process uses one."""
     with try_exclusive(runs / LOCK) as alone:
         if not alone:
             raise RunBusyError(
-                f"a run in {runs} is being worked on, promoted or brought out",
-                expected="nobody who needs its bytes",
-                hint="wait for it, or stop it and resume it afterwards; `raft runs` names a live run",
+                f"a run in {runs} is in use: it is being aligned, promoted or pulled",
+                expected="no process that needs its files",
+                hint="wait until it ends, or stop it and resume it afterwards; raft runs shows which run is running",
             )
         yield

@@ -1,4 +1,4 @@
-"""The lines of an event log, as somebody else may have written them."""
+"""Read the lines of an event log that may hold anything: malformed lines are skipped."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -16,24 +16,27 @@ _EVENT_FIELDS: Mapping[str, Mapping[str, type]] = {
     "flow_run": {"flow_run": str},
     "flow_run_ended": {"flow_run": str},
 }
-"""Kind → what its readers count on, beside ``time`` and ``kind``."""
+"""Kind → fields that readers rely on, with their types, besides ``time`` and ``kind``."""
 _AMOUNTS = ("seconds", "tokens", "peak_rss_mb")
 
 
 def events_in(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a log in order; none of one that is absent. Raises IntegrityError for what is no file."""
+    """The events of a log in order; empty if there is no log. Raises IntegrityError if it cannot be read."""
     try:
         for line in read_lines(path):
             if (event := parse_event(line)) is not None:
                 yield event
     except (OSError, ValueError) as error:
         raise IntegrityError(
-            f"{path} cannot be read", got=error, hint="move it away: it lies outside the chain"
+            f"the event log {path} cannot be read",
+            got=error,
+            expected="a file of JSON lines",
+            hint="move it away; no commit depends on it",
         ) from None
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """The event of a line; None for one that a kill cut off, or that nobody who reads events could use."""
+    """The event of a line; None for an incomplete line, or one that lacks a field that readers rely on."""
     try:
         event = parse_json(line)
         datetime.fromisoformat(event["time"])

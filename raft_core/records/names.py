@@ -1,4 +1,4 @@
-"""What runs and registered models are called: one rule for whoever writes or reads a name."""
+"""Names of runs and registered models: the rules for reading and for creating one."""
 
 import re
 from pathlib import Path
@@ -7,43 +7,44 @@ from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
-"""Of a run that is there: its name is a folder's, and never leads elsewhere."""
+"""Pattern of a run's name: a plain folder name that cannot lead to another folder."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
 
 def check_run_name(name: str) -> str:
-    """``name`` if a run may be called so. Raises ConfigError."""
+    """``name`` if it is a valid name of a run. Raises ConfigError."""
     if RUN_NAME.fullmatch(name):
         return name
     raise ConfigError(
-        f"{name!r} cannot name a run",
-        expected="letters, digits, _ . - (at most 100), no dot in front",
+        f"{name!r} is not a valid name of a run",
+        expected="at most 100 letters, digits, _ . or -, beginning with a letter or digit",
         hint="choose another name",
     )
 
 
 def check_new_run_name(runs: Path, name: str) -> str:
-    """``name`` if a new run below ``runs`` may be called so, on any machine that the folder is copied to.
+    """``name`` if a new run in ``runs`` may have it on any machine that the folder is copied to.
 
-    Raises ConfigError for what a file system without upper and lower case, or Windows, takes for another name. Runs
-    that are called so already stay readable.
+    Raises ConfigError for a name that Windows, or a file system that ignores case, takes for another one. Existing runs
+    with such names stay readable.
     """
     check_run_name(name)
     if name.endswith(".") or name.split(".")[0].casefold() in _DEVICES:
         raise ConfigError(
-            f"{name!r} cannot name a new run",
-            expected="no dot at the end, and no device of Windows (con, nul, aux …)",
+            f"{name!r} is not a valid name of a new run",
+            expected="a name without a dot at its end that is not a device of Windows (con, nul, aux …)",
             hint="choose another name",
         )
     others = (path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else ()
     if twin := next((other for other in others if other.casefold() == name.casefold() and other != name), None):
         raise ConfigError(
-            f"{name!r} cannot name a new run beside {twin!r}: they differ by upper and lower case alone",
+            f"{name!r} is not a valid name of a new run: it differs from the existing run {twin!r} only in case",
+            expected="a name that differs from other runs on a file system that ignores case",
             hint="choose another name",
         )
     return name
 
 
 def registered_name(config: RaftConfig) -> str:
-    """What the registry calls the models that a configuration aligns."""
+    """Name of the registered model that a configuration aligns."""
     return config.tracking.model_name or f"raft-{config.name}"

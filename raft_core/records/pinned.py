@@ -1,7 +1,7 @@
-"""Which code and data each reward of a run consists of: pinned when the run starts, and held to until it ends.
+"""The code and data of each reward of a run: pinned when the run starts, and required to stay the same until it ends.
 
-runs/NAME/rewards.json    reward → file or module → sha256, as they are now; a selector that another package brought
-                          stands beside them as selection.TYPE
+runs/NAME/rewards.json    reward → file or module → sha256, as they are now; a selector from another package is listed
+                          as selection.TYPE
 commit.json, "rewards"    the same, as they were when the iteration was scored
 """
 
@@ -19,7 +19,7 @@ Sources = Mapping[str, Mapping[str, str]]
 
 
 def read_pins(run: Run) -> Sources | None:
-    """What the run's rewards consist of; None where an older version of RAFT began it. Raises IntegrityError."""
+    """The pinned code and data of the run's rewards; None for runs of older versions of RAFT. Raises IntegrityError."""
     path = run.path / FILE
     try:
         document = read_json(path)
@@ -31,49 +31,49 @@ def read_pins(run: Run) -> Sources | None:
         return _of(chain[-1]) if chain else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
-            f"{path} does not say what the rewards consist of",
+            f"{path} cannot be read, so the rewards of run {run.name} cannot be checked",
             got=error,
-            hint="restore it from git; or remove it: then the last commit is asked",
+            hint="restore it from git, or remove it: then the pins in the last commit are used",
         ) from error
 
 
 def pin(run: Run, found: Sources) -> None:
-    """From now on the run's rewards are these."""
+    """Pin the run's rewards to ``found``."""
     write_json(run.path / FILE, {"format": FORMAT, "rewards": found})
 
 
 def check_pins(run: Run, found: Sources) -> None:
-    """Raise ConfigError unless the rewards that were loaded are those of the run."""
+    """Raise ConfigError if the code or data of a loaded reward differs from the run's pins."""
     if changed := changes(read_pins(run) or {}, found):
         raise ConfigError(
-            f"the code that scores or selects in run {run.name} is not what it began with",
+            f"code or data of the rewards of run {run.name} changed after the run started",
             got="; ".join(changed),
             expected="the same code and data from the first iteration to the last",
-            hint=f"bring back what changed, then raft resume {run.name}; or go on with what is there now, and let the "
-            f"records say so: raft resume {run.name} --accept-reward-change",
+            hint=f"restore what changed, then raft resume {run.name}; or continue with the new code and data, which "
+            f"the records will note: raft resume {run.name} --accept-reward-change",
         )
 
 
 def changes(then: Sources, now: Sources) -> list[str]:
-    """Of each reward that both have: which of its files and modules changed, in words."""
+    """For each reward in both: which of its files and modules changed, one line per reward."""
     return [
-        f"{_called(name)}: {', '.join(different)}"
+        f"{_shown_name(name)}: {', '.join(different)}"
         for name in now
         if name in then and (different := list(_different(then[name], now[name])))
     ]
 
 
 def changes_of(chain: Sequence[Commit]) -> list[tuple[int, str]]:
-    """Iteration → what changed in the rewards before it was made, as the commits say it."""
+    """(iteration, what changed in the rewards before it was made), from the commits."""
     return [
-        (after.iteration, told)
+        (after.iteration, change)
         for before, after in pairwise(chain)
-        for told in changes(_of(before) or {}, _of(after) or {})
+        for change in changes(_of(before) or {}, _of(after) or {})
     ]
 
 
-def _called(name: str) -> str:
-    """A reward's name has no dot."""
+def _shown_name(name: str) -> str:
+    """``selection.TYPE`` has a dot; names of rewards have none."""
     return name if "." in name else f"reward '{name}'"
 
 
@@ -85,4 +85,4 @@ def _of(commit: Commit) -> Sources | None:
 def _different(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     for file in sorted(then.keys() | now.keys()):
         if then.get(file) != now.get(file):
-            yield f"{file} {'changed' if file in then and file in now else 'is new' if file in now else 'is gone'}"
+            yield f"{file} {'changed' if file in then and file in now else 'is new' if file in now else 'was removed'}"

@@ -1,7 +1,7 @@
-"""Which weights may go: a pure decision over what is known about the runs. Tables and digests always stay.
+"""Which weights ``raft gc`` may remove: a pure decision on facts about the runs. Tables and digests always stay.
 
-An iteration's policy is kept if any rule says so; the first one that does is its reason. What nothing
-names may go. Reading, asking registries and deleting are others' work (``tasks.versioning.gc``).
+A policy is kept if any rule keeps it; the first such rule is the reason. A policy that no rule keeps may be removed.
+Reading runs and registries, and removing, are in ``tasks.versioning.gc``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,21 @@ DAY_S = 86400.0
 
 
 class Retention(BaseModel):
-    """What to keep beside what is registered or promoted (``configs/retention.yaml``)."""
+    """What to keep besides registered and promoted policies (``configs/retention.yaml``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    keep_runs: int = Field(3, ge=0, description="every policy of the runs that were worked on last")
-    keep_days: float = Field(14.0, ge=0, description="every policy of a run that was worked on within so many days")
-    keep_best: bool = Field(True, description="the best policy of each run")
-    remote: bool = Field(False, description="remove objects from DVC's remote too; not if workspaces share it")
+    keep_runs: int = Field(3, ge=0, description="keep every policy of so many most recently used runs")
+    keep_days: float = Field(14.0, ge=0, description="keep every policy of runs used within so many days")
+    keep_best: bool = Field(True, description="keep the best policy of each run")
+    remote: bool = Field(
+        False, description="also remove objects from DVC's remote; only if no other workspace shares it"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What the decision looks at. ``age_s``: since it was last worked on; ``policies``: iteration → commit digest."""
+    """Facts about one run. ``age_s``: seconds since it was last used; ``policies``: iteration → commit digest."""
 
     name: str
     age_s: float
@@ -39,7 +41,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``kept``: why the policy stays; None: it may go."""
+    """``kept``: why the policy is kept; None: it may be removed."""
 
     run: str
     iteration: int
@@ -47,7 +49,7 @@ class Verdict:
 
 
 def verdicts(runs: Sequence[RunFacts], named: Mapping[str, str], rules: Retention) -> list[Verdict]:
-    """What is to become of every policy. ``named``: commit digest → why somebody still needs it."""
+    """Decide for every policy. ``named``: commit digest → why the registry or ledger still needs it."""
     latest = {run.name for run in sorted(runs, key=lambda run: (run.age_s, run.name))[: rules.keep_runs]}
     return [
         Verdict(run.name, iteration, _reason(run, iteration, commit, named, rules, latest))
@@ -64,14 +66,14 @@ def _reason(
     if not run.finished:
         return "its run is not finished"
     if rules.keep_best and iteration == run.best:
-        return "the best of its run"
+        return "the best policy of its run"
     if run.name in latest:
-        return f"one of the last {rules.keep_runs} runs"
+        return f"its run is one of the {rules.keep_runs} most recent (keep_runs)"
     if run.age_s <= rules.keep_days * DAY_S:
-        return f"worked on within {rules.keep_days:g} days"
+        return f"its run was used within {rules.keep_days:g} days (keep_days)"
     return None
 
 
 def load_retention(path: Path | None, overrides: Sequence[str] = ()) -> Retention:
     """The rules in ``path`` (None: the defaults) with ``overrides`` ("keep_runs=5"). Raises ConfigError."""
-    return load_document(Retention, path, overrides, what="file of rules of retention", see="configs/retention.yaml")
+    return load_document(Retention, path, overrides, what="retention rules", see="configs/retention.yaml")

@@ -1,8 +1,8 @@
-"""Content addresses decide reuse: a step with the same inputs is not done twice, in any run.
+"""Reuse by content address: a step with the same key is not run twice, in any run.
 
-The key of a step is the digest of everything that can change its bytes: inputs, settings, seed,
-the code that it runs and the determinism fingerprint. The index that finds finished outputs lies in
-``runs/.steps`` and is only a convenience: every hit is verified by hashing the bytes.
+The key of a step is the digest of everything that can change its output: inputs, settings, seed, the code that it runs
+and the determinism fingerprint. The index of finished outputs in ``runs/.steps`` may be deleted: every hit is verified
+by hashing the files.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from raft_core.files.plain_json import read_json
 
 @dataclass(frozen=True, slots=True)
 class StepKey:
-    """Everything that can change the bytes of a step's outputs. All fields are JSON-able."""
+    """Everything that can change the bytes of a step's outputs. All fields can be written as JSON."""
 
     step: str
     inputs: Mapping[str, str | None]
@@ -35,7 +35,7 @@ class StepKey:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A finished step: goes into the commit. ``inputs`` and ``outputs``: name → digest; ``code``: of its modules."""
+    """A finished step, as committed. ``inputs``, ``outputs``: name → digest; ``code``: digest of its modules."""
 
     key: str
     inputs: Mapping[str, str | None]
@@ -45,9 +45,9 @@ class StepRecord:
 
 
 def run_cached(runs: Path, key: StepKey, outputs: Mapping[str, Path], compute: Callable[[], None]) -> StepRecord:
-    """Bring ``outputs`` (name → path) about: reuse them if this step was ever done, else compute.
+    """Provide ``outputs`` (name → path): reuse those of an earlier step with this key, else compute them.
 
-    ``compute`` must create every path; each must appear whole (written aside, then renamed).
+    ``compute`` must create every path atomically (write to a temporary name, then rename).
     """
     entry = runs / ".steps" / f"{key.digest}.json"
     if (found := _reuse(runs, entry, outputs)) is not None:

@@ -1,7 +1,7 @@
 """The tables of an iteration: Parquet with fixed schemas, the same for every modality.
 
-Columns that cannot be recovered later are there from the start (token ids, both kinds of
-log-probabilities, seed, source, finish reason, every component's score, status and reason).
+Everything that cannot be recovered later is recorded at once: token ids, both kinds of log-probabilities, seed, source,
+finish reason, every component's score, status and reason.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ _COMPONENTS = pa.list_(pa.struct([("name", pa.string()), ("score", pa.float64())
 
 
 ROW_GROUP = 1 << 17
-"""Rows of a Parquet row group; part of the bytes."""
+"""Rows of a Parquet row group; it affects the bytes of a file."""
 _FORMAT: Mapping[str, Any] = {"compression": "zstd", "version": "2.6", "store_schema": False}
 
 
@@ -66,7 +66,7 @@ SCORED = _schema(
     ("reason", pa.string()),
     nullable=["reward"],
 )
-"""One row a sample. ``reward`` is the weighted sum of the components, null where quarantined."""
+"""One row per sample. ``reward`` is the weighted sum of the components, null if the sample is quarantined."""
 SELECTED = _schema(
     ("sample_id", pa.string()),
     ("prompt_id", pa.string()),
@@ -81,7 +81,7 @@ SELECTED = _schema(
     ("sampling_logprobs", _LOGPROBS),
     ("finish_reason", pa.string()),
 )
-"""The filtered set: what the next policy is fine-tuned on, self-contained for an audit."""
+"""The selected samples that the next policy is fine-tuned on, complete enough for an audit without other tables."""
 QUARANTINE = _schema(
     ("sample_id", pa.string()),
     ("prompt_id", pa.string()),
@@ -98,7 +98,7 @@ VALIDATION = _schema(
     ("expected", pa.string()),
     ("failed_rows", pa.int64()),
 )
-"""One row an expectation. ``level`` is "row" (a failure quarantines) or "set" (a failure stops)."""
+"""One row per expectation. ``level``: "row" (a failure quarantines rows) or "set" (a failure stops the run)."""
 EVALUATION = _schema(
     ("prompt_id", pa.string()),
     ("group", pa.string()),
@@ -114,9 +114,9 @@ EVALUATION = _schema(
     ("components", _COMPONENTS),
     nullable=["reward", "gold_reward"],
 )
-"""One row a held-out prompt. ``sampling_logprobs`` (under the policy) and ``base_logprobs``: of its tokens, at λ."""
+"""One row per held-out prompt. ``sampling_logprobs`` and ``base_logprobs``: of its tokens under policy and base, λ."""
 PERPLEXITY = _schema(("text", pa.string()), ("logprobs", _LOGPROBS))
-"""One row a held-out text: log p (λ = 1) of every token but the first under this iteration's policy."""
+"""One row per held-out text: log p (λ = 1) of every token but the first under this iteration's policy."""
 
 SAFETY = _schema(
     ("case", pa.string()),
@@ -129,7 +129,7 @@ SAFETY = _schema(
     ("failed", pa.string()),
     ("components", _COMPONENTS),
 )
-"""One row a case and answer of a safety suite, in the evidence of a promotion alone. ``failed``: which checks."""
+"""One row per case and answer of a safety suite, only in promotion evidence. ``failed``: the checks that failed."""
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "prompts": PROMPTS,
@@ -156,15 +156,15 @@ def to_table(schema: pa.Schema, rows: Iterable[Prompt | Sample | Mapping[str, An
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write durably. Raises ValueError if the table does not fit the schema.
 
-    The bytes depend on the content and pyarrow's version alone.
+    The bytes depend only on the content and on pyarrow's version.
     """
     write_tables(path, [table], schema)
 
 
 def write_tables(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write ``parts`` as one table, holding about one row group at a time in memory.
+    """Write ``parts`` as one table, with about one row group at a time in memory.
 
-    The bytes are those of the whole table, however it is cut into parts.
+    The bytes do not depend on how the table is divided into parts.
     """
     with written_aside(path) as aside, pq.ParquetWriter(aside, schema, **_FORMAT) as writer:
         for group in _row_groups(parts, schema):
@@ -172,7 +172,7 @@ def write_tables(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> No
 
 
 def _row_groups(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """``parts`` in tables of ROW_GROUP rows, each of one chunk (chunks would show in the bytes)."""
+    """``parts`` as tables of ROW_GROUP rows, each of one chunk (chunks would affect the bytes)."""
     waiting: list[pa.Table] = []
     num_rows = 0
     for part in parts:
@@ -189,7 +189,7 @@ def _row_groups(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Tab
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read and check against ``schema``. Raises IntegrityError for a file that is not that table."""
+    """Read a table and check it against ``schema``. Raises IntegrityError if the file is not such a table."""
     try:
         table = pq.read_table(path, columns=columns, memory_map=True)
         return table.cast(schema if columns is None else pa.schema([schema.field(c) for c in columns]))
@@ -198,9 +198,9 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 
 def read_rows(path: Path, schema: pa.Schema, rows_N: NDArray[np.int64], columns: list[str]) -> pa.Table:
-    """The rows ``rows_N`` in that order, holding about one row group beside them in memory.
+    """The rows ``rows_N`` in that order, with about one row group besides them in memory.
 
-    Raises IntegrityError for a file that is not that table, IndexError for a row that it lacks.
+    Raises IntegrityError if the file is not such a table, IndexError for a row that it does not have.
     """
     order_N = np.argsort(rows_N, kind="stable")
     sorted_N, start, parts = rows_N[order_N], 0, list[pa.Table]()
@@ -217,14 +217,19 @@ def read_rows(path: Path, schema: pa.Schema, rows_N: NDArray[np.int64], columns:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, schema, error) from error
     if len(found) != len(rows_N):
-        raise IndexError(f"{path} has {start} rows, asked for row {sorted_N[-1]}")
+        raise IndexError(f"{path} has {start} rows, but row {sorted_N[-1]} was requested")
     return found.take(pa.array(np.argsort(order_N)))
 
 
 def _unreadable(path: Path, schema: pa.Schema, error: Exception) -> IntegrityError:
-    return IntegrityError(f"not a readable table: {path}", got=error, expected=f"columns {schema.names}")
+    return IntegrityError(
+        f"unreadable table: {path}",
+        got=error,
+        expected=f"a Parquet file with columns {', '.join(schema.names)}",
+        hint="restore it from DVC (dvc checkout, dvc pull) or from a backup",
+    )
 
 
 def to_prompts(table: pa.Table) -> list[Prompt]:
-    """Rows of a PROMPTS table."""
+    """The rows of a PROMPTS table as prompts."""
     return [Prompt(**row) for row in table.to_pylist()]

@@ -1,7 +1,7 @@
-"""Processes that a reward starts by spawn or fork server: they get the reward's own modules, as they were hashed.
+"""Give processes that a reward starts by spawn or fork server the reward's own modules, as they were hashed.
 
-Such a child is a new Python. It would look for the reward's functions by the name of their module, and find nothing, or
-other bytes; and ``python -c`` would take a module of the current folder for one of the standard library.
+Such a child is a new Python process. It would look for the reward's functions by the name of their module, and find
+nothing or other bytes; and ``python -c`` would prefer a module of the current folder over the standard library.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from raft_core.rewards.modules import LocalModules
 
 @contextmanager
 def served(modules: LocalModules) -> Iterator[None]:
-    """While the block runs, ``multiprocessing`` hands ``modules`` to the children that it starts."""
+    """While the block runs, ``multiprocessing`` passes ``modules`` to the children that it starts."""
     prepared, flags = spawn.get_preparation_data, util._args_from_interpreter_flags  # type: ignore[attr-defined]
 
     def with_modules(name: str) -> dict[str, Any]:

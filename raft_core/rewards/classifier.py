@@ -1,9 +1,9 @@
 """A reward that is a transformers sequence-classification model: the raw output (logit) of one label.
 
 Texts are sorted by length and padded in batches of ``batch_size``; weights and arithmetic are
-float32. A text longer than ``max_tokens`` loses its beginning, so the completion is always read.
+float32. A text longer than ``max_tokens`` is cut at its start, so the completion is always read.
 Only safetensors are loaded, and never code from the folder. A chat template renders every text in a
-child process with limits (``policies.text.template``): each is new, so none was tried before.
+child process with limits (``policies.text.template``), because every text is new.
 """
 
 import re
@@ -15,20 +15,17 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from raft_core.config.model import Day
-from raft_core.errors import ConfigError, InputError, RewardError
+from raft_core.errors import ConfigError, InputError
 from raft_core.files.artifacts import json_digest, model_digest
 from raft_core.policies.completeness import check_complete, without_report
 from raft_core.policies.hub import refuse_hub_id
-from raft_core.policies.text.chat import chat_template, turns
 from raft_core.policies.text.checkpoint import check_weights
-from raft_core.policies.text.template import TemplateFault, render_each
 from raft_core.references import resolve
 from raft_core.rewards.base import RewardConfig, ScoredText, reward_identity, texts
 from raft_core.rewards.returned import Failure
+from raft_core.rewards.turns import REFUSED, rendered, template_of
 from raft_core.types import Prompt
 
-_REPLY = "RAFTREPLY"
-_REFUSED = "the classifier's chat template cannot render this"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -43,26 +40,49 @@ _HEAD = re.compile(r"(score|classifier|classification_head)\.")
 
 
 class ClassifierRewardConfig(RewardConfig):
-    """A transformers sequence-classification model: the score of one label, or of a single output."""
+    """A reward model or classifier in transformers format; its score is the raw output (logit) of one label.
+
+    For a reward model with a single output `{type: classifier, model: models/reward}` is enough; for a classifier name
+    the label, such as `{type: classifier, model: models/sentiment, label: POSITIVE, text: completion}`.
+    """
 
     loads_weights: ClassVar[bool] = True
     type: Literal["classifier"] = "classifier"
-    model: str = Field(description="a folder, or example:EXAMPLE/reward")
-    label: str | None = Field(None, description="which output; none: the only one")
+    model: str = Field(
+        description="folder with config.json, tokenizer files and safetensors weights of a sequence-classification "
+        "model; or `example:EXAMPLE/reward`. Ids of the Hugging Face hub are not fetched: run "
+        "`hf download ID --local-dir models/NAME` first"
+    )
+    label: str | None = Field(
+        None, description="name of the label whose output is the score; null: the only output of a reward model"
+    )
     text: ScoredText = "prompt_and_completion"
     chat_template: bool | None = Field(
         None,
-        description="true: score prompt and completion as turns of the model's chat template; false: as plain "
-        "text; must be set where the folder has a template",
+        description="true: score prompt and completion as turns of the model's chat template; false: as one plain "
+        "text; null: only allowed if the folder has no chat template (otherwise choose the form that the model was "
+        "trained on)",
     )
-    template_date: Day | None = Field(None, description="the date for a chat template that prints today's")
-    batch_size: int = Field(64, ge=1, description="texts of one forward pass")
-    max_tokens: int = Field(256, ge=1, description="longer texts are cut by the tokenizer")
+    template_date: Day | None = Field(
+        None,
+        description="date that a chat template prints as today's, such as `2026-01-31`; null: only allowed if the "
+        "template prints no date",
+    )
+    batch_size: int = Field(64, ge=1, description="texts per forward pass; lower it if memory runs out")
+    max_tokens: int = Field(
+        256,
+        ge=1,
+        description="maximum number of tokens of a text; a longer one is cut at its start, so that the completion is "
+        "always read",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.chat_template and self.text == "completion":
-            raise ValueError("chat_template renders the prompt too; set text: prompt_and_completion")
+            raise ValueError(
+                "chat_template: true renders prompt and completion, but text is completion; "
+                "set text: prompt_and_completion, or chat_template: false"
+            )
         if self.template_date is not None and not self.chat_template:
             raise ValueError("template_date needs chat_template: true; set it, or remove template_date")
         return self
@@ -85,15 +105,15 @@ class ClassifierReward:
     batch_size: int
     max_tokens: int
     template: str | None = None
-    """What renders prompt and completion as turns; None: they are one plain concatenation."""
+    """Template that renders prompt and completion as turns; None: they are concatenated as plain text."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Any]:
-        """One logit a sample; in its place a Failure for one that the chat template refuses."""
+        """One logit per sample; a Failure for a sample that the chat template cannot render."""
         if self.template is None:
             return [*self._logits(texts(self.text, prompts, completions))]
-        rendered = _rendered(self.template, self.tokenizer, [p.text for p in prompts], completions)
-        logits = iter(self._logits([text for text in rendered if isinstance(text, str)]))
-        return [next(logits) if isinstance(text, str) else Failure.of(f"{_REFUSED}: {text}") for text in rendered]
+        texts_or_faults = rendered(self.template, self.tokenizer, [p.text for p in prompts], completions)
+        logits = iter(self._logits([text for text in texts_or_faults if isinstance(text, str)]))
+        return [next(logits) if isinstance(text, str) else Failure.of(f"{REFUSED}: {text}") for text in texts_or_faults]
 
     def _logits(self, read: Sequence[str]) -> list[float]:
         if not read:
@@ -118,9 +138,9 @@ class ClassifierReward:
     def _batch_logits(self, rows: Mapping[str, list[list[int]]]) -> list[float]:
         """Logits of rows in one batch.
 
-        A decoder reads its score at the last token that is not ``config.pad_token_id``, so rows are padded with that
-        id. A model that has none reads the very last token: padding is then an id that none of the rows holds, and
-        an end of text that closes a reply is read, not skipped.
+        A decoder takes its score at the last token that is not ``config.pad_token_id``, so rows are padded with that
+        id. A model without one takes the very last token: padding is then an id that occurs in none of the rows, so
+        that an end-of-text token that closes a reply is read and not skipped.
         """
         import torch
 
@@ -153,15 +173,15 @@ class ClassifierReward:
 
 
 def load(config: ClassifierRewardConfig) -> ClassifierReward:
-    """The model in the folder that ``config`` names, on the GPU where there is one.
+    """The model in the folder that ``config`` names, on the GPU if there is one.
 
-    Raises InputError for a folder that cannot be used, ConfigError for a label or length that the model lacks.
+    Raises InputError for an invalid folder, ConfigError for a label or length that the model does not have.
     """
     return _load(config, _load_model, model_digest)
 
 
 def load_without_weights(config: ClassifierRewardConfig) -> ClassifierReward:
-    """As ``load``, by the headers of the weights alone: it finds the same faults within seconds, and cannot score."""
+    """As ``load``, but reads only the headers of the weights: finds the same errors in seconds, and cannot score."""
     return _load(config, _outline, lambda folder: json_digest(sorted(map(str, folder.iterdir()))))
 
 
@@ -174,7 +194,7 @@ def _load(
     digest = digest_of(folder)
     identity = reward_identity(config, digest)
     tokenizer = _load_tokenizer(folder)
-    template = _template(folder, tokenizer, config)
+    template = template_of(folder, tokenizer, config.chat_template, config.template_date)
     model = model_of(folder)
     return ClassifierReward(
         identity=identity,
@@ -193,20 +213,23 @@ def _check_files(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(
             f"no classification model in {folder}",
-            expected="a folder in transformers format (config.json, …)",
-            hint="correct `model` of the reward; it is relative to the current folder",
+            got="a folder without config.json" if folder.is_dir() else "the folder does not exist",
+            expected="a folder in transformers format (config.json, tokenizer files, safetensors weights); relative "
+            "paths start at the current directory",
+            hint="correct `model` of the reward",
         )
     if not any(folder.glob("*.safetensors")):
         raise InputError(
-            f"no weights in {folder}",
-            expected="*.safetensors (other formats can carry code, and are not loaded)",
-            hint="save the model again with save_pretrained()",
+            f"no safetensors weights in {folder}",
+            expected="*.safetensors (other formats can contain code and are not loaded)",
+            hint="download the safetensors weights; or, if you trust the files, load the model with transformers and "
+            "call save_pretrained()",
         )
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise InputError(
             f"no tokenizer in {folder}",
             expected=f"one of {', '.join(_TOKENIZER_FILES)}",
-            hint="save the tokenizer that the model was trained with into the same folder",
+            hint="copy the tokenizer files that the model was trained with into this folder",
         )
 
 
@@ -227,16 +250,17 @@ def _load_model(folder: Path) -> Any:
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"classification model cannot be loaded: {folder}",
+            f"the classification model in {folder} cannot be loaded",
             got=error,
-            hint="fetch a file that was cut again; a model that needs Python code of its own cannot be loaded",
+            expected="a model that AutoModelForSequenceClassification loads without Python code of its own",
+            hint="copy or download the folder again, in case a file was cut off; or use another model",
         ) from error
     check_complete(folder, loading, model=type(model).__name__)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _outline(folder: Path) -> Any:
-    """The model without memory for its weights; that its head is among them is read from the files' headers."""
+    """The model without memory for its weights; the headers of the files show whether they include the head."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -247,66 +271,20 @@ def _outline(folder: Path) -> Any:
             model = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InputError(
-            f"classification model cannot be loaded: {folder}",
+            f"the classification model in {folder} cannot be loaded",
             got=error,
-            hint="a model that needs Python code of its own cannot be loaded; see the message above",
+            expected="a model that AutoModelForSequenceClassification loads without Python code of its own",
+            hint="check that config.json is complete and of a sequence-classification model; or use another model",
         ) from error
     heads = [name for name, _ in model.named_parameters() if _HEAD.match(name)]
     if missing := [name for name in heads if name not in shapes]:
         raise InputError(
-            f"the weights in {folder} lack the head of a classifier",
-            got=f"no {', '.join(missing[:3])}",
-            expected="a model that was trained to classify or to score",
-            hint="name the folder of such a model",
+            f"the model in {folder} has no trained classification head",
+            got=f"weights without {', '.join(missing[:3])}",
+            expected="a model that was trained to classify or to score texts",
+            hint="set `model` of the reward to such a model: with this one every score would be random",
         )
     return model
-
-
-def _template(folder: Path, tokenizer: Any, config: ClassifierRewardConfig) -> str | None:
-    """The template that renders what is scored; None for plain text. Which of the two is never guessed."""
-    if config.chat_template is None and tokenizer.chat_template:
-        raise ConfigError(
-            f"the classifier in {folder} has a chat template: is it to be used?",
-            got="no `chat_template`",
-            expected="the form of text that it was trained on",
-            hint="set chat_template of the reward: true (prompt and "
-            "completion as turns, usual for reward models of chats) or false (one plain concatenation)",
-        )
-    if not config.chat_template:
-        return None
-    template = chat_template(tokenizer, config.template_date)
-    try:
-        (text,) = _rendered(template, tokenizer, ["Hello"], [_REPLY])
-        if not isinstance(text, str):
-            raise RewardError(_REFUSED, got=text)
-    except RewardError as fault:
-        raise InputError(str(fault), hint="set chat_template: false, or mend the template") from None
-    if _REPLY not in text:
-        raise InputError(
-            f"the chat template of {folder} leaves the reply out",
-            got=text[:200],
-            expected="the completion in the text",
-            hint="set chat_template: false, or mend the template",
-        )
-    return template
-
-
-def _rendered(
-    template: str, tokenizer: Any, prompts: Sequence[str], completions: Sequence[str]
-) -> list[str | TemplateFault]:
-    """Each prompt as a user's turn, its completion as the reply; a fault in the place of one that is refused.
-
-    Raises RewardError where all of them together take too long.
-    """
-    conversations = [
-        [*turns(prompt, None), {"role": "assistant", "content": completion}]
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-    special = dict(tokenizer.special_tokens_map)
-    try:
-        return render_each(template, conversations, special)
-    except TemplateFault as fault:
-        raise RewardError(_REFUSED, got=fault) from None
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -316,13 +294,18 @@ def _load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise InputError(
-            f"tokenizer cannot be loaded: {folder}", got=error, hint="save it again, beside the model"
+            f"the tokenizer of the classifier in {folder} cannot be loaded",
+            got=error,
+            expected=f"one of {', '.join(_TOKENIZER_FILES)}, readable without Python code of its own",
+            hint="copy the tokenizer files again from where the model came from",
         ) from error
     tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise InputError(
-                f"the tokenizer in {folder} has no token to pad with", hint="set its pad_token and save it"
+                f"the tokenizer of the classifier in {folder} has no padding token",
+                expected="a pad_token or an eos_token",
+                hint="load it with transformers, set its pad_token and call save_pretrained()",
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -335,10 +318,12 @@ def _output(folder: Path, model: Any, label: str | None) -> int:
     if label in labels:
         return labels[label]
     raise ConfigError(
-        f"which label of {folder} is the reward?",
+        f"the reward does not say which label of {folder} is the score"
+        if label is None
+        else f"the classifier in {folder} has no label {label}",
         got="no `label`" if label is None else f"label: {label}",
         expected=f"one of {', '.join(labels)}",
-        hint="set `label` of the reward",
+        hint="set `label` of the reward to one of these",
     )
 
 
@@ -346,7 +331,8 @@ def _max_tokens(folder: Path, model: Any, tokenizer: Any, config: ClassifierRewa
     most = min(getattr(model.config, "max_position_embeddings", None) or config.max_tokens, tokenizer.model_max_length)
     if config.max_tokens > most:
         raise ConfigError(
-            f"max_tokens {config.max_tokens} is more than {folder} can read",
+            f"max_tokens of the reward is more than the classifier in {folder} can read",
+            got=f"max_tokens: {config.max_tokens}",
             expected=f"at most {most}",
             hint=f"set max_tokens: {most}",
         )

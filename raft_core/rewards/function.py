@@ -1,12 +1,12 @@
 """A reward that is a plain Python function: ``module:function`` or ``path/to/file.py:function``.
 
-Batched: ``f(prompts, completions)`` returns one number a sample; one by one: ``f(prompt,
-completion)`` returns one number. A parameter called ``references`` (one by one: ``reference``)
-receives each prompt's reference, None where it has none.
+Batched: ``f(prompts, completions)`` returns one number per sample; with ``batched: false``: ``f(prompt,
+completion)`` returns one number. A parameter called ``references`` (with ``batched: false``: ``reference``)
+receives each prompt's reference, or None if it has none.
 
-A file is read and run anew each time it is loaded, its local modules when one of them changed, and what is run is
-what was hashed (``rewards.modules``). The identity covers the file, these modules, and ``files``. What the code does to
-the process does not outlast it (``rewards.surroundings``).
+A file is read and run again each time it is loaded, its local modules only when one of them changed, and exactly the
+bytes that were hashed are run (``rewards.modules``). The identity covers the file, these modules, and ``files``.
+Changes that the code makes to the process are undone after each call (``rewards.surroundings``).
 """
 
 import difflib
@@ -29,7 +29,7 @@ from raft_core.files.artifacts import file_digest, json_digest
 from raft_core.rewards.base import RewardConfig, digest_of_named, reward_identity
 from raft_core.rewards.children import served
 from raft_core.rewards.modules import LocalModules, Source
-from raft_core.rewards.returned import told
+from raft_core.rewards.returned import error_text
 from raft_core.rewards.source import complete
 from raft_core.rewards.surroundings import Surroundings
 from raft_core.types import Prompt
@@ -39,25 +39,41 @@ _TRACEBACK_LINES = 4
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a user's code runs: among its own modules, in its own surroundings."""
+    """Where a user's code runs: with its own modules and its own process state."""
 
     modules: LocalModules
     surroundings: Surroundings
 
     @contextmanager
     def entered(self, *, keep: bool = False) -> Iterator[None]:
-        """Run the block there; ``keep``: what it sets up is found there again."""
+        """Run the block there; with ``keep`` its changes to the process state apply again the next time."""
         with self.surroundings.entered(keep=keep), self.modules.imported(), served(self.modules):
             yield
 
 
 class FunctionRewardConfig(RewardConfig):
-    """A plain Python function: ``module:function``, or ``path/to/file.py:function``."""
+    """A Python function of your own: it gets prompts and completions and returns one number for each; higher is better.
+
+    With `{type: function, function: my_reward.py:score}` and a file my_reward.py that contains
+    `def score(prompts, completions): return [float("thank" in text) for text in completions]` completions with "thank"
+    are preferred. A parameter called `references` receives the prompts' reference answers. See `docs/rewards.md`.
+    """
 
     type: Literal["function"] = "function"
-    function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$", description="module:function, or path/to/file.py:function")
-    batched: bool = Field(True, description="true: lists in, a list out; false: one sample at a time")
-    files: tuple[str, ...] = Field((), description="what else the function reads; a change of it scores anew")
+    function: str = Field(
+        pattern=r"^.+:[A-Za-z_]\w*$",
+        description="file and function as `path/to/file.py:function`, or module and function as `module:function`",
+    )
+    batched: bool = Field(
+        True,
+        description="true: the function gets lists and returns a list; false: it gets one prompt and one completion, "
+        "and returns a number",
+    )
+    files: tuple[str, ...] = Field(
+        (),
+        description="other files or folders that the function reads, such as word lists; if one of them changes, "
+        "samples are scored again",
+    )
 
     def load(self, *, weights: bool = True) -> "FunctionReward":
         """See ``RewardConfig.load``."""
@@ -66,7 +82,7 @@ class FunctionRewardConfig(RewardConfig):
 
 @dataclass(frozen=True, slots=True)
 class FunctionReward:
-    """A user's function. It wants references if it has a parameter of that name; without a default it needs them."""
+    """A user's function. It gets references if it has that parameter; it needs them if the parameter has no default."""
 
     identity: str
     sources: Mapping[str, str]
@@ -76,15 +92,15 @@ class FunctionReward:
     needs_references: bool
     place: Place
     data: Mapping[Path, tuple[tuple[int, int, int], str]]
-    """What ``files`` names: how it lay there when it was hashed, and its digest."""
+    """For each path in ``files``: its modification time, size and inode when it was hashed, and its digest."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Any:
-        """Whatever the function returns; ``score`` checks it. Lists are the function's own to change."""
+        """Whatever the function returns; ``score`` checks it. The function may change the lists that it gets."""
         texts, references = [p.text for p in prompts], [p.reference for p in prompts]
         with self.place.entered():
             if self.batched:
                 returned = self.function(texts, list(completions), **self._named(references))
-                # a generator runs here too, and an endless one ends
+                # a generator runs inside this block, and an endless one is cut off
                 return list(islice(returned, len(completions) + 1)) if isinstance(returned, Iterator) else returned
             return [
                 self.function(text, completion, **self._named(reference))
@@ -96,9 +112,9 @@ class FunctionReward:
         for path, (stamp, digest) in self.data.items():
             if _stamp(path) != stamp and not (path.is_file() and file_digest(path) == digest):
                 raise RewardError(
-                    f"a file of the reward changed while it was used: {path}",
-                    expected="one content during a step",
-                    hint="bring its content back, then resume the run",
+                    f"a file of the reward changed while the reward was in use: {path}",
+                    expected="the same content from the start of a step to its end",
+                    hint="restore the file, then resume the run",
                 )
 
     def _named(self, given: Any) -> Mapping[str, Any]:
@@ -108,12 +124,12 @@ class FunctionReward:
 
 
 _LAST: dict[tuple[Path, str], Place] = {}
-"""Folder and module → where it was last loaded: modules whose bytes are still the same keep what they hold in memory
-(a model, a registration that can be made only once), as imported modules do."""
+"""Folder and module → the place where it was last loaded. Modules whose bytes are unchanged keep their state in memory
+(a model, a registration that is possible only once), as imported modules do."""
 
 
 def load(config: FunctionRewardConfig) -> FunctionReward:
-    """The function that ``config`` names. Raises InputError or ConfigError saying why it cannot be used."""
+    """The function that ``config`` names. Raises InputError or ConfigError if it cannot be used."""
     where, _, name = config.function.rpartition(":")
     folder = Path.cwd()
     importlib.invalidate_caches()
@@ -141,7 +157,7 @@ def load(config: FunctionRewardConfig) -> FunctionReward:
 
 
 def _place(folder: Path, where: str, named: Mapping[str, str]) -> Place:
-    """A new place, with the modules of the last one if nothing of them changed."""
+    """A new place, with the modules of the last one if none of them changed."""
     place = Place(LocalModules(named), Surroundings(str(folder)))
     if (last := _LAST.get((folder, where))) is not None:
         with last.surroundings.entered():
@@ -154,15 +170,15 @@ def _load_file(where: str, modules: LocalModules) -> tuple[ModuleType, str, dict
     """The module, its digest, and those of all other local modules."""
     path = Path(where).absolute()
     try:
-        if path.exists() and not path.is_file():  # a FIFO would be waited for
+        if path.exists() and not path.is_file():  # reading a FIFO would block
             raise OSError(None, "not a file")
         source = Source(str(path), path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
-            f"reward file cannot be read: {path}",
+            f"the file of the reward cannot be read: {path}",
             got=getattr(error, "strerror", error),
-            expected="a Python file",
-            hint="correct the path before the colon in `function`; it is relative to the current folder",
+            expected="a Python file; relative paths start at the current directory",
+            hint="correct the path before the colon in `function` of the reward",
         ) from None
     name = f"raft_reward_{sha256(str(path).encode() + source.code).hexdigest()[:16]}"
     with _explained(str(path)):
@@ -172,7 +188,7 @@ def _load_file(where: str, modules: LocalModules) -> tuple[ModuleType, str, dict
 
 
 def _load_module(where: str, modules: LocalModules) -> tuple[ModuleType, str, dict[str, str]]:
-    """As ``_load_file``; of an installed module, its own file counts alone."""
+    """As ``_load_file``; for an installed module only its own file counts."""
     with _explained(where):
         module = importlib.import_module(where)
     others = complete(modules, also=where)
@@ -195,7 +211,7 @@ def _below(path: Path) -> list[Path]:
 
 
 class _explained:
-    """Turn what goes wrong while a user's code is loaded into a ConfigError that shows where."""
+    """Turn any error while a user's code is loaded into a ConfigError that shows where it happened."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -213,28 +229,32 @@ def _why(where: str, error: BaseException) -> ConfigError:
     if isinstance(error, SyntaxError):
         text = (error.text or "").strip()
         return ConfigError(
-            f"reward {where} has a syntax error",
+            f"the reward {where} has a syntax error",
             got=f"{error.msg}: {error.filename}, line {error.lineno}: {text}",
-            hint="correct that line",
+            hint=f"correct line {error.lineno}",
         )
     if isinstance(error, ModuleNotFoundError) and f"{where}.".startswith(f"{error.name}."):
         return ConfigError(
-            f"no module named {where}",
-            got=told(error),
-            expected="an installed module, or one in the current folder",
-            hint="correct the part before the colon in `function`; a file is written path/to/file.py:function",
+            f"the module of the reward is not found: {where}",
+            got=error_text(error),
+            expected="an installed module, or one in the current directory",
+            hint="correct the part before the colon in `function`; write path/to/file.py:function for a file",
         )
     frames = [
         f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}"
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((str(Path(__file__).parent), "<frozen importlib"))
     ]
-    do = "let it run without an error: python " + where if where.endswith(".py") else f'try: python -c "import {where}"'
+    command = f"python {where}" if where.endswith(".py") else f'python -c "import {where}"'
+    do = f"correct the code until `{command}` runs without an error"
     if isinstance(error, ModuleNotFoundError):
-        do = f"install {error.name}; modules beside a file need a package: name package.module:function instead"
+        do = (
+            f"install {error.name}; if it is a file next to the reward's file, put both into a package and write "
+            "package.module:function"
+        )
     return ConfigError(
-        f"reward {where} fails while it is loaded",
-        got="\n    ".join([told(error), *frames[-_TRACEBACK_LINES:]]),
+        f"the code of the reward {where} raises an error when it is loaded",
+        got="\n    ".join([error_text(error), *frames[-_TRACEBACK_LINES:]]),
         hint=do,
     )
 
@@ -247,25 +267,32 @@ def _function(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
         near = difflib.get_close_matches(name, there, n=1)
         raise ConfigError(
             f"no function {name} in {where}",
-            got=f"functions there: {', '.join(there) or 'none'}",
-            hint=f"did you mean {where}:{near[0]}?" if near else "name one of them after the colon in `function`",
+            got=f"the functions {', '.join(there)}" if there else "a file without functions",
+            expected=f"a function {name}",
+            hint=f"write {where}:{near[0]}, if that is the function you mean"
+            if near
+            else "correct the name after the colon in `function` of the reward",
         ) from None
     if inspect.isclass(function) or inspect.iscoroutinefunction(function) or not callable(function):
-        kind = "an async function" if inspect.iscoroutinefunction(function) else f"a {type(function).__name__}"
+        kind = (
+            "an async function"
+            if inspect.iscoroutinefunction(function)
+            else f"a value of type {type(function).__name__}"
+        )
         raise ConfigError(
-            f"{where}:{name} cannot be called for rewards",
+            f"{where}:{name} is not a function that raft can call",
             got="a class" if inspect.isclass(function) else kind,
-            expected="a function",
-            hint="write a plain function `def` around it",
+            expected="a plain function (def)",
+            hint="write a plain function that calls it, and name that function",
         )
     return function  # type: ignore[no-any-return]
 
 
 def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig) -> inspect.Parameter | None:
-    """The parameter by which the function asks for references; raises ConfigError if it cannot be called as told."""
+    """The parameter for references, if any. Raises ConfigError if the function cannot be called as configured."""
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some functions written in C tell none
+    except ValueError:  # some functions written in C have no signature
         return None
     plural = "s" if config.batched else ""
     asked = signature.parameters.get(f"reference{plural}")
@@ -278,7 +305,7 @@ def _check_signature(function: Callable[..., Any], config: FunctionRewardConfig)
     if not fits:
         contrary = str(not config.batched).lower()
         raise ConfigError(
-            f"{config.function} does not take what it is given",
+            f"the function {config.function} does not have the parameters that raft passes",
             got=f"parameters {signature}",
             expected=f"(prompt{plural}, completion{plural}) or (prompt{plural}, completion{plural}, reference{plural})",
             hint=f"change its parameters, or set batched: {contrary} if it takes "

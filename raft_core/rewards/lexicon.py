@@ -1,8 +1,8 @@
-"""A reward that looks words up: VADER's compound sentiment, or the mean of your own word scores.
+"""A reward that looks words up in a list: VADER's compound sentiment, or the mean of your own word scores.
 
-VADER (Hutto and Gilbert, 2014): rules over rated words, in [−1, 1]; a text without any of them is 0.
-Your own file: r(text) = Σ score(word) / number of words, unknown words 0, an empty text 0. Words are
-runs of letters and digits (an apostrophe may join two), compared without case.
+VADER (Hutto and Gilbert, 2014): rules over rated words, in [−1, 1]; a text without rated words scores 0.
+Your own file: r(text) = Σ score(word) / number of words, where unknown words count 0; an empty text scores 0.
+Words are runs of letters and digits (an apostrophe may join two), compared without case.
 """
 
 import re
@@ -26,10 +26,14 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 class LexiconRewardConfig(RewardConfig):
-    """VADER's compound sentiment in [−1, 1]; or the mean of your own word scores, if a file is given."""
+    """A score by words: how positive a text is by the VADER lexicon (−1 to 1), or the mean of your own word scores.
+
+    For example `{type: lexicon, file: words.tsv, text: completion}`, where a line of words.tsv is a word, a tab and a
+    number. A text scores the mean over all its words; unknown words count 0.
+    """
 
     type: Literal["lexicon"] = "lexicon"
-    file: str | None = Field(None, description="lines of WORD<tab>SCORE; none: VADER")
+    file: str | None = Field(None, description="UTF-8 file with lines of `WORD<tab>SCORE`; null: the VADER lexicon")
     text: ScoredText = "prompt_and_completion"
 
     @property
@@ -52,7 +56,7 @@ class LexiconReward:
     text: ScoredText
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """One mean a sample."""
+        """One mean per sample."""
         return [self._mean(text) for text in texts(self.text, prompts, completions)]
 
     def _mean(self, text: str) -> float:
@@ -70,12 +74,12 @@ class VaderReward:
     text: ScoredText
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """One compound score in [−1, 1] a sample."""
+        """One compound score in [−1, 1] per sample."""
         return [self.analyzer.polarity_scores(text)["compound"] for text in texts(self.text, prompts, completions)]
 
 
 def load(config: LexiconRewardConfig) -> LexiconReward | VaderReward:
-    """The lexicon in ``config.file``, or VADER. Raises InputError naming a line that cannot be used."""
+    """The lexicon in ``config.file``, or VADER. Raises InputError that names an invalid line."""
     if config.file is None:
         return _vader(config)
     path = resolve(config.file)
@@ -83,10 +87,10 @@ def load(config: LexiconRewardConfig) -> LexiconReward | VaderReward:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"lexicon cannot be read: {path}",
+            f"the lexicon file cannot be read: {path}",
             got=error,
-            expected="UTF-8 lines of WORD<tab>SCORE",
-            hint="correct `file` of the reward; it is relative to the current folder",
+            expected="a UTF-8 file with lines of WORD<tab>SCORE; relative paths start at the current directory",
+            hint="correct `file` of the reward",
         ) from None
     digest = file_digest(path)
     return LexiconReward(reward_identity(config, digest), {config.file: digest}, _read(path, lines), config.text)
@@ -113,10 +117,19 @@ def _read(path: Path, lines: Sequence[str]) -> dict[str, float]:
             continue
         word, score = _entry(path, number, line)
         if word in scores:
-            raise InputError(f"{path}, line {number}: {word!r} has a score already", hint="remove one of the two lines")
+            raise InputError(
+                f"{path}, line {number}: the word {word!r} occurs twice",
+                got=f"the scores {scores[word]:g} and {score:g}",
+                expected="one score per word (upper and lower case are the same)",
+                hint="remove one of the two lines",
+            )
         scores[word] = score
     if not scores:
-        raise InputError(f"lexicon without a word: {path}", expected="lines of WORD<tab>SCORE")
+        raise InputError(
+            f"the lexicon file contains no words: {path}",
+            expected="lines of WORD<tab>SCORE",
+            hint="add at least one line, or remove `file` of the reward to use the VADER lexicon",
+        )
     return scores
 
 
@@ -129,8 +142,9 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, float]:
         score = float("nan")
     if not isfinite(score) or not _WORD.fullmatch(word):
         raise InputError(
-            f"{path}, line {number} is no entry of a lexicon",
+            f"{path}, line {number} is not a word and a score",
             got=repr(line[:80]),
             expected="one WORD (letters, digits, apostrophes), a tab, a finite number",
+            hint="separate the two with a tab character, and write a number such as -1.5",
         )
     return word, score

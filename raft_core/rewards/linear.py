@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 else:
     Floats = object
 
+_SAVE_AGAIN = "write the folder again with raft_core.rewards.linear.save, or copy it again"
 _SETTINGS = ("ngram_range", "lowercase", "token_pattern", "sublinear_tf")
 _FIXED = {
     "analyzer": "word",
@@ -49,10 +50,16 @@ _FIXED = {
 
 
 class LinearRewardConfig(RewardConfig):
-    """A linear model on TF-IDF features (the reviews example trains one as its gold reward)."""
+    """A linear model on TF-IDF features, as scikit-learn fits it; fast, and often good enough as a gold reward.
+
+    The folder is written from a fitted TfidfVectorizer and linear regressor by
+    `raft_core.rewards.linear.save(folder, vectorizer, regressor)`.
+    """
 
     type: Literal["linear"] = "linear"
-    model: str = Field(description="a folder, or example:EXAMPLE/gold")
+    model: str = Field(
+        description="folder with config.json, vocabulary.json and model.safetensors; or `example:EXAMPLE/gold`"
+    )
     text: ScoredText = "prompt_and_completion"
 
     def load(self, *, weights: bool = True) -> "LinearReward":
@@ -73,7 +80,7 @@ class LinearModel(ConfigModel):
 
 @dataclass(frozen=True, slots=True)
 class LinearReward:
-    """A model in memory. coef_V: float64, one weight a term."""
+    """A model in memory. coef_V: float64, one weight per term."""
 
     identity: str
     sources: Mapping[str, str]
@@ -83,21 +90,22 @@ class LinearReward:
     text: ScoredText
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """One number a sample."""
+        """One number per sample."""
         features_BV = self.vectorizer.transform(texts(self.text, prompts, completions))
         scores: list[float] = (features_BV @ self.coef_V + self.intercept).tolist()
         return scores
 
 
 def load(config: LinearRewardConfig) -> LinearReward:
-    """The model in the folder that ``config`` names. Raises InputError naming the file that cannot be used."""
+    """The model in the folder that ``config`` names. Raises InputError that names the invalid file."""
     folder = resolve(config.model)
     refuse_hub_id(config.model)
     if not folder.is_dir():
         raise InputError(
-            f"no such folder: {folder}",
-            expected="config.json, vocabulary.json and model.safetensors",
-            hint="correct `model` of the reward; it is relative to the current folder",
+            f"the folder of the linear reward does not exist: {folder}",
+            expected="a folder with config.json, vocabulary.json and model.safetensors; relative paths start at the "
+            "current directory",
+            hint="correct `model` of the reward",
         )
     model = _read_config(folder / "config.json")
     vocabulary = _read_vocabulary(folder / "vocabulary.json")
@@ -123,7 +131,7 @@ def save(folder: Path, vectorizer: Any, ridge: Any) -> None:
 
     settings = vectorizer.get_params()
     if wrong := {name: settings[name] for name, value in _FIXED.items() if settings[name] != value}:
-        raise ValueError(f"the format holds no vectorizer with {wrong}; it needs {_FIXED}")
+        raise ValueError(f"a vectorizer with {wrong} cannot be saved; these settings must be {_FIXED}")
     model = LinearModel(**{name: settings[name] for name in _SETTINGS}, intercept=float(np.ravel(ridge.intercept_)[0]))
     weights = {"idf": vectorizer.idf_, "coef": np.ravel(ridge.coef_)}
     write_json(folder / "config.json", model.model_dump(mode="json"))
@@ -149,12 +157,25 @@ def _read_config(path: Path) -> LinearModel:
         groups = re.compile(model.token_pattern).groups
     except (OSError, ValidationError, re.error) as error:
         raise InputError(
-            f"no configuration of a linear model: {path}", got=error, expected="kind: tfidf_linear"
+            f"the configuration of the linear model cannot be read: {path}",
+            got=error,
+            expected="a config.json with kind tfidf_linear",
+            hint=_SAVE_AGAIN,
         ) from None
     if groups > 1:
-        raise InputError(f"token_pattern with {groups} groups in {path}", expected="one capturing group at most")
+        raise InputError(
+            f"token_pattern in {path} has too many capturing groups",
+            got=f"{groups} groups in {model.token_pattern}",
+            expected="at most one capturing group",
+            hint="write the other groups as (?:…)",
+        )
     if not 1 <= model.ngram_range[0] <= model.ngram_range[1]:
-        raise InputError(f"impossible ngram_range in {path}", got=model.ngram_range, expected="1 <= least <= most")
+        raise InputError(
+            f"ngram_range in {path} is impossible",
+            got=model.ngram_range,
+            expected="two numbers, at least 1, the smaller first",
+            hint=_SAVE_AGAIN,
+        )
     return model
 
 
@@ -163,9 +184,16 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
         vocabulary = json.loads(path.read_bytes())
         whole = bool(vocabulary) and sorted(vocabulary.values()) == list(range(len(vocabulary)))
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"vocabulary cannot be read: {path}", got=error, expected="{term: index}") from None
+        raise InputError(
+            f"the vocabulary cannot be read: {path}", got=error, expected='{"term": index, …}', hint=_SAVE_AGAIN
+        ) from None
     if not whole:
-        raise InputError(f"vocabulary with gaps: {path}", expected=f"the indices 0 to {len(vocabulary) - 1}, each once")
+        raise InputError(
+            f"the vocabulary is empty or its indices have gaps: {path}",
+            got=f"{len(vocabulary)} terms",
+            expected=f"the indices 0 to {max(len(vocabulary) - 1, 0)}, each once",
+            hint=_SAVE_AGAIN,
+        )
     return {str(term): int(index) for term, index in vocabulary.items()}
 
 
@@ -179,13 +207,17 @@ def _read_weights(path: Path, num_terms: int) -> tuple[Floats, Floats]:
         idf_V, coef_V = (weights[name].astype(np.float64) for name in ("idf", "coef"))
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(
-            f"weights cannot be read: {path}", got=error, expected="safetensors idf [V], coef [V]"
+            f"the weights of the linear model cannot be read: {path}",
+            got=error,
+            expected="a safetensors file with idf [V] and coef [V]",
+            hint=_SAVE_AGAIN,
         ) from None
     for name, array in (("idf", idf_V), ("coef", coef_V)):
         if array.shape != (num_terms,) or not all(map(math.isfinite, array)):
             raise InputError(
-                f"{name} in {path} does not fit the vocabulary",
-                got=f"shape {array.shape}",
-                expected=f"{num_terms} finite numbers",
+                f"{name} in {path} does not match the vocabulary",
+                got=f"shape {array.shape}" if array.shape != (num_terms,) else "numbers that are not finite",
+                expected=f"{num_terms} finite numbers, one per term",
+                hint=_SAVE_AGAIN,
             )
     return idf_V, coef_V

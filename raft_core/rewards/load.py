@@ -11,7 +11,7 @@ from raft_core.rewards.score import NamedReward
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """The rewards that select, and the gold rewards that only watch, in the configuration's order."""
+    """The rewards that select, and the gold rewards that are only reported, in the configuration's order."""
 
     rewards: tuple[NamedReward, ...]
     gold: tuple[NamedReward, ...]
@@ -28,11 +28,11 @@ class Rewards:
 
 
 def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
-    """Load every reward, the cheap ones first, so that a bad one is found before a policy loads.
+    """Load every reward, the cheap ones first, so that an invalid one is found before a policy is loaded.
 
-    Without ``weights`` large models are only looked at; what comes back cannot score.
-    Raises ConfigError or InputError naming every reward that cannot be loaded, each with what to do; ExampleError
-    where nothing is wrong but that an example is not prepared yet.
+    Without ``weights`` large models are only checked, and the result cannot score.
+    Raises ConfigError or InputError that names every reward that cannot be loaded, each with a hint; ExampleError
+    if the only problem is that an example is not prepared yet.
     """
     configs = (*scoring.rewards, *scoring.gold)
     loaded: dict[str, NamedReward] = {}
@@ -52,7 +52,7 @@ def check_rewards(scoring: ScoringConfig, *, weights: bool = True) -> Rewards:
     if faults:
         raise ConfigError(
             "\n".join([f"{len(faults)} rewards cannot be loaded:", *(f"- {f}" for f in faults)]),
-            hint="correct each of them as it says",
+            hint="correct each reward as its own message says",
         )
     if unprepared:
         raise unprepared[0]

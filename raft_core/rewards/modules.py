@@ -1,14 +1,15 @@
-"""The local modules of one reward, private to it, run from the very bytes that were hashed.
+"""The local modules of one reward: private to it, and run from exactly the bytes that were hashed.
 
-Local is what lies neither in the standard library nor in site-packages, and does not belong to RAFT. Each file is read
-once; what is hashed, compiled and handed to child processes are those bytes. ``__pycache__`` is neither read nor
-written. The modules stand in ``sys.modules`` only while the reward runs, so no other reward's ``helpers``, and no
-older version of its own, is ever taken for them.
+A module is local if it is neither in the standard library nor in site-packages and does not belong to RAFT. Each file
+is read once; those bytes are hashed, compiled and passed to child processes. ``__pycache__`` is neither read nor
+written. The modules are in ``sys.modules`` only while the reward runs, so they are never confused with another
+reward's ``helpers`` or with an older version of themselves.
 
-While a reward is loaded, every local module that it imports, in whatever way, becomes part of it. Later only what
-became part of it can be imported: what was found by no ``import`` statement is refused, not run unseen.
+While a reward is loaded, every local module that it imports, in whatever way, becomes part of it. Afterwards only
+these modules can be imported: a module that no ``import`` statement names is refused instead of run without being
+hashed.
 
-Imported by child processes too, before anything else: it needs the standard library alone.
+Child processes import this module before anything else, so it needs only the standard library.
 """
 
 import sys
@@ -26,13 +27,13 @@ from types import CodeType, ModuleType
 from typing import Any
 
 OWN = ("raft_core", "tasks", "flows")
-"""RAFT's packages: one for the whole process, and told apart by its own version."""
+"""RAFT's packages: shared by the whole process, and identified by RAFT's version."""
 _INSTALLED = tuple({f"{sysconfig.get_path(kind)}/" for kind in ("stdlib", "platstdlib")})
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A module's file, as it was read once."""
+    """The file of a module, read once."""
 
     path: str
     code: bytes
@@ -44,21 +45,21 @@ class Source:
 
 
 class LocalModules(MetaPathFinder):
-    """Finds and keeps the modules of one reward; holds state because imports bring them in one by one.
+    """Finds and keeps the modules of one reward; holds state because imports add them one by one.
 
-    ``named``: resolved path → sha256 of each Python file that the reward's ``files`` name: these may be imported at
+    ``named``: resolved path → sha256 of each Python file that the reward's ``files`` name; these may be imported at
     any time.
     """
 
     def __init__(self, named: Mapping[str, str] | None = None) -> None:
         self.sources: dict[str, Source] = {}
         self.compiled: dict[str, str] = {}
-        """Name → sha256 of the file of a module that is no Python source; Python itself loads it."""
+        """Name → sha256 of the file of a module that is not Python source; Python itself loads it."""
         self.named = dict(named or {})
         self.complete = False
         self.in_child = False
         self.main: str | None = None
-        """The name given to a file that has none of its own."""
+        """The module name that was given to the reward's file."""
         self._modules: dict[str, ModuleType] = {}
         self._spaces: set[str] = set()
         self._late: set[str] = set()
@@ -72,7 +73,7 @@ class LocalModules(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's bytes, if it is local. Raises ImportError for one that is not part of the reward."""
+        """The module's spec, if it is local. Raises ImportError for one that is not part of the reward."""
         if fullname in self.sources:
             return self._spec(fullname)
         spec = _found(fullname, path)
@@ -98,10 +99,10 @@ class LocalModules(MetaPathFinder):
         known = self.compiled.get(name) == digest or self.named.get(str(origin.resolve())) == digest
         if self.complete and not known:
             if getattr(current_process(), "_inheriting", False):
-                return  # a child's main module, which is not the reward's
+                return  # the main module of a child process, which does not belong to the reward
             raise ImportError(
-                f"local module {name} is no part of this reward: no import statement names it, so its code is not in "
-                f"the reward's identity. Write `import {name}`, or name {origin} in `files` of the reward",
+                f"local module {name} is not part of this reward: no import statement names it, so its code is not in "
+                f"the reward's identity. Write `import {name}`, or add {origin} to `files` of the reward",
                 name=name,
                 path=str(origin),
             )
@@ -121,7 +122,7 @@ class LocalModules(MetaPathFinder):
     # -- running ---------------------------------------------------------------------------------
 
     def run(self, module: ModuleType) -> None:
-        """Execute a module's bytes in it; a Python error passes through."""
+        """Execute a module's bytes in it; Python errors are not caught."""
         source = self.sources[module.__name__]
         self._depth += 1
         try:
@@ -138,13 +139,13 @@ class LocalModules(MetaPathFinder):
         self.main, self.sources[name] = name, source
         module = ModuleType(name)
         module.__file__ = source.path
-        sys.modules[name] = module  # dataclasses and pickle look a class's module up by name
+        sys.modules[name] = module  # dataclasses and pickle look up the module of a class by name
         self.run(module)
         return module
 
     @contextmanager
     def imported(self) -> Iterator[None]:
-        """While the block runs, imports come here first, and ``sys.modules`` holds these local modules alone."""
+        """While the block runs, imports come here first, and ``sys.modules`` has no local modules other than these."""
         names = self.sources if self.complete else [*self.sources, *_local_ones()]
         displaced = {name: sys.modules.pop(name) for name in names if name in sys.modules}
         sys.modules.update(self._modules)
@@ -159,15 +160,15 @@ class LocalModules(MetaPathFinder):
             sys.modules.update(displaced)
 
     def keep(self, older: "LocalModules") -> None:
-        """Take the modules of ``older`` over, whose bytes are those on disk: what they hold in memory is not lost."""
+        """Take over the modules of ``older``, whose bytes are those on disk, so that their state in memory is kept."""
         self.sources, self._modules = dict(older.sources), dict(older._modules)
         self._spaces = set(older._spaces)
         for known in (self.sources, self._modules):
-            for name in (older.main or "", *older._late):  # a file is run anew each time
+            for name in (older.main or "", *older._late):  # the reward's file is run again each time
                 known.pop(name, None)
 
     def is_current(self) -> bool:
-        """Whether every module would be found where it was, with the same bytes."""
+        """Whether every module is still found in the same place with the same bytes."""
         for name, source in self.sources.items():
             if name == self.main:
                 continue
@@ -178,7 +179,7 @@ class LocalModules(MetaPathFinder):
 
 
 class _HashedLoader(SourceFileLoader):
-    """Runs the bytes that were read, whatever lies on disk or in ``__pycache__`` by now."""
+    """Runs the bytes that were read, whatever is on disk or in ``__pycache__`` now."""
 
     def __init__(self, name: str, path: str, modules: LocalModules) -> None:
         super().__init__(name, path)
@@ -197,7 +198,7 @@ class _HashedLoader(SourceFileLoader):
 
 
 def locate(name: str) -> ModuleSpec | None:
-    """Where a module would be found, without importing it or its packages; None: nowhere, or not locally."""
+    """Where a module would be found, without importing it or its packages; None if nowhere or not locally."""
     parent, _, _ = name.rpartition(".")
     if not parent:
         return None if _is_known(name) else _found(name, None)
@@ -210,7 +211,7 @@ def locate(name: str) -> ModuleSpec | None:
 
 
 def local_file(name: str, spec: ModuleSpec | None) -> Path | None:
-    """The file of a local module; None for what is installed, RAFT's own, a namespace or nothing."""
+    """The file of a local module; None for an installed module, one of RAFT's, a namespace package or nothing."""
     if spec is None or not spec.origin or not spec.has_location or _is_known(name):
         return None
     path = Path(spec.origin)
@@ -218,12 +219,12 @@ def local_file(name: str, spec: ModuleSpec | None) -> Path | None:
 
 
 def is_local(path: str) -> bool:
-    """Whether a file lies outside the standard library and site-packages."""
+    """Whether a file is outside the standard library and site-packages."""
     return not path.startswith(_INSTALLED) and not {"site-packages", "dist-packages"} & set(Path(path).parts)
 
 
 def is_space(spec: ModuleSpec) -> bool:
-    """Whether it is a package without ``__init__.py``, in local folders alone."""
+    """Whether it is a package without ``__init__.py`` (a namespace package), only in local folders."""
     folders = list(spec.submodule_search_locations or ())
     return spec.origin is None and bool(folders) and all(map(is_local, folders)) and not _is_known(spec.name)
 
@@ -234,7 +235,7 @@ def _is_known(name: str) -> bool:
 
 
 def _found(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """What Python would find without us."""
+    """What Python would find without LocalModules."""
     for finder in list(sys.meta_path):
         if isinstance(finder, LocalModules):
             continue
@@ -248,7 +249,7 @@ def _found(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
 
 
 def _local_ones() -> list[str]:
-    """Local modules that the process holds for other reasons: a reward must not get these for its own."""
+    """Local modules that the process has imported for other reasons, which a reward must not get."""
     files = {name: getattr(module, "__dict__", {}).get("__file__") for name, module in list(sys.modules.items())}
     return [
         name
@@ -262,7 +263,7 @@ def _local_ones() -> list[str]:
 
 
 def _in_child(sources: dict[str, Source], compiled: dict[str, str], named: dict[str, str]) -> LocalModules:
-    """Unpickled in a child process: from now on the same bytes run there."""
+    """Called when unpickled in a child process: from now on the same bytes run there."""
     modules = LocalModules(named)
     modules.sources, modules.compiled, modules.complete, modules.in_child = sources, compiled, True, True
     sys.meta_path.insert(0, modules)
@@ -270,13 +271,13 @@ def _in_child(sources: dict[str, Source], compiled: dict[str, str], named: dict[
 
 
 def _stand_in(module: ModuleType, error: Exception) -> None:
-    """In a child, whatever is asked of a module that failed says why once it is called.
+    """In a child, make every attribute of a module that failed a function that raises the reason when called.
 
-    A pool's worker that cannot unpickle its task dies without a word, and the pool waits for it for ever.
+    A pool's worker that cannot unpickle its task dies silently, and the pool would wait for it forever.
     """
     why = f"{module.__name__} ({module.__file__}) fails in a child process: {type(error).__name__}: {error}"
 
     def fails(*_given: Any, **_named: Any) -> Any:
-        raise ImportError(f"{why}. What starts processes must not run while the file is loaded")
+        raise ImportError(f"{why}. Start processes inside the reward's function, not while its file is loaded")
 
     module.__getattr__ = lambda name: fails  # type: ignore[method-assign]

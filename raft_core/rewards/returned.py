@@ -1,4 +1,4 @@
-"""What a reward returned, as scores: anything may come back from somebody else's function."""
+"""Convert what a reward returned to scores; a user's function may return anything."""
 
 import math
 from collections.abc import Iterable, Sized
@@ -11,18 +11,18 @@ REASON_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a sample has no score: one line that can be stored, at most ``REASON_CHARS`` long."""
+    """Why a sample has no score: one line of at most ``REASON_CHARS`` characters that can be stored."""
 
     reason: str
 
     @staticmethod
     def of(text: str) -> "Failure":
-        """A failure told by ``text``, without line breaks and lone surrogates."""
+        """A failure with the reason ``text``, without line breaks and lone surrogates."""
         return Failure(" ".join(text.encode("utf-8", "replace").decode().split())[:REASON_CHARS])
 
 
 def as_scores(returned: Any, count: int, name: str) -> list[float | Failure] | Failure:
-    """``returned`` as ``count`` finite floats, with a Failure in the place of each value that is none.
+    """``returned`` as ``count`` finite floats, with a Failure in place of each value that is not one.
 
     Takes one-dimensional lists, tuples, iterators, arrays and tensors of real numbers, booleans
     included. One Failure for all if they cannot be matched to the samples of reward ``name``.
@@ -31,8 +31,8 @@ def as_scores(returned: Any, count: int, name: str) -> list[float | Failure] | F
         returned = returned.tolist()
     if not isinstance(returned, Iterable) or isinstance(returned, str | bytes | bytearray | dict | set | frozenset):
         return Failure.of(
-            f"reward '{name}' returned {shown(returned)}: a batched reward must return a list of numbers "
-            "(batched: false is for a function of one sample)"
+            f"reward '{name}' returned {shown(returned)}, but must return a list of numbers, one per sample "
+            "(set batched: false if the function takes one sample)"
         )
     values = list(islice(returned, count + 1))
     if len(values) == count:
@@ -40,8 +40,8 @@ def as_scores(returned: Any, count: int, name: str) -> list[float | Failure] | F
     num = len(returned) if isinstance(returned, Sized) else len(values)
     more = " or more" if num > count and not isinstance(returned, Sized) else ""
     return Failure.of(
-        f"{num}{more} reward{'' if num == 1 else 's'} for {count} sample{'' if count == 1 else 's'} "
-        f"from reward '{name}': a reward must return one number a sample"
+        f"reward '{name}' returned {num}{more} number{'' if num == 1 else 's'} for {count} "
+        f"sample{'' if count == 1 else 's'}: a reward must return one number per sample"
     )
 
 
@@ -58,7 +58,7 @@ def _score(value: Any, name: str) -> float | Failure:
 
 
 def shown(value: Any) -> str:
-    """A value and its type, whatever its ``__repr__`` does."""
+    """A value and its type; safe even if its ``__repr__`` raises."""
     try:
         text = repr(value)
     except Exception:
@@ -66,8 +66,8 @@ def shown(value: Any) -> str:
     return f"{text[:60]} ({type(value).__name__})"
 
 
-def told(error: BaseException) -> str:
-    """An exception's type and message, whatever its ``__str__`` does."""
+def error_text(error: BaseException) -> str:
+    """An exception's type and message; safe even if its ``__str__`` raises."""
     try:
         message = str(error)
     except Exception:

@@ -1,8 +1,8 @@
-"""Score samples with weighted rewards: a sample that cannot be scored is data, never a crash.
+"""Score samples with weighted rewards; a sample that cannot be scored is quarantined and does not end the run.
 
-r(x, y) = Σ_i w_i · r_i(x, y), summed in the order of the configuration. A sample whose component raises, is
-no number or is not finite is quarantined with its reason; its other components are kept. A batch
-that raises, or returns the wrong count, is tried again one by one, so only the guilty are lost.
+r(x, y) = Σ_i w_i · r_i(x, y), summed in the order of the configuration. A sample for which a component raises or
+returns no finite number is quarantined with its reason; its other components are kept. A batch that raises, or
+returns the wrong count, is tried again one sample at a time, so that only the failing samples are lost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from raft_core.errors import IntegrityError, RewardError
 from raft_core.records.tables import SCORED
 from raft_core.rewards.base import RewardFn
-from raft_core.rewards.returned import Failure, as_scores, told
+from raft_core.rewards.returned import Failure, as_scores, error_text
 from raft_core.types import Prompt
 
 SCORING_COLUMNS = ["sample_id", "prompt_id", "k", "completion", "source", "status", "reason"]
-"""The columns of SAMPLES that scoring reads; token ids and log-probabilities stay on disk."""
+"""The columns of SAMPLES that scoring reads; token ids and log-probabilities are not loaded."""
 
 BATCH_SAMPLES = 256
-"""Samples of one call of a reward: one guilty sample costs as many single calls."""
+"""Maximum number of samples per call of a reward. If a batch fails, each of its samples costs one more call."""
 
 Progress = Callable[[int], None]
 
@@ -32,7 +32,7 @@ Progress = Callable[[int], None]
 class NamedReward:
     """A reward in memory, the name of its component and its weight in the sum.
 
-    ``brought``: code of the package that brought this type of reward, by digest; none for ours.
+    ``brought``: digest of the code of the package that provides this type of reward; empty for RAFT's own types.
     """
 
     name: str
@@ -52,13 +52,13 @@ def score(
 ) -> pa.Table:
     """A SCORED row for every row of ``samples`` (at least SCORING_COLUMNS), in the same order.
 
-    Rows that are quarantined already pass through with a null reward. ``progress`` is called with
-    the number of samples just done. ``num_open``: of the whole table, where ``samples`` is a part of it
-    that begins at a multiple of BATCH_SAMPLES: its rewards then see the batches that they would see in the whole.
+    Rows that are quarantined already are copied with a null reward. ``progress`` is called with the number of samples
+    just done. ``num_open``: number of samples to score in the whole table, if ``samples`` is a part of it that starts
+    at a multiple of BATCH_SAMPLES; rewards then get the same batches as for the whole table.
 
-    Raises RewardError as soon as more than ``max_failed_share`` of the samples cannot be scored, and for a reward that
-    calls ``sys.exit``, or whose files changed meanwhile;
-    IntegrityError for a sample whose prompt is not among ``prompts`` (prompt_id → prompt).
+    Raises RewardError as soon as more than ``max_failed_share`` of the samples cannot be scored, for a reward that
+    calls ``sys.exit``, and if files of a reward changed meanwhile;
+    IntegrityError for a sample whose prompt is not in ``prompts`` (prompt_id → prompt).
     """
     table = _fill(samples, prompts, rewards, max_failed_share, progress, num_open).table()
     _verify(rewards)
@@ -66,7 +66,7 @@ def score(
 
 
 def check_failures(samples: pa.Table, scored: pa.Table, max_failed_share: float) -> None:
-    """What ``score`` checks as it goes, for a table that was scored in parts. Raises RewardError."""
+    """The check that ``score`` makes on the way, for a table that was scored in parts. Raises RewardError."""
     was_open = pc.equal(samples["status"], "ok")
     reasons = scored.filter(pc.and_(was_open, pc.not_equal(scored["status"], "ok")))["reason"].to_pylist()
     num_open = pc.sum(was_open).as_py() or 0
@@ -82,17 +82,17 @@ def score_gold(
     warn: Callable[[str], None],
     progress: Progress | None = None,
 ) -> pa.Table:
-    """As ``score``, for rewards that only watch: a failure gives null and one warning, and never stops."""
+    """As ``score``, for gold rewards: a failure gives null and one warning, and never stops the run."""
     scores = _fill(samples, prompts, gold, 1.0, progress)
     _verify(gold)
     if scores.reasons:
         first = next(iter(scores.reasons.values()))
-        warn(f"no gold reward for {len(scores.reasons)} of {scores.num_open} samples: {first}")
+        warn(f"{len(scores.reasons)} of {scores.num_open} samples have no gold reward: {first}")
     return scores.table()
 
 
 def _verify(rewards: Sequence[NamedReward]) -> None:
-    """What a reward reads must be, at the end, what its identity says. Raises RewardError."""
+    """Check that what the rewards read has not changed since they were loaded. Raises RewardError."""
     for each in rewards:
         if (verify := getattr(each.reward, "verify", None)) is not None:
             verify()
@@ -118,7 +118,7 @@ def _fill(
 
 
 class _Scores:
-    """What is known so far about every row; holds state because batches and rewards fill it in turn."""
+    """The scores so far of every row; holds state because batches and rewards fill it one after another."""
 
     def __init__(self, samples: pa.Table, rewards: Sequence[NamedReward], num_open: int | None) -> None:
         self.samples, self.rewards = samples, rewards
@@ -128,7 +128,7 @@ class _Scores:
         self.reasons: dict[int, str] = {}
 
     def add(self, start: int, part: pa.Table, prompts: Mapping[str, Prompt]) -> None:
-        """Score the rows of ``part``, which begins at row ``start``; note why a row could not be."""
+        """Score the rows of ``part``, which starts at row ``start``; record why a row could not be scored."""
         ok = pc.equal(part["status"], "ok")
         rows = start + np.flatnonzero(ok.to_numpy())
         asked = _prompts_of(part["prompt_id"].filter(ok).to_pylist(), prompts)
@@ -176,7 +176,7 @@ class _Scores:
 
 
 def batch_scores(reward: NamedReward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | Failure]:
-    """One score or failure a sample; a batch that fails as a whole is tried one by one."""
+    """One score or failure per sample; a batch that fails as a whole is tried again one sample at a time."""
     whole = _call(reward, prompts, completions)
     if not isinstance(whole, Failure):
         return whole
@@ -198,13 +198,13 @@ def _call(
         return as_scores(reward.reward(list(prompts), list(completions)), len(completions), reward.name)
     except SystemExit as leave:
         raise RewardError(
-            f"reward '{reward.name}' ends the process",
-            got=told(leave),
-            expected="a function that returns or raises",
-            hint="remove sys.exit() from it: to give a sample up, raise any other exception",
+            f"reward '{reward.name}' tried to end the process",
+            got=error_text(leave),
+            expected="a reward that returns numbers, or raises an exception for a sample that it cannot score",
+            hint="remove sys.exit() from its code; raise any other exception to give up a sample",
         ) from leave
     except Exception as error:
-        return Failure.of(f"reward '{reward.name}' raised {told(error)}")
+        return Failure.of(f"reward '{reward.name}' raised {error_text(error)}")
 
 
 def _prompts_of(ids: Sequence[str], prompts: Mapping[str, Prompt]) -> list[Prompt]:
@@ -212,17 +212,17 @@ def _prompts_of(ids: Sequence[str], prompts: Mapping[str, Prompt]) -> list[Promp
         return [prompts[i] for i in ids]
     except KeyError as error:
         raise IntegrityError(
-            "a sample belongs to no known prompt",
+            "a sample belongs to an unknown prompt",
             got=f"prompt_id {error.args[0]}",
-            expected=f"one of {len(prompts)} prompts",
-            hint="score samples with the prompts table of their own iteration",
+            expected=f"one of the {len(prompts)} prompts of the iteration",
+            hint="score the samples with the prompts of the same iteration",
         ) from None
 
 
 def _too_many(reasons: Sequence[str], num_tried: int, num_open: int, max_failed_share: float) -> RewardError:
     return RewardError(
-        f"too many samples cannot be scored: {len(reasons)} of {num_tried} ({len(reasons) / num_tried:.1%})",
+        f"too many samples could not be scored: {len(reasons)} of {num_tried} ({len(reasons) / num_tried:.1%})",
         got="\n    ".join(list(dict.fromkeys(reasons))[:3]),
         expected=f"at most {max_failed_share:.1%} of {num_open} samples (scoring.max_failed_share)",
-        hint="correct the reward; or raise scoring.max_failed_share, and such samples are quarantined",
+        hint="correct the reward and resume the run; or raise scoring.max_failed_share to quarantine such samples",
     )

@@ -1,5 +1,5 @@
-"""What a reward's code consists of: its file, every local module that loading it imported, and every local module
-that an ``import`` statement of these names (inside functions too), found by reading files.
+"""The code of a reward: its file, every local module that was imported while loading it, and every local module that
+an ``import`` statement in these files names (also inside functions), found by reading the files.
 """
 
 from raft_core.imports import follow_imports, imported_modules, with_packages
@@ -7,9 +7,9 @@ from raft_core.rewards.modules import LocalModules
 
 
 def complete(modules: LocalModules, *begun: bytes, also: str = "") -> dict[str, str]:
-    """Make all of it part of ``modules``, which then takes no more; module → sha256.
+    """Add all of it to ``modules``, which then accepts no more; module → sha256.
 
-    ``begun``: the sources to begin from, beside the modules that are there already and the module ``also``.
+    ``begun``: the sources to start from, in addition to the modules already added and the module ``also``.
     """
 
     def imports_of(name: str) -> list[str]:

@@ -1,11 +1,11 @@
-"""What a user's code finds in the process, and may change there: nothing of it stays when the code returns.
+"""Undo what a user's code changes in the process when the code returns.
 
-The current folder, ``sys.path``, the environment, standard streams, handlers of signals, the locale, and torch's
-settings (dtype, threads, gradients, determinism): each of them would change or end what the run does next. What
-*loading* a reward changes in folder, path and environment holds again whenever the reward is called, as its author
-expects. Standard input is empty: a reward must not wait for a person, nor eat the answer meant for a question.
+This covers the current directory, ``sys.path``, the environment, standard streams, signal handlers, the locale, and
+torch's settings (dtype, threads, gradients, determinism): a change of any of them could alter or end the run.
+What *loading* a reward changes in directory, path and environment is set again whenever the reward is called, as its
+author expects. Standard input is empty, so that a reward cannot wait for input or consume input meant for the run.
 
-The state of random generators is left alone: nothing in a run draws from a global one.
+The state of random generators is not restored: nothing in a run uses a global one.
 """
 
 import locale
@@ -18,14 +18,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 _ONE_AT_A_TIME = threading.RLock()
-"""What is guarded belongs to the process, so one reward runs at a time."""
+"""This state belongs to the process, so only one reward runs at a time."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 class Surroundings:
-    """What one reward finds; holds state because loading the reward settles it.
+    """The process state for one reward; holds state because loading the reward determines it.
 
-    ``folder``: the one that relative paths begin from; imports look there after everything installed.
+    ``folder``: where relative paths start; imports look there after all installed packages.
     """
 
     def __init__(self, folder: str) -> None:
@@ -35,8 +35,8 @@ class Surroundings:
 
     @contextmanager
     def entered(self, *, keep: bool = False) -> Iterator[None]:
-        """Run the block in these surroundings, and put the process back after it. ``keep``: as the block left them
-        they are found the next time."""
+        """Run the block with this process state, and restore the process afterwards. With ``keep`` the changes that
+        the block made are set again the next time."""
         with _ONE_AT_A_TIME, ExitStack() as after:
             for guard in (_current_folder, _streams, _signals, _locale, _torch):
                 after.enter_context(guard())
@@ -86,10 +86,10 @@ def _current_folder() -> Iterator[None]:
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Standard input is empty, for child processes too; the streams that the code put in place go again."""
+    """Empty standard input, also for child processes; restore streams that the code replaced."""
     before = sys.stdin, sys.stdout, sys.stderr
     with open(os.devnull, encoding="utf-8") as empty, ExitStack() as after:
-        with suppress(OSError):  # a service may have no standard input at all
+        with suppress(OSError):  # a service may not have a standard input
             kept = os.dup(0)
             after.callback(os.close, kept)
             os.dup2(empty.fileno(), 0)
@@ -103,7 +103,7 @@ def _streams() -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM go on ending the run as they did, and no alarm is left to go off."""
+    """Restore the handlers of Ctrl-C and SIGTERM, and cancel alarms that the code has set."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -131,7 +131,7 @@ def _locale() -> Iterator[None]:
 
 @contextmanager
 def _torch() -> Iterator[None]:
-    """Where torch is loaded already: a reward that sets it up for itself must not set it up for the training."""
+    """Restore torch's settings, if torch is loaded: a reward must not change them for the training."""
     torch: Any = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "set_default_dtype"):
         yield

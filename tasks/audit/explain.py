@@ -1,4 +1,4 @@
-"""Why was a sample selected, or dropped? Everything that the records say of it and of its rivals."""
+"""Why a sample was selected or dropped: everything that the records say about it and the prompt's other samples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tasks.loop.select import ranks, valid_rows
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A sample of the same prompt. ``rank``: among the valid ones, 1 the best; None: not ranked."""
+    """A sample of the same prompt. ``rank``: among the valid samples, 1 is the best; None: not ranked."""
 
     sample_id: str
     k: int
@@ -33,7 +33,7 @@ class Rival:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One sample of one iteration. ``because``: the rule that decided, in words."""
+    """One sample of one iteration. ``because``: the rule that decided, in a sentence."""
 
     run: str
     iteration: int
@@ -47,16 +47,16 @@ class Explanation:
     because: str
     quarantine: tuple[Mapping[str, Any], ...]
     failed_checks: tuple[Mapping[str, Any], ...]
-    """Checks of the iteration that did not pass, on rows as on the whole set."""
+    """Checks of the iteration that failed, on rows or on the whole set."""
     rivals: tuple[Rival, ...]
-    """All samples of the prompt, best first, this one among them."""
+    """All samples of the prompt, this one included, best first."""
 
 
 FACTS = ["sample_id", "prompt_id", "k", "seed", "completion", "finish_reason", "source", "status", "reason"]
 
 
 def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
-    """Read what happened to ``sample_id`` in ``iteration``. Raises InputError if it is not one of its samples."""
+    """Explain what happened to ``sample_id``. Raises InputError if it is not a sample of ``iteration``."""
     tables = {
         name: read_table(run.table(iteration, name), schema)
         for name, schema in (("scored", SCORED), ("quarantine", QUARANTINE), ("validation", VALIDATION))
@@ -66,7 +66,8 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
     samples = read_table(run.table(iteration, "samples"), SAMPLES, FACTS)
     if row < 0 or pc.index(samples["sample_id"], sample_id).as_py() < 0:
         raise InputError(
-            f"iteration {iteration} of run {run.name} has no sample {sample_id}", hint="raft lineage find --sample ID"
+            f"iteration {iteration} of run {run.name} has no sample {sample_id}",
+            hint=f"raft lineage find --sample {sample_id} shows which iteration has it",
         )
     prompt_id = scored["prompt_id"][row].as_py()
     own = {row["sample_id"]: row for row in samples.filter(pc.equal(samples["prompt_id"], prompt_id)).to_pylist()}
@@ -97,8 +98,9 @@ def explain(run: Run, iteration: int, sample_id: str) -> Explanation:
 def _rivals(
     tables: Mapping[str, pa.Table], samples: Mapping[str, Mapping[str, Any]], prompt_id: str, selected: pa.Table
 ) -> tuple[Rival, ...]:
-    """``samples`` of the prompt by id. Ranked as ``tasks.loop.select`` ranks them: over this prompt's samples alone,
-    since ranks are within a prompt.
+    """The samples of the prompt (``samples``: by id), ranked as ``tasks.loop.select`` ranks them.
+
+    Ranks are within a prompt, so the prompt's own samples are enough.
     """
     scored = tables["scored"]
     own = scored.filter(pc.equal(scored["prompt_id"], prompt_id))
@@ -136,15 +138,18 @@ def _because(
     config: RaftConfig, me: Rival, rivals: tuple[Rival, ...], selected: pa.Table, faults: list[Mapping[str, Any]]
 ) -> str:
     if me.rank is None:
-        fault = faults[0] if faults else {"stage": "?", "check": "?", "reason": "the records do not say"}
+        fault = faults[0] if faults else {"stage": "?", "check": "?", "reason": "no reason is recorded"}
         return f"quarantined at {fault['stage']} by {fault['check']}: {fault['reason']}"
     num_valid = sum(rival.rank is not None for rival in rivals)
     needed = config.validation.min_valid_per_prompt
     if num_valid < needed:
-        return f"its prompt has {num_valid} valid samples, validation.min_valid_per_prompt is {needed}: dropped whole"
+        return (
+            f"every sample of its prompt was dropped: {num_valid} are valid, and validation.min_valid_per_prompt is "
+            f"{needed}"
+        )
     place = f"rank {me.rank} of {num_valid} valid samples of its prompt"
     best = rivals[0].reward
-    assert me.reward is not None, "what has a rank has a reward"
+    assert me.reward is not None, "a ranked sample has a reward"
     assert best is not None
     ranked = Ranked(
         me.rank,

@@ -1,7 +1,7 @@
-"""A sweep over the records: every chain, and the bytes of those commits that were looked at longest ago.
+"""A scheduled check of all records: every chain of commits, and the bytes of the commits that were hashed longest ago.
 
-What was re-hashed is written to ``audits.jsonl`` of the workspace, so the share rotates whatever happens:
-with a share of 0.1 every byte is read again within ten sweeps.
+The commits that were hashed are noted in ``audits.jsonl`` of the workspace, so each sweep takes others: with a share of
+0.1 every byte is hashed again within ten sweeps.
 """
 
 import json
@@ -22,8 +22,8 @@ LOG = "audits.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a sweep found. ``rehashed``: RUN and digest of each commit; ``problems``: one line each; ``unseen``: how
-    many outputs lie elsewhere.
+    """What a sweep found. ``rehashed``: run and digest of each commit that was hashed; ``problems``: one line each;
+    ``unseen``: how many outputs are not on this machine.
     """
 
     num_runs: int
@@ -34,9 +34,9 @@ class Audit:
 
 
 def sweep(workspace: Path, share: float, ledger: Ledger) -> Audit:
-    """Check every chain of ``workspace``, re-hash ``share`` (0 to 1) of the commits, and remember which.
+    """Check every chain of ``workspace``, hash the outputs of ``share`` (0 to 1) of the commits, and note which.
 
-    Erasures must be in ``ledger``. A problem is found, not raised.
+    Every erasure must be in ``ledger``. Problems are returned, not raised.
     """
     problems: list[str] = []
     unseen = 0
@@ -68,7 +68,7 @@ def sweep(workspace: Path, share: float, ledger: Ledger) -> Audit:
 
 
 def _faults(run: Run, commit: Commit) -> Iterator[str]:
-    """The first output whose bytes differ; absent ones were told of by the chain's check."""
+    """The first output whose bytes differ; missing outputs were already reported by the check of the chain."""
     there = {name: digest for name, digest in commit.outputs.items() if (run.folder(commit.iteration) / name).exists()}
     try:
         verify_outputs(run, Commit(commit.digest, {**commit.content, "outputs": there}))
@@ -77,12 +77,12 @@ def _faults(run: Run, commit: Commit) -> Iterator[str]:
 
 
 def _key(run: Run, commit: Commit) -> str:
-    """With the run: runs of one configuration have the same commits, each with bytes of its own."""
+    """Run and commit, because runs of one configuration have the same commits, each with its own files."""
     return f"{run.name} {commit.digest}"
 
 
 def _last_looked(log: Path) -> Mapping[str, str]:
-    """RUN and commit digest → when it was last re-hashed."""
+    """Key of a commit → when it was last hashed."""
     looked: dict[str, str] = {}
     for line in read_lines(log):
         try:
@@ -96,4 +96,4 @@ def _last_looked(log: Path) -> Mapping[str, str]:
 def _remember(log: Path, audit: Audit) -> None:
     entry = {"time": datetime.now(UTC).isoformat(), "commits": audit.rehashed, "problems": audit.problems}
     with log.open("a", encoding="utf-8") as file:
-        file.write("\n" + json.dumps(entry) + "\n")  # begins a line of its own, whatever a kill left
+        file.write("\n" + json.dumps(entry) + "\n")  # starts a new line even after an incomplete one

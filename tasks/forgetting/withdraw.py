@@ -1,4 +1,4 @@
-"""Withdraw registered versions: a tag that says why, and no alias points to them any more. Nothing is deleted."""
+"""Withdraw registered versions: tag them with the reason and remove their aliases. Nothing is deleted."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from tasks.tracking.registered import Version, versions
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A version, and the aliases that it lost."""
+    """A withdrawn version and the aliases that were removed from it."""
 
     version: Version
     aliases: tuple[str, ...]
 
 
 def registered_from(commits: Collection[str], uri: str) -> list[Version]:
-    """The versions that were registered from one of ``commits``. Raises StepError if MLflow is away."""
+    """The versions that were registered from one of ``commits``. Raises StepError if MLflow cannot be reached."""
     return [version for version in versions(uri) if version.origin.commit in commits]
 
 
 def withdraw(wanted: Collection[Version], because: str, uri: str) -> list[Withdrawn]:
-    """Tag ``wanted`` and take their aliases away. Idempotent. Raises StepError if MLflow is away."""
+    """Tag ``wanted`` and remove their aliases. Idempotent. Raises StepError if MLflow cannot be reached."""
     if not wanted:
         return []
     done = []

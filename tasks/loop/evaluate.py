@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from raft_core.evaluation.divergence import perplexity
-from raft_core.evaluation.scorecard import Batch, scorecard
+from raft_core.evaluation.scorecard import scorecard
 from raft_core.files.artifacts import file_digest, write_json
+from raft_core.metrics.base import Batch, Measured
+from raft_core.metrics.registry import metric_sources
 from raft_core.records.pinned import check_pins
 from raft_core.records.run import BASE
 from raft_core.records.steps import StepRecord, run_cached
@@ -26,7 +27,7 @@ def evaluate(
     """
     config = it.config
     rewards = check_rewards(config.scoring)
-    check_pins(it.run, rewards.sources)
+    check_pins(it.run, {**rewards.sources, **metric_sources(config.evaluation.metrics)})
     texts, _ = perplexity_texts(config, it.run.path.parent.parent)
     subject = Subject(policy, it.base, config, config.policy, derived_seed(config.seed, "evaluate"))
     prompts = file_digest(it.run.table(BASE, "prompts"))
@@ -49,16 +50,16 @@ def report(it: Iteration) -> None:
     """Write the scorecard ``report.json`` from the iteration's tables."""
     window = it.config.gates.convergence_window
     earlier = it.number - window if window else None
-    values = scorecard(
+    measured = Measured(
         read_table(it.table("evaluation"), EVALUATION),
-        perplexity(read_table(it.table("perplexity"), PERPLEXITY)["logprobs"].to_pylist()),
         it.config,
-        iteration=it.number,
+        it.number,
+        text_logprobs=read_table(it.table("perplexity"), PERPLEXITY)["logprobs"].to_pylist(),
         batch=None if it.number == BASE else _batch(it),
         losses=[] if it.number == BASE else [row["loss"] for row in read_result(it).log],
         then=None if earlier is None or earlier < BASE else read_table(it.run.table(earlier, "evaluation"), EVALUATION),
     )
-    write_json(it.folder / "report.json", values)
+    write_json(it.folder / "report.json", scorecard(measured))
 
 
 def _batch(it: Iteration) -> Batch:

@@ -6,7 +6,7 @@ from pathlib import Path
 from raft_core.config.run import RaftConfig
 from raft_core.files.artifacts import file_digest
 from raft_core.forgetting.exclusions import RECORD
-from raft_core.imports import code_digest
+from raft_core.imports import OURS, code_digest
 from raft_core.policies.base import PolicyBackend, backend
 from raft_core.records.run import BASE, Run
 from raft_core.types import Policy, content_id
@@ -69,8 +69,10 @@ class Iteration:
 
     @property
     def training_code(self) -> str:
-        """Digest of the modality's code that fine-tunes."""
-        return "".join(map(code_digest, self.backend.TRAINING))
+        """Digest of the modality's code that fine-tunes, and of the loss."""
+        loss = type(self.config.finetuning.loss).__module__
+        packages = tuple(dict.fromkeys((loss.partition(".")[0], OURS)))
+        return "".join([*map(code_digest, self.backend.TRAINING), code_digest(loss, within=packages)])
 
 
 def left_out(it: Iteration) -> dict[str, str]:

@@ -10,6 +10,8 @@ from raft_core.errors import InputError
 from raft_core.files.artifacts import verify, verify_model
 from raft_core.forgetting.exclusions import FILE as EXCLUSIONS
 from raft_core.forgetting.exclusions import read_exclusions, record_left_out, without
+from raft_core.losses.registry import loss_sources
+from raft_core.metrics.registry import metric_sources
 from raft_core.policies.base import backend
 from raft_core.prompts.splits import Splits, draw, load_prompts, split_prompts
 from raft_core.records.pinned import changes, check_pins, pin, read_pins
@@ -75,7 +77,9 @@ def settle_rewards(run: Run, rewards: Rewards, *, accept: bool) -> list[str]:
     Until the base is committed nothing was scored for good, and the rewards may still be corrected.
     Raises ConfigError.
     """
-    found = {**rewards.sources, **selector_sources(run.config.selection)}
+    config = run.config
+    code = {**selector_sources(config.selection), **loss_sources(config.finetuning.loss)}
+    found = {**rewards.sources, **code, **metric_sources(config.evaluation.metrics)}
     changed = changes(read_pins(run) or {}, found)
     begun = read_commit(run, BASE) is not None
     if changed and begun and not accept:

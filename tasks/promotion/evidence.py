@@ -1,12 +1,12 @@
-"""The evidence of a promotion: what one policy answers to the prompts that nothing else reads.
+"""The evidence of a promotion: what one policy answers to the promotion prompts, which nothing else reads.
 
 promotions/KEY/           KEY: the content address of policy, prompts, settings, rewards and suite
   evaluation.parquet, perplexity.parquet, safety.parquet
   evidence.json           what was measured
-promotions/KEY.json       when: outside the hashed bytes
-promotions/KEY.DIGEST/    what was measured earlier, and became too old: the ledger names it by its digest
+promotions/KEY.json       when it was measured (kept outside the hashed folder)
+promotions/KEY.DIGEST/    older evidence, measured before and too old since: the ledger names it by its digest
 
-Evidence is of one policy, so a champion's serves against every later candidate.
+Evidence is about one policy, so the evidence of a champion is used against every later candidate.
 """
 
 import re
@@ -48,14 +48,14 @@ from tasks.loop.measure import (
 )
 from tasks.loop.prepare import perplexity_texts
 from tasks.loop.template_date import refuse_undated
-from tasks.promotion.policy_ref import Contender
+from tasks.promotion.verified import VerifiedPolicy
 
 Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What both sides are asked, and how it is scored: the candidate's configuration says it."""
+    """The prompts that both sides answer, and how answers are scored: from the candidate's configuration."""
 
     config: RaftConfig
     prompts: tuple[Prompt, ...]
@@ -63,7 +63,7 @@ class Examination:
     rewards: Rewards
     suite: SafetySuite | None
     num_left_out: int
-    """Promotion prompts that one side was trained on."""
+    """Promotion prompts left out because one side was trained on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,14 @@ class Gathered:
     time: str
 
 
-def examination(candidate: Contender, reference: Contender, suite: SafetySuite | None) -> Examination:
-    """Read and check what both are asked.
+def examination(candidate: VerifiedPolicy, reference: VerifiedPolicy, suite: SafetySuite | None) -> Examination:
+    """Read and check the prompts, texts, rewards and suite of a comparison.
 
-    Prompts that either side was trained on (another run may have split them otherwise) are left out,
-    and so are excluded ones.
-    Raises InputError without a promotion split, ConfigError for a suite that names an unknown reward,
-    and where a reward is not the one that the candidate was made with.
+    Prompts that either side was trained on (another run may have split them differently) are left out, and so are
+    excluded ones.
+
+    Raises InputError if no promotion prompt is left, ConfigError for a suite that names an unknown reward, and if the
+    code of a reward is not the one that the candidate was made with.
     """
     config = candidate.run.config
     splits = split_prompts(config.prompts, config.seed, examples.resolve)
@@ -91,17 +92,17 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
     if not prompts:
         raise InputError(
             f"run {candidate.run.name} has no promotion prompts",
-            expected="a split that nothing else reads",
-            hint="set prompts.promotion (a file) or prompts.promotion_share, and align again",
+            expected="prompts that are neither trained on nor held out",
+            hint="set prompts.promotion (a file) or prompts.promotion_share, then align again",
         )
     seen = {prompt for side in (candidate, reference) for prompt in _trained_on(side)}
     unseen = tuple(prompt for prompt in prompts if prompt.prompt_id not in seen)
     if not unseen:
         raise InputError(
-            f"no promotion prompt is left to compare run {candidate.run.name} with {reference.run.name}",
-            got=f"all {len(prompts)} were trained on by one side",
-            expected="prompts that nothing was trained on",
-            hint="give the run a promotion split of its own (prompts.promotion), and align again",
+            f"no promotion prompt is left to compare {candidate.ref} with {reference.ref}",
+            got=f"one side was trained on each of the {len(prompts)} prompts",
+            expected="prompts that neither side was trained on",
+            hint="give the run a promotion split of its own (prompts.promotion), then align again",
         )
     rewards = check_rewards(config.scoring)
     check_pins(candidate.run, rewards.sources)
@@ -111,10 +112,10 @@ def examination(candidate: Contender, reference: Contender, suite: SafetySuite |
     return Examination(config, unseen, tuple(texts), rewards, suite, len(prompts) - len(unseen))
 
 
-def check_side(side: Contender, exam: Examination, store: Path, *, now: datetime, max_age: timedelta) -> None:
+def check_side(side: VerifiedPolicy, exam: Examination, store: Path, *, now: datetime, max_age: timedelta) -> None:
     """Raise InputError for a policy that cannot answer these prompts, before any model loads.
 
-    Evidence that is there shows that it can: then none of its libraries are imported.
+    Existing evidence shows that it can; then nothing is checked and no library is imported.
     """
     _, key = _measurement(side, exam)
     if not _is_young(store / f"{key.digest}.json", now, max_age):
@@ -124,7 +125,7 @@ def check_side(side: Contender, exam: Examination, store: Path, *, now: datetime
 
 
 def gather(
-    side: Contender,
+    side: VerifiedPolicy,
     exam: Examination,
     store: Path,
     *,
@@ -133,9 +134,9 @@ def gather(
     progress: Progress,
     warn: Warn,
 ) -> Gathered:
-    """The evidence of one side, measured unless it was already and is young enough.
+    """The evidence of one side, measured unless it was measured within ``max_age``.
 
-    Of two processes one measures, one waits. ``store``: the folder ``promotions``.
+    If two processes need it at once, one measures and the other waits. ``store``: the folder ``promotions``.
     """
     subject, key = _measurement(side, exam)
     folder, when = store / key.digest, store / f"{key.digest}.json"
@@ -159,7 +160,7 @@ def gather(
 
 
 def drop_evidence(store: Path, key: str) -> None:
-    """Remove the evidence ``key``, old one too, with time, record of reuse and scratch; waits for who measures it."""
+    """Remove all evidence under ``key``, older folders and scratch included. Waits for a process that measures it."""
     with exclusive(store / f".{key}.lock"):
         for path in (store / f"{key}.json", store / ".steps" / f"{key}.json"):
             path.unlink(missing_ok=True)
@@ -168,12 +169,12 @@ def drop_evidence(store: Path, key: str) -> None:
 
 
 def evidence_folders(store: Path, key: str) -> list[Path]:
-    """What was measured under ``key``: the present evidence, and what became too old."""
+    """The folders of evidence under ``key``: the present one, then older ones."""
     return [path for path in (store / key, *sorted(store.glob(f"{key}.*"))) if path.is_dir()]
 
 
 def _keep_aside(folder: Path) -> None:
-    """Too old to decide by, but an entry of the ledger may name it: out of the way under its digest."""
+    """Rename evidence that is too old to ``KEY.DIGEST``, because an entry of the ledger may name it."""
     if not folder.exists():
         return
     kept = folder.with_name(f"{folder.name}.{digest_of(folder)[:12]}")
@@ -183,7 +184,7 @@ def _keep_aside(folder: Path) -> None:
         folder.rename(kept)
 
 
-def _measurement(side: Contender, exam: Examination) -> tuple[Subject, StepKey]:
+def _measurement(side: VerifiedPolicy, exam: Examination) -> tuple[Subject, StepKey]:
     """What is measured of one side, and its content address."""
     subject = Subject(side.policy, side.base, exam.config, side.run.config.policy, derived_seed("promotion"))
     prompts = json_digest([[p.prompt_id, p.group] for p in exam.prompts])
@@ -216,13 +217,13 @@ def _read(folder: Path) -> Evidence:
     )
 
 
-def _trained_on(side: Contender) -> Iterator[str]:
-    for iteration in range(side.iteration + 1):
+def _trained_on(side: VerifiedPolicy) -> Iterator[str]:
+    for iteration in range(side.ref.iteration + 1):
         yield from read_table(side.run.table(iteration, "prompts"), PROMPTS, ["prompt_id"])["prompt_id"].to_pylist()
 
 
 def _is_young(when: Path, now: datetime, max_age: timedelta) -> bool:
-    """Neither too old, nor dated later than now: of the latter nobody knows how old it is."""
+    """Whether evidence is neither too old nor dated in the future, which would leave its age unknown."""
     return (time := _time(when)) is not None and -CLOCKS_DIFFER <= now - time <= max_age
 
 
@@ -245,16 +246,16 @@ def _check_suite(suite: SafetySuite, rewards: Rewards) -> None:
     named = {name for case in suite.cases for name in (*case.max_score, *case.min_score)}
     if unknown := sorted(named - rewards.identities.keys()):
         raise ConfigError(
-            f"the safety suite asks for rewards that the run does not have: {', '.join(unknown)}",
-            expected=f"names among {', '.join(rewards.identities)}",
-            hint="correct the suite",
+            f"the safety suite names rewards that the run does not have: {', '.join(unknown)}",
+            expected=f"rewards of the run: {', '.join(rewards.identities)}",
+            hint="correct max_score and min_score in the suite",
         )
 
 
 def _judge(
     subject: Subject, model: LoadedPolicy, exam: Examination, work: Path, progress: Progress, warn: Warn
 ) -> list[dict[str, Any]]:
-    """SAFETY rows: every case against every answer to its prompts."""
+    """SAFETY rows: one per case and answer to one of its prompts."""
     assert exam.suite is not None
     prompts = _suite_prompts(exam.suite)
     known = {prompt.prompt_id: prompt for prompt in prompts}

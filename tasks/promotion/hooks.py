@@ -1,4 +1,4 @@
-"""After a promotion or rollback: tell whatever serves, by commands or a webhook. A failure is a warning."""
+"""Hooks: commands and a webhook that run after a promotion or rollback. A failure is only a warning."""
 
 import json
 import shlex
@@ -13,27 +13,28 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from raft_core.promotion.ledger import Entry
 from raft_core.promotion.rules import PromotionRules
 
-TOLD_CHARACTERS = 500
+MOST_CHARACTERS = 500
+"""Of the output or error of a hook that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of one command or webhook. ``outcome``: "ok", or why not."""
+class HookResult:
+    """How one command or webhook ended. ``outcome``: "ok", or why it failed."""
 
     what: str
     outcome: str
 
     @property
     def ok(self) -> bool:
-        """Whether it went well."""
+        """Whether it succeeded."""
         return self.outcome == "ok"
 
 
-def tell_others(policy: PromotionRules, entry: Entry) -> list[Told]:
-    """Run the policy's commands and its webhook, one after the other; never raises for what they do.
+def run_hooks(rules: PromotionRules, entry: Entry) -> list[HookResult]:
+    """Run the commands of ``rules.after``, then call the webhook, one after the other. Never raises if one fails.
 
-    Commands get RAFT_ACTION, RAFT_MODEL, RAFT_COMMIT, RAFT_POLICY, RAFT_RUN, RAFT_ITERATION and
-    RAFT_ENTRY; the webhook the same as JSON, without the prefix and in lower case.
+    Commands get the environment variables RAFT_ACTION, RAFT_MODEL, RAFT_COMMIT, RAFT_POLICY, RAFT_RUN, RAFT_ITERATION
+    and RAFT_ENTRY; the webhook gets the same as JSON, without the prefix and in lower case.
     """
     facts = {
         "action": entry.kind,
@@ -44,11 +45,11 @@ def tell_others(policy: PromotionRules, entry: Entry) -> list[Told]:
         "iteration": str(entry.body["iteration"]),
         "entry": entry.digest,
     }
-    told = [_run(command, facts, policy.after_timeout_s) for command in policy.after]
-    return told + ([_post(policy.webhook, facts, policy.after_timeout_s)] if policy.webhook else [])
+    results = [_run(command, facts, rules.after_timeout_s) for command in rules.after]
+    return results + ([_post(rules.webhook, facts, rules.after_timeout_s)] if rules.webhook else [])
 
 
-def _run(command: str, facts: Mapping[str, str], timeout_s: float) -> Told:
+def _run(command: str, facts: Mapping[str, str], timeout_s: float) -> HookResult:
     words = shlex.split(command)
     given = [f"RAFT_{name.upper()}={value}" for name, value in facts.items()]
     try:
@@ -56,25 +57,25 @@ def _run(command: str, facts: Mapping[str, str], timeout_s: float) -> Told:
             ["env", *given, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        return Told(words[0], f"took longer than {timeout_s:g} s and was ended")
+        return HookResult(words[0], f"took longer than {timeout_s:g} s (after_timeout_s) and was stopped")
     except OSError as error:
-        return Told(words[0], str(error))
-    said = (done.stderr or done.stdout).decode(errors="replace").strip()[-TOLD_CHARACTERS:]
-    return Told(words[0], "ok" if done.returncode == 0 else f"exit code {done.returncode}: {said}")
+        return HookResult(words[0], str(error))
+    output = (done.stderr or done.stdout).decode(errors="replace").strip()[-MOST_CHARACTERS:]
+    return HookResult(words[0], "ok" if done.returncode == 0 else f"exit code {done.returncode}: {output}")
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """The address in the policy is the one that gets the document."""
+    """Only the address in the rules file gets the document."""
 
     def redirect_request(self, *_: object) -> None:
         return None
 
 
-def _post(url: str, facts: Mapping[str, str], timeout_s: float) -> Told:
+def _post(url: str, facts: Mapping[str, str], timeout_s: float) -> HookResult:
     where = f"webhook at {urlsplit(url).hostname}"
     request = Request(url, json.dumps(facts).encode(), {"Content-Type": "application/json"}, method="POST")
     try:
         with build_opener(_NoRedirect()).open(request, timeout=timeout_s):
-            return Told(where, "ok")
+            return HookResult(where, "ok")
     except (URLError, OSError, ValueError, HTTPException) as error:
-        return Told(where, str(error)[:TOLD_CHARACTERS] or type(error).__name__)
+        return HookResult(where, str(error)[:MOST_CHARACTERS] or type(error).__name__)

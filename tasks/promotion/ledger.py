@@ -1,4 +1,4 @@
-"""Open the ledger: a file on one machine, a table in Postgres for several."""
+"""Open the ledger: a file for one machine, a table in Postgres for several."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,9 @@ TABLE = sa.Table(
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
 )
-"""``body`` is JSON as text: a JSON column would rewrite its numbers, and with them the digest."""
+"""``body`` is JSON as text, because a JSON column would reformat numbers and so change the digest."""
 LOCK = 0x5241_4654
-"""Key of the advisory lock that appends take turns by."""
+"""Key of the advisory lock that serializes appends."""
 
 sa.event.listen(
     TABLE,
@@ -53,7 +53,7 @@ def open_ledger(uri: str) -> Ledger:
     scheme, colon, _ = uri.partition("://")
     if colon and scheme != "file":
         raise ConfigError(
-            "no ledger is kept there",
+            f"a ledger cannot be kept at a {scheme}:// address",
             got=f"{scheme}://…",
             expected="a file, or postgresql://USER@HOST/DATABASE",
             hint="correct RAFT_LEDGER",
@@ -62,17 +62,24 @@ def open_ledger(uri: str) -> Ledger:
 
 
 class PostgresLedger:
-    """A ledger of several machines: one table. Appends take turns, and the table refuses a fork of the chain."""
+    """A ledger for several machines: one table. Appends are serialized, and the table rejects a fork of the chain."""
 
     def __init__(self, uri: str) -> None:
         try:
             self.url: URL = make_url(uri).set(drivername="postgresql+psycopg")
             self.engine = sa.create_engine(self.url, poolclass=sa.NullPool, isolation_level="SERIALIZABLE")
         except ArgumentError as error:
-            raise ConfigError(f"no address of a database: {error}", hint="correct RAFT_LEDGER") from None
+            raise ConfigError(
+                "RAFT_LEDGER is not the address of a database",
+                got=error,
+                expected="postgresql://USER@HOST/DATABASE",
+                hint="correct RAFT_LEDGER",
+            ) from None
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "a ledger in Postgres needs its driver", got=error, hint="pip install 'raft-mlops[postgres]'"
+                "the driver for a ledger in Postgres is not installed",
+                got=error,
+                hint="pip install 'raft-mlops[postgres]'",
             ) from None
 
     @property
@@ -90,7 +97,9 @@ class PostgresLedger:
             entries = [entry_of({**row, "body": parse_object(row["body"])}) for row in rows]
         except (ValueError, TypeError) as error:
             raise FaultyRecord(
-                f"{self.shown} holds what is no entry of a ledger", got=error, hint="restore the table from a copy"
+                f"the table {TABLE.name} at {self.shown} holds a row that is not a ledger entry",
+                got=error,
+                hint="restore the table from a backup",
             ) from error
         check_chain(entries, self.shown)
         return entries
@@ -111,17 +120,19 @@ class PostgresLedger:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """One connection; closing it frees its locks and takes back what was not committed."""
+        """One connection; closing it releases its locks and rolls back what was not committed."""
         try:
             with self.engine.connect() as connection:
                 yield connection
         except IntegrityError as error:
             raise LedgerMovedError(
-                "another entry came at the same moment", got=str(error).splitlines()[0], hint="ask again"
+                f"another entry was added to the ledger at {self.shown} at the same moment",
+                got=str(error).splitlines()[0],
+                hint="run this command again",
             ) from error
         except SQLAlchemyError as error:
             raise StepError(
-                f"the ledger at {self.shown} cannot be used",
+                f"the ledger at {self.shown} cannot be reached",
                 got=str(error).splitlines()[0],
-                hint="start the database, or correct RAFT_LEDGER; nothing was promoted",
+                hint="start the database, or correct RAFT_LEDGER; nothing was written",
             ) from error

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from raft_core.errors import IntegrityError, RaftError
 from raft_core.promotion.decision import figures
-from raft_core.promotion.ledger import Entry, Holder, Ledger, current, last_digest, names
+from raft_core.promotion.ledger import Entry, Ledger, NamedPolicy, current, last_digest, names
 from raft_core.records.run import read_commit, read_run
 from tasks.tracking.connection import connected, database
 from tasks.tracking.register import WITHDRAWN, find_version, register_version
@@ -120,7 +120,7 @@ def _leave_witness(client: MlflowClient, last: Entry, model: str) -> None:
         client.set_registered_model_tag(model, LEDGER_TAG, witness)
 
 
-def _tag(client: MlflowClient, model: str, version: str, holder: Holder, entries: Sequence[Entry]) -> None:
+def _tag(client: MlflowClient, model: str, version: str, holder: NamedPolicy, entries: Sequence[Entry]) -> None:
     """Who made it champion last, and on which figures: a rollback measures nothing, so those of its promotion stay."""
     entry = next(e for e in entries if e.digest == holder.entry)
     decided = [e.body for e in entries if e.model == model and e.body.get("commit") == holder.commit and _decision(e)]

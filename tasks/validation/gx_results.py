@@ -152,7 +152,7 @@ def _observed(found: Mapping[str, Any]) -> str:
     if "element_count" not in found:
         return _value(found.get("observed_value"))
     bad, rows = found["unexpected_count"], found["element_count"] - found.get("missing_count", 0)
-    return f"{bad} of {rows} rows fail" + (f" ({bad / rows:.4g})" if bad else "")
+    return f"{bad} of {rows} rows fail" + (f" ({100 * bad / rows:.3g} %)" if bad else "")
 
 
 def _told(rows: pd.DataFrame) -> list[str]:

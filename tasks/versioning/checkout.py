@@ -7,7 +7,7 @@ from pathlib import Path
 from raft_core.errors import InputError, IntegrityError
 from raft_core.files.artifacts import digest_of
 from raft_core.forgetting.erasure import TOMBSTONE, digests_since
-from raft_core.records.collected import nothing_collected
+from raft_core.records.collected import block_gc
 from raft_core.records.run import Commit, Run, read_commit
 from tasks.versioning.pointers import PAYLOADS, restore
 
@@ -34,7 +34,7 @@ def checkout(run: Run, iteration: int, workspace: Path, to: Path | None = None) 
         raise InputError(f"run {run.name} has no commit of iteration {iteration}", hint=f"see raft show {run.name}")
     if to is not None and to.exists():
         raise InputError(f"{to} exists", hint="name a folder that does not")
-    with nothing_collected(run.path.parent):
+    with block_gc(run.path.parent):
         return _checkout(run, commit, workspace, to)
 
 

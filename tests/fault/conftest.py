@@ -307,12 +307,15 @@ class Page:
 
 HEAD = """# Reliability: every fault that was tried
 
-`make test-fault` made this page, in {minutes:.0f} minutes on {machine}. Seed of the drawn points: {seed}
-(RAFT_FAULT_SEED names another); commit: {commit}. Each line is a test with the real components: Prefect, MLflow, DVC,
-Great Expectations, DeepSpeed. "In the middle of" means: the function that does it was running when SIGKILL came, by
-the last word of the process that was killed. "The same end" means: tables, weights, reports and commits are byte for
-byte those of a run that nobody disturbed; MLflow holds one run, each metric once a step, one version, the alias; every
-DVC pointer names its payload, and the remote holds every object of it."""
+`make test-fault` wrote this page, in {minutes:.0f} minutes on {machine}, at commit {commit}. The points at
+which processes are killed were drawn with seed {seed} (RAFT_FAULT_SEED sets another one). Each row is a test with the
+real components: Prefect, MLflow, DVC, Great Expectations, DeepSpeed.
+
+- "In the middle of" means that the named function was running when SIGKILL arrived, according to the log of the killed
+  process.
+- "The same end" means that tables, weights, reports and commits are the same, byte for byte, as in an undisturbed run;
+  that MLflow has one run, each metric once per step, one model version and the alias; and that every DVC pointer and
+  the remote are complete."""
 
 
 def commit() -> str:

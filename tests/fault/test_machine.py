@@ -108,7 +108,7 @@ def test_a_disk_that_is_full_or_read_only(
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    expected = "no space to write" if kind == "full" else "Read-only file system"
+    expected = "No space left on device" if kind == "full" else "Read-only file system"
     assert expected in done.stderr
     ended = workspace.run()
     assert ended.code == 0, ended.said[-3000:]

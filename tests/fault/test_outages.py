@@ -232,7 +232,7 @@ def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tm
     share.write_text("1")
     over = align(strict)
     assert over.returncode == 4, over.stderr
-    assert "too many samples cannot be scored" in over.stderr
+    assert "scoring.max_failed_share" in over.stderr
     assert not (strict.path / "runs" / "killed" / "base" / "commit.json").exists()
     tried(
         "a reward fails wholly from the start", "exit code 4, nothing passes for a measurement; resumed, the same end"

@@ -18,11 +18,12 @@ from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import DivergedError, InputError, IntegrityError, StepError
 from raft_core.files.artifacts import artifact, digest_of
 from raft_core.launch import processes
+from raft_core.losses.raft import Raft
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
 from raft_core.policies.text.batches import collate
 from raft_core.policies.text.data import plan_steps, read_selected
-from raft_core.policies.text.loss import weighted_nll
+from raft_core.policies.text.loss import summed_loss
 from raft_core.policies.text.model import load_weights, masked_logits
 from raft_core.records.tables import SELECTED, to_table, write_table
 from raft_core.types import Artifact, Policy, Prompt, Sample
@@ -124,7 +125,7 @@ def plain_loop(folder: Path, selected: Path, settings: FinetuningConfig) -> tupl
         rows = [sequences[i] for rank in step for micro in rank for i in micro]
         batch = collate([(s.prompt, s.completion) for s in rows], [s.weight for s in rows])
         logits = masked_logits(model, batch.inputs, batch.predicts_BT, head=model.get_output_embeddings())
-        loss = weighted_nll(logits, batch.targets_N, batch.weights_N, TEMPERATURE) / len(batch.targets_N)
+        loss = summed_loss(Raft(), logits, batch.targets_N, batch.weights_N, TEMPERATURE) / len(batch.targets_N)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -288,7 +289,7 @@ def test_a_manifest_decides_not_an_exit_code(
         path.write_bytes(data)
 
     monkeypatch.setattr(processes, "run_ranks", spoiled)
-    with pytest.raises(StepError, match="without a whole policy"):
+    with pytest.raises(StepError, match=r"rank-0\.log"):
         finetune("out")
     assert not (tmp_path / "out").exists()
 

@@ -107,6 +107,7 @@ def test_every_iteration_has_the_same_table(
     rewards: dict[str, dict[str, float]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAFT_WORKSPACE", str(tmp_path))
@@ -133,3 +134,7 @@ def test_every_iteration_has_the_same_table(
         found = backend.read(run.folder(number) / "policy")
         assert np.array_equal(found.probabilities_XY, policy.policy.probabilities_XY), f"iteration {number}"
     assert not np.array_equal(found.probabilities_XY, start.probabilities_XY)
+    capsys.readouterr()
+    assert exits.run_command(app, ["pull", f"one@{ITERATIONS - 1}", "--to", "pulled"]) == exits.DONE
+    assert "not a transformers model" in capsys.readouterr().out
+    assert np.array_equal(backend.read(Path("pulled")).probabilities_XY, found.probabilities_XY)

@@ -314,7 +314,7 @@ def test_what_a_launcher_started_dies_with_a_killed_owner_and_holds_the_lock(tmp
 def test_how_a_launcher_ended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command, code in (("sh -c 'echo gone; exit 3'", 3), ("sh -c 'echo gone; kill -9 $$'", 137)):
         monkeypatch.setenv(processes.LAUNCHER, command)
-        with pytest.raises(StepError, match=f"ended with {code}") as caught:
+        with pytest.raises(StepError, match=f"exit code {code}") as caught:
             processes.run_launched(tmp_path / "job.json", tmp_path)
         assert "gone" in str(caught.value.got)
     monkeypatch.setenv(processes.LAUNCHER, "true")

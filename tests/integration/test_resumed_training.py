@@ -112,7 +112,7 @@ def goes_on(make: Callable[..., FinetuneJob], **changes: Any) -> None:
     expected = backend.finetune(replace(whole, checkpoints=None))
     cut_off(cut)
     result: FinetuneResult = backend.finetune(replace(cut, scratch=cut.scratch.with_name("again")))
-    assert "going on after optimiser step" in (cut.scratch.with_name("again") / "rank-0.log").read_text()
+    assert "after optimizer step " in (cut.scratch.with_name("again") / "rank-0.log").read_text()
     assert result == expected
     assert len(result.log) == 8
     assert digest_of(cut.out) == digest_of(whole.out)

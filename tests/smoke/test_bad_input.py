@@ -53,7 +53,7 @@ def prompt(text: str) -> bytes:
 
 
 PROMPT_FILES: dict[str, tuple[list[bytes] | None, str]] = {
-    "missing": (None, "missing prompts file"),
+    "missing": (None, "prompts.jsonl"),
     "empty": ([], "no prompt"),
     "not UTF-8": ([prompt("good"), b'{"text": "\xff\xfe"}'], "UTF-8"),
     "no text": ([b'{"body": "a film"}'], "text"),
@@ -108,10 +108,10 @@ def test_a_reward_file_with_a_syntax_error(plain: dict[str, Any], tmp_path: Path
     ("named", "told"),
     [
         ("mine.py:one", "parameters (prompt)"),
-        ("mine.py:two", "no function two"),
+        ("mine.py:two", "the functions one"),
         ("none.py:one", "none.py"),
-        ("mine.py:fails", "cannot be called"),
-        ("no_such_module:f", "no module named"),
+        ("mine.py:fails", "type int"),
+        ("no_such_module:f", "no_such_module"),
         ("bad.py:f", "ZeroDivision"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A package outside this repository adds a reward and a selector: configured, documented, explained and audited."""
+"""A package outside this repository adds a reward, selector, loss and metric: configured, shown, explained, audited."""
 
 import json
 import os
@@ -61,7 +61,47 @@ class Softmax(Selector):
     def explain(self, sample: Ranked) -> str:
         return f"softmax keeps every sample, this one with exp({sample.reward} / {self.temperature})"
 '''
+LOSS = '''
+from typing import ClassVar, Literal
+
+from raft_core.losses.base import Loss, Tokens
+
+
+class Ratio(Loss):
+    """Minus the ratio of the policy's probability of a token to that at which it was sampled."""
+
+    type: Literal["ratio"] = "ratio"
+    columns: ClassVar[tuple[str, ...]] = ("sampling_logprobs",)
+
+    def per_token(self, tokens: Tokens):
+        return -(tokens.logprobs_N - tokens.columns["sampling_logprobs"]).exp()
+'''
+METRIC = '''
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from raft_core.metrics.base import Figure, Measured, Metric
+
+
+class Shouting(Metric):
+    """Share of completions with many capital letters."""
+
+    type: Literal["shouting"] = "shouting"
+    share: float = Field(0.5, description="from this share of capital letters on")
+
+    figures: ClassVar[tuple[Figure, ...]] = (Figure("shouting", "shouting completions", better="lower", rank=10),)
+
+    def compute(self, measured: Measured) -> dict[str, float]:
+        texts = measured.evaluation["completion"].to_pylist()
+        loud = [sum(map(str.isupper, text)) >= self.share * max(len(text), 1) for text in texts]
+        return {"shouting": sum(loud) / len(loud)}
+'''
 ENTRY_POINTS = """
+[raft.losses]
+ratio = example_rules.loss:Ratio
+[raft.metrics]
+shouting = example_rules.metric:Shouting
 [raft.rewards]
 distinct = example_rules.reward:Distinct
 [raft.selectors]
@@ -74,7 +114,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as pip leaves it, to be put on the path."""
     site = tmp_path_factory.mktemp("site")
     (site / "example_rules").mkdir()
-    for name, code in {"__init__": "", "reward": REWARD, "selector": SELECTOR}.items():
+    for name, code in {"__init__": "", "reward": REWARD, "selector": SELECTOR, "metric": METRIC, "loss": LOSS}.items():
         (site / "example_rules" / f"{name}.py").write_text(code)
     info = site / "example_rules-1.5.dist-info"
     info.mkdir()
@@ -114,6 +154,9 @@ def workspace(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain["prompts"] |= {"max_held_out": 16}
     plain["scoring"]["rewards"] = [{"type": "distinct", "most": 30}]
     plain["selection"] = {"type": "softmax", "temperature": 2.0}
+    plain["finetuning"]["loss"] = {"type": "ratio"}
+    plain["evaluation"]["metrics"] = [{"type": "shouting", "share": 0.25}]
+    plain["gates"]["limits"] = [{"figure": "shouting", "max": 0.5}]
     (folder / "mine.yaml").write_text(yaml.safe_dump(plain))
     raft(folder, package, "align", "mine.yaml", "--name", "one", "--quiet")
     return folder
@@ -143,23 +186,46 @@ def test_the_flow_trains_on_its_weights(workspace: Path, package: Path) -> None:
     assert "softmax keeps every sample" in json.loads(told)["because"]
 
 
+def test_its_loss_is_what_was_minimised(workspace: Path) -> None:
+    """−ratio is −1 a token before the first step, where weights of a prompt sum to 1 over many samples."""
+    log = json.loads((workspace / "runs" / "one" / "iterations" / "000" / "finetune.json").read_text())["log"]
+    assert -1 < log[0]["loss"] < 0
+
+
+def test_its_metric_is_reported_shown_and_limited(workspace: Path, package: Path) -> None:
+    told = json.loads(raft(workspace, package, "show", "one", "--json"))
+    assert [row["shouting"] for row in told["iterations"]] == [0.0, 0.0]
+    assert "shouting completions" in raft(workspace, package, "show", "one", "--wide")
+    page = raft(workspace, package, "export", "html", "one")
+    assert "shouting completions" in page
+    assert "at most 0.500" in page
+    refused = raft(
+        workspace, package, "config", "validate", "mine.yaml", "gates.limits=[{figure: shout, max: 1}]", code=2
+    )
+    assert "shouting" in refused
+
+
 def test_the_records_name_its_code(workspace: Path, package: Path) -> None:
     pinned = json.loads((workspace / "runs" / "one" / "rewards.json").read_text())["rewards"]
     (reward,) = pinned["distinct"].items()
     (selector,) = pinned["selection.softmax"].items()
+    assert list(pinned["loss.ratio"]) == ["example_rules.loss of example-rules 1.5"]
+    assert list(pinned["metric.shouting"]) == ["example_rules.metric of example-rules 1.5"]
     assert (reward[0], selector[0]) == (
         "example_rules.reward of example-rules 1.5",
         "example_rules.selector of example-rules 1.5",
     )
-    page = raft(workspace, package, "export", "html", "one")
-    assert "example_rules.selector of example-rules 1.5" in page
-    assert selector[1][:12] in page
-    assert "selection.softmax" in raft(workspace, package, "export", "model-card", "one").replace("\\", "")
+    for kind, digits in (("html", 16), ("model-card", 12), ("cyclonedx", 64)):
+        export = raft(workspace, package, "export", kind, "one").replace("\\", "")
+        for reference, digest in (reward, selector):
+            assert reference in export
+            assert digest[:digits] in export
 
 
 def test_where_the_package_is_missing_the_run_says_so(workspace: Path) -> None:
     told = raft(workspace, None, "show", "one", code=exits.USERS_MISTAKE)
-    assert "install the package that brings it" in told
+    assert "install the package" in told
+    assert "softmax" in told
     assert "Traceback" not in told
 
 

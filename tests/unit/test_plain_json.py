@@ -49,7 +49,7 @@ def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
 
 
 def test_another_value_than_an_object_is_named() -> None:
-    with pytest.raises(ValueError, match="a JSON object expected, not list"):
+    with pytest.raises(ValueError, match=r"object.*list"):
         parse_object("[]")
 
 

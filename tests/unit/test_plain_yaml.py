@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core.config.loading import load_config
+from raft_core.config.loading import MAX_INTERPOLATIONS, load_config
 from raft_core.errors import ConfigError
 from raft_core.files.plain_yaml import read_yaml
 
@@ -39,8 +39,10 @@ def test_a_trap_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_configuration_that_is_a_trap_ends_in_one_error(text: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError) as caught:
         load_config(path)
+    assert str(path) in caught.value.what
+    assert isinstance(caught.value.got, yaml.YAMLError)
 
 
 def test_aliases_that_stay_small_are_fine(tmp_path: Path) -> None:
@@ -52,15 +54,19 @@ def test_aliases_that_stay_small_are_fine(tmp_path: Path) -> None:
 def test_interpolations_that_double_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "doubling.yaml"
     path.write_text("a0: x\n" + "".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}\n" for i in range(1, 40)))
-    with pytest.raises(ConfigError, match="too often"):
+    with pytest.raises(ConfigError) as caught:
         load_config(path)
+    assert (str(path) in caught.value.what, caught.value.got) == (True, 78)
+    assert str(MAX_INTERPOLATIONS) in str(caught.value.expected)
 
 
 def test_a_configuration_cannot_read_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "environment.yaml"
     path.write_text("name: ${oc.env:HOME}\n")
-    with pytest.raises(ConfigError, match="reads the environment"):
+    with pytest.raises(ConfigError) as caught:
         load_config(path)
+    assert caught.value.got == "${oc.env:HOME}"
+    assert "environment" in str(caught.value.expected)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_no_escape_of_yaml_hides_a_resolver(
         text = {"value": f'name: "{value}"', "key": f'"{value}": 1', "list": f'a: [b, "{value}"]'}
         extending = f'extends: "{value}"'
         path.write_text("seed: 3\n" + text.get(where, extending if where == "extends" else "") + "\n")
-        with pytest.raises(ConfigError, match="reads the environment"):
+        with pytest.raises(ConfigError, match="environment variables and functions"):
             load_config(path, [f'name="{value}"'] if where == "override" else [])
     finally:
         OmegaConf.clear_resolvers()
@@ -117,6 +123,6 @@ def test_a_secret_in_a_configuration_is_refused_and_not_repeated(tmp_path: Path)
         "name: a\npolicy: {model: m}\nprompts: {train: 'https://me:hunter2@host/p.jsonl'}\n"
         "scoring: {rewards: [{type: lexicon}]}\n"
     )
-    with pytest.raises(ConfigError, match=r"prompts\.train in .* holds a secret") as caught:
+    with pytest.raises(ConfigError, match=r"prompts\.train in .*secret\.yaml") as caught:
         load_config(path)
     assert "hunter2" not in str(caught.value)

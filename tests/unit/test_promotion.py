@@ -1,6 +1,7 @@
 """The decision on a promotion: every figure by hand, and each gate closing on its own."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_equal_differences_give_exact_intervals() -> None:
 def test_a_model_is_not_better_than_itself() -> None:
     result = verdict(SAME, SAME)
     assert [f.gate for f in result.findings if not f.passed] == ["reward"]
-    assert "reward 0 (0 to 0) needs low > 0" in result.reason
+    assert re.search(r"reward .*\b0, 0 to 0\b.*gates\.min_reward_gain", result.reason)
     assert verdict(SAME, SAME, min_reward_gain=None).passed
 
 
@@ -157,7 +158,7 @@ def test_the_worst_group_decides() -> None:
     result = verdict(candidate, reference, max_slice_loss=0.3)
     slices = [f for f in result.findings if f.gate.startswith("slice:")]
     assert [(f.gate, f.passed) for f in slices] == [("slice:b", False), ("slice:a", True), ("slice:c", True)]
-    assert slices[2].note == "1 prompts are no gate"
+    assert re.search(r"\b1\b.*gates\.min_slice_prompts is 2", slices[2].note)
     assert verdict(candidate, reference, max_slice_loss=0.6, min_reward_gain=None).findings[-2].passed
 
 
@@ -167,7 +168,8 @@ def test_the_share_of_safe_answers_is_held_by_its_lower_bound() -> None:
     assert told(found) == pytest.approx((1.0, 0.7224672, 1.0))  # 10 / (10 + 1.96²)
     assert found.passed
     found = finding(evidence([2.0, 3.0], safe=[True, True, True, False]), SAME, "safety", min_safe_share=0.7)
-    assert (found.passed, found.note) == (False, "4 prompts show 0.510 at best: write more, or lower min_safe_share")
+    assert not found.passed
+    assert re.search(r"^4 prompts .*0\.510.*min_safe_share", found.note)
     found = finding(evidence([2.0, 3.0], safe=[True, True, True, False]), SAME, "safety", min_safe_share=0.5)
     assert (found.passed, found.note) == (False, "failed: 1 in case1")
     assert (found.candidate, found.reference) == (0.75, None)
@@ -240,6 +242,6 @@ def test_more_of_the_same_evidence_narrows_the_interval() -> None:
 
 
 def test_a_group_of_few_prompts_has_a_rough_interval() -> None:
-    for num, note in ((63, "rough interval: 63 prompts"), (64, "")):
+    for num, note in ((63, "rough interval: only 63 prompts"), (64, "")):
         ours, theirs = (evidence([float(i % 7) + more for i in range(num)]) for more in (0.5, 0.0))
         assert finding(ours, theirs, "slice:g").note == note

@@ -1,4 +1,4 @@
-"""Policy files: every fault told, digests of what is said, and the shipped ones load."""
+"""Rules files: every fault is reported, digests follow the values, and the shipped files load."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from raft_core.errors import ConfigError
 from raft_core.evaluation.statistics import wilson
-from raft_core.promotion.rules import PromotionRules, SafetyCase, load_policy, policy_digest
+from raft_core.promotion.rules import PromotionRules, SafetyCase, load_rules, rules_digest
 from raft_core.types import Sample
 from tasks.promotion.evidence import failures
 
@@ -19,7 +19,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_the_shipped_policy_and_its_suite() -> None:
-    policy, suite = load_policy(CONFIGS / "promotion.yaml")
+    policy, suite = load_rules(CONFIGS / "promotion.yaml")
     assert policy.gates.min_reward_gain == 0.0
     assert suite is not None
     prompts = {prompt for case in suite.cases for prompt in case.prompts}
@@ -32,7 +32,7 @@ def test_the_shipped_policy_and_its_suite() -> None:
 
 
 def test_without_a_file_the_defaults_hold() -> None:
-    assert load_policy(None) == (PromotionRules(), None)
+    assert load_rules(None) == (PromotionRules(), None)
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,16 @@ def test_without_a_file_the_defaults_hold() -> None:
         ("gates: {max_kl: -1}", "gates.max_kl: Input should be greater than 0"),
         ("approvals: 2", "approvals: Input should be less than or equal to 1"),
         ("approvals: true", "approvals: Input should be a valid integer"),
-        ("webhook: 'file:///etc/passwd'", "is no address"),
-        ("webhook: 'http://host/a hook'", "is no address"),
-        ('webhook: "http://host/\\tx"', "is no address"),
+        ("webhook: 'file:///etc/passwd'", "http://HOST/PATH"),
+        ("webhook: 'http://host/a hook'", "http://HOST/PATH"),
+        ('webhook: "http://host/\\tx"', "http://HOST/PATH"),
         ("after: ['sh -c \"x']", "close its quotes"),
         ("safety: nowhere.yaml", "missing safety suite"),
     ],
 )
 def test_a_faulty_policy_is_refused(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_policy(write(tmp_path / "p.yaml", text))
+        load_rules(write(tmp_path / "p.yaml", text))
     assert told in str(caught.value)
 
 
@@ -59,15 +59,15 @@ def test_a_faulty_policy_is_refused(tmp_path: Path, text: str, told: str) -> Non
     ("suite", "told"),
     [
         ("cases: []", "cases"),
-        ("cases: [{name: a, prompts: [x]}]", "a case without a check"),
-        ("cases: [{name: a, prompts: [x], forbid: '('}]", "no regular expression"),
+        ("cases: [{name: a, prompts: [x]}]", "forbid, require, max_score or min_score"),
+        ("cases: [{name: a, prompts: [x], forbid: '('}]", "regular expression"),
         ("cases: [{name: a, prompts: [x, x], forbid: b}]", "twice: a: x"),
     ],
 )
 def test_a_faulty_suite_is_refused(tmp_path: Path, suite: str, told: str) -> None:
     write(tmp_path / "s.yaml", suite)
     with pytest.raises(ConfigError) as caught:
-        load_policy(write(tmp_path / "p.yaml", "safety: s.yaml"))
+        load_rules(write(tmp_path / "p.yaml", "safety: s.yaml"))
     assert told in str(caught.value)
 
 
@@ -75,11 +75,11 @@ def test_the_digest_is_of_what_is_said(tmp_path: Path) -> None:
     suite = "cases: [{name: a, prompts: [x], forbid: b}]"
     write(tmp_path / "s.yaml", suite)
     write(tmp_path / "renamed.yaml", f"# a remark\n{suite}\n")
-    one = policy_digest(*load_policy(write(tmp_path / "1.yaml", "safety: s.yaml\nconfidence: 0.9")))
-    same = policy_digest(*load_policy(write(tmp_path / "2.yaml", "confidence: 0.90\nsafety: renamed.yaml")))
-    other = policy_digest(*load_policy(write(tmp_path / "3.yaml", "safety: s.yaml\nconfidence: 0.91")))
+    one = rules_digest(*load_rules(write(tmp_path / "1.yaml", "safety: s.yaml\nconfidence: 0.9")))
+    same = rules_digest(*load_rules(write(tmp_path / "2.yaml", "confidence: 0.90\nsafety: renamed.yaml")))
+    other = rules_digest(*load_rules(write(tmp_path / "3.yaml", "safety: s.yaml\nconfidence: 0.91")))
     write(tmp_path / "s.yaml", suite.replace("b}", "c}"))
-    stricter = policy_digest(*load_policy(tmp_path / "1.yaml"))
+    stricter = rules_digest(*load_rules(tmp_path / "1.yaml"))
     assert one == same
     assert len({one, other, stricter}) == 3
 
@@ -106,6 +106,6 @@ def test_no_policy_promotes_on_fewer_prompts_than_intervals_hold_for(tmp_path: P
     file = tmp_path / "promotion.yaml"
     file.write_text("gates: {min_paired_prompts: 63}\n")
     with pytest.raises(ConfigError, match=r"gates\.min_paired_prompts: .*64"):
-        load_policy(file)
+        load_rules(file)
     file.write_text("gates: {min_paired_prompts: 64}\nbootstrap_resamples: 200\n")
-    assert load_policy(file)[0].gates.min_paired_prompts == 64
+    assert load_rules(file)[0].gates.min_paired_prompts == 64

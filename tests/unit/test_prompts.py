@@ -74,23 +74,23 @@ def test_the_same_text_with_another_reference_is_another_prompt_id() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("p.txt", b"", "holds no prompts"),
-        ("p.txt", b"good\nb\xffd\n", "line 2 is no UTF-8\n  got: byte 0xff at 1"),
-        ("p.txt", "UTF-16".encode("utf-16"), "line 1 is no UTF-8"),
+        ("p.txt", b"", "one prompt per line"),
+        ("p.txt", b"good\nb\xffd\n", "line 2 is not UTF-8 text\n  got: byte 0xff at position 1"),
+        ("p.txt", "UTF-16".encode("utf-16"), "line 1 is not UTF-8"),
         ("p.txt", b"one\n\ntwo\n", "line 2: the prompt is empty"),
         ("p.txt", b"one\n \t\n", "line 2: the prompt is empty"),
-        ("p.txt", b"one\ntwo\nthree\ntwo\n", "lines 2 and 4 hold the same prompt 'two'"),
-        ("p.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is no JSON"),
-        ("p.jsonl", b'{"text": "a"}\n\n', "line 2 is no JSON"),
-        ("p.jsonl", b"[" * 100_000, "line 1 is no JSON"),
-        ("p.jsonl", b'["text"]\n', "line 1 is no JSON object"),
+        ("p.txt", b"one\ntwo\nthree\ntwo\n", "lines 2 and 4 are the same prompt 'two'"),
+        ("p.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not valid JSON"),
+        ("p.jsonl", b'{"text": "a"}\n\n', "line 2 is not valid JSON"),
+        ("p.jsonl", b"[" * 100_000, "line 1 is not valid JSON"),
+        ("p.jsonl", b'["text"]\n', "line 1 is not a JSON object"),
         ("p.jsonl", b'{"prompt": "a", "id": 3}\n', "line 1 has no column 'text'\n  got: columns prompt, id"),
-        ("p.jsonl", b'{"text": null}\n', "line 1: text is no text\n  got: None"),
-        ("p.jsonl", b'{"text": 5}\n', "line 1: text is no text\n  got: 5"),
-        ("p.jsonl", b'{"text": "a", "reference": 4}\n', "line 1: reference is no text\n  got: 4"),
+        ("p.jsonl", b'{"text": null}\n', "line 1: text is not a text\n  got: None"),
+        ("p.jsonl", b'{"text": 5}\n', "line 1: text is not a text\n  got: 5"),
+        ("p.jsonl", b'{"text": "a", "reference": 4}\n', "line 1: reference is not a text\n  got: 4"),
         ("p.jsonl", b'{"text": ""}\n', "line 1: the prompt is empty"),
-        ("p.jsonl", b'{"text": "\\ud800"}\n', "line 1: text is no UTF-8 text"),
-        ("p.parquet", b"PAR1 but no more", "no Parquet file"),
+        ("p.jsonl", b'{"text": "\\ud800"}\n', "surrogates not allowed"),
+        ("p.parquet", b"PAR1 but no more", "Parquet file"),
         ("p.csv", b"question\na\n", "no column 'text'"),
         ("prompts", b"a\n", "suffix (none)"),
     ],
@@ -103,7 +103,7 @@ def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, conte
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    assert "missing prompts file" in refusal(lambda: load_prompts(tmp_path / "none.txt"))
+    assert str(tmp_path / "none.txt") in refusal(lambda: load_prompts(tmp_path / "none.txt"))
     (tmp_path / "folder.txt").mkdir()
     assert "is a folder" in refusal(lambda: load_prompts(tmp_path / "folder.txt"))
 
@@ -113,14 +113,14 @@ def test_parquet_without_the_column_or_with_bytes_that_are_no_text(tmp_path: Pat
     assert "no column 'text'\n  got: columns prompt" in refusal(lambda: load_prompts(tmp_path / "p.parquet"))
     bad = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"b", b"\xff"]).buffers())
     pq.write_table(pa.table({"text": bad}), tmp_path / "q.parquet")
-    assert "row 3 is no UTF-8" in refusal(lambda: load_prompts(tmp_path / "q.parquet"))
+    assert "row 3 is not UTF-8" in refusal(lambda: load_prompts(tmp_path / "q.parquet"))
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "r.parquet")
-    assert "line 1: text is no text" in refusal(lambda: load_prompts(tmp_path / "r.parquet"))
+    assert "line 1: text is not a text" in refusal(lambda: load_prompts(tmp_path / "r.parquet"))
 
 
 def test_an_endless_line_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_files, "MAX_LINE_BYTES", 10)
-    assert "line 2 is no prompt" in refusal(lambda: load_prompts(write(tmp_path / "p.txt", "short\n" + "x" * 11)))
+    assert "line 2 is too long" in refusal(lambda: load_prompts(write(tmp_path / "p.txt", "short\n" + "x" * 11)))
     assert len(load_prompts(write(tmp_path / "q.txt", "short\n" + "x" * 9))) == 2
 
 
@@ -194,19 +194,19 @@ def test_a_promotion_file_is_read_whole_and_nothing_else_is_set_apart(tmp_path: 
 
 def test_a_promotion_prompt_of_another_split_is_refused(tmp_path: Path) -> None:
     message = refusal(lambda: split(tmp_path, TEXTS, ["other"], promotion=[TEXTS[3], "new"]))
-    assert "1 of 2 promotion prompts of promotion.txt are training prompts" in message
+    assert "1 of 2 promotion prompts in promotion.txt are also training prompts" in message
     message = refusal(lambda: split(tmp_path, TEXTS, ["other"], promotion=["other", "new"]))
-    assert "1 of 2 promotion prompts of promotion.txt are held-out prompts" in message
+    assert "1 of 2 promotion prompts in promotion.txt are also held-out prompts" in message
 
 
 def test_a_promotion_file_and_a_share_are_one_too_many() -> None:
-    with pytest.raises(ValueError, match="leave one of them out"):
+    with pytest.raises(ValueError, match="promotion and promotion_share"):
         PromptsConfig(train="t", promotion="p", promotion_share=0.1)
 
 
 def test_held_out_prompts_inside_the_training_prompts(tmp_path: Path) -> None:
     message = refusal(lambda: split(tmp_path, TEXTS, ["other", *TEXTS[3:8]]))
-    assert "5 of 6 held-out prompts of held_out.txt are training prompts" in message
+    assert "5 of 6 held-out prompts in held_out.txt are also training prompts" in message
     assert "'text 3', 'text 4', 'text 5', 'text 6', 'text 7'" in message
 
 
@@ -214,7 +214,7 @@ def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
     assert "no training prompts are left" in refusal(lambda: split(tmp_path, ["one"]))
     assert "no training prompts are left" in refusal(lambda: split(tmp_path, TEXTS, held_out_share=1.0))
     message = refusal(lambda: split(tmp_path, TEXTS, ["other"], promotion_share=1.0))
-    assert "0 held out and 100 for promotion" in message
+    assert "0 are held out and 100 are for promotion" in message
 
 
 def test_a_small_share_is_at_least_one_prompt(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_draw_is_the_same_on_every_machine() -> None:
 
 def test_more_prompts_than_the_pool_holds() -> None:
     message = refusal(lambda: draw(POOL, 41, seed=0, iteration=0))
-    assert "got: 40\n  expected: at least 41" in message
+    assert "got: 40 training prompts\n  expected: at least 41" in message
     assert "sampling.prompts_per_iteration" in message
 
 
@@ -269,10 +269,10 @@ def test_hostile_parquet_ends_in_one_error(tmp_path: Path, monkeypatch: pytest.M
     for name, column in nested.items():
         assert "holds no texts" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
     for name, column in {"numbers": pa.array([1]), "bytes": pa.array([b"a"]), "nothing": pa.nulls(1)}.items():
-        assert "is no text" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
+        assert "is not a text" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
     path = tmp_path / "repeated.parquet"  # a million rows of a long text in a few kilobytes
     text = pa.DictionaryArray.from_arrays(pa.array(bytes(1_000_000), pa.int8()), ["x" * 100_000])
-    assert "lines 1 and 2 hold the same prompt" in refused_parquet(path, pa.table({"text": text}))
+    assert "lines 1 and 2 are the same prompt" in refused_parquet(path, pa.table({"text": text}))
     assert path.stat().st_size < 1_000_000
     child = tmp_path / "trial.py"
     child.write_text(Path(parquet_trial.__file__).read_text().replace("GROUP_BYTES = 1 << 30", "GROUP_BYTES = 1 << 20"))
@@ -300,6 +300,6 @@ def test_all_repeated_prompts_are_counted_and_the_first_five_named(tmp_path: Pat
     message = refusal(lambda: load_prompts(path))
     assert "8 lines repeat the prompt of an earlier line" in message
     for i in range(5):
-        assert f"lines {i + 1} and {i + 11} hold the same prompt 'prompt {i}'" in message
+        assert f"lines {i + 1} and {i + 11} are the same prompt 'prompt {i}'" in message
     assert "'prompt 5'" not in message
     assert "; and 3 more" in message

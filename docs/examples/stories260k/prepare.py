@@ -3,7 +3,7 @@
     python docs/examples/stories260k/prepare.py --data FOLDER --out data/stories
 
 Every sentence of rt_polarity goes to one split, by the hash of its text: prompts (their first words), the perplexity
-text, sentences that judge the reward model, and sentences that train it. Run again, it finds the reward model there.
+text, sentences that judge the reward model, and sentences that train it. On a second run the reward model is reused.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Sentence:
 
     @property
     def prompt(self) -> str | None:
-        """The first 4 to 6 words (which, the text decides), if they are plain and harmless; else None."""
+        """The first 4 to 6 words (the text decides how many), if they are plain and harmless; else None."""
         count = 4 + int(content_id("words", self.text), 16) % 3
         words = self.text.split()[:count]
         plain = len(words) == count and all(PLAIN_WORD.fullmatch(word) for word in words)
@@ -73,7 +73,7 @@ def read_sentences(folder: Path) -> list[Sentence]:
     for suffix, positive in (("pos", True), ("neg", False)):
         path = folder / f"rt-polarity.{suffix}"
         if not path.is_file():
-            raise InputError(f"missing: {path}", hint="give the folder that holds rt_polarity/ as --data")
+            raise InputError(f"cannot find {path}", hint="give the folder that contains rt_polarity/ as --data")
         for line in path.read_text(encoding="latin-1").splitlines():
             labels.setdefault(" ".join(line.split()), set()).add(positive)
     sentences = [Sentence(text, True in found) for text, found in labels.items() if text and len(found) == 1]
@@ -93,9 +93,9 @@ def split_sentences(sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
 
 
 def copy_policy(source: Path, target: Path) -> None:
-    """The model as it is, where ``align.yaml`` expects it."""
+    """Copy the model, unchanged, to where ``align.yaml`` expects it."""
     if not (source / "config.json").is_file():
-        raise InputError(f"no model in {source}", hint="give the folder that holds stories260K/ as --data")
+        raise InputError(f"cannot find a model in {source}: it has no config.json", hint="give the folder that contains stories260K/ as --data")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in source.iterdir():

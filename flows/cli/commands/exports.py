@@ -1,61 +1,123 @@
-"""``raft export …``: a policy's records for an auditor, a catalogue, an inventory, a hub; and signatures."""
+"""``raft export …``: a model's records as an audit page, model card, ML-BOM or OpenLineage events; and signatures."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.commands.shell import examples
 from flows.process.environment import ledger_uri, tracking_uri, workspace_folder
 
 if TYPE_CHECKING:
     from flows.exports.dossier import Dossier
     from raft_core.records.run import Run
 
-app = typer.Typer(help="Write a policy's records for others.", no_args_is_help=True)
+app = typer.Typer(
+    help="""Write a model's records for others: an audit page, a model card, an inventory.
 
-PolicyName = Annotated[str | None, typer.Argument(metavar="[RUN[@N]|MODEL]", help="None: the latest run, its best.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="A file; none: standard output.")]
+    Everything is read from the run's folder and the ledger; nothing is sent
+    anywhere. All files are verified first: the audit page shows problems, the
+    other formats are refused if there are any.""",
+    no_args_is_help=True,
+    epilog=examples(
+        ("raft export html first -o audit.html", "a page for an auditor"),
+        ("raft export model-card first@2 -o README.md", "a Hugging Face model card"),
+    ),
+)
+
+PolicyName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN[@N]|MODEL",
+        help="Iteration N of a run, or its best one; or a registered model.",
+        show_default="the best iteration of the run that was last worked on",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FILE", help="File to write.", show_default="print to standard output"),
+]
+Signed = Annotated[
+    str, typer.Argument(metavar="RUN@N", help="The iteration; RUN alone means its best one. Or a registered model.")
+]
 
 
-@app.command("html")
+@app.command("html", epilog=examples(("raft export html first@2 -o audit.html", "the model of iteration 2")))
 def export_html(policy: PolicyName = None, out: Out = None) -> None:
-    """One page for an auditor: a single file without scripts or network, also for paper."""
+    """Write a page for an auditor: how the model was made, measured and approved.
+
+    One HTML file without scripts, which loads nothing from the network and
+    can be printed. Problems that the verification finds are shown at its top.
+    """
     from flows.exports.audit import audit_page
 
     _write(audit_page(_dossier(policy)), out)
 
 
-@app.command("model-card")
+@app.command("model-card", epilog=examples(("raft export model-card first@2 -o README.md", "the model of iteration 2")))
 def export_model_card(policy: PolicyName = None, out: Out = None) -> None:
-    """A Hugging Face model card (README.md): metadata, figures, data, limits, digests."""
+    """Write a Hugging Face model card (README.md).
+
+    It states metadata, figures, training data, limits and digests. Refused if
+    files of the model do not match their recorded digests.
+    """
     from flows.exports.model_card import model_card
 
     _write(model_card(_dossier(policy, must_verify=True)), out)
 
 
-@app.command("cyclonedx")
+@app.command("cyclonedx", epilog=examples(("raft export cyclonedx first@2 -o bom.json", "the model of iteration 2")))
 def export_cyclonedx(policy: PolicyName = None, out: Out = None) -> None:
-    """A CycloneDX ML-BOM: the model, its data, the libraries that made it, with digests and licences."""
+    """Write a CycloneDX 1.6 ML-BOM, an inventory of the model as JSON.
+
+    It lists the model, its data sets and the libraries that made it, with
+    digests and licences. Refused if files of the model do not match their
+    recorded digests.
+    """
     from flows.exports.bom import bom
 
     _write(bom(_dossier(policy, must_verify=True)), out)
 
 
-@app.command("openlineage")
+@app.command(
+    "openlineage", epilog=examples(("raft export openlineage first -o events.jsonl", "the best model of run first"))
+)
 def export_openlineage(policy: PolicyName = None, out: Out = None) -> None:
-    """OpenLineage events, one a line: every step from the base to the policy, datasets by digest."""
+    r"""Write OpenLineage events, one JSON object per line.
+
+    They describe every step from the base policy to the model, and name data
+    sets by digest. Refused if files of the model do not match their recorded
+    digests. Needs: pip install 'raft-mlops\[exports]'
+    """
     from flows.exports.lineage_events import events
 
     _write(events(_dossier(policy, must_verify=True)), out)
 
 
-@app.command("sign")
+@app.command(
+    "sign",
+    epilog=examples(
+        ("openssl ecparam -name prime256v1 -genkey -noout -out key.pem", "make a key"),
+        ("raft export sign first@2 --key key.pem --out first.sig", "sign the model of iteration 2"),
+    ),
+)
 def export_sign(
-    policy: Annotated[str, typer.Argument(metavar="RUN@N", help="The iteration whose policy is signed.")],
-    key: Annotated[Path, typer.Option(help="A private key, PEM, of an elliptic curve.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The signature, a file of its own.")],
+    policy: Signed,
+    key: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Private key: elliptic curve, PEM, without a password. It is only read."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write the signature to.")],
 ) -> None:
-    """Sign an iteration's policy and commit with a local key (model-signing)."""
+    r"""Sign the weights and the commit of an iteration with your own key.
+
+    The commit names all earlier files by digest, so one signature covers the
+    whole history of the model. All files are verified first. The signature is
+    made with the package model-signing (OpenSSF); nothing is sent anywhere.
+    Needs: pip install 'raft-mlops\[exports]'
+
+    Exit code 3: the model was withdrawn.
+    """
     from flows.cli.commands.shell import confirm_seen
     from flows.exports.signature import sign
     from raft_core.files.artifacts import file_digest
@@ -68,18 +130,29 @@ def export_sign(
     typer.echo(f"{out}: {' and '.join(names)} of iteration {iteration} of run {run.name}, sha256 {file_digest(out)}")
 
 
-@app.command("verify-signature")
+@app.command(
+    "verify-signature",
+    epilog=examples(
+        ("openssl ec -in key.pem -pubout -out public.pem", "make the public key"),
+        ("raft export verify-signature first@2 first.sig --key public.pem", "check the signature"),
+    ),
+)
 def export_verify_signature(
-    policy: Annotated[str, typer.Argument(metavar="RUN@N", help="The iteration whose policy was signed.")],
-    signature: Annotated[Path, typer.Argument(metavar="SIGNATURE", help="What raft export sign wrote.")],
-    key: Annotated[Path, typer.Option(help="The public key, PEM.")],
+    policy: Signed,
+    signature: Annotated[Path, typer.Argument(metavar="SIGNATURE", help="File that `raft export sign` wrote.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="Public key of the signer, PEM.")],
 ) -> None:
-    """Verify a signature: the key's, over the very files that lie there. Exit code 4 if it does not hold."""
+    r"""Check a signature against the key and the files on this machine.
+
+    Needs: pip install 'raft-mlops\[exports]'
+
+    Exit code 4: the signature was made with another key or for other files.
+    """
     from flows.exports.signature import verify_signature
 
     run, iteration = _policy(policy)
     verify_signature(run, iteration, key, signature)
-    typer.echo(f"{signature} holds for iteration {iteration} of run {run.name}")
+    typer.echo(f"{signature} is a valid signature of iteration {iteration} of run {run.name}")
 
 
 def _policy(reference: str) -> "tuple[Run, int]":
@@ -110,7 +183,7 @@ def _dossier(reference: str | None, *, must_verify: bool = False) -> "Dossier":
 
 
 def _initial_policy(source: str) -> Path | None:
-    """Where the initial policy lies; None if it is not prepared on this machine."""
+    """Path of the initial policy; None if it is not prepared on this machine."""
     from raft_core.errors import ConfigError, ExampleError
     from raft_core.examples import resolve
 
@@ -121,7 +194,7 @@ def _initial_policy(source: str) -> Path | None:
 
 
 def _write(text: str, out: Path | None) -> None:
-    """To a file, durably; or to standard output as bytes of UTF-8."""
+    """Write ``text`` to a file, durably; or to standard output, in UTF-8."""
     import sys
 
     from raft_core.files.artifacts import write_bytes

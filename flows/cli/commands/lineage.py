@@ -1,4 +1,4 @@
-"""``raft lineage …``: where a model comes from."""
+"""``raft lineage …``: what a model was made from, and what a prompt was used for."""
 
 import os
 from pathlib import Path
@@ -8,23 +8,66 @@ import typer
 
 from flows.cli import exits
 from flows.cli.commands import traces
-from flows.cli.commands.shell import AsJson, RunName, print_json, standard_output
+from flows.cli.commands.shell import AsJson, RunName, examples, flag, print_json, standard_output
 from flows.process.environment import ledger_uri, tracking_uri, workspace_folder
 from flows.text import harmless
 from raft_core.errors import InputError
 
-app = typer.Typer(help="Where a model comes from.", no_args_is_help=True)
+app = typer.Typer(
+    help="""Trace what a model was made from, and what a prompt or sample was used for.
+
+    Also verifies and reproduces runs, and forgets data. RUN@N stands for the
+    model (policy) that iteration N of a run has produced; a registered model
+    can be named instead, as MODEL or MODEL@ALIAS.""",
+    no_args_is_help=True,
+    epilog=examples(
+        ("raft lineage show first", "from the best model of run first to its base"),
+        ("raft lineage verify", "check every file of every run"),
+        ('raft lineage find --text "one of the best"', "what was trained on this?"),
+    ),
+)
 app.add_typer(traces.app)
 
+Clone = Annotated[
+    bool, flag("--clone", help="Use a fresh git clone of the recorded code, even if the present code is the same.")
+]
+Into = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the second run; it must not exist yet, and is kept.",
+        show_default="a temporary folder, deleted if the results are the same",
+    ),
+]
 
-@app.command("show")
+
+@app.command(
+    "show",
+    epilog=examples(
+        ("raft lineage show", "the best model of the last run"),
+        ("raft lineage show raft-tiny@champion", "a registered model"),
+        ("raft lineage show runs/first/iterations/002/policy", "a folder or file of a run"),
+        ("raft lineage show 4dbc04a73c9d", "the first digits of a digest, from a log"),
+    ),
+)
 def lineage_show(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN[@N]|MODEL|FILE|DIGEST]", help="None: the latest run.")
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN[@N]|MODEL|FILE|DIGEST",
+            help="A run (its best iteration), an iteration, a registered model, a file or folder of a run, or at least "
+            "6 digits of a commit, policy or file digest.",
+            show_default="the run that was last worked on",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the chain from a policy, a registered model, a file or a digest back to the first prompts."""
+    """Show how a model was made, from its last iteration back to its base.
+
+    One row per iteration, newest first: the digest of its weights, its
+    reward, how many prompts, samples and selected samples it was made from,
+    and the commit that records all of this.
+    """
     from dataclasses import asdict
 
     from flows.cli.views.lineage import show_lineage
@@ -32,7 +75,7 @@ def lineage_show(
     from raft_core.audit.lineage import lineage
 
     workspace = workspace_folder()
-    found = find_origin(workspace, run, tracking_uri(workspace))
+    found = find_origin(workspace, target, tracking_uri(workspace))
     chain = lineage(found.run, found.iteration)
     if as_json:
         print_json({**asdict(chain), "facts": list(found.facts)})
@@ -42,18 +85,35 @@ def lineage_show(
     standard_output().print(show_lineage(chain))
 
 
-@app.command("verify")
+@app.command(
+    "verify",
+    epilog=examples(
+        ("raft lineage verify", "every run of the workspace"),
+        ("raft lineage verify first --chain", "one run, without hashing: seconds"),
+        ("raft lineage verify --remote", "the copies in DVC's remote as well"),
+    ),
+)
 def lineage_verify(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN|MODEL]", help="None: every run of the workspace.")] = None,
-    chain: Annotated[bool, typer.Option("--chain", help="The chain of commits alone, no bytes.")] = False,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN|MODEL", help="A run, or a registered model.", show_default="every run")
+    ] = None,
+    chain: Annotated[
+        bool, flag("--chain", help="Check only the chain of commits; do not hash tables and weights.")
+    ] = False,
     remote: Annotated[
-        bool, typer.Option("--remote", help="The objects of DVC's remote too, if it is a folder.")
+        bool, flag("--remote", help="Also hash the copies in DVC's remote, if the remote is a folder.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hash everything again and hold it against the commits, DVC's names and the registered versions.
+    """Check that no recorded file has changed: hash it again and compare.
 
-    Every problem is named; the exit code is then 4.
+    Compared are the files of each run with its commits, the copies in DVC's
+    cache with their names, and the commits with those that MLflow's registry
+    and the ledger name. Prints one row per run, then every problem, then what
+    could not be checked (for example files that are not on this machine).
+    Nothing is changed.
+
+    Exit code 4: there are problems.
     """
     from flows.cli.views.verification import show_checked
     from flows.lineage.verification import Scope, verify
@@ -73,13 +133,26 @@ def lineage_verify(
         raise typer.Exit(exits.FAILED_STEP)
 
 
-@app.command("diff")
+@app.command(
+    "diff",
+    epilog=examples(
+        ("raft lineage diff first@0 first@2", "two iterations of a run"),
+        ("raft lineage diff raft-tiny@champion second", "the champion and run second"),
+    ),
+)
 def lineage_diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="RUN@N, RUN (its best) or a registered model.")],
-    b: Annotated[str, typer.Argument(metavar="B")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="First model: RUN (its best iteration), RUN@N, or a registered model.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Second model, named in the same way.")],
     as_json: AsJson = False,
 ) -> None:
-    """Which prompts, samples, rewards, settings and code differ between two models?"""
+    """Compare two models: settings, code, prompts, samples and rewards.
+
+    Prints where their histories part, which settings and library versions
+    differ, and for each iteration how many prompts, samples and selected
+    samples both have in common.
+    """
     from dataclasses import asdict
 
     from flows.cli.views.difference import show_difference
@@ -95,38 +168,65 @@ def lineage_diff(
         standard_output().print(show_difference(found))
 
 
-@app.command("checkout")
+@app.command(
+    "checkout",
+    epilog=examples(
+        ("raft lineage checkout first@2", "restore missing files of iteration 2"),
+        ("raft lineage checkout first@2 --to audit/", "a verified copy"),
+    ),
+)
 def lineage_checkout(
-    policy: Annotated[str, typer.Argument(metavar="RUN@N", help="Or RUN (its best), or a registered model.")],
-    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy it there; none: into the run itself.")] = None,
+    policy: Annotated[
+        str, typer.Argument(metavar="RUN@N", help="An iteration, a run (its best iteration), or a registered model.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write a copy to DIR, which must not exist yet.",
+            show_default="restore missing files in the run's own folder",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the sets and the checkpoint of an iteration back, from the run, DVC's cache or its remote, verified."""
+    """Restore the tables and the checkpoint of an iteration, and verify them.
+
+    What is not in the run's folder is fetched from DVC's cache or its remote.
+    Every file is checked against its recorded digest.
+    """
     from flows.models import find_model
     from tasks.versioning.checkout import checkout
 
     workspace = workspace_folder()
-    run, iteration = find_model(workspace, policy, tracking_uri(workspace))
-    done = checkout(run, iteration, workspace, to)
+    ref = find_model(workspace, policy, tracking_uri(workspace))
+    done = checkout(ref.run, ref.iteration, workspace, to)
     if as_json:
         print_json({"folder": str(done.folder), "restored": list(done.restored), "outputs": done.outputs})
         return
-    how = f"{', '.join(done.restored)} restored through DVC" if done.restored else "all of it was in the run"
-    typer.echo(f"{done.folder}: {done.outputs} outputs of iteration {iteration} of run {run.name}, verified ({how})")
+    how = (
+        f"{', '.join(done.restored)} restored through DVC" if done.restored else "all of them were in the run's folder"
+    )
+    typer.echo(
+        f"{done.folder}: {done.outputs} files of iteration {ref.iteration} of run {ref.run.name}, verified ({how})"
+    )
 
 
-@app.command("reproduce")
-def lineage_reproduce(
-    run: RunName = None,
-    clone: Annotated[
-        bool, typer.Option("--clone", help="From a fresh clone of its code even if it is the same.")
-    ] = False,
-    into: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that does not exist; kept.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run an alignment again from its records, with nothing to reuse, and compare every digest.
+@app.command(
+    "reproduce",
+    epilog=examples(
+        ("raft lineage reproduce first", "in a temporary folder"),
+        ("raft lineage reproduce first --into again/", "keep the second run"),
+    ),
+)
+def lineage_reproduce(run: RunName = None, clone: Clone = False, into: Into = None, as_json: AsJson = False) -> None:
+    """Run an alignment a second time from its records, and compare the results.
 
-    Shows the first difference and its size; the exit code is then 4.
+    Uses the recorded configuration and, through a git clone, the recorded
+    version of the code. Nothing of the first run is reused, so this takes as
+    long as the run itself. Every digest is compared.
+
+    Exit code 0: all files are the same, byte by byte.
+    Exit code 4: they are not; the first difference and its size are printed.
     """
     import shutil
     import tempfile
@@ -138,7 +238,7 @@ def lineage_reproduce(
     from raft_core.records.overview import find_run
 
     if into is not None and into.exists():
-        raise InputError(f"{into} exists", hint="name a folder that does not")
+        raise InputError(f"--into: {into} exists already", hint="name a folder that does not exist yet")
     workspace = workspace_folder()
     found_run = find_run(workspace, run)
     scratch = (into or Path(tempfile.mkdtemp(prefix="raft-reproduce-"))).absolute()

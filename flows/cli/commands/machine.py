@@ -1,19 +1,30 @@
-"""``raft doctor``: is everything there?"""
+"""``raft doctor``: check that this machine has what RAFT needs."""
 
 import os
 
 import typer
 
 from flows.cli import exits
-from flows.cli.commands.shell import AsJson, print_json, standard_output
+from flows.cli.commands.shell import OPERATE, AsJson, examples, print_json, standard_output
 from flows.process.environment import tracking_uri, workspace_folder
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=OPERATE,
+    epilog=examples(("raft doctor", "after the installation"), ("raft doctor --json", "for a script")),
+)
 def doctor(as_json: AsJson = False) -> None:
-    """Check this machine: versions, compiler, cores, memory, disk, parts, addresses."""
+    """Check that this machine has what RAFT needs.
+
+    Looks at Python, packages, compiler, processor cores, memory, disk, GPU,
+    prepared examples, DVC and MLflow. One line each: a check mark is fine, an
+    exclamation mark is a warning, a cross is missing; an arrow shows what to
+    do. Nothing is changed.
+
+    Exit code 4: something that an alignment needs is missing.
+    """
     from flows.cli.doctor import diagnose, show_findings
 
     workspace = workspace_folder()

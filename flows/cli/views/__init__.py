@@ -1,1 +1,1 @@
-"""How a run is shown to a person or a script. Reads records; writes nothing."""
+"""Show results to a person or a script. Nothing is written."""

@@ -15,19 +15,19 @@ MAX_CHARS = 80
 
 
 def show_difference(found: Difference) -> RenderableType:
-    """Where they part, what differs in settings and code, and a row an iteration."""
+    """Where their histories part, what differs in settings and code, and one row per iteration."""
     head = Text.assemble((f"A = {harmless(found.a)}   B = {harmless(found.b)}", "bold"))
     if found.same:
         return Group(head, Text("the same policy, made from the same prompts, samples and settings", style="green"))
     parts: list[RenderableType] = [head, Text(_parting(found))]
-    parts += _pairs("setting", found.settings) + _pairs("numerics", found.numerics)
+    parts += _pairs("setting", found.settings) + _pairs("determinism fingerprint", found.numerics)
     if found.git[0] != found.git[1]:
         parts.append(Text(f"git commit  A {found.git[0] or 'unknown'}, B {found.git[1] or 'unknown'}"))
     if found.trained_on is not None:
         parts.append(Text.assemble(("prompts trained on: ", "bold"), _overlap(found.trained_on)))
     parts.append(_table(found))
     seen = {(kind, what) for p in found.passes for kind in ("code", "inputs") for what in getattr(p, kind)}
-    for kind, title in (("code", "other code in steps: "), ("inputs", "other inputs: ")):
+    for kind, title in (("code", "steps whose code differs: "), ("inputs", "inputs that differ: ")):
         if named := sorted(what for k, what in seen if k == kind):
             parts.append(Text.assemble((title, "bold"), harmless(", ".join(named))))
     return Group(*parts)
@@ -35,10 +35,10 @@ def show_difference(found: Difference) -> RenderableType:
 
 def _parting(found: Difference) -> str:
     if found.ancestor is None:
-        return f"nothing in common: the bases are {found.base[0]} and {found.base[1]}"
+        return f"nothing in common: the base policies are {found.base[0]} and {found.base[1]}"
     if found.ancestor == BASE:
-        return f"the same base {found.base[0]}; they part in iteration 0"
-    return f"the same policies up to iteration {found.ancestor}; they part after it"
+        return f"the same base policy {found.base[0]}; they differ from iteration 0 on"
+    return f"the same policies up to iteration {found.ancestor}; they differ from iteration {found.ancestor + 1} on"
 
 
 def _pairs(title: str, pairs: Mapping[str, tuple[Any, Any]]) -> list[Text]:
@@ -58,7 +58,7 @@ def _table(found: Difference) -> Table:
         table.add_column(title, no_wrap=title == "iteration")
     for one in found.passes:
         if one.same:
-            table.add_row(str(one.iteration), Text("the same bytes", style="green"))
+            table.add_row(str(one.iteration), Text("identical", style="green"))
         else:
             cells = [Text(_overlap(one.tables[name])) for name in ("prompts", "samples", "selected")]
             table.add_row(str(one.iteration), *cells, *_rewards(one))
@@ -67,16 +67,16 @@ def _table(found: Difference) -> Table:
 
 def _overlap(overlap: Overlap | None) -> str:
     if overlap is None:
-        return "not here"
-    parts = ((overlap.both, "both"), (overlap.only_a, "A only"), (overlap.only_b, "B only"))
+        return "not on this machine"
+    parts = ((overlap.both, "in both"), (overlap.only_a, "only in A"), (overlap.only_b, "only in B"))
     return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "none"
 
 
 def _rewards(one: Pass) -> tuple[str, str]:
     if one.rewards is None:
-        return "not here", ""
+        return "not on this machine", ""
     rewards = one.rewards
     means = f"A {number(rewards.mean_a, 3)}, B {number(rewards.mean_b, 3)}"
     if not rewards.both:
-        return means, "no sample in common"
-    return means, f"{rewards.differ:,} of {rewards.both:,}, by {rewards.largest:.3g} at most"
+        return means, "no samples in common"
+    return means, f"{rewards.differ:,} of {rewards.both:,}, by at most {rewards.largest:.3g}"

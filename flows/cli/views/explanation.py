@@ -15,10 +15,10 @@ STYLES = {"selected": "green", "dropped": "yellow", "quarantined": "red"}
 
 
 def show_explanation(found: Explanation) -> RenderableType:
-    """The sample, its scores, the rule, and its rivals."""
+    """The sample, its scores, the rule that decided, and the other samples of its prompt."""
     sample, prompt = found.sample, found.prompt
     drawn = (
-        f"of {harmless(sample['source'])}, k {sample['k']}, seed {sample['seed']}, "
+        f"source {harmless(sample['source'])}, sample number {sample['k']} of the prompt, seed {sample['seed']}, "
         f"ended by {harmless(sample['finish_reason'])}"
     )
     facts = [
@@ -27,20 +27,20 @@ def show_explanation(found: Explanation) -> RenderableType:
         ("completion", harmless(sample["completion"], MAX_CHARS)),
         ("", drawn),
         ("reward", _reward(found)),
-        *(("check", _check(row)) for row in found.failed_checks),
+        *(("failed check", _check(row)) for row in found.failed_checks),
     ]
     head = Text.assemble(
         (f"sample {harmless(sample['sample_id'])}  ", "bold"),
         (found.fate, f"bold {STYLES[found.fate]}"),
         f"  iteration {found.iteration} of run {harmless(found.run)}",
     )
-    lines = [Text.assemble((f"{name:<12}", "dim"), told) for name, told in facts]
+    lines = [Text.assemble((f"{name:<13}", "dim"), fact) for name, fact in facts]
     return Group(head, Text(harmless(found.because)), *lines, _rivals(found))
 
 
 def _check(row: Mapping[str, Any]) -> str:
-    told = f"{row['suite']}: {row['check']}, observed {row['observed']}, expected {row['expected']}"
-    return harmless(told, MAX_CHARS)
+    text = f"{row['suite']}: {row['check']}, observed {row['observed']}, expected {row['expected']}"
+    return harmless(text, MAX_CHARS)
 
 
 def _origin(prompt: Mapping[str, Any]) -> str:
@@ -60,8 +60,8 @@ def _reward(found: Explanation) -> str:
 
 def _rivals(found: Explanation) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("rank", "reward", "k", "", "sample", "completion"):
-        right = title in ("rank", "reward", "k")
+    for title in ("rank", "reward", "number", "result", "sample", "completion"):
+        right = title in ("rank", "reward", "number")
         table.add_column(title, justify="right" if right else "left", no_wrap=title != "completion")
     for rival in found.rivals:
         table.add_row(

@@ -1,6 +1,8 @@
-"""The figures of a run as a table that fits the terminal: shorter titles, then folded intervals, then fewer columns.
+"""The figures of a run as a table that fits the terminal.
 
-A number never breaks in the middle. What is left out is said, with how to see it.
+If it is too wide, titles are shortened first, then intervals, then columns are left out.
+
+A number is never broken over two lines. A note under the table says what was left out and how to see it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.text import number, percent
+from raft_core.metrics.base import Figure
+from raft_core.metrics.registry import in_table
 from raft_core.records.overview import Row, RunView
 
 BEST = "★"
@@ -19,7 +23,7 @@ BEST = "★"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the table is written. ``interval``: both ends, "±" the longer half of it, or none."""
+    """How the table is written. ``interval``: both "ends", or "half" (± its longer half), or "none"."""
 
     short: bool
     gap: int
@@ -37,7 +41,7 @@ NARROWEST = Layout(short=True, gap=1, interval="none")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; those of low ``rank`` survive on a narrow terminal."""
+    """One column; on a narrow terminal those with the highest ``rank`` are left out first."""
 
     title: str
     short: str
@@ -46,7 +50,7 @@ class Column:
 
 
 def compact(value: object, digits: int, layout: Layout) -> str:
-    """A figure; in a short layout a large one loses the digits that say little: 12,346 and 1.23e6."""
+    """A figure; in a short layout large ones are rounded: 12,346 and 1.23e6."""
     if not layout.short or not isinstance(value, int | float) or isinstance(value, bool) or abs(value) < 100:
         return number(value, digits)
     if abs(value) < 1e6:
@@ -55,42 +59,41 @@ def compact(value: object, digits: int, layout: Layout) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
-def _figure(name: str, digits: int = 2) -> Callable[[Row, Layout], str]:
-    return lambda row, layout: compact(row.get(name), digits, layout)
+def _plain(figure: Figure) -> Callable[[Row, Layout], str]:
+    return lambda row, layout: compact(row.get(figure.name), figure.decimals, layout)
 
 
 def _share(name: str) -> Callable[[Row, Layout], str]:
     return lambda row, layout: percent(row.get(name))
 
 
-def _reward(row: Row, layout: Layout) -> str:
-    value, low, high = (row.get(f"reward{end}") for end in ("", "_low", "_high"))
-    told = compact(value, 2, layout)
-    if value is None or low is None or high is None or layout.interval == "none":
+def _interval(figure: Figure) -> Callable[[Row, Layout], str]:
+    return lambda row, layout: _with_interval(row, layout, figure)
+
+
+def _with_interval(row: Row, layout: Layout, figure: Figure) -> str:
+    value, low, high = (row.get(f"{figure.name}{end}") for end in ("", "_low", "_high"))
+    told = compact(value, figure.decimals, layout)
+    if value is None or low is None or high is None or layout.interval == "none" or figure.rank:
         return told
     if layout.interval == "half":
-        return f"{told} ±{compact(max(abs(high - value), abs(value - low)), 2, layout)}"
-    return f"{told} [{compact(low, 2, layout)}, {compact(high, 2, layout)}]"
+        return f"{told} ±{compact(max(abs(high - value), abs(value - low)), figure.decimals, layout)}"
+    return f"{told} [{compact(low, figure.decimals, layout)}, {compact(high, figure.decimals, layout)}]"
 
 
 def _took(row: Row, layout: Layout) -> str:
-    """Minutes and seconds, as a clock shows them."""
+    """Minutes:seconds."""
     seconds = round(row.get("seconds") or 0)
     return f"{seconds // 60}:{seconds % 60:02d}" if seconds else "–"
 
 
-COLUMNS = (
-    Column("reward", "reward", 0, _reward),
-    Column("gold", "gold", 1, _figure("gold_reward")),
-    Column("perplexity", "ppl", 2, _figure("perplexity")),
-    Column("distinct-1", "dist-1", 5, _figure("distinct_1", 3)),
-    Column("distinct-2", "dist-2", 4, _figure("distinct_2", 3)),
-    Column("KL", "KL", 3, _figure("kl")),
-    Column("headroom", "room", 6, _figure("headroom")),
-    Column("truncated", "cut", 7, _share("truncation")),
-    Column("accepted", "kept", 9, _share("acceptance")),
-    Column("time", "time", 8, _took),
-)
+def _column(figure: Figure) -> Column:
+    cell = _interval(figure) if figure.interval else _share(figure.name) if figure.percent else _plain(figure)
+    return Column(figure.column or figure.title, figure.short or figure.column, figure.rank or 0, cell)
+
+
+def _columns(view: RunView) -> list[Column]:
+    return [*map(_column, in_table(view.figures)), Column("time", "time", 8, _took)]
 
 
 def figures(view: RunView, width: int) -> RenderableType:
@@ -102,25 +105,25 @@ def figures(view: RunView, width: int) -> RenderableType:
         table.add_column(title, justify="right" if position else "left", no_wrap=True)
     for row, texts in zip(view.rows, cells[1:], strict=True):
         table.add_row(*texts, style="bold" if row["iteration"] == view.best else "")
-    notes = list(_notes(columns, layout))
-    return Group(table, Text("; ".join(notes), style="dim")) if notes else table
+    return Group(table, Text("; ".join(_notes(view, columns, layout)), style="dim"))
 
 
 def natural_width(view: RunView) -> int:
-    """Characters that all columns take when nothing is shortened."""
-    return _width(list(_cells(view, COLUMNS, LAYOUTS[0])), LAYOUTS[0])
+    """Width of the table in characters when nothing is shortened."""
+    return _width(list(_cells(view, _columns(view), LAYOUTS[0])), LAYOUTS[0])
 
 
 def _fitting(view: RunView, width: int) -> tuple[Layout, Sequence[Column]]:
-    """The first layout in which all columns fit; else the shortest, without those that matter least."""
+    """The first layout in which all columns fit; else the shortest, without the least important columns."""
+    every = _columns(view)
     for layout in LAYOUTS:
-        if _width(list(_cells(view, COLUMNS, layout)), layout) <= width:
-            return layout, COLUMNS
-    for most in sorted((column.rank for column in COLUMNS), reverse=True):
-        columns = [column for column in COLUMNS if column.rank <= most]
+        if _width(list(_cells(view, every, layout)), layout) <= width:
+            return layout, every
+    for most in sorted((column.rank for column in every), reverse=True):
+        columns = [column for column in every if column.rank <= most]
         if _width(list(_cells(view, columns, LAYOUTS[-1])), LAYOUTS[-1]) <= width:
             return LAYOUTS[-1], columns
-    return NARROWEST, COLUMNS[:1]
+    return NARROWEST, every[:1]
 
 
 def _cells(view: RunView, columns: Sequence[Column], layout: Layout) -> Iterator[list[str]]:
@@ -137,19 +140,20 @@ def _width(cells: Sequence[Sequence[str]], layout: Layout) -> int:
 
 
 def table_width(cells: Sequence[Sequence[str]], gap: int) -> int:
-    """Characters of a table without a frame, ``gap`` of them between two columns."""
+    """Width of a table without a frame, in characters, with ``gap`` of them between two columns."""
     columns = list(zip(*cells, strict=True))
     return sum(max(map(cell_len, column)) for column in columns) + gap * (len(columns) - 1)
 
 
-def _notes(columns: Sequence[Column], layout: Layout) -> Iterator[str]:
-    """What a reader of the shortened table has to know."""
+def _notes(view: RunView, columns: Sequence[Column], layout: Layout) -> Iterator[str]:
+    """Legend of the table: shortened titles, intervals, and what was left out."""
     if renamed := [c for c in columns if layout.short and c.short != c.title]:
         yield ", ".join(f"{c.short} = {c.title}" for c in renamed)
     if layout.interval == "half":
         yield "± = the longer half of the interval"
-    left_out = [c.title for c in COLUMNS if c not in columns]
+    left_out = [c.title for c in _columns(view) if c.title not in {kept.title for kept in columns}]
     if layout.interval == "none":
         left_out.insert(0, "the reward's interval")
     if left_out:
         yield f"left out here: {', '.join(left_out)} (raft show --wide, or --json, has them)"
+    yield f"{BEST} = best iteration; columns are explained by raft show --help"

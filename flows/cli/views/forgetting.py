@@ -1,4 +1,4 @@
-"""What forgetting would touch, and what was done."""
+"""What ``raft lineage forget`` would do, and what it has done."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,24 +9,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.forgetting.follow_up import NOT_ERASED, Aftermath, Titles
+from flows.forgetting.follow_up import NOT_ERASED, FollowUp, PolicyAliases
 from flows.forgetting.forget import Forgotten, Plan
-from flows.text import harmless
-from raft_core.promotion.ledger import Standing
+from flows.text import counted, harmless
+from raft_core.promotion.ledger import Champions
 from raft_core.records.run import BASE
 
 MOST = 8
 
 
-def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
-    """The dry list: prompts, sets, models, versions, and what would be done."""
-    lines = [Text(f"to forget: {harmless(plan.because)}, {len(plan.target.prompts):,} prompts", style="bold")]
+def show_plan(plan: Plan, titles: PolicyAliases, *, erase: bool) -> RenderableType:
+    """The plan: prompts, iterations, models and registered versions that are affected, and what would be done."""
+    lines = [Text(f"to forget: {harmless(plan.because)} ({counted(len(plan.target.prompts), 'prompt')})", style="bold")]
     lines += [Text(f"  {prompt_id}  {harmless(text, 120)}") for prompt_id, text in list(plan.prompts.items())[:MOST]]
     if len(plan.prompts) > MOST:
         lines.append(Text(f"  and {len(plan.prompts) - MOST:,} more"))
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("set", "prompts", "samples", "selected"):
-        table.add_column(title, justify="left" if title == "set" else "right", no_wrap=title != "set")
+    for title in ("used in", "prompts", "samples", "selected"):
+        table.add_column(title, justify="left" if title == "used in" else "right", no_wrap=title != "used in")
     for touched in plan.iterations:
         table.add_row(
             Text(_set(touched.run, touched.iteration)),
@@ -46,49 +46,55 @@ def show_plan(plan: Plan, titles: Titles, *, erase: bool) -> RenderableType:
         Text.assemble(("models trained on it: ", "bold"), _some(models)),
         Text.assemble(("versions to withdraw: ", "bold"), _some(versions)),
         Text(
-            "every later run leaves it out (exclusions.jsonl)"
+            "later runs: will leave it out (it is added to exclusions.jsonl)"
             if plan.target.prompts or plan.target.sources
-            else "no prompt is left out of later runs: it stands in completions alone"
+            else "later runs: leave out no prompt, since it was found in completions only"
         ),
     ]
     if erase:
-        here = f"in the tables of {_some(plan.holders)}" if plan.holders else "(no table of a run here has any)"
-        told = f"ERASED for good: its rows {here}, in DVC's cache and remote, in Prefect's database; weights stay"
-        lines_after.append(Text(told, style="bold red"))
+        here = f"in the tables of {_some(plan.holders)}" if plan.holders else "(the tables on this machine have none)"
+        warning = f"ERASED for good: its rows {here}, in DVC's cache and remotes, in Prefect's database; weights stay"
+        lines_after.append(Text(warning, style="bold red"))
     if plan.unseen:
-        lines_after.append(Text(f"! not seen: the tables of {_some(plan.unseen)}", style="yellow"))
+        lines_after.append(
+            Text(
+                f"! not searched, since they are not on this machine: the tables of {_some(plan.unseen)}",
+                style="yellow",
+            )
+        )
     return Group(*lines, *([table] if plan.iterations else []), *lines_after)
 
 
-def show_forgotten(plan: Plan, done: Forgotten, after: Aftermath) -> RenderableType:
-    """What was done beside the exclusion, who is champion now, and what is left to do by hand."""
+def show_forgotten(plan: Plan, done: Forgotten, after: FollowUp) -> RenderableType:
+    """What was done, who is champion now, and what is left to do by hand."""
     lines: list[Text] = []
     for one in done.withdrawn:
-        lost = f", no longer {', '.join(one.aliases)}" if one.aliases else ""
+        lost = f", which was {', '.join(one.aliases)}" if one.aliases else ""
         lines.append(Text(f"withdrawn: {one.version.name} version {one.version.version}{lost}", style="green"))
     if (erased := done.erased) is not None:
         lines.append(
             Text(
-                f"erased: {erased.rows:,} rows of {len(erased.tombstones)} iterations, {erased.objects:,} objects "
-                f"of DVC, evidence of {len(erased.evidence):,} measurements, parameters of {erased.flow_runs:,} flow "
-                "runs of Prefect; raft lineage verify says where",
+                f"erased: {counted(erased.rows, 'row')} of {counted(len(erased.tombstones), 'iteration')}, "
+                f"{counted(erased.objects, 'DVC object')}, {counted(len(erased.evidence), 'measurement')} of "
+                f"promotions, the parameters of {counted(erased.flow_runs, 'Prefect flow run')}; "
+                "raft lineage verify lists the tables",
                 style="green",
             )
         )
         lines += [Text.assemble(("! left to you: ", "yellow"), harmless(line)) for line in erased.left]
         lines += [Text(_prepared(path)) for path in plan.prepared]
-        lines += [Text("not done by this, see to it yourself:"), *(Text(f"  {line}") for line in NOT_ERASED)]
+        lines += [Text("not erased; do this yourself where it applies:"), *(Text(f"  {line}") for line in NOT_ERASED)]
     else:
-        lines.append(Text("its rows stay where they are (--erase removes them), and so do the weights"))
-    lines += [_champion(name, standing) for name, standing in after.standings.items()]
-    lines.append(Text(f"now commit it: git add {' '.join(after.to_commit)}", style="bold"))
+        lines.append(Text("its rows and the weights were kept; --erase deletes the rows"))
+    lines += [_champion(name, standing) for name, standing in after.champions.items()]
+    lines.append(Text(f"record this in git: git add {' '.join(after.to_commit)}, then git commit", style="bold"))
     if erased is not None and erased.unfinished:
         lines += [Text.assemble(("! not finished: ", "red"), harmless(line)) for line in erased.unfinished]
-        lines.append(Text("give the same command again when that is there: it finishes this", style="red"))
+        lines.append(Text("run the same command again when it can be reached: it finishes the erasure", style="red"))
     return Group(*lines)
 
 
-def plan_as_json(plan: Plan, titles: Titles) -> dict[str, Any]:
+def plan_as_json(plan: Plan, titles: PolicyAliases) -> dict[str, Any]:
     """The plan as plain data; it holds the prompts' texts."""
     return {
         "because": plan.because,
@@ -104,7 +110,7 @@ def plan_as_json(plan: Plan, titles: Titles) -> dict[str, Any]:
     }
 
 
-def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
+def forgotten_as_json(done: Forgotten, after: FollowUp) -> dict[str, Any]:
     """What was done as plain data."""
     erased = done.erased
     return {
@@ -114,7 +120,7 @@ def forgotten_as_json(done: Forgotten, after: Aftermath) -> dict[str, Any]:
         ],
         "champions": {
             name: None if (holder := standing.champion) is None else _place(holder.run, holder.iteration)
-            for name, standing in after.standings.items()
+            for name, standing in after.champions.items()
         },
         "to_commit": list(after.to_commit),
         "not_erased": [] if erased is None else list(NOT_ERASED),
@@ -137,28 +143,28 @@ def _place(run: str, iteration: int) -> str:
 
 
 def _set(run: str, iteration: int) -> str:
-    return _place(run, iteration) + (" (held out)" if iteration == BASE else "")
+    return _place(run, iteration) + (" (held-out prompts)" if iteration == BASE else "")
 
 
-def _marked(titles: Titles, run: str, iteration: int, *more: str) -> str:
-    """What is said of a model, in brackets behind its name."""
+def _marked(titles: PolicyAliases, run: str, iteration: int, *more: str) -> str:
+    """Aliases and notes of a model, in brackets."""
     said = ", ".join([*titles.get((run, iteration), ()), *more])
     return f" ({said})" if said else ""
 
 
 def _prepared(path: Path) -> str:
     return harmless(
-        f"RAFT's own copy of an example's data still holds it, and would again if it were prepared anew: {path}. "
-        "There is nothing to do: every later run leaves it out"
+        f"the prepared data of an example still contains it: {path}. Nothing needs to be done, since later runs leave "
+        "it out"
     )
 
 
-def _champion(name: str, standing: Standing) -> Text:
+def _champion(name: str, standing: Champions) -> Text:
     if standing.champion is not None:
         return Text(harmless(f"{name}: the champion is {_place(standing.champion.run, standing.champion.iteration)}"))
     ways = "promote one that was not trained on it: raft promote RUN@N"
     if (back := standing.previous) is not None:
-        ways = f"raft rollback --model {name} --reason WHY returns to {_place(back.run, back.iteration)}, or {ways}"
+        ways = f"return to {_place(back.run, back.iteration)}: raft rollback --model {name} --reason WHY; or {ways}"
     return Text(harmless(f"{name} has no champion now; {ways}"), style="yellow")
 
 

@@ -1,4 +1,4 @@
-"""The chain from a policy back to its first prompts, newest first."""
+"""How a policy was made: one row per iteration, newest first, back to its base."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ MOST_SOURCES = 2
 
 
 def show_lineage(lineage: Lineage) -> RenderableType:
-    """One row a commit, each naming the one below it."""
+    """One row per commit; each commit contains the digest of the one in the row below."""
     first, last = lineage.links[0], lineage.links[-1]
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for title in ("", "weights", "reward", "made from", "commit"):
@@ -30,7 +30,7 @@ def show_lineage(lineage: Lineage) -> RenderableType:
     parts: list[RenderableType] = [head, table, Text(f"configuration {last.config[:12]}", style="dim")]
     if elsewhere := sorted({f"{_label(link)}/{name}" for link in lineage.links for name in link.elsewhere}):
         shown = ", ".join(elsewhere[:6]) + (f" and {len(elsewhere) - 6} more" if len(elsewhere) > 6 else "")
-        parts.append(Text(f"! not on this machine: {shown}; `dvc pull` brings them back", style="yellow"))
+        parts.append(Text(f"! not on this machine: {shown}; to fetch them: dvc pull", style="yellow"))
     return Group(*parts)
 
 
@@ -42,7 +42,7 @@ def _made_from(link: Link) -> Text:
     if link.iteration == BASE:
         pulled = link.policy.ancestors
         from_commit = f" (written from commit {pulled[0].commit[:12]})" if pulled else ""
-        return Text(harmless(link.policy.source or "its own weights") + from_commit)
+        return Text(harmless(link.policy.source or "unknown source") + from_commit)
     counts: Counts = link.counts
     steps = [
         f"{count:,} {what}{_erased(counts, what)}"
@@ -65,4 +65,4 @@ def _sources(sources: Mapping[str, int] | None) -> str:
     if not named:
         return ""
     rest = f" and {len(named) - MOST_SOURCES:,} more" if len(named) > MOST_SOURCES else ""
-    return f" of {', '.join(named[:MOST_SOURCES])}{rest}"
+    return f" from {', '.join(named[:MOST_SOURCES])}{rest}"

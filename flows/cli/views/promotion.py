@@ -1,8 +1,9 @@
-"""Promotions for people: a decision with its figures, and the ledger."""
+"""A promotion decision with its figures, and the ledger, for a person."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -22,10 +23,17 @@ STYLES = {
 }
 
 
-def show_verdict(verdict: Verdict) -> Table:
-    """A row a gate: what was measured, and what it is held against."""
+RULES = {"low >": "lower bound >", "high <": "upper bound <"}
+"""Rules of the gates, as they are recorded and as they are shown."""
+LEGEND = (
+    "reference = the champion, or the candidate's own base if there is none; gates are explained by raft promote --help"
+)
+
+
+def show_verdict(verdict: Verdict) -> RenderableType:
+    """One row per gate: what was measured, and the threshold that decides; then a legend."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("gate", "", "figure", "interval", "passes if", "candidate", "reference", ""):
+    for title in ("gate", "", "measured", "interval", "passes if", "candidate", "reference", ""):
         words = title in ("gate", "", "passes if")
         table.add_column(title, justify="left" if words else "right", no_wrap=not words)
     for f in verdict.findings:
@@ -34,23 +42,23 @@ def show_verdict(verdict: Verdict) -> Table:
         cells = (
             _figure(f.value),
             interval,
-            f"{f.rule} {_figure(f.threshold)}",
+            f"{RULES.get(f.rule, f.rule)} {_figure(f.threshold)}",
             _given(f.candidate),
             _given(f.reference),
         )
         table.add_row(Text(harmless(f.gate, 40)), mark, *cells, Text(harmless(f.note, 80), style="dim"))
-    return table
+    return Group(table, Text(LEGEND, style="dim"))
 
 
 def show_ledger(entries: Sequence[Entry]) -> Table:
-    """A row an entry, oldest first; the present champion of each model is marked."""
+    """One row per entry, oldest first; a star marks the current champion of each model."""
     champions = {
         standing.champion.entry
         for model in {e.model for e in entries}
         if (standing := current(entries, model)).champion is not None
     }
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("entry", "time", "act", "model", "policy", "commit", "by", "why", "digest"):
+    for title in ("entry", "time (UTC)", "action", "model", "policy", "commit", "by", "why", "digest"):
         wraps = title in ("why", "model", "policy")
         table.add_column(
             title, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis", min_width=12 if wraps else None
@@ -76,7 +84,7 @@ def show_ledger(entries: Sequence[Entry]) -> Table:
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """An entry as a document."""
+    """An entry as plain data, for JSON."""
     return {name: getattr(entry, name) for name in ("number", "time", "kind", "model", "body", "previous", "digest")}
 
 

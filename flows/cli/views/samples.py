@@ -1,4 +1,4 @@
-"""Completions of the same held-out prompts before and after. A model's output is hostile until shown otherwise."""
+"""Completions of the same held-out prompts before and after. Model output is printed without control characters."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,10 +31,10 @@ class Pair:
 
 
 def read_pairs(run: Run, iteration: int | None, count: int) -> tuple[int, list[Pair]]:
-    """The first ``count`` held-out prompts (their order is a draw, so nothing is picked by hand).
+    """The first ``count`` held-out prompts, whose order is random, with both completions.
 
-    ``iteration`` None: the best one, or the last where none is best yet. Raises ConfigError for
-    one that is not finished.
+    ``iteration`` None: the best one, or the last one while none is best yet. Raises ConfigError for an
+    iteration that is not finished.
     """
     if iteration is None:
         view = view_run(run)
@@ -43,7 +43,9 @@ def read_pairs(run: Run, iteration: int | None, count: int) -> tuple[int, list[P
     for wanted in (BASE, iteration):
         if read_commit(run, wanted) is None:
             label = "the base" if wanted == BASE else f"iteration {wanted}"
-            raise ConfigError(f"{label} of run {run.name} is not finished", hint=f"see raft show {run.name}")
+            raise ConfigError(
+                f"{label} of run {run.name} is not finished", hint=f"raft show {run.name} lists the finished iterations"
+            )
     before, after = _evaluation(run, BASE), _evaluation(run, iteration)
     shared = [prompt_id for prompt_id in before if prompt_id in after][:count]
     return iteration, [

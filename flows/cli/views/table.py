@@ -27,14 +27,13 @@ STYLES = {
 
 
 MOST_WARNINGS = 5
-TRENDS = (("reward", 2), ("gold_reward", 2), ("perplexity", 2), ("distinct_2", 3), ("kl", 2))
 
 
 def show_run(view: RunView, width: int) -> RenderableType:
-    """The table of a run in ``width`` characters, its trends, its status and what it warned of."""
+    """The table of a run in ``width`` characters, its trends, its status and its warnings."""
     parts: list[RenderableType] = [figures(view, width)]
     if len(view.rows) > 1:
-        parts.append(_trends(view.rows, width))
+        parts.append(_trends(view, width))
     parts.append(_status(view))
     if rough := _rough(view.rows):
         parts.append(rough)
@@ -42,32 +41,35 @@ def show_run(view: RunView, width: int) -> RenderableType:
 
 
 def _warnings(messages: Sequence[str]) -> list[Text]:
-    """The last few different ones, each with how often it came."""
+    """The last few different warnings, each with the number of its occurrences."""
     counted = list(Counter(messages).items())
     lines = [
         Text.assemble(("! ", "yellow"), harmless(text, 300), (f" ({count} times)" if count > 1 else "", "dim"))
         for text, count in counted[-MOST_WARNINGS:]
     ]
     if len(counted) > MOST_WARNINGS:
-        lines.append(Text(f"  and {len(counted) - MOST_WARNINGS} other warnings in events.jsonl", style="dim"))
+        more = f"  more warnings in the run's events.jsonl: {len(counted) - MOST_WARNINGS}"
+        lines.append(Text(more, style="dim"))
     return lines
 
 
-def _trends(rows: Sequence[Row], width: int) -> Table:
+def _trends(view: RunView, width: int) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
     most_bars = max(8, width - 50)
-    for name, digits in TRENDS:
-        values = [row.get(name) for row in rows]
+    for figure in view.figures:
+        if not figure.headline or figure.percent:
+            continue
+        values, digits = [row.get(figure.name) for row in view.rows], figure.decimals
         known = [value for value in values if value is not None]
         if known:
             change = f"{number(known[0], digits)} → {number(known[-1], digits)}"
             bars = Text(sparkline(_thinned(values, most_bars)), style="cyan", no_wrap=True)
-            table.add_row(Text(name.replace("_", " "), style="dim"), bars, Text(change, no_wrap=True))
+            table.add_row(Text(figure.column or figure.title, style="dim"), bars, Text(change, no_wrap=True))
     return table
 
 
 def _thinned(values: Sequence[float | None], most: int) -> list[float | None]:
-    """At most ``most`` of ``values``, evenly taken, the first and the last among them."""
+    """At most ``most`` of ``values``, evenly spaced, always with the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
@@ -78,7 +80,7 @@ def _rough(rows: Sequence[Row]) -> Text | None:
     if num_prompts >= HOLDS_FROM:
         return None
     return Text(
-        f"rough intervals: {num_prompts} held-out prompts; from {HOLDS_FROM} on they cover as often as they say",
+        f"rough intervals: only {num_prompts} held-out prompts; intervals are reliable from {HOLDS_FROM} prompts on",
         style="yellow",
     )
 
@@ -95,12 +97,14 @@ def _status(view: RunView) -> Text:
 
 RUNS_GAP = 2
 RUNS_LAYOUTS = ((True, "%Y-%m-%d %H:%M", 6), (False, "%Y-%m-%d %H:%M", 6), (False, "%Y-%m-%d", 6), (False, "", 5))
-"""(whether with bars, how the time is written, number of columns) of the list of runs, the widest first."""
+"""Layouts of the list of runs, widest first: (with bars, format of the time, number of columns)."""
 
 
 def show_runs(views: Sequence[tuple[RunView, float]], width: int) -> RenderableType:
-    """One row per run in ``width`` characters, then why those ended that did not end well; each view with the time
-    it was last worked on. A long name breaks, a number never."""
+    """One row per run in ``width`` characters, then why runs failed or were stopped.
+
+    ``views``: each with the time at which the run was last worked on. Long names are broken over lines, numbers never.
+    """
     titles = ["run", "status", "iterations", "best", "reward", "last worked on"]
     for bars, when, last in RUNS_LAYOUTS:
         cells = [titles[:last], *(_run_cells(view, touched, bars=bars, when=when)[:last] for view, touched in views)]
@@ -139,7 +143,7 @@ def _short(reason: str) -> str:
 
 
 def what_next(name: str, tracking_uri: str) -> str:
-    """The three lines that say what to look at after an alignment."""
+    """Three commands to look at the results of an alignment."""
     tracking_uri = redacted_text(tracking_uri)
     ui = (
         f"open {tracking_uri}"
@@ -150,7 +154,7 @@ def what_next(name: str, tracking_uri: str) -> str:
 
 
 def print_run(console: Console, view: RunView, *, wide: bool = False) -> None:
-    """Print the table of a run, as wide as the console; with ``wide`` every column, however wide that gets."""
+    """Print the table of a run within the width of the console; with ``wide``, every column at full width."""
     if wide:
         console.width = max(console.width, natural_width(view))
     console.print(show_run(view, console.width))

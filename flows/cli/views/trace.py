@@ -1,4 +1,4 @@
-"""What a prompt or a sample touched, for a person."""
+"""What a prompt, sample, source or text was used for, for a person."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,33 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flows.forgetting.earlier import Gone
+from flows.forgetting.forgotten_before import ForgottenBefore
 from flows.lineage.tracing import Traced
-from flows.text import harmless, number
+from flows.text import counted, harmless, number
 from raft_core.audit.trace import Model, Use
 from raft_core.records.run import BASE
 
 MAX_CHARS = 160
 
 
-def show_trace(traced: Traced, most: int, gone: Sequence[Gone] = ()) -> RenderableType:
-    """Prompts, samples, then the iterations and the models; and first, whether it was forgotten before."""
+def show_trace(traced: Traced, most: int, gone: Sequence[ForgottenBefore] = ()) -> RenderableType:
+    """Whether it was forgotten before; then prompts, samples, iterations and models."""
     trace = traced.trace
     samples, selected = (sum(getattr(i, name) for i in trace.iterations) for name in ("samples", "selected"))
     parts: list[RenderableType] = [
-        Text(f"{trace.num_prompts:,} prompts, {samples:,} samples of them, {selected:,} selected", style="bold")
+        Text(
+            f"{counted(trace.num_prompts, 'prompt')}, {counted(samples, 'sample')}, {selected:,} of them selected",
+            style="bold",
+        )
     ]
     parts += [Text(_gone(one, still_here=bool(trace.iterations)), style="yellow") for one in gone]
     if trace.unseen:
-        parts.append(Text(f"! not seen: the tables of {_some(trace.unseen)}", style="yellow"))
+        parts.append(
+            Text(
+                f"! not searched, since they are not on this machine: the tables of {_some(trace.unseen)}",
+                style="yellow",
+            )
+        )
     if not trace.iterations:
         return Group(*parts)
     parts += [
@@ -34,25 +42,26 @@ def show_trace(traced: Traced, most: int, gone: Sequence[Gone] = ()) -> Renderab
     if trace.uses:
         parts.append(_uses(trace.uses[:most]))
     if samples > most:
-        parts.append(Text(f"and {samples - most:,} more samples (-n {samples} shows them)", style="dim"))
+        parts.append(Text(f"and {counted(samples - most, 'more sample')} (to list all: -n {samples})", style="dim"))
     parts.append(_iterations(traced))
     direct = [m for m in trace.models if m.through is None]
-    parts.append(_models("trained on it", direct, traced))
-    parts.append(_models("descend from these", [m for m in trace.models if m.through is not None], traced))
+    parts.append(_models("models trained on it", direct, traced))
+    parts.append(_models("models trained from these", [m for m in trace.models if m.through is not None], traced))
     return Group(*parts)
 
 
-def _gone(one: Gone, *, still_here: bool) -> str:
-    when = one.time[:16].replace("T", " ") + " UTC" if one.time else "a day that nobody noted"
+def _gone(one: ForgottenBefore, *, still_here: bool) -> str:
+    when = one.time[:16].replace("T", " ") + " UTC" if one.time else "an unknown date"
     erased = f"erased from {_some(one.erased_from)}" if one.erased_from else "not erased"
     rows = "rows of it are here" if still_here else "no row of it is here"
-    return harmless(f"{one.value} was forgotten on {when}: no later run draws it; {erased}, and {rows}")
+    return harmless(f"{one.value} was forgotten on {when}: later runs do not use it; {erased}, and {rows}")
 
 
 def _uses(uses: Sequence[Use]) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("sample", "iteration", "k", "reward", "", "completion"):
-        table.add_column(title, no_wrap=title != "completion", justify="right" if title in ("k", "reward") else "left")
+    for title in ("sample", "iteration", "number", "reward", "result", "completion"):
+        right = title in ("number", "reward")
+        table.add_column(title, no_wrap=title != "completion", justify="right" if right else "left")
     for use in uses:
         fate = f"selected, rank {use.rank}" if use.selected else "dropped" if use.status == "ok" else use.status
         table.add_row(
@@ -68,10 +77,11 @@ def _uses(uses: Sequence[Use]) -> Table:
 
 def _iterations(traced: Traced) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for title in ("drawn in", "committed", "prompts", "samples", "selected"):
-        table.add_column(title, justify="left" if title in ("drawn in", "committed") else "right", no_wrap=True)
+    for title in ("used in", "committed (UTC)", "prompts", "samples", "selected"):
+        left = title in ("used in", "committed (UTC)")
+        table.add_column(title, justify="left" if left else "right", no_wrap=True)
     for i in traced.trace.iterations:
-        name = f"{i.run}@{i.iteration}" if i.iteration != BASE else f"{i.run}@base (held out, never trained on)"
+        name = f"{i.run}@{i.iteration}" if i.iteration != BASE else f"{i.run}@base (held-out prompts, never trained on)"
         when = traced.committed.get(f"{i.run}@{i.iteration}", "–")[:19].replace("T", " ")
         table.add_row(Text(harmless(name)), when, f"{i.prompts:,}", f"{i.samples:,}", f"{i.selected:,}")
     return table
@@ -83,7 +93,7 @@ def _models(title: str, models: Sequence[Model], traced: Traced) -> Text:
         name = f"{model.run}@{'base' if model.iteration == BASE else model.iteration}"
         version = traced.registered.get(f"{model.run}@{model.iteration}")
         named.append(f"{name} ({version})" if version else name)
-    return Text.assemble((f"{title}: ", "bold"), harmless(_some(named, 40)) if named else "no model")
+    return Text.assemble((f"{title}: ", "bold"), harmless(_some(named, 40)) if named else "none")
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

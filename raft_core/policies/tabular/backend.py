@@ -1,11 +1,11 @@
-"""The tabular backend: what ``raft_core.policies.base.PolicyBackend`` asks for, for a table of probabilities.
+"""The tabular backend: implements ``raft_core.policies.base.PolicyBackend`` for a table of probabilities.
 
-The whole flow runs on it in seconds, and must give what ``raft_core.algorithm`` gives. A policy is a folder:
+The whole flow runs on it in seconds and must give the same result as ``raft_core.algorithm``. A policy is a folder:
 
 FOLDER/tabular.json               {"prompts": [text, …], "completions": [text, …], "step": number}
 FOLDER/probabilities.safetensors  probabilities [X, Y], float64
 
-A completion is one token, its number in the list; a prompt is one as well.
+A completion is one token: its number in the list. So is a prompt.
 """
 
 import shutil
@@ -37,7 +37,7 @@ TABLE, WEIGHTS = "tabular.json", "probabilities.safetensors"
 
 
 def save(policy: TabularPolicy, folder: Path) -> None:
-    """Write ``policy`` to ``folder``, which is made."""
+    """Write ``policy`` to ``folder``, which must not exist yet."""
     folder.mkdir(parents=True)
     table = {"prompts": [p.text for p in policy.prompts], "completions": policy.completions, "step": policy.step}
     write_json(folder / TABLE, table)
@@ -45,36 +45,37 @@ def save(policy: TabularPolicy, folder: Path) -> None:
 
 
 def read(folder: Path) -> TabularPolicy:
-    """The policy in ``folder``. Raises InputError naming what cannot be used."""
+    """The policy in ``folder``. Raises InputError if it is not one."""
     try:
-        told = read_object(folder / TABLE)
-        prompts, completions = [Prompt.of(text) for text in told["prompts"]], tuple(told["completions"])
+        fields = read_object(folder / TABLE)
+        prompts, completions = [Prompt.of(text) for text in fields["prompts"]], tuple(fields["completions"])
         weights_XY = load_file(folder / WEIGHTS)["probabilities"]
-        return TabularPolicy(tuple(prompts), completions, weights_XY, float(told["step"]))
+        return TabularPolicy(tuple(prompts), completions, weights_XY, float(fields["step"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"not a tabular policy: {folder}",
+            f"the tabular policy in {folder} cannot be read",
             got=f"{type(error).__name__}: {error}",
-            expected=f"{TABLE} and {WEIGHTS}, as raft_core.policies.tabular.backend describes them",
-            hint="correct policy.model",
+            expected=f"{TABLE} and {WEIGHTS} in the format that raft_core.policies.tabular.backend describes",
+            hint="correct policy.model, or remove policy.type if it is a language model",
         ) from None
 
 
 def check(config: TabularPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
-    """See ``PolicyBackend.check``: every prompt has a row, and sampling changes no probability."""
+    """See ``PolicyBackend.check``: every prompt must have a row, and sampling must not change probabilities."""
     rows = {prompt.text for prompt in read(resolve(config.model)).prompts}
     if unknown := [prompt.text for prompt in prompts if prompt.text not in rows]:
         raise InputError(
-            f"{len(unknown)} prompts have no row in the tabular policy {config.model}",
+            f"{len(unknown)} prompts are not in the tabular policy {config.model}",
             got=", ".join(repr(text[:50]) for text in unknown[:3]),
-            expected=f"prompts of its {TABLE}",
-            hint="remove them from the prompts file",
+            expected=f"only prompts that its {TABLE} lists",
+            hint=f"remove these prompts from the prompts file, or add them to {TABLE}",
         )
     if (sampling.temperature, sampling.top_p, sampling.top_k) != (1.0, 1.0, 0):
         raise ConfigError(
-            "a tabular policy is sampled as it is",
+            "a tabular policy cannot be sampled with temperature, top_p or top_k",
             got=f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, top_k {sampling.top_k}",
-            hint="set sampling.temperature: 1, top_p: 1 and top_k: 0",
+            expected="temperature 1, top_p 1 and top_k 0: probabilities are used as they are",
+            hint="set sampling: {temperature: 1.0, top_p: 1.0, top_k: 0}",
         )
     return []
 
@@ -87,7 +88,12 @@ def asks_for_date(config: TabularPolicyConfig) -> bool:
 def probe(policy: Policy, config: TabularPolicyConfig, finetuning: FinetuningConfig) -> None:
     """See ``PolicyBackend.probe``."""
     if finetuning.lora is not None:
-        raise ConfigError("a tabular policy has no layers to adapt", hint="set finetuning.lora: null")
+        raise ConfigError(
+            "a tabular policy has no layers for a LoRA adapter",
+            got="finetuning.lora",
+            expected="finetuning.lora: null",
+            hint="set finetuning.lora: null",
+        )
     read(policy.path)
 
 
@@ -99,7 +105,7 @@ def base_policy(config: TabularPolicyConfig, known: str | None = None) -> Policy
 
 
 def load(policy: Policy, config: TabularPolicyConfig, *, dtype: str) -> "LoadedTabularPolicy":
-    """See ``PolicyBackend.load``. It is float64 whatever ``dtype`` says."""
+    """See ``PolicyBackend.load``. The table is float64; ``dtype`` has no effect."""
     return LoadedTabularPolicy(policy.identity, read(policy.path))
 
 
@@ -150,9 +156,13 @@ class LoadedTabularPolicy:
         return [[float(np.log(self.table.probabilities_XY[cell]))] for cell in cells]
 
     def text_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
-        """See ``LoadedPolicy.text_logprobs``. Raises ConfigError: a table knows no other text."""
+        """See ``LoadedPolicy.text_logprobs``. Raises ConfigError: a table cannot score other texts."""
         if texts:
-            raise ConfigError("a tabular policy has no perplexity", hint="set evaluation.perplexity_text: null")
+            raise ConfigError(
+                "the perplexity of a text cannot be measured with a tabular policy",
+                got="evaluation.perplexity_text",
+                hint="set evaluation.perplexity_text: null",
+            )
         return []
 
 
@@ -162,9 +172,9 @@ def numerics(dtype: str) -> dict[str, Any]:
 
 
 def finetune(job: FinetuneJob) -> FinetuneResult:
-    """See ``PolicyBackend.finetune``: the exact optimum, in this process; ``job.out`` appears whole."""
+    """See ``PolicyBackend.finetune``: the exact optimum, in this process; ``job.out`` is written by a rename."""
     if job.out.exists():
-        raise StepError(f"{job.out} exists already", hint="remove it, or choose another folder")
+        raise StepError(f"output folder exists already: {job.out}", hint="remove it, or choose another folder")
     before = read(job.policy.path)
     texts = {prompt.prompt_id: prompt for prompt in before.prompts}
     rows = read_table(job.selected, SELECTED, ["prompt", "completion", "weight"]).to_pylist()
@@ -183,5 +193,5 @@ def finetune(job: FinetuneJob) -> FinetuneResult:
 
 
 def merge(policy: Policy, config: TabularPolicyConfig, out: Path) -> None:
-    """See ``PolicyBackend.merge``: it is whole already."""
+    """See ``PolicyBackend.merge``: a tabular policy has no adapter, so it is copied."""
     shutil.copytree(policy.path, out)

@@ -1,9 +1,9 @@
-"""The tabular policy: a table of probabilities, for which RAFT's result is known in closed form.
+"""The tabular policy: a table of probabilities, for which the result of RAFT is known in closed form.
 
 Every prompt has the same finite list of completions, and the policy is a matrix of probabilities.
 Supervised fine-tuning has an exact solution (the accepted frequencies), the expected reward and
-the KL are sums, and so is the distribution that best-of-K selects from. It is shipped as the fake
-of the tests: ``raft_core.algorithm.raft`` runs on it in milliseconds, and the whole flow in seconds.
+the KL are sums, and so is the distribution that best-of-K selects from. Tests and the tutorial use it in
+place of a language model: ``raft_core.algorithm.raft`` runs on it in milliseconds, and the whole flow in seconds.
 
 Shapes: X prompts, Y completions, K samples of a prompt.
 """
@@ -21,9 +21,9 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TabularPolicy:
-    """``probabilities_XY``: one row a prompt, each summing to 1. ``step`` in (0, 1]: see ``fit``.
+    """``probabilities_XY``: one row per prompt, each summing to 1. ``step`` in (0, 1]: see ``fit``.
 
-    Raises ValueError for a matrix of another shape or rows that are no distributions.
+    Raises ValueError for a matrix of another shape or rows that are not distributions.
     """
 
     prompts: tuple[Prompt, ...]
@@ -35,7 +35,9 @@ class TabularPolicy:
         shape = (len(self.prompts), len(self.completions))
         p_XY = self.probabilities_XY
         if p_XY.shape != shape:
-            raise ValueError(f"probabilities of shape {p_XY.shape} for {shape[0]} prompts × {shape[1]} completions")
+            raise ValueError(
+                f"probabilities have shape {p_XY.shape}, but there are {shape[0]} prompts and {shape[1]} completions"
+            )
         if not (p_XY >= 0).all() or not np.allclose(p_XY.sum(axis=1), 1):
             raise ValueError("every row of probabilities must be at least 0 and sum to 1")
 
@@ -74,7 +76,7 @@ class TabularPolicy:
         return TabularPolicy(self.prompts, self.completions, mixed_XY, self.step)
 
     def best_of_k(self, rewards_XY: Matrix, samples_per_prompt: int) -> Matrix:
-        """The exact distribution of the completion that best-of-K keeps, one row a prompt.
+        """The exact distribution of the completion that best-of-K keeps, one row per prompt.
 
         For the completions of one reward level, with F the probability of a reward at most that
         level and F⁻ below it: P(level wins) = F^K − (F⁻)^K, shared within the level in proportion

@@ -1,4 +1,4 @@
-"""The configuration of the tabular policy; apart from its code, since numpy takes a tenth of a second to load."""
+"""The configuration of the tabular policy; a module of its own, since numpy takes a tenth of a second to load."""
 
 from typing import ClassVar, Literal
 
@@ -8,10 +8,10 @@ from raft_core.config.model import ConfigModel
 
 
 class TabularPolicyConfig(ConfigModel):
-    """A table of probabilities, for tests and for learning: the whole loop runs on it in seconds."""
+    """A table of probabilities in place of a language model, for tests and for learning: a run takes seconds."""
 
     type: Literal["tabular"] = "tabular"
-    model: str = Field(description="a folder with tabular.json and probabilities.safetensors")
+    model: str = Field(description="folder with tabular.json and probabilities.safetensors")
 
     template_date: ClassVar[None] = None
     trust_remote_code: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""The text backend: what ``raft_core.policies.base.PolicyBackend`` asks for, for causal language models."""
+"""The text backend: implements ``raft_core.policies.base.PolicyBackend`` for causal language models."""
 
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.policy import TextPolicyConfig
@@ -31,7 +31,7 @@ TRAINING = ("raft_core.policies.text.trainer", "raft_core.policies.text.finetune
 
 
 def base_policy(config: TextPolicyConfig, known: str | None = None) -> Policy:
-    """See ``PolicyBackend.base_policy``. Raises InputError if it is not there."""
+    """See ``PolicyBackend.base_policy``. Raises InputError if the folder does not exist."""
     folder = model_folder_of(config)
     return Policy(folder, model_digest(folder, known))
 

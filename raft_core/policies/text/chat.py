@@ -10,25 +10,26 @@ Tokenizer = Any
 
 
 def chat_template(tokenizer: Tokenizer, day: str | None) -> str:
-    """The tokenizer's chat template, with ``day`` for today where it asks for the date.
+    """The tokenizer's chat template; one that prints today's date prints ``day`` instead.
 
-    Raises InputError where there is none to use, or no day for one that prints it.
+    Raises InputError if there is no usable template, or no ``day`` for one that prints the date.
     """
     try:
         template = str(tokenizer.get_chat_template())
     except ValueError as error:
         raise InputError(
-            "the tokenizer has no chat template to use",
+            f"the tokenizer in {tokenizer.name_or_path} has no usable chat template",
             got=str(error).splitlines()[0],
-            expected="one, or one called default",
-            hint="put a chat_template.jinja into the folder, or set chat_template: false",
+            expected="one chat template, or several of which one is called default",
+            hint="put a chat_template.jinja into the model folder, or set chat_template: false",
         ) from error
     if day is None and reads_clock(template):
         raise InputError(
-            "the chat template prints the date, and no date is fixed",
-            got="template_date: none",
-            expected="a date: prompts would differ by the day, also when a run is resumed",
-            hint="set template_date: YYYY-MM-DD beside chat_template (a new run fills in the policy's, not a reward's)",
+            f"the chat template in {tokenizer.name_or_path} prints today's date, and template_date is not set",
+            got="template_date: null",
+            expected="a fixed date; otherwise the texts would change from day to day, also when a run is resumed",
+            hint="set template_date: YYYY-MM-DD next to chat_template (for the policy a new run sets it to its first "
+            "day by itself, for a reward it does not)",
         )
     return template if day is None else dated(template, day)
 

@@ -1,4 +1,4 @@
-"""Find what cannot work before weights load: folder, configuration, weights, tokenizer, template, lengths."""
+"""Find out before weights are loaded what cannot work: folder, config.json, weights, tokenizer, template, lengths."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ from raft_core.types import Prompt
 
 ADAPTER = "adapter_config.json"
 SHOWN = 3
-"""Prompts that an error names."""
+"""Number of prompts that an error quotes."""
 ANY_DAY = "2000-01-01"
-"""Stands for the day on which a run will begin."""
+"""Placeholder for the day on which a run will start."""
 
 
 def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> list[str]:
-    """Raise InputError or IntegrityError for a model or a prompt that cannot be used; load no weights.
+    """Raise InputError or IntegrityError for a model or a prompt that cannot be used, without loading weights.
 
-    Returns what works, but a person should know before anything is sampled.
+    Returns warnings: what works, but should be known before anything is sampled.
     """
     folder = model_folder_of(config)
     config = config.model_copy(update={"template_date": config.template_date or ANY_DAY})
-    deque(model_files(folder), maxlen=0)  # a link that leads nowhere, a pipe that would be waited for
+    deque(model_files(folder), maxlen=0)  # raises for broken links and for pipes
     model_config = _model_config(folder, config)
     rows = check_tensors(folder, model_config, check_weights(folder), config)
     tokenizer = load_tokenizer(folder, config)
@@ -43,8 +43,10 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
     if config.chat_template and not tokenizer.chat_template:
         raise InputError(
             f"the tokenizer in {folder} has no chat template",
-            expected="one, since policy.chat_template is true",
-            hint="set policy.chat_template: false, or put a chat_template.jinja into the folder",
+            got="policy.chat_template: true",
+            expected="a chat template in tokenizer_config.json or chat_template.jinja",
+            hint="set policy.chat_template: false if it is a base model; for a chat model copy its chat_template.jinja "
+            "into the folder",
         )
     if config.chat_template:
         _check_template(tokenizer, prompts, config, folder)
@@ -53,7 +55,7 @@ def check(config: TextPolicyConfig, prompts: Sequence[Prompt], sampling: Samplin
 
 
 def asks_for_date(config: TextPolicyConfig) -> bool:
-    """Whether prompts are rendered by a template that prints the date, and none is fixed."""
+    """Whether prompts are rendered by a template that prints the date, and the configuration sets no date."""
     if not config.chat_template or config.template_date is not None:
         return False
     tokenizer = load_tokenizer(model_folder_of(config), config)
@@ -63,74 +65,81 @@ def asks_for_date(config: TextPolicyConfig) -> bool:
 def _date_notes(tokenizer: Tokenizer, config: TextPolicyConfig) -> list[str]:
     if not config.chat_template or not reads_clock(chat_template(tokenizer, config.template_date)):
         return []
-    fixed = "the day on which the run begins" if config.template_date == ANY_DAY else config.template_date
-    return [f"the chat template prints the date: it is {fixed} for the whole run (policy.template_date)"]
+    fixed = "the day on which the run starts" if config.template_date == ANY_DAY else config.template_date
+    return [f"the chat template prints a date: {fixed}, for the whole run (policy.template_date)"]
 
 
 def model_folder_of(config: TextPolicyConfig) -> Path:
-    """The folder that ``policy.model`` names. Raises InputError if there is none, or if it holds no whole model."""
+    """The folder that ``policy.model`` names. Raises InputError if it does not exist or holds no whole model."""
     folder = resolve(config.model)
     if not folder.is_dir():
         fetch = download_command(config.model, "model")
         raise InputError(
-            f"no model folder: {folder}",
+            f"model folder not found: {folder}",
             got="a file" if folder.exists() else None,
-            expected="a folder in transformers format",
-            hint=f"`{fetch}`, then set policy.model: {fetch.rpartition(' ')[2]}"
+            expected="a folder with config.json, tokenizer files and safetensors weights; relative paths start at the "
+            "current directory",
+            hint=f"`{fetch}`, then set policy.model: {fetch.rpartition(' ')[2]} (for a gated or private model run "
+            "`hf auth login` first)"
             if fetch and not folder.parent.is_dir()
-            else "set policy.model to one, or to example:tiny/policy",
+            else "set policy.model to the path of such a folder, or to example:tiny/policy to try raft out",
         )
     if (folder / ADAPTER).exists():
         raise _adapter(folder)
     if not (folder / "config.json").exists() and (found := sorted(folder.glob("snapshots/*/config.json"))):
         raise InputError(
-            f"{folder} is an entry of the hub's cache, not a model folder",
-            expected="one of its snapshots",
+            f"{folder} is an entry of the Hugging Face cache, not a model folder",
+            got=f"a folder with {len(found)} snapshots" if len(found) > 1 else "a folder with 1 snapshot",
+            expected="the folder of a snapshot, which contains config.json",
             hint=f"set policy.model: {found[-1].parent}",
         )
     return folder
 
 
 def _adapter(folder: Path) -> InputError:
-    """A PEFT adapter is given as the policy. Beside a config.json transformers would apply it without a word."""
+    """The error for a PEFT adapter as the policy. (With a config.json, transformers would apply it silently.)"""
     try:
         base = str(read_json(folder / ADAPTER)["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError):
-        base = "its base"
+        base = "its base model"
     if base.startswith("sha256:"):  # RAFT's own
-        do = "`raft merge RUN@N FOLDER` writes the policy of iteration N as a whole model; set policy.model: FOLDER"
+        do = (
+            "run `raft merge RUN@N FOLDER`, which writes the policy of iteration N as one model, and set policy.model: "
+        )
+        do += "FOLDER"
     else:
         do = (
             f'merge it into {base[:200]}: `python -c "from peft import AutoPeftModelForCausalLM as A; '
-            f"A.from_pretrained('{folder}').merge_and_unload().save_pretrained('merged')\"`, copy the base's "
-            "tokenizer files into merged/, and set policy.model: merged"
+            f"A.from_pretrained('{folder}').merge_and_unload().save_pretrained('merged')\"`, copy the tokenizer files "
+            "of the base model into merged/, and set policy.model: merged"
         )
     return InputError(
-        f"the policy cannot be a PEFT adapter: {folder}",
+        f"policy.model is a PEFT adapter, not a whole model: {folder}",
         got=f"{ADAPTER}, an adapter of {base[:200]}",
-        expected="a whole model",
+        expected="a whole model: base and adapter merged",
         hint=do,
     )
 
 
 def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
     from transformers import AutoConfig
+    from transformers import __version__ as transformers_version
 
     path = folder / "config.json"
-    told = plain_config(folder)
-    if told.get("quantization_config"):
+    fields = plain_config(folder)
+    if fields.get("quantization_config"):
         raise InputError(
-            f"{folder} holds quantized weights",
+            f"the weights in {folder} are quantized, which cannot be trained",
             got="quantization_config in config.json",
-            expected="plain weights",
-            hint="save the model dequantized",
+            expected="weights in float32, float16 or bfloat16",
+            hint="use the unquantized model; or load this one with transformers, dequantize() and save_pretrained() it",
         )
-    if told.get("transformers_weights"):
+    if fields.get("transformers_weights"):
         raise InputError(
-            f"{path} names weights of its own",
-            got=f"transformers_weights: {told['transformers_weights']}",
-            expected="model.safetensors, or its index and shards",
-            hint="remove that key, and rename the weights to model.safetensors",
+            f"{path} names another file for the weights",
+            got=f"transformers_weights: {fields['transformers_weights']}",
+            expected="weights in model.safetensors, or in shards with model.safetensors.index.json",
+            hint="rename the weights to model.safetensors, and remove transformers_weights from config.json",
         )
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
@@ -138,16 +147,17 @@ def _model_config(folder: Path, config: TextPolicyConfig) -> Any:
         raise InputError(
             f"transformers cannot read {path}",
             got=error,
-            hint="set policy.trust_remote_code: true if you trust the code in that folder"
-            if "auto_map" in told and not config.trust_remote_code
-            else "see the message above",
+            expected=f"a model that transformers {transformers_version} knows",
+            hint="set policy.trust_remote_code: true, if you have read and trust the Python code in that folder"
+            if "auto_map" in fields and not config.trust_remote_code
+            else "check that config.json is complete and that its model_type is one that this version knows",
         ) from error
-    check_architecture(folder, told, found)
+    check_architecture(folder, fields, found)
     return found
 
 
 def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], config: TextPolicyConfig, folder: Path) -> None:
-    """Render all prompts in a child with limits, before this process renders any."""
+    """Render all prompts in a child process with limits, before this process renders any."""
     conversations = [turns(prompt.text, config.system_prompt) for prompt in prompts]
     try:
         render_in_child(
@@ -155,11 +165,11 @@ def _check_template(tokenizer: Tokenizer, prompts: Sequence[Prompt], config: Tex
         )
     except TemplateFault as fault:
         raise InputError(
-            f"the chat template of {folder} cannot be used",
+            f"the chat template of {folder} cannot render the prompts",
             got=fault,
-            expected="a template that renders every prompt",
-            hint="read the template before you trust it; remove policy.system_prompt if it refuses that, "
-            "or set policy.chat_template: false",
+            expected="a template that renders every prompt within the limits of time and memory",
+            hint="remove policy.system_prompt if the template does not support a system turn, correct the template, or "
+            "set policy.chat_template: false",
         ) from None
 
 
@@ -172,19 +182,25 @@ def _check_prompts(
 ) -> None:
     lengths = [len(ids) for ids in encode_prompts(tokenizer, prompts, config)]
     if empty := [p for p, length in zip(prompts, lengths, strict=True) if not length or not p.text.strip()]:
-        raise InputError(f"{len(empty)} prompts are empty", got=_named(empty), hint="remove them from the prompts file")
+        raise InputError(
+            f"{len(empty)} prompts are empty",
+            got=_named(empty),
+            expected="at least one token in each prompt",
+            hint="remove them from the prompts file",
+        )
     limit = config.max_prompt_tokens
     why, change = "policy.max_prompt_tokens", "raise policy.max_prompt_tokens"
     if context is not None and context - sampling.max_new_tokens < limit:
-        limit, why = context - sampling.max_new_tokens, f"the context of {context} tokens less sampling.max_new_tokens"
+        limit = context - sampling.max_new_tokens
+        why = f"the model's context of {context} tokens minus sampling.max_new_tokens {sampling.max_new_tokens}"
         change = "lower sampling.max_new_tokens"
     long = sorted(((n, p) for p, n in zip(prompts, lengths, strict=True) if n > limit), key=lambda pair: -pair[0])
     if long:
         raise InputError(
             f"{len(long)} of {len(prompts)} prompts are longer than {limit} tokens ({why})",
             got=_named([p for _, p in long], [n for n, _ in long]),
-            expected=f"at most {limit} tokens each",
-            hint=f"shorten or remove them, or {change}",
+            expected=f"at most {limit} tokens per prompt",
+            hint=f"{change}, or shorten or remove these prompts",
         )
 
 

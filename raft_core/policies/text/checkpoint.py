@@ -1,4 +1,4 @@
-"""Checkpoints as files: whether one is whole, and writing one that loads like any other."""
+"""Checkpoints as files: check that one is complete, and write one that loads like any other."""
 
 import math
 import os
@@ -27,12 +27,12 @@ NOT_COPIED = (
     "*.index.json",
     "config.json",
 )
-"""Weights and what is written anew; everything else (tokenizer, templates, code) is carried over as it is."""
+"""Weights and files that are written again; everything else (tokenizer, templates, code) is copied unchanged."""
 CODE_CARRIERS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib")
-"""Pickles by their usual names: opening one runs whatever it holds, so none is opened."""
+"""Usual names of pickles. Opening a pickle runs any code in it, so none is opened."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
-"""Limit of the safetensors library too."""
+"""The safetensors library has the same limit."""
 _BITS = {
     "BOOL": 8,
     "U8": 8,
@@ -58,9 +58,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_weights(folder: Path) -> Shapes:
-    """The tensors of the checkpoint in ``folder``, from headers alone, whatever the size of the model.
+    """The tensors of the checkpoint in ``folder``. Only headers are read, so this is fast for models of any size.
 
-    Raises InputError without safetensors, IntegrityError if one is cut or lacks a tensor that the index names.
+    Raises InputError without safetensors, IntegrityError if a file is cut off or a tensor of the index is missing.
     """
     whole, index = folder / WEIGHTS, folder / INDEX
     if whole.exists():  # in transformers' order
@@ -71,8 +71,10 @@ def check_weights(folder: Path) -> Shapes:
         raise InputError(
             f"no safetensors weights in {folder}",
             got=", ".join(found) or "no weights at all",
-            expected="model.safetensors, or its index and shards (pickles can carry code: none is opened)",
-            hint="convert them where you trust their origin: load the model with transformers and save_pretrained it",
+            expected="model.safetensors, or shards with model.safetensors.index.json (pickles can contain code and are "
+            "never opened)",
+            hint="download the safetensors weights of this model; or, if you trust these files, load the model with "
+            "transformers and call save_pretrained()",
         )
     return _check_shards(index)
 
@@ -82,32 +84,44 @@ def _check_shards(index: Path) -> Shapes:
         weight_map: dict[str, str] = read_json(index)["weight_map"]
         by_shard = {shard: {name for name, s in weight_map.items() if s == shard} for shard in set(weight_map.values())}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"not a readable index of shards: {index}", got=error) from error
+        raise IntegrityError(
+            f"the index of the weights cannot be read: {index}",
+            got=error,
+            expected='a JSON object with "weight_map"',
+            hint="copy or download it again",
+        ) from error
     shapes: Shapes = {}
     for shard in sorted(by_shard):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise IntegrityError(
-                f"not a shard beside its index: {index}",
+                f"{index} names something other than a weights file in its own folder",
                 got=repr(shard),
-                expected="the name of a .safetensors file there",
-                hint="copy or download it again",
+                expected="names of .safetensors files in the same folder",
+                hint="copy or download the checkpoint again",
             )
         path = index.parent / shard
         if not path.is_file():
-            raise IntegrityError(f"a shard is missing: {path}", expected=f"as {index.name} says", hint="copy it again")
+            raise IntegrityError(
+                f"a weights file is missing: {path}",
+                expected=f"every file that {index.name} lists",
+                hint="copy or download the missing file",
+            )
         found = safetensors_shapes(path)
         if absent := sorted(by_shard[shard] - found.keys()):
             raise IntegrityError(
-                f"tensors are missing in {path}", got=f"no {', '.join(absent[:3])}", hint="copy it again"
+                f"tensors are missing in {path}",
+                got=f"no {', '.join(absent[:3])}",
+                expected=f"the tensors that {index.name} lists for this file",
+                hint="copy or download it again",
             )
         shapes |= found
     return shapes
 
 
 def safetensors_shapes(path: Path) -> Shapes:
-    """The tensors in a safetensors file. Raises IntegrityError if the file is cut, foreign or hostile.
+    """The tensors in a safetensors file. Raises IntegrityError if it is cut off, in another format or manipulated.
 
-    The header must describe the rest of the file byte for byte: no gap, no overlap, no tensor of another size.
+    The header must describe the rest of the file byte for byte: no gap, no overlap, no tensor of the wrong size.
     """
     size = path.stat().st_size
     try:
@@ -119,19 +133,24 @@ def safetensors_shapes(path: Path) -> Shapes:
         header.pop("__metadata__", None)
         needed = 8 + header_size + _described_bytes(header)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise IntegrityError(f"not a safetensors file: {path}", got=error, hint="copy or download it again") from error
+        raise IntegrityError(
+            f"not a valid safetensors file: {path}",
+            got=error,
+            expected="a header that describes the tensors in the file",
+            hint="copy or download it again; if it has only some hundred bytes (a Git LFS pointer), run `git lfs pull`",
+        ) from error
     if size != needed:
         raise IntegrityError(
-            f"a checkpoint that is not whole: {path}",
+            f"the weights file is incomplete: {path}" if size < needed else f"the weights file is too long: {path}",
             got=f"{size} bytes",
-            expected=f"{needed} bytes by its header",
+            expected=f"{needed} bytes according to its header",
             hint="copy or download it again",
         )
     return {name: tuple(tensor["shape"]) for name, tensor in header.items()}
 
 
 def _described_bytes(header: dict[str, Any]) -> int:
-    """Bytes that the tensors of a header take, which must follow each other. Raises ValueError."""
+    """Total size in bytes of the tensors of a header, which must follow each other. Raises ValueError."""
     end = 0
     for name, tensor in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         start, stop = tensor["data_offsets"]
@@ -139,7 +158,7 @@ def _described_bytes(header: dict[str, Any]) -> int:
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError(f"tensor {name[:80]!r} with shape {tensor['shape']} at {tensor['data_offsets']}")
         if start != end:
-            raise ValueError(f"tensor {name[:80]!r} begins at byte {start}, where {end} is due")
+            raise ValueError(f"tensor {name[:80]!r} starts at byte {start} instead of {end}")
         if (width := _BITS.get(tensor["dtype"])) is not None and (stop - start) * 8 != math.prod(
             tensor["shape"]
         ) * width:
@@ -149,7 +168,7 @@ def _described_bytes(header: dict[str, Any]) -> int:
 
 
 def save_full(model: Any, state_dict: dict[str, Any] | None, source: Path, folder: Path) -> None:
-    """A whole checkpoint: weights and configuration of ``model``, what else a load reads as it is in ``source``."""
+    """Write a whole checkpoint: weights and configuration of ``model``, all other files copied from ``source``."""
     from transformers import GenerationConfig
     from transformers.utils import logging
 

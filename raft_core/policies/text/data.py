@@ -1,12 +1,12 @@
-"""From the selected table to batches: what is learnt, in which order, on which rank.
+"""From the selected table to batches: what is trained on, in which order, on which rank.
 
 A sequence is trained on exactly the token ids that were sampled, never on text encoded again. The
-loss sees completion tokens alone, and the end-of-sequence token only where the response ended.
+loss covers only completion tokens, and the end-of-sequence token only where the response ended.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,31 @@ from raft_core.policies.text.batches import collate, collate_packed
 from raft_core.records.tables import SELECTED, read_table
 
 GROUPED_BATCHES = 8
-"""Optimiser steps whose sequences are sorted by length together."""
+"""Number of optimizer steps whose sequences are sorted by length together."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """One selected sample. The last ``len(completion)`` tokens are learnt; ``weight`` multiplies their loss."""
+    """One selected sample. The last ``len(completion)`` tokens are trained on; ``weight`` multiplies their loss.
+
+    ``columns``: what the loss reads besides, one number per completion token.
+    """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     weight: float = 1.0
+    columns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
 
 
-def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
-    """The sequences of a SELECTED table, in its order. Raises StepError when nothing can be learnt."""
-    columns = ["prompt_token_ids", "completion_token_ids", "weight", "finish_reason"]
+def read_selected(path: Path, eos: frozenset[int], more: Sequence[str] = ()) -> list[TrainingSequence]:
+    """The sequences of a SELECTED table, in its order; ``more``: the columns that the loss reads.
+
+    Raises StepError if there is no token to train on.
+    """
+    columns = ["prompt_token_ids", "completion_token_ids", "weight", "finish_reason", *more]
     rows = read_table(path, SELECTED, columns).to_pylist()
     sequences = []
     for row in rows:
@@ -44,13 +51,14 @@ def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
         if row["finish_reason"] != "stop" and completion and completion[-1] in eos:
             completion = completion[:-1]
         if completion and row["prompt_token_ids"]:
-            sequences.append(TrainingSequence(tuple(row["prompt_token_ids"]), completion, row["weight"]))
+            per_token = {name: tuple(row[name][: len(completion)]) for name in more}
+            sequences.append(TrainingSequence(tuple(row["prompt_token_ids"]), completion, row["weight"], per_token))
     if not sequences:
         raise StepError(
-            "the selected set holds no token to learn",
-            got=f"{len(rows)} rows in {path}",
-            expected="rows with prompt_token_ids and completion_token_ids",
-            hint="look at the selection and validation settings: nothing passed them",
+            f"the selected samples contain no token to train on: {path}",
+            got=f"{len(rows)} rows, none with both a prompt and a completion",
+            expected="at least one row with prompt_token_ids and completion_token_ids",
+            hint="loosen the settings of selection and validation, which nothing passed",
         )
     return sequences
 
@@ -59,9 +67,9 @@ def read_selected(path: Path, eos: frozenset[int]) -> list[TrainingSequence]:
 
 
 def plan_steps(lengths: Sequence[int], config: FinetuningConfig, seed: int) -> list[list[list[list[int]]]]:
-    """Indices of sequences as [optimiser step][rank][micro batch]: every epoch, every sequence once.
+    """Indices of sequences as [optimizer step][rank][micro batch]: every epoch, every sequence once.
 
-    The order is a shuffle by ``seed``. "length_grouped": batches of like length, their order
+    The order is a shuffle by ``seed``. "length_grouped": batches of similar length, their order
     shuffled. Every step has the same number of micro batches on every rank; in the last, smaller
     step of an epoch some may be empty.
     """
@@ -80,7 +88,7 @@ def plan_steps(lengths: Sequence[int], config: FinetuningConfig, seed: int) -> l
 
 
 def micro_batches_per_step(config: FinetuningConfig) -> int:
-    """Forward passes of a rank in one optimiser step (gradient accumulation)."""
+    """Forward passes of a rank in one optimizer step (gradient accumulation)."""
     per_rank = config.batch_size // config.ranks
     return per_rank // (config.micro_batch_size or per_rank)
 
@@ -96,7 +104,7 @@ def _cut(items: list[int], size: int) -> list[list[int]]:
 
 
 def num_steps(num_sequences: int, config: FinetuningConfig) -> int:
-    """Optimiser steps of a whole fine-tuning."""
+    """Number of optimizer steps of a whole fine-tuning."""
     return config.epochs * math.ceil(num_sequences / config.batch_size)
 
 
@@ -115,9 +123,12 @@ class MicroBatches(Dataset[dict[str, Any]]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{batch, num_tokens}: ``num_tokens`` counts the whole optimiser step, over all ranks."""
+        """{batch, num_tokens}: ``num_tokens`` counts the whole optimizer step, over all ranks."""
         rows, num_tokens = self.items[index]
         chosen = [self.sequences[i] for i in rows or [self.shortest]]
         weights = [s.weight if rows else 0.0 for s in chosen]
         together = collate_packed if self.config.batching == "packed" else collate
-        return {"batch": together([(s.prompt, s.completion) for s in chosen], weights), "num_tokens": num_tokens}
+        return {
+            "batch": together([(s.prompt, s.completion) for s in chosen], weights, [s.columns for s in chosen]),
+            "num_tokens": num_tokens,
+        }

@@ -12,8 +12,8 @@ def decode_completion(
 ) -> str:
     """The text that ``token_ids`` add to the prompt.
 
-    Decoded behind the prompt's last token: some tokenizers drop the space before a text's first
-    word, and the completion would lose it. Behind a special token a text begins anew.
+    Decoded together with the prompt's last token: some tokenizers drop the space before the first word
+    of a text, and the completion would lose it. After a special token a new text starts.
     """
     before = list(prompt_token_ids[-1:])
     if not tokenizer.decode(before, skip_special_tokens=True):
@@ -22,10 +22,10 @@ def decode_completion(
 
 
 def decode_for_stop(tokenizer: Tokenizer, prompt_token_ids: Sequence[int], token_ids: Sequence[int]) -> str:
-    """The text in which stop strings are looked for: special tokens are a part of it.
+    """The text in which stop strings are searched, including special tokens.
 
-    So is a space before the first word, whatever stands before it: a stop string " w" ends a completion whose first
-    token is " w" also where the completion's text begins without the space.
+    It also includes a space before the first word: a stop string " w" ends a completion whose first token is " w" even
+    if the completion's text starts without the space.
     """
     return _behind(tokenizer, prompt_token_ids[-1:], token_ids, skip_special_tokens=False)
 
@@ -41,7 +41,7 @@ def _behind(tokenizer: Tokenizer, before: Sequence[int], token_ids: Sequence[int
 def may_have_stopped(
     tokenizer: Tokenizer, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Sequence[str]
 ) -> list[bool]:
-    """Whether a stop string stands near the end of each (prompt, completion); cheap, asked at every step."""
+    """Whether a stop string is near the end of each (prompt, completion); cheap, called at every step."""
     reach = max(len(text.encode()) for text in stop) + SLACK_TOKENS
     ends = tokenizer.batch_decode(
         [[*prompt[-1:], *completion[-reach:]][-reach:] for prompt, completion in sequences], skip_special_tokens=False
@@ -50,7 +50,7 @@ def may_have_stopped(
 
 
 def stop_position(text: str, stop: Sequence[str], start: int) -> int | None:
-    """Where the first stop string that ends behind ``start`` ends in ``text``; None without one."""
+    """The end in ``text`` of the first stop string that ends after ``start``; None without one."""
     ends = []
     for string in stop:
         found = text.find(string, max(0, start - len(string) + 1))

@@ -2,7 +2,7 @@
 
 In the order of transformers' ``generate``: logits / λ, then top-k, then top-p. Tokens that tie
 with the last kept one are kept too, so the kept set does not depend on the order of a sort. A draw
-is the inverse CDF, in the order of token ids, of a uniform number: nothing is shared among rows.
+is the inverse CDF, in the order of token ids, of a uniform number: rows do not influence each other.
 """
 
 import math
@@ -14,10 +14,10 @@ from torch import Tensor
 BLOCK = 256
 """Tokens of one block of the two-level inverse CDF: a block is found first, then a token in it."""
 ROWS, GPU_ROWS = 16, 1024
-"""Rows drawn together: on a CPU their float32 copies stay in its cache; on a GPU every group costs a round of small
-kernels (16 at a time took half of a step), so it takes a whole batch, up to a few GB of copies."""
+"""Rows drawn together. On a CPU the float32 copies of 16 rows fit the cache. On a GPU every group costs a round of
+small kernels (16 rows at a time took half of a step), so a whole batch is drawn at once; the copies take a few GB."""
 LIKELY = 512
-"""Tokens that usually hold top-p of the probability; a whole sort is paid only where they do not."""
+"""Number of tokens that usually hold top-p of the probability; all are sorted only where they do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def draw(
     top_p: float = 1.0,
     banned: Tensor | None = None,
 ) -> Draw:
-    """One token a row of ``logits_NV``, by ``uniforms_N`` in [0, 1).
+    """One token per row of ``logits_NV``, by ``uniforms_N`` in [0, 1).
 
     ``banned`` token ids have no probability. ``logprobs`` are the model's own (λ = 1, nothing
     filtered or banned), ``sampling_logprobs`` those of the distribution drawn from; at temperature
@@ -73,7 +73,7 @@ def _draw(
 
 
 def filtered(logits_NV: Tensor, *, top_k: int, top_p: float) -> Tensor:
-    """Logits with −inf where top-k, then top-p, take the token away."""
+    """Logits with −inf for the tokens that top-k, then top-p, exclude."""
     if 0 < top_k < logits_NV.shape[-1]:
         limit_N1 = logits_NV.topk(top_k, dim=-1).values[:, -1:]
         logits_NV = logits_NV.masked_fill(logits_NV < limit_N1, -math.inf)

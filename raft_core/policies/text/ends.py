@@ -1,4 +1,4 @@
-"""Before weights load: which tokens end a completion, and whether those are the ones that the model writes."""
+"""Check before weights are loaded whether the tokens that end a completion are those that the model writes."""
 
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ _REPLY = "RAFTREPLY"
 def check_ends(
     folder: Path, model_config: Any, tokenizer: Tokenizer, config: TextPolicyConfig, sampling: SamplingConfig
 ) -> list[str]:
-    """Warn of a chat model whose end of turn ends no completion. Raises ConfigError for an unknown stop token."""
+    """Warn about a chat model whose end-of-turn token does not end a completion.
+
+    Raises ConfigError for an unknown stop token.
+    """
     if unknown := sorted(set(sampling.stop_token_ids) - known_token_ids(tokenizer)):
         raise ConfigError(
-            "sampling.stop_token_ids names tokens that the model does not have",
+            "sampling.stop_token_ids contains ids that the model's tokenizer does not have",
             got=unknown,
-            expected=f"ids of the tokenizer in {folder}",
-            hint="look them up there (tokenizer.json, added_tokens)",
+            expected=f"token ids of the tokenizer in {folder}",
+            hint="look the ids up in tokenizer.json in that folder, under added_tokens",
         )
     ends = end_token_ids(_generation_config(folder, model_config), model_config, tokenizer)
     turn = end_of_turn(tokenizer, config) if config.chat_template else None
@@ -33,21 +36,21 @@ def check_ends(
         return []
     shown = ", ".join(f"{tokenizer.convert_ids_to_tokens(token)} ({token})" for token in sorted(ends)) or "none"
     return [
-        f"the chat template ends a reply with {name} ({turn}), which does not end a completion here (these tokens do: "
-        f"{shown}), so most completions may run to their full length; set sampling.stop_token_ids: "
+        f"the chat template ends a reply with {name} ({turn}), but that token does not end a completion (these do: "
+        f"{shown}), so most completions may run to sampling.max_new_tokens; set sampling.stop_token_ids: "
         f"{[*sampling.stop_token_ids, turn]}"
     ]
 
 
 def end_of_turn(tokenizer: Tokenizer, config: TextPolicyConfig) -> int | None:
-    """The token of its own (special or added) that the chat template writes right behind a reply; None without one."""
+    """The special or added token that the chat template writes directly after a reply; None without one."""
     conversation = [*turns("Hello", config.system_prompt), {"role": "assistant", "content": _REPLY}]
     special = dict(tokenizer.special_tokens_map)
     try:
         (text,) = render_in_child(
             chat_template(tokenizer, config.template_date), [conversation], special, open_reply=False, wanted=True
         )
-    except TemplateFault:  # it renders every prompt, and that is what it is needed for
+    except TemplateFault:  # it renders every prompt, which is all that sampling needs
         return None
     _, found, behind = text.rpartition(_REPLY)
     ids = tokenizer(behind.lstrip(), add_special_tokens=False).input_ids if found and behind.strip() else []
@@ -56,7 +59,7 @@ def end_of_turn(tokenizer: Tokenizer, config: TextPolicyConfig) -> int | None:
 
 
 def _generation_config(folder: Path, model_config: Any) -> Any:
-    """What ``from_pretrained`` gives a model for generation: the file, or else what its configuration says."""
+    """The generation config that ``from_pretrained`` gives a model: from its file, or else from its configuration."""
     from transformers import GenerationConfig
 
     try:

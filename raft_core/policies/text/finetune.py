@@ -1,4 +1,4 @@
-"""The owner's side of a fine-tuning: start the ranks, judge what they left, publish it by a rename."""
+"""The parent's side of a fine-tuning: start the ranks, check what they wrote, publish it by a rename."""
 
 import json
 import shutil
@@ -14,13 +14,13 @@ from raft_core.policies.text.resume import latest_checkpoint
 
 
 def finetune(job: FinetuneJob) -> FinetuneResult:
-    """Fine-tune in child processes, or on the machines of RAFT_LAUNCHER; ``job.out`` appears whole.
+    """Fine-tune in child processes, or on the machines of RAFT_LAUNCHER; ``job.out`` is written by a rename.
 
-    Raises StepError (a rank failed, or left less than it should), MemoryError (one ran out of it),
+    Raises StepError (a rank failed or its output is incomplete), MemoryError (a rank ran out of memory),
     and what the checks in the child raise: InputError, IntegrityError.
     """
     if job.out.exists():
-        raise StepError(f"{job.out} exists already", hint="remove it, or choose another folder")
+        raise StepError(f"output folder exists already: {job.out}", hint="remove it, or choose another folder")
     policy, manifest = job.scratch / POLICY, job.scratch / MANIFEST
     shutil.rmtree(policy, ignore_errors=True)
     manifest.unlink(missing_ok=True)
@@ -39,24 +39,24 @@ def finetune(job: FinetuneJob) -> FinetuneResult:
 
 
 def train_rank(job: FinetuneJob) -> None:
-    """What each child runs. The libraries are imported there, not here."""
+    """What each child runs. Only the child imports the heavy libraries."""
     from raft_core.policies.text.trainer import train
 
     train(job)
 
 
 def _judge(policy: Path, manifest: Path) -> FinetuneResult:
-    """The manifest is written last and names the digest: an exit code alone proves nothing."""
+    """Check the result against the manifest, which is written last and names the digest: exit codes are not enough."""
     try:
-        told = json.loads(manifest.read_bytes())
+        fields = json.loads(manifest.read_bytes())
         found = folder_digest(policy)
-        if found != told["digest"]:
-            raise ValueError(f"digest {found} instead of {told['digest']}")
-        return FinetuneResult(told["num_sequences"], told["num_tokens"], told["log"], told["trained"])
+        if found != fields["digest"]:
+            raise ValueError(f"the policy has digest {found}, the manifest says {fields['digest']}")
+        return FinetuneResult(fields["num_sequences"], fields["num_tokens"], fields["log"], fields["trained"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StepError(
-            "the training ended without a whole policy",
+            f"the training ended without writing a complete policy to {policy}",
             got=error,
-            expected=f"{policy} as {manifest} describes it",
-            hint=f"read {manifest.parent}/rank-0.log",
+            expected=f"the policy that {manifest} describes",
+            hint=f"read {manifest.parent}/rank-0.log for the cause, then resume the run",
         ) from error

@@ -1,4 +1,4 @@
-"""What the owner of a fine-tuning and its ranks hand each other: files in the job's scratch folder."""
+"""The files in a job's scratch folder through which the parent of a fine-tuning and its ranks communicate."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from raft_core.policies.base import FinetuneJob
 JOB = "job.json"
 POLICY = "policy"
 MANIFEST = "result.json"
-"""Written last, by rank 0: it names the digest of POLICY."""
+"""Written last, by rank 0; contains the digest of POLICY."""
 
 
 def write_job(job: FinetuneJob, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Log-probabilities of given tokens (teacher forcing): for KL, perplexity and checks.
 
-Batches are formed by length and bounded by the size of their logits, so they depend on the
-sequences alone. Logits are computed at the scored positions only.
+Batches are formed by length and bounded by the size of their logits, so they depend only on the
+sequences. Logits are computed only at the scored positions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from raft_core.policies.text.batches import collate
 from raft_core.policies.text.model import Model, masked_logits
 
 MAX_LOGITS = 1 << 25
-"""Most logits (positions × vocabulary) of one batch: 128 MB in float32."""
+"""Maximum number of logits (positions × vocabulary) in one batch: 128 MB in float32."""
 MAX_TOKENS = 1 << 13
 MAX_ROWS = 64
 ROWS = 16
@@ -30,7 +30,7 @@ def completion_logprobs(
     if temperature <= 0:
         raise ValueError(f"log-probabilities need a temperature above 0, got {temperature}")
     if any(not prompt for prompt, _ in sequences):
-        raise ValueError("a sequence without a prompt token: nothing predicts its first token")
+        raise ValueError("a sequence has no prompt token, so nothing predicts its first completion token")
     result: list[list[float]] = [[] for _ in sequences]
     head = model.get_output_embeddings()
     for rows in _batches(sequences, model.config.get_text_config().vocab_size):
@@ -64,7 +64,7 @@ def windows(ids: Sequence[int], length: int | None) -> Iterator[tuple[Sequence[i
 
 
 def _batches(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], vocabulary: int) -> Iterator[list[int]]:
-    """Row indices, longest first (so that memory runs out at once or never)."""
+    """Row indices, longest first (if memory runs out, it does so in the first batch)."""
     order = sorted(
         (row for row, (_, completion) in enumerate(sequences) if completion),
         key=lambda row: (-len(sequences[row][0]) - len(sequences[row][1]), row),

@@ -1,4 +1,4 @@
-"""A causal language model in memory: it samples, and scores what was sampled."""
+"""A causal language model in memory, which samples completions and scores them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from raft_core.types import Policy, Progress, Prompt, Sample, content_id
 
 
 class LoadedTextPolicy:
-    """A causal language model in memory: state, because loading is the expensive part."""
+    """A causal language model in memory. It holds state because loading is expensive."""
 
     def __init__(self, policy: Policy, config: TextPolicyConfig, dtype: str) -> None:
         self.policy, self.config, self.dtype = policy, config, dtype
@@ -48,13 +48,13 @@ class LoadedTextPolicy:
         ]
 
     def logprobs(self, samples: Sequence[Sample], *, temperature: float) -> list[list[float]]:
-        """See ``LoadedPolicy.logprobs``: one list of completion-token log-probabilities a sample."""
+        """See ``LoadedPolicy.logprobs``: one list of completion-token log-probabilities per sample."""
         pairs = [(sample.prompt_token_ids, sample.completion_token_ids) for sample in samples]
         with memory_errors():
             return completion_logprobs(self.model, pairs, temperature=temperature)
 
     def text_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
-        """See ``LoadedPolicy.text_logprobs``. A text beyond the context is scored in windows of it."""
+        """See ``LoadedPolicy.text_logprobs``. A text longer than the context is scored in windows of that length."""
         context = models.context_length(self.model.config)
         pieces = [list(windows(models.encode_text(self.tokenizer, text), context)) for text in texts]
         with memory_errors():
@@ -62,7 +62,7 @@ class LoadedTextPolicy:
         return [[value for _ in text for value in next(scored)] for text in pieces]
 
     def _settings(self, sampling: SamplingConfig) -> dict[str, Any]:
-        """What of the configuration can change a sample, as it goes into its identity."""
+        """The settings that can change a sample; they are part of its identity."""
         drawn = {
             "temperature",
             "top_p",
@@ -95,7 +95,7 @@ def _sample(draft: Draft, prompt_id: str, k: int, seed: int, about: list[Any]) -
         sampling_logprobs=tuple(draft.sampling_logprobs),
         finish_reason=draft.finish_reason or "error",
         status="quarantined" if failed else "ok",
-        reason="the policy's logits are not finite" if failed else "",
+        reason="the policy produced logits that are not finite" if failed else "",
     )
 
 

@@ -1,29 +1,45 @@
-"""The loss of RAFT's third step (paper, Algorithm 1): supervised fine-tuning on the kept responses.
+"""The sum that a micro batch adds to the step's loss, and the learning rate of a step."""
 
-    L(θ) = −1/N Σ_i w_i Σ_t log softmax(z_θ(y_t | x, y_<t) / λ)[y_t]
-
-over the N learnt tokens of an optimiser step, whatever micro batch or rank holds them. λ = 1 is the
-paper's loss. With λ the temperature that the samples were drawn at, the tempered policy is fitted
-to tempered samples; the plain loss would sharpen the policy in every iteration.
-"""
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from raft_core.errors import StepError
+from raft_core.losses.base import Loss, Tokens
 
-def weighted_nll(logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor, temperature: float) -> Tensor:
-    """Σ of w · cross entropy over N tokens, float32; to be divided by the step's number of tokens."""
+
+def summed_loss(
+    loss: Loss,
+    logits_NV: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor,
+    temperature: float,
+    columns: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Σ of w · loss over N tokens, float32; to be divided by the step's number of tokens.
+
+    Raises StepError where a loss of another package does not return one value a token.
+    """
     nll_N = torch.nn.functional.cross_entropy(logits_NV.float() / temperature, targets_N, reduction="none")
-    return (nll_N * weights_N).sum()
+    values_N = loss.per_token(Tokens(-nll_N, weights_N, columns or {}))
+    if values_N.shape != weights_N.shape:
+        raise StepError(
+            f"loss {loss.type} failed",
+            got=f"a tensor of shape {tuple(values_N.shape)} for {len(weights_N)} tokens",
+            expected="one value a token",
+            hint=f"correct {type(loss).__module__}.{type(loss).__name__}.per_token",
+        )
+    return (values_N * weights_N).sum()
 
 
 def learning_rate_factor(
     schedule: str, step: int, *, num_steps: int, warmup_steps: int, iteration: int, iterations: int
 ) -> float:
-    """What the learning rate is multiplied by at optimiser step ``step`` (from 0) of ``num_steps``.
+    """The factor of the learning rate at optimizer step ``step`` (from 0) of ``num_steps``.
 
-    "linear_over_run" falls to 0 over all iterations, "linear" over each, "constant" does not.
-    Warm-up is repeated in every iteration, since the optimiser starts anew.
+    "linear_over_run" falls to 0 over all iterations, "linear" over each iteration, "constant" stays.
+    Warm-up is repeated in every iteration, since each starts with a new optimizer.
     """
     progress = step / max(num_steps, 1)
     fall = {

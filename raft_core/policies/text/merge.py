@@ -1,4 +1,4 @@
-"""A policy as one plain checkpoint, whatever it was made of."""
+"""Write a policy as one checkpoint without adapter."""
 
 import shutil
 from pathlib import Path
@@ -11,13 +11,13 @@ from raft_core.types import Policy
 
 
 def merge(policy: Policy, config: TextPolicyConfig, out: Path) -> None:
-    """Write base and adapter as one float32 checkpoint to ``out``, which appears whole.
+    """Write base and adapter as one float32 checkpoint to ``out``, by a rename.
 
-    In a child process: saving imports what training does, and the memory is given back at once.
+    In a child process: saving imports the libraries of training, and the memory is freed at once.
     Raises StepError if ``out`` exists.
     """
     if out.exists():
-        raise StepError(f"{out} exists already", hint="remove it, or choose another folder")
+        raise StepError(f"output folder exists already: {out}", hint="remove it, or choose another folder")
     scratch = out.with_name(f".{out.name}.merging")
     shutil.rmtree(scratch, ignore_errors=True)
     processes.run_ranks(merge_rank, (policy, config, scratch / "policy"), ranks=1, scratch=scratch)

@@ -1,4 +1,4 @@
-"""Causal language models of transformers: load, merge, encode prompts, ask for the logits that matter."""
+"""Causal language models of transformers: load, merge, encode prompts, compute the logits that are needed."""
 
 import inspect
 import re
@@ -30,12 +30,12 @@ def device() -> torch.device:
 
 
 def model_folder(policy: Policy) -> Path:
-    """The folder that holds configuration and tokenizer: an adapter's are its base's."""
+    """The folder with configuration and tokenizer: for an adapter, the folder of its base."""
     return policy.base.path if policy.base else policy.path
 
 
 def load_tokenizer(folder: Path, config: TextPolicyConfig) -> Tokenizer:
-    """The tokenizer in ``folder``. Raises InputError where there is none."""
+    """The tokenizer in ``folder``. Raises InputError if it is missing or does not load."""
     from transformers import AutoTokenizer
 
     try:
@@ -47,17 +47,17 @@ def load_tokenizer(folder: Path, config: TextPolicyConfig) -> Tokenizer:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
-            f"no tokenizer that loads in {folder}",
+            f"the tokenizer in {folder} cannot be loaded",
             got=f"{type(error).__name__}: {error}",
-            expected="tokenizer.json (or the files of a slow tokenizer) beside config.json",
-            hint="copy the tokenizer's files from where the model came from",
+            expected="tokenizer.json (or the files of a slow tokenizer) next to config.json",
+            hint="copy the tokenizer files (tokenizer.json, tokenizer_config.json, …) from where the model came from",
         ) from error
 
 
 def load_weights(folder: Path, config: TextPolicyConfig) -> Model:
-    """The model in ``folder``, float32, on the CPU, every tensor of it read from there.
+    """The model in ``folder``, float32, on the CPU, with every tensor read from the checkpoint.
 
-    Raises InputError if it is no causal language model, or if the checkpoint's tensors are not the model's.
+    Raises InputError if it is not a causal language model, or if the checkpoint's tensors do not match the model.
     """
     from transformers import AutoModelForCausalLM
 
@@ -75,19 +75,20 @@ def load_weights(folder: Path, config: TextPolicyConfig) -> Model:
         if isinstance(error, RuntimeError) and not re.search("mismatch|LOAD REPORT|above report", str(error)):
             raise  # memory, for one
         raise InputError(
-            f"no causal language model that loads in {folder}",
+            f"the model in {folder} cannot be loaded as a causal language model",
             got=f"{type(error).__name__}: {error}",
-            expected="config.json and safetensors of a model that AutoModelForCausalLM knows",
+            expected="config.json and safetensors weights of a model that AutoModelForCausalLM can load",
+            hint="copy or download the whole checkpoint again, or set policy.model to a decoder-only language model",
         ) from error
     check_complete(folder, loading, model=type(model).__name__)
     return model
 
 
 def load_policy(policy: Policy, config: TextPolicyConfig) -> Model:
-    """A plain model that *is* the policy, float32: an adapter is merged into a copy of its base.
+    """The policy as a model without adapter, float32: an adapter is merged into a copy of its base.
 
-    Its parameters require gradients, also after peft froze them: torch multiplies [N, 1, H] by a frozen
-    head row by row, copying the whole head for each (half the time of a batch's prefill).
+    All parameters require gradients, even those that peft froze: torch multiplies [N, 1, H] by a frozen
+    head row by row, and copies the whole head for each row (half the time of a batch's prefill).
     """
     model = load_weights(model_folder(policy), config)
     if policy.base is not None:
@@ -96,18 +97,18 @@ def load_policy(policy: Policy, config: TextPolicyConfig) -> Model:
 
 
 def load_sampled(policy: Policy, config: TextPolicyConfig, dtype: str) -> Model:
-    """The policy as it is sampled and scored, on its device: what ``load_policy`` gives, in ``dtype``."""
+    """The policy as it is sampled and scored: the model of ``load_policy`` in ``dtype`` on its device."""
     model, where = load_policy(policy, config), device()
     return (to_bfloat16(model, where) if dtype == "bfloat16" else model.to(where)).eval()
 
 
 def eos_token_ids(model: Model, tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that end a response, of a model in memory."""
+    """The tokens that end a response of a model in memory."""
     return end_token_ids(getattr(model, "generation_config", None), model.config, tokenizer)
 
 
 def end_token_ids(generation_config: Any, config: Any, tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that end a response: of the generation config, else of the config, else of the tokenizer."""
+    """The tokens that end a response, from the generation config, else the config, else the tokenizer."""
     for owner in (generation_config, config, tokenizer):
         ids = getattr(owner, "eos_token_id", None)
         if ids is not None:
@@ -121,7 +122,7 @@ def known_token_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def context_length(config: Any) -> int | None:
-    """Positions that the model was made for; None where its configuration names no limit."""
+    """Number of positions that the model supports; None if its configuration sets no limit."""
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
         value = getattr(text_config, name, None)
@@ -131,7 +132,7 @@ def context_length(config: Any) -> int | None:
 
 
 def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt], config: TextPolicyConfig) -> list[list[int]]:
-    """Token ids of each prompt: plain text, or a user turn of the chat template with the reply opened."""
+    """Token ids of each prompt: plain text, or a user turn of the chat template followed by the start of the reply."""
     if config.chat_template:
         template = chat_template(tokenizer, config.template_date)
         return [_encode_turns(tokenizer, template, prompt.text, config.system_prompt) for prompt in prompts]
@@ -139,7 +140,7 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt], config: Text
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a text that goes on: with the tokenizer's opening tokens, without a closing one."""
+    """Token ids of a text that will be continued: with the tokenizer's opening tokens, without a closing one."""
     ids = list(tokenizer(text).input_ids)
     bare = tokenizer(text, add_special_tokens=False).input_ids
     if ids and ids[-1] == tokenizer.eos_token_id and (not bare or bare[-1] != tokenizer.eos_token_id) and len(ids) > 1:
@@ -157,9 +158,9 @@ def _encode_turns(tokenizer: Tokenizer, template: str, text: str, system_prompt:
         )
     except TemplateError as error:
         raise InputError(
-            "the model's chat template refuses these turns",
+            "the model's chat template cannot render the prompts",
             got=error,
-            expected=", ".join(t["role"] for t in spoken),
+            expected=f"a template that supports these turns: {', '.join(t['role'] for t in spoken)}",
             hint="remove policy.system_prompt, or set policy.chat_template: false",
         ) from error
     return cast(list[int], ids)
@@ -190,10 +191,10 @@ def masked_logits(model: nn.Module, inputs: dict[str, Tensor], mask_BT: Tensor, 
         handle.remove()
     if logits.shape[:2] != (1, num_positions):
         raise IntegrityError(
-            "this model's head does not see its hidden states",
+            f"raft cannot compute logits at chosen positions with the architecture {type(model).__name__}",
             got=f"logits of shape {tuple(logits.shape)}",
-            expected=(1, num_positions),
-            hint="report the architecture: it needs a rule of its own",
+            expected=f"logits of shape {(1, num_positions)} and the vocabulary",
+            hint="set policy.model to another architecture, and report this one as an issue",
         )
     return logits[0]
 
@@ -211,7 +212,10 @@ def memory_errors() -> Iterator[None]:
 
 
 def numerics(dtype: str) -> dict[str, Any]:
-    """What decides the last bits besides the inputs. Threads do: they cut a float32 product differently."""
+    """The determinism fingerprint: what besides the inputs decides the last bits of results.
+
+    The number of threads does, because it changes how a float32 product is split.
+    """
     where = device()
     if where.type == "cuda":
         processor: dict[str, Any] = {"gpu": torch.cuda.get_device_name(where)}

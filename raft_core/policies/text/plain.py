@@ -1,6 +1,6 @@
-"""The JSON of a model folder, looked at before any library reads it: a stranger wrote it.
+"""Check the JSON files of a model folder before any library reads them: they may come from anybody.
 
-transformers follows whatever nests, and makes a list entry a layer and a table of any size without asking.
+transformers follows any nesting, and creates as many layers and as large a table as a file asks for.
 """
 
 from collections.abc import Iterator
@@ -19,26 +19,31 @@ OTHERS = (
 )
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 26
-"""Of any other number that a configuration calls a size: vocabularies end at some hundred thousand."""
+"""Limit of every other number that is a size: vocabularies have some hundred thousand entries."""
 _SIZES = ("size", "dim", "heads", "embd", "d_model", "d_ff", "d_inner", "width", "experts")
 
 
 def plain_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a model folder. Raises InputError for what no model of this world says of itself.
+    """``config.json`` of a model folder. Raises InputError for numbers that no real model has.
 
-    The other files that transformers reads as JSON are looked at as well.
+    The other files that transformers reads as JSON are checked as well.
     """
     path = folder / "config.json"
     try:
-        told = read_object(path)
+        fields = read_object(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"no readable config.json in {folder}", got=error, expected="a JSON object") from error
-    if strange := next(_strange(told), None):
         raise InputError(
-            f"{path} describes no model that can be loaded",
+            f"config.json in {folder} cannot be read",
+            got=error,
+            expected="the config.json of a model in transformers format",
+            hint="copy it from where the model came from, or set policy.model to the folder that contains it",
+        ) from error
+    if strange := next(_strange(fields), None):
+        raise InputError(
+            f"{path} describes a model of impossible size",
             got=strange,
             expected=f"at most {MAX_LAYERS:,} layers, and sizes of at most {MAX_SIZE:,}",
-            hint="download it again from where you trust it",
+            hint="download it again from a source that you trust",
         )
     for name in OTHERS:
         try:
@@ -46,22 +51,27 @@ def plain_config(folder: Path) -> dict[str, Any]:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder / name} cannot be read", got=error, expected="plain JSON") from error
-    return told
+            raise InputError(
+                f"{folder / name} cannot be read",
+                got=error,
+                expected="a JSON file",
+                hint="copy it from where the model came from",
+            ) from error
+    return fields
 
 
-def _strange(told: Any, key: str = "") -> Iterator[str]:
-    """``key: number`` of every number that is too large for its key; nested as deeply as ``plain_json`` lets it."""
-    if isinstance(told, dict):
-        for name, inner in told.items():
+def _strange(fields: Any, key: str = "") -> Iterator[str]:
+    """``key: number`` of every number that is too large for its key, at any depth that ``plain_json`` allows."""
+    if isinstance(fields, dict):
+        for name, inner in fields.items():
             yield from _strange(inner, str(name))
-    elif isinstance(told, list):
-        if "layer" in key and len(told) > MAX_LAYERS:
-            yield f"{key}: a list of {len(told):,}"
-        for inner in told:
+    elif isinstance(fields, list):
+        if "layer" in key and len(fields) > MAX_LAYERS:
+            yield f"{key}: a list of {len(fields):,}"
+        for inner in fields:
             yield from _strange(inner, key)
-    elif isinstance(told, int | float) and not isinstance(told, bool):
+    elif isinstance(fields, int | float) and not isinstance(fields, bool):
         most = MAX_LAYERS if key.rpartition("_")[2] in ("layers", "layer") else MAX_SIZE
         is_size = most == MAX_LAYERS or any(part in key for part in _SIZES)
-        if is_size and not -most <= told <= most:
-            yield f"{key}: {told!r:.40}"
+        if is_size and not -most <= fields <= most:
+            yield f"{key}: {fields!r:.40}"

@@ -1,7 +1,7 @@
-"""What no configuration tells: whether this model, as it is, can be sampled and trained in RAFT's batches.
+"""Test whether a model can be sampled and trained in RAFT's batches, which its configuration does not say.
 
-Each probe runs the real model, in float32, on a few tokens, and compares a batch with every sequence alone. It is
-the architecture that decides, not the weights, so one probe a run is enough.
+Each probe runs the real model, in float32, on a few tokens, and compares a batch with every sequence alone. The
+result depends on the architecture and not on the weights, so one probe per run is enough.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from raft_core.policies.text.model import Model, masked_logits, memory_errors
 from raft_core.policies.text.sample import next_logits, prefill, select_rows
 
 TOLERANCE = 1e-3
-"""Largest difference of two logits, relative to the largest logit. Rounding in float32 stays below 1e-5."""
+"""Maximum difference of two logits, relative to the largest logit. Rounding in float32 stays below 1e-5."""
 Pair = tuple[list[int], list[int]]
 """Prompt ids, completion ids."""
 
 
 @torch.inference_mode()
 def check_decoding(model: Model) -> None:
-    """Raise InputError unless cached, padded, repeated decoding gives the logits of every sequence alone."""
+    """Raise InputError unless cached, padded, repeated decoding gives the logits of each sequence alone."""
     prompts = [_ids(model, 3, 5), _ids(model, 40, 2), _ids(model, 80, 7)]
     more = _ids(model, 120, 3 * 3)
     try:
@@ -32,7 +32,7 @@ def check_decoding(model: Model) -> None:
         raise _cannot_sample(model, f"{type(error).__name__}: {str(error)[:200]}") from error
     apart = max(_apart(torch.stack([step[n] for step in cached]), alone[n]) for n in range(len(prompts)))
     if not apart <= TOLERANCE:
-        raise _cannot_sample(model, f"its logits in a batch differ by {apart:.2g} from those of each sequence alone")
+        raise _cannot_sample(model, f"logits in a batch differ by {apart:.2g} from those of each sequence alone")
 
 
 def _decoded(model: Model, prompts: list[list[int]], more: list[int]) -> tuple[list[Tensor], list[Tensor]]:
@@ -59,23 +59,23 @@ def check_padding(model: Model) -> None:
         raise InputError(
             f"{type(model).__name__} cannot be trained in padded batches",
             got=f"logits that differ by {apart:.2g} from those of each sequence alone",
-            expected="a causal model whose attention leaves padding out",
-            hint="set policy.model to another architecture",
+            expected="a causal model whose attention ignores padding",
+            hint="set policy.model to a model of another architecture",
         )
 
 
 @torch.inference_mode()
 def check_packing(model: Model) -> None:
-    """Raise InputError where a sequence of a packed row would see the one before it."""
+    """Raise InputError if a sequence in a packed row would attend to the one before it."""
     training = model.training
     model.eval()
     apart = _batch_apart(model, _pairs(model), packed=True)
     model.train(training)
     if not apart <= TOLERANCE:
         raise InputError(
-            "packed batches would let sequences see each other in this model",
-            got=f"{type(model).__name__}: logits that differ by {apart:.2g} from those of each sequence alone",
-            expected="attention that transformers masks by position_ids",
+            f"{type(model).__name__} cannot be trained in packed batches: sequences would attend to each other",
+            got=f"logits that differ by {apart:.2g} from those of each sequence alone",
+            expected="a model whose attention transformers masks by position_ids",
             hint="set finetuning.batching: length_grouped",
         )
 
@@ -106,7 +106,7 @@ def _pairs(model: Model) -> list[Pair]:
 
 
 def _ids(model: Model, start: int, length: int) -> list[int]:
-    """Different ids of the vocabulary, beyond its first few, which are often special."""
+    """Different ids of the vocabulary, without its first few, which are often special tokens."""
     vocabulary = model.config.get_text_config().vocab_size
     return [(start + 7 * n) % max(vocabulary - 4, 1) + min(3, vocabulary - 1) for n in range(length)]
 
@@ -115,6 +115,6 @@ def _cannot_sample(model: Model, got: str) -> InputError:
     return InputError(
         f"{type(model).__name__} cannot be sampled in batches",
         got=got,
-        expected="a model with a cache whose rows can be repeated and selected, and that leaves padding out",
-        hint="set policy.model to another architecture",
+        expected="a model that ignores padding and whose cache allows rows to be repeated and selected",
+        hint="set policy.model to a model of another architecture",
     )

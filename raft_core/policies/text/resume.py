@@ -1,9 +1,9 @@
-"""Checkpoints inside a fine-tuning: where a new attempt goes on, with the bytes of one that was never cut off.
+"""Checkpoints inside a fine-tuning, from which a new attempt continues with the same result as without interruption.
 
-Trainer and DeepSpeed write ``FOLDER/checkpoint-N``; each loads its part as pickles, which could run anything. So
+Trainer and DeepSpeed write ``FOLDER/checkpoint-N``; both load their part as pickles, which could run any code. So
 rank 0 seals a checkpoint once every rank has written its part: ``sealed.json`` holds the sha256 of every file.
-Only a checkpoint whose files are exactly those, byte for byte, is ever loaded. Scratch of one step of one run: the
-folder is named for the step's content address, never pushed, and deleted at the commit.
+Only a checkpoint whose files match it byte for byte is loaded. The folder belongs to one step of one run: it is named
+by the step's content address, never pushed, and deleted at the commit.
 """
 
 import json
@@ -16,11 +16,11 @@ from raft_core.files.artifacts import file_digest, folder_files, write_json
 
 SEAL = "sealed.json"
 LOGGED = "logged.json"
-"""What the training log said up to the checkpoint."""
+"""The training log up to the checkpoint."""
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in ``folder`` that is whole; everything newer or broken is removed."""
+    """The newest complete checkpoint in ``folder``; newer, incomplete ones are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
     for checkpoint in found:
         if is_whole(checkpoint):
@@ -30,7 +30,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint's files are exactly those that were sealed, byte for byte."""
+    """Whether a checkpoint's files match its seal, byte for byte."""
     try:
         sealed = json.loads((checkpoint / SEAL).read_bytes())
         return bool(sealed == _digests(checkpoint))
@@ -39,7 +39,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def seal(checkpoint: Path) -> None:
-    """Make every file of a checkpoint durable, then say so."""
+    """Make every file of a checkpoint durable, then write its seal."""
     for file in folder_files(checkpoint):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -47,7 +47,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def drop_others(checkpoint: Path) -> None:
-    """Remove every other checkpoint beside this one, which is whole."""
+    """Remove every checkpoint except this one, which is complete."""
     for other in checkpoint.parent.glob("checkpoint-*"):
         if other != checkpoint:
             shutil.rmtree(other)

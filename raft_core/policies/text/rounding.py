@@ -1,21 +1,21 @@
-"""float32 weights as bfloat16, without losing a small update on the way.
+"""Convert float32 weights to bfloat16 without losing small updates.
 
-Published weights mostly are numbers of bfloat16, and an update is smaller than the gap to the next one: rounded to the
-nearest, the sum is the old weight again, and most of what was trained is neither sampled nor measured. Rounded up
-with the probability of the part that is cut off, it is right on average, and a product with it as well
+Published weights usually are bfloat16 numbers, and an update is smaller than the gap to the next one: rounded to the
+nearest, the sum is the old weight again, and most of the training would be neither sampled nor measured. Stochastic
+rounding, up with the probability of the part that is cut off, is right on average, and so is a product with the result
 (docs/decisions/0012).
 
-The threshold of each weight is drawn from its place alone. So a policy and its base are rounded alike, and what differs
-between them is the update.
+The threshold of each weight depends only on its position. So a policy and its base are rounded in the same way, and
+their difference is the update.
 """
 
 import torch
 from torch import Tensor, nn
 
 LOW_BITS = 0xFFFF
-"""What float32 has and bfloat16 has not."""
+"""The bits that float32 has and bfloat16 does not."""
 EXACT = "inv_freq"
-"""Buffers of rotary positions: times a position of some hundreds, their rounding would be a turn."""
+"""Buffers of rotary positions: multiplied by a position of some hundreds, their rounding error would be too large."""
 
 
 def to_bfloat16(model: nn.Module, device: torch.device) -> nn.Module:
@@ -31,7 +31,7 @@ def to_bfloat16(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def rounded(weights: Tensor, place: int) -> Tensor:
-    """float32 ``weights`` in bfloat16: each up or down, by the thresholds that belong to ``place``."""
+    """float32 ``weights`` in bfloat16, each rounded up or down by the thresholds for parameter number ``place``."""
     nearest = weights.bfloat16()
     if weights.dtype != torch.float32 or torch.equal(nearest.float(), weights):
         return nearest

@@ -1,13 +1,13 @@
-"""Sampling: K completions of each prompt, one random stream a sample.
+"""Sampling: K completions of each prompt, with one random stream per sample.
 
-What is sampled is the policy restricted to the tokens that the tokenizer knows: a model may have more rows of
-logits (padding), and such ids are no text. They are banned in the draw alone. The loss fits the model itself:
-its log p is that of the restricted policy plus log P(known tokens), so training takes their rest of mass away.
+Tokens are drawn from the policy restricted to the tokens that the tokenizer knows: a model may have more rows of
+logits (padding), and such ids have no text. They are excluded only from the draw. The loss fits the model itself:
+its log p is that of the restricted policy plus log P(known tokens), so training reduces the mass of unknown tokens.
 
 Each prompt is prefilled once, its cache repeated K times, only the last position's logits are
 computed, and finished rows leave the batch (``generate`` does none of these). A sample's tokens
-are the inverse CDF of its own uniform numbers, so neither K, nor the order of work, nor the other
-samples of the batch decide them; only the last bits of the logits depend on the batch's shape.
+are the inverse CDF of its own uniform numbers, so they do not depend on K, the order of work or the other
+samples of the batch; only the last bits of the logits depend on the batch's shape.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ from raft_core.types import FinishReason, Progress, content_id
 
 @dataclass(slots=True)
 class Draft:
-    """One completion while it grows; ``text`` and ``finish_reason`` are there once it ended."""
+    """One completion while it is generated; ``text`` and ``finish_reason`` are set when it ends."""
 
     prompt_token_ids: tuple[int, ...]
     token_ids: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What decides when a completion ends, and how its tokens are drawn.
+    """When a completion ends, and how its tokens are drawn.
 
     ``ends``: tokens that end it. ``known``: tokens that the tokenizer can turn into text; others are never drawn.
     """
@@ -52,7 +52,7 @@ class Rules:
     known: frozenset[int]
 
     def banned(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids that must not be drawn: while a completion is too short, and afterwards."""
+        """Ids that must not be drawn: while a completion is shorter than min_new_tokens, and afterwards."""
         device, size = logits_NV.device, logits_NV.shape[1]
         unknown = {token for token in range(size) if token not in self.known and token not in self.ends}
         early = unknown | {token for token in self.ends if token < size}
@@ -71,12 +71,12 @@ class Rules:
         )
 
     def end(self, draft: Draft) -> None:
-        """Set the text of a draft that ended by a token, by its length, or by an error."""
+        """Set the text of a draft that ended with a token, by its length, or by an error."""
         tokens = draft.token_ids[:-1] if draft.token_ids and draft.token_ids[-1] in self.ends else draft.token_ids
-        draft.text = self._told(draft, tokens)
+        draft.text = self._text_of(draft, tokens)
 
     def stop(self, drafts: Sequence[Draft]) -> None:
-        """End each draft whose last token completed a stop string, and cut its text behind it."""
+        """End each draft whose last token completed a stop string, and cut its text after the string."""
         settings = self.sampling
         if not settings.stop or not drafts or len(drafts[0].token_ids) < settings.min_new_tokens:
             return
@@ -87,17 +87,17 @@ class Rules:
             too_short = draft.token_ids[: max(settings.min_new_tokens - 1, 0)]
             start = len(decode_for_stop(self.tokenizer, draft.prompt_token_ids, too_short))
             if (position := stop_position(text, settings.stop, start)) is not None:
-                told = self._told(draft, draft.token_ids)
-                behind = len(text) - position if self._tells(draft.token_ids[-1]) else 0
-                draft.text, draft.finish_reason = told[: len(told) - behind], "stop"
+                whole = self._text_of(draft, draft.token_ids)
+                behind = len(text) - position if self._is_text(draft.token_ids[-1]) else 0
+                draft.text, draft.finish_reason = whole[: len(whole) - behind], "stop"
 
-    def _told(self, draft: Draft, tokens: Sequence[int]) -> str:
+    def _text_of(self, draft: Draft, tokens: Sequence[int]) -> str:
         return decode_completion(
             self.tokenizer, draft.prompt_token_ids, tokens, skip_special_tokens=self.sampling.skip_special_tokens
         )
 
-    def _tells(self, token: int) -> bool:
-        """Whether a token is a part of the text: with ``skip_special_tokens`` a special one is not."""
+    def _is_text(self, token: int) -> bool:
+        """Whether a token is part of the text: with ``skip_special_tokens`` special tokens are not."""
         hidden, shown = (self.tokenizer.decode([token], skip_special_tokens=skip) for skip in (True, False))
         return not self.sampling.skip_special_tokens or hidden == shown
 
@@ -174,8 +174,8 @@ def _append(drafts: Sequence[Draft], drawn: Draw, rules: Rules) -> None:
 
 
 class Recomputed:
-    """Instead of a cache where the architecture has none whose rows can be told apart from padding: the sequences
-    themselves, read anew at every step, padded at their ends. It grows, so it is no fact but a state."""
+    """Replaces the cache for architectures without a cache that supports padding: the sequences themselves, which
+    the model reads again at every step, padded at the end. A class, because the sequences grow."""
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.rows = [list(row) for row in rows]
@@ -185,7 +185,7 @@ class Recomputed:
         self.rows = [list(self.rows[row]) for row in rows_N.tolist()]
 
     def next_logits(self, model: Model, tokens_N: Sequence[int]) -> Tensor:
-        """Logits [N, V] behind each row, once its token (none at the first step) is appended."""
+        """Logits [N, V] after each row, once its token (none at the first step) is appended."""
         for row, token in zip(self.rows, tokens_N, strict=bool(tokens_N)):
             row.append(token)
         batch = collate([(row, [0]) for row in self.rows]).to(model.device)
@@ -213,15 +213,15 @@ def prefill(model: Model, prompt_ids: Sequence[Sequence[int]], k: int) -> tuple[
 
 
 def select_rows(cache: Any, rows_N: Tensor) -> None:
-    """Keep these rows of a cache, in this order, as often as they are named.
+    """Keep these rows of a cache, in this order; a row that is named twice is kept twice.
 
-    Beam search's own method: linear attention and other states have it, ``batch_select_indices`` they have not.
+    This is the method of beam search: linear attention and other states have it, but not ``batch_select_indices``.
     """
     cache.reorder_cache(rows_N)
 
 
 def next_logits(model: Model, ids_NT: Tensor, mask_NT: Tensor, cache: Any) -> tuple[Tensor, Any]:
-    """Logits [N, V] of the last position, in the model's dtype, and the cache (None: the model gave none)."""
+    """Logits [N, V] of the last position, in the model's dtype, and the cache (None if the model returned none)."""
     if isinstance(cache, Recomputed):
         return cache.next_logits(model, ids_NT[:, 0].tolist()), cache
     positions_NT = (mask_NT.cumsum(1) - 1).clamp(min=0)[:, -ids_NT.shape[1] :]

@@ -1,11 +1,11 @@
-"""A model's chat template is a program of somebody else: render every prompt once where it can do no harm.
+"""Chat templates: first render every prompt in a child process with limits, since a template is a foreign program.
 
-transformers runs templates in jinja's sandbox, so none reaches Python's objects. The sandbox bounds neither time
-nor memory: before anything else, a child process of its own with limits renders all prompts. What passed
-there renders the same way later. (This file is that child's program, too.)
+transformers runs templates in jinja's sandbox, so none reaches Python's objects. But the sandbox limits neither time
+nor memory. So a separate child process with limits renders all prompts first; a template that passes there renders
+the same texts later. (This file is also the program of that child.)
 
-A template may ask for the date (transformers' ``strftime_now``): it is given a fixed one, at midnight, or a run's
-prompts would differ by the day. One that draws random text is refused.
+A template may ask for the date (transformers' ``strftime_now``): it gets a fixed date, at midnight, so that a run's
+prompts do not change from day to day. A template that produces random text is refused.
 """
 
 import json
@@ -18,35 +18,35 @@ from pathlib import Path
 from typing import Any
 
 CPU_S, WALL_S, EACH_S = 30, 120, 0.01
-"""Seconds that rendering *all* prompts may take: of the processor, and in all (loading transformers included); and
-what each prompt adds to both."""
+"""Limits of rendering *all* prompts, in seconds: processor time, and wall time (including the import of transformers);
+and what each prompt adds to both."""
 MEMORY_BYTES = 2 << 30
-"""Memory that rendering may take on top of what transformers takes."""
+"""Memory that rendering may use in addition to what transformers uses."""
 MAX_CHARS = 1 << 20
-"""Characters of one rendered prompt."""
+"""Maximum number of characters of one rendered prompt."""
 REPEATED, TIMES = 8, 32
-"""Prompts that are rendered again, and how often, to find a template that draws random text."""
+"""How many prompts are rendered repeatedly, and how often, to find a template that produces random text."""
 CLOCK = "strftime_now"
-"""The only clock that transformers gives to a template."""
+"""The only clock that transformers offers to a template."""
 
 
 def reads_clock(template: str) -> bool:
-    """Whether a template may print the date: no other name leads to a clock, and none can be made up in jinja."""
+    """Whether a template may print the date: no other name gives access to a clock."""
     return CLOCK in template
 
 
 def dated(template: str, day: str) -> str:
-    """``template`` with ``day`` (2026-01-31) for today, wherever and whenever it is rendered.
+    """``template`` with ``day`` (2026-01-31) instead of today's date, whenever it is rendered.
 
-    A macro takes the place of the clock and replaces every directive of the format. It ends with its line, so that
-    jinja still trims what follows as the beginning of a template.
+    A macro replaces the clock and every directive of its format. It ends with a line break, so that jinja still trims
+    what follows as the start of a template.
     """
     if not reads_clock(template):
         return template
     moment = datetime.fromisoformat(day).replace(tzinfo=UTC)
     values = {f"%{letter}": moment.strftime(f"%{letter}") for letter in "aAbBcdDeFfgGhHIjmMpPrRsSTuUVwWxXyY"}
     values |= {f"%-{letter}": moment.strftime(f"%-{letter}") for letter in "dHIjmMSUVWy"}
-    values |= {"%z": "", "%Z": ""}  # as the clock of transformers, which knows no time zone
+    values |= {"%z": "", "%Z": ""}  # as with the clock of transformers, which has no time zone
     replaced = "".join(f"|replace('{directive}', '{value}')" for directive, value in values.items())
     body = f"format|replace('%%', '\\x00'){replaced}|replace('\\x00', '%')"
     return f"{{% macro {CLOCK}(format) %}}{{{{ {body} }}}}{{% endmacro %}}\n{template}"
@@ -66,7 +66,7 @@ def render_in_child(
 ) -> list[str]:
     """Render every one of ``turns`` within the limits above. Raises TemplateFault.
 
-    ``open_reply``: with the opening of the reply that is to follow. Returns the texts only where they are ``wanted``.
+    ``open_reply``: add the start of the reply. Returns the texts only if they are ``wanted``.
     """
     asked = {"template": template, "turns": turns, "special": special, "open_reply": open_reply, "wanted": wanted}
     texts: list[str] = _ask_child({**asked, "each": False})
@@ -76,12 +76,14 @@ def render_in_child(
 def render_each(
     template: str, turns: Sequence[Sequence[dict[str, str]]], special: dict[str, Any]
 ) -> list[str | TemplateFault]:
-    """As ``render_in_child``, whole conversations: a fault stands in the place of its own text.
+    """As ``render_in_child``, for whole conversations: a conversation that fails gives a TemplateFault in its place.
 
-    Raises TemplateFault where all of them together pass the limits.
+    Raises TemplateFault if all of them together exceed the limits.
     """
     asked = {"template": template, "turns": turns, "special": special, "open_reply": False, "wanted": True}
-    return [told if isinstance(told, str) else TemplateFault(*told) for told in _ask_child({**asked, "each": True})]
+    return [
+        answer if isinstance(answer, str) else TemplateFault(*answer) for answer in _ask_child({**asked, "each": True})
+    ]
 
 
 def _ask_child(asked: dict[str, Any]) -> list[Any]:
@@ -93,20 +95,20 @@ def _ask_child(asked: dict[str, Any]) -> list[Any]:
             command, input=json.dumps(asked).encode(), capture_output=True, check=False, timeout=wall_s
         )
     except subprocess.TimeoutExpired:
-        raise TemplateFault(f"it did not end within {wall_s:.0f} s") from None
+        raise TemplateFault(f"rendering did not end within {wall_s:.0f} s") from None
     last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
     if done.returncode:
         raise TemplateFault(
             last
-            or f"it took more than {CPU_S + EACH_S * len(turns):.0f} s or {MEMORY_BYTES >> 30} GiB "
-            f"(ended with {done.returncode})"
+            or f"rendering took more than {CPU_S + EACH_S * len(turns):.0f} s or {MEMORY_BYTES >> 30} GiB "
+            f"(exit code {done.returncode})"
         )
-    told: list[Any] = json.loads(last)
-    return told
+    answers: list[Any] = json.loads(last)
+    return answers
 
 
 def _limit(prompts: int) -> None:
-    """From here on, time and memory are bounded; the kernel enforces it, whatever the template does."""
+    """Limit time and memory from here on; the kernel enforces this, whatever the template does."""
     with Path("/proc/self/statm").open() as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
@@ -116,7 +118,7 @@ def _limit(prompts: int) -> None:
 
 
 def _render(asked: dict[str, Any]) -> list[Any]:
-    """The texts that are wanted; with ``each``, a list of one message where one could not be rendered."""
+    """The texts, if wanted; with ``each``, a list of one message for a conversation that could not be rendered."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     def render(turns: Sequence[dict[str, str]]) -> str:
@@ -127,7 +129,7 @@ def _render(asked: dict[str, Any]) -> list[Any]:
                 add_generation_prompt=asked["open_reply"],
                 **asked["special"],
             )
-        except Exception as error:  # whatever a template raises is its own fault
+        except Exception as error:  # a template can raise anything
             raise TemplateFault(f"{type(error).__name__}: {str(error)[:500]}") from None
         return str(text)
 
@@ -139,7 +141,8 @@ def _render(asked: dict[str, Any]) -> list[Any]:
             raise TemplateFault("it renders the same prompt differently each time")
         if len(rendered) > MAX_CHARS:
             raise TemplateFault(
-                f"it makes {len(rendered):,} characters of {sum(len(turn['content']) for turn in turns):,}"
+                f"it turns {sum(len(turn['content']) for turn in turns):,} characters into {len(rendered):,} "
+                f"(at most {MAX_CHARS:,})"
             )
         return rendered
 

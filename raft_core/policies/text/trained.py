@@ -1,4 +1,4 @@
-"""What a fine-tuning trains, and the randomness of the model's own that it leaves out."""
+"""What a fine-tuning trains; and switching off the model's own dropout."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,14 +8,14 @@ from torch import nn
 
 Restore = Callable[[], None]
 NOISE = ("drop", "jitter")
-"""Parts of the names of attributes that switch noise on in training: dropout, pdrop, layerdrop, drop_path, jitter."""
+"""Parts of the names of attributes that add noise in training: dropout, pdrop, layerdrop, drop_path, jitter."""
 
 
 def without_dropout(model: nn.Module) -> Restore:
-    """Switch the model's own dropout off: modules of their own, numbers of a layer, and of the configuration.
+    """Switch the model's own dropout off: dropout modules, attributes of layers, and values of the configuration.
 
-    That of an adapter stays: ``finetuning.lora.dropout`` sets it. Returns what gives the configuration its numbers
-    back: a checkpoint that is saved keeps them.
+    The dropout of an adapter is kept: ``finetuning.lora.dropout`` sets it. Returns a function that restores the
+    configuration's values, so that a saved checkpoint keeps them.
     """
     changed: list[tuple[Any, str, float]] = []
     configs: dict[int, Any] = {}
@@ -40,9 +40,9 @@ def without_dropout(model: nn.Module) -> Restore:
 def trained_parts(model: nn.Module) -> dict[str, Any]:
     """{modules, parameters, total_parameters, share, untouched}: how much of ``model`` is trained, and what is not.
 
-    With an adapter ``modules`` counts the layers that carry one. ``untouched`` names modules with weight matrices of
-    their own that no adapter reaches ("layers.*": a number stands for all): experts that are one tensor, for example.
-    Embeddings, norms and the head are never meant to be reached.
+    With an adapter ``modules`` counts the layers that have one. ``untouched`` names modules with weight matrices of
+    their own that no adapter covers ("layers.*" stands for all layers): for example experts that are one tensor.
+    Embeddings, norms and the head never get an adapter and are not listed.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     adapted = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
@@ -73,7 +73,7 @@ def _untouched(model: Any, adapted: set[str]) -> dict[str, int]:
 
 
 def _silence(owner: Any) -> list[tuple[Any, str, float]]:
-    """Set every probability of noise of ``owner`` to 0; returns what they were."""
+    """Set every noise probability of ``owner`` to 0; returns the previous values."""
     found = [
         (owner, name, value)
         for name, value in list(vars(owner).items())
@@ -85,7 +85,7 @@ def _silence(owner: Any) -> list[tuple[Any, str, float]]:
 
 
 def _parts(config: Any) -> Iterator[Any]:
-    """A configuration and those inside it."""
+    """A configuration and its nested configurations."""
     yield config
     for value in list(vars(config).values()):
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
@@ -93,7 +93,7 @@ def _parts(config: Any) -> Iterator[Any]:
 
 
 def _size(parameter: nn.Parameter) -> int:
-    """Elements, also of a parameter that ZeRO-3 keeps in parts."""
+    """Number of elements, also of a parameter that ZeRO-3 has split."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 

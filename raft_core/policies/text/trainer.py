@@ -33,7 +33,7 @@ from raft_core.policies.text.batches import Batch
 from raft_core.policies.text.checkpoint import make_durable, save_full
 from raft_core.policies.text.data import MicroBatches, TrainingSequence, micro_batches_per_step, read_selected
 from raft_core.policies.text.job import MANIFEST, POLICY
-from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
+from raft_core.policies.text.loss import learning_rate_factor, summed_loss
 from raft_core.policies.text.model import (
     Model,
     eos_token_ids,
@@ -49,23 +49,29 @@ from raft_core.policies.text.resume import LOGGED, drop_others, seal
 from raft_core.policies.text.trained import trained_parts, without_dropout
 
 SHORT_TOKENS = 160
-"""Widest row that plain attention trains faster (16 rows of 9 heads: 48 tokens 2.2 ×, 160 tokens 1.3 ×)."""
+"""Longest row for which plain attention trains faster (16 rows, 9 heads: 48 tokens 2.2 ×, 160 tokens 1.3 ×)."""
 
 
 def train(job: FinetuneJob) -> None:
-    """Fine-tune as this process's rank; rank 0 leaves ``scratch/policy`` and, last, ``scratch/result.json``."""
+    """Fine-tune as this process's rank; rank 0 writes ``scratch/policy`` and, last, ``scratch/result.json``."""
     with memory_errors():
         rank, ranks = join_ranks()
         if ranks != job.finetuning.ranks:
-            raise StepError("wrong number of ranks", got=ranks, expected=job.finetuning.ranks)
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # a compiled shortcut of inference alone
+            raise StepError(
+                "the launcher started the wrong number of training processes",
+                got=f"{ranks} ranks",
+                expected=f"{job.finetuning.ranks} (finetuning.ranks)",
+                hint=f"set finetuning.ranks: {ranks}, or correct the launcher (RAFT_LAUNCHER)",
+            )
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # a compiled shortcut that only inference uses
         tokenizer = load_tokenizer(model_folder(job.policy), _text(job))
         arguments = training_arguments(job)
         model = trainable_model(job)
         if job.finetuning.batching == "packed" and job.finetuning.zero_stage < 3:
-            check_packing(base_of(model))  # ZeRO-3 holds parts alone, and the run's start has tried this architecture
+            check_packing(base_of(model))  # ZeRO-3 splits the weights; the start of the run tried this architecture
         restore = None if job.finetuning.model_dropout else without_dropout(base_of(model))
-        sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer))
+        wanted = job.finetuning.loss.columns
+        sequences = read_selected(job.selected, eos_token_ids(base_of(model), tokenizer), wanted)
         trainer = ResponseTrainer(model, arguments, job, sequences, rank)
         trainer.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
         check_engine(trainer.model_wrapped, job.finetuning)
@@ -79,7 +85,7 @@ def train(job: FinetuneJob) -> None:
 
 
 def trainable_model(job: FinetuneJob) -> Model:
-    """The current policy with what is trained marked: the carried or a fresh adapter, or all weights."""
+    """The current policy, ready for training: with its adapter or a new one, or with all weights trainable."""
     policy, lora = job.policy, job.finetuning.lora
     if lora is None:
         return load_policy(policy, _text(job)).requires_grad_(True).train()
@@ -103,10 +109,10 @@ def check_engine(engine: object, config: FinetuningConfig) -> None:
         found = (engine.zero_optimization_stage(), engine.dp_world_size)
     if found != (config.zero_stage, config.ranks):
         raise StepError(
-            "the training did not run as configured",
+            "DeepSpeed did not train with the configured ZeRO stage and ranks",
             got=f"{type(engine).__name__}, (ZeRO stage, ranks) {found}",
-            expected=f"DeepSpeedEngine, {(config.zero_stage, config.ranks)}",
-            hint="report it with raft doctor's output",
+            expected=f"DeepSpeedEngine, (ZeRO stage, ranks) {(config.zero_stage, config.ranks)}",
+            hint="run `raft doctor` and report its output as an issue",
         )
 
 
@@ -116,10 +122,10 @@ def base_of(model: Model) -> Model:
 
 
 def training_arguments(job: FinetuneJob) -> TrainingArguments:
-    """Trainer's arguments. Made before the model: that is how ZeRO-3 loads it in parts.
+    """Trainer's arguments. They are created before the model, so that ZeRO-3 can load it in parts.
 
-    Accelerate leaves DeepSpeed aside, without a word, when it is told to use the CPU; told the
-    backend and not the device, it takes DeepSpeed on the device that is there.
+    Accelerate silently does not use DeepSpeed when asked to use the CPU; given the backend and not the
+    device, it uses DeepSpeed on whatever device there is.
     """
     config = job.finetuning
     PartialState(cpu=False, backend=torch.distributed.get_backend())
@@ -155,12 +161,14 @@ def deepspeed_config(stage: int) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise StepError(f"DeepSpeed's configuration cannot be read: {path}", got=error, hint="restore it") from error
+        raise StepError(
+            f"DeepSpeed's configuration cannot be read: {path}", got=error, hint="install raft-mlops again"
+        ) from error
     return config
 
 
 def attention_kernel(batch: Batch, dtype: str) -> AbstractContextManager[None]:
-    """Plain attention where torch's fused one is the slower: backward, in bfloat16, on a CPU, in short rows."""
+    """Plain attention where torch's fused kernel is slower: backward, in bfloat16, on a CPU, with short rows."""
     ids_BT = batch.inputs["input_ids"]
     slow = ids_BT.device.type == "cpu" and dtype == "bfloat16" and ids_BT.shape[1] <= SHORT_TOKENS
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
@@ -182,10 +190,10 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         super().__init__(model=model, args=arguments, train_dataset=batches)
         if job.resume_from is not None:
             self.logged = json.loads((job.resume_from / LOGGED).read_bytes())
-            print(f"going on after optimiser step {len(self.logged)}")
+            print(f"continuing after optimizer step {len(self.logged)}")
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The planned micro batches as they are: they were cut for this rank already."""
+        """The planned micro batches, which are already those of this rank."""
         each = BatchSampler(SequentialSampler(self.train_dataset), batch_size=1, drop_last=False)
         return DataLoader(self.train_dataset, batch_sampler=each, collate_fn=lambda items: items[0])
 
@@ -194,12 +202,15 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         batch = inputs["batch"].to(self.args.device)
         with attention_kernel(batch, self.job.finetuning.dtype):
             logits_NV = masked_logits(model, batch.inputs, batch.predicts_BT, head=self.head)
-        total = weighted_nll(logits_NV, batch.targets_N, batch.weights_N, self.job.loss_temperature)
+        job = self.job
+        total = summed_loss(
+            job.finetuning.loss, logits_NV, batch.targets_N, batch.weights_N, job.loss_temperature, batch.columns
+        )
         share: float = self.args.world_size / inputs["num_tokens"]
         return total * share
 
     def training_step(self, model: Any, *arguments: Any, **named: Any) -> torch.Tensor:
-        """One micro batch. Without ZeRO, DeepSpeed clips without telling the norm: it is kept here."""
+        """One micro batch. Without ZeRO, DeepSpeed clips without reporting the norm, so it is recorded here."""
         if self.job.finetuning.zero_stage == 0:
 
             def clip() -> None:
@@ -210,7 +221,7 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The schedule that the configuration names, over this iteration's place in the run."""
+        """The schedule that the configuration names, for this iteration of the run."""
         if self.lr_scheduler is None:  # type: ignore[has-type]
             job = self.job
 
@@ -229,10 +240,10 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         return self.lr_scheduler
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Nothing: DeepSpeed's own checkpoint holds the weights, and the policy is written at the end."""
+        """Do nothing: DeepSpeed's own checkpoint holds the weights, and the policy is written at the end."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """One checkpoint inside the training, sealed when every rank wrote its part; none at its very end."""
+        """Write a checkpoint and seal it once every rank has written its part; not after the last step."""
         if self.state.global_step >= self.state.max_steps:
             return
         super()._save_checkpoint(model, trial)
@@ -249,7 +260,7 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Keep the figures of each optimiser step; stop when they are no numbers any more."""
+        """Record the figures of each optimizer step; stop when they are not finite."""
         super().log(logs, start_time)
         if "loss" not in logs:
             return
@@ -257,19 +268,19 @@ class ResponseTrainer(Trainer):  # type: ignore[misc]
         entry = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"]), "grad_norm": float(norm)}
         if not all(map(math.isfinite, entry.values())):
             raise DivergedError(
-                f"the training diverged at optimiser step {self.state.global_step}",
+                f"the training diverged at optimizer step {self.state.global_step}",
                 got=entry,
-                expected="finite numbers",
-                hint="lower finetuning.learning_rate or finetuning.max_grad_norm",
+                expected="a finite loss, learning rate and gradient norm",
+                hint="lower finetuning.learning_rate or finetuning.max_grad_norm, and start a new run",
             )
         self.logged.append({"step": float(self.state.global_step), **entry})
 
 
-# -- what is left behind --------------------------------------------------------------------------
+# -- what is written --------------------------------------------------------------------------------
 
 
 def gathered_state(model: Model, *, to_rank: int, stage: int) -> dict[str, torch.Tensor]:
-    """Trained parameters and saved buffers, by name, on rank 0 alone; parameter by parameter under ZeRO-3."""
+    """Trained parameters and saved buffers by name, only on rank 0; parameter by parameter under ZeRO-3."""
     state: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

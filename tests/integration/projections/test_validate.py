@@ -419,7 +419,7 @@ def test_the_report_names_checks_rows_and_reasons(
     with pytest.raises(GateStop) as stop:
         outcome.raise_if_stopped(report)
     text = report.read_text()
-    assert "6 of 12 rows fail (0.5)" in text
+    assert "6 of 12 rows fail (50 %)" in text
     assert samples[0]["sample_id"] in text
     assert "copies is 3" in text
     assert "<script>" not in text

@@ -55,7 +55,7 @@ def test_ten_at_once(
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     processes = [
         subprocess.Popen(
-            [*raft, "promote", f"one@{number}", "--policy", str(policy), "--json"],
+            [*raft, "promote", f"one@{number}", "--rules", str(policy), "--json"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

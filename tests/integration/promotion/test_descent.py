@@ -41,7 +41,7 @@ def test_through_a_plain_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plain = tmp_path / "plain"
-    assert raft("promote", "one@0", "--policy", rules())[0] == 0
+    assert raft("promote", "one@0", "--rules", rules())[0] == 0
     assert raft(*command, str(plain))[0] == 0
     config = load_config(ROOT / "configs" / "tiny.yaml", [*SHORT, f"policy.model={plain}"])
     align_run(config, name="child", workspace=copied, tracking_uri=f"sqlite:///{copied}/mlflow.db")
@@ -64,14 +64,14 @@ def test_through_a_plain_folder(
     assert "was withdrawn by entry" in capsys.readouterr().out
     withdrawn = {(e.body["run"], e.body["iteration"]) for e in entries() if e.kind == "withdrawn"}
     assert {("one", 0), ("one", 1), ("child", 0)} <= withdrawn
-    assert raft("promote", "child@0", "--policy", rules())[0] == 3
+    assert raft("promote", "child@0", "--rules", rules())[0] == 3
 
     grandchild = tmp_path / "grandchild"
     assert raft("merge", "child@0", str(grandchild))[0] == 0
     assert [each.commit for each in ancestors_of(grandchild)][2:] == [each.commit for each in ancestors_of(plain)]
     config = load_config(ROOT / "configs" / "tiny.yaml", [*SHORT, f"policy.model={grandchild}"])
     align_run(config, name="grand", workspace=copied, tracking_uri=f"sqlite:///{copied}/mlflow.db")
-    code, _, err = raft("promote", "grand@0", "--policy", rules())
+    code, _, err = raft("promote", "grand@0", "--rules", rules())
     assert (code, "grand@0 was trained from child@0, which was withdrawn" in err) == (3, True)
 
 
@@ -83,7 +83,7 @@ def test_what_is_trained_after_the_withdrawal(
     body = {"commit": first.digest, "policy": first.content["policy"]["identity"], "run": "one", "iteration": 0}
     ledger = FileLedger(tmp_path / "ledger.jsonl")
     ledger.append("withdrawn", "raft-tiny", {**body, "reason": "a source must go"}, time="2026-01-01T00:00:00+00:00")
-    for command in (("promote", "one@1", "--policy", rules()), ("pull", "one@1", "--to", str(tmp_path / "out"))):
+    for command in (("promote", "one@1", "--rules", rules()), ("pull", "one@1", "--to", str(tmp_path / "out"))):
         code, _, err = raft(*command)
         assert (code, "one@1 was trained from one@0, which was withdrawn by entry 1" in err) == (3, True), err
     assert len(entries()) == 1

@@ -70,7 +70,7 @@ def waiting(
     environment = {**os.environ, "PREFECT_API_URL": server, "PREFECT_HOME": str(tmp_path / "prefect")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
     raft = [sys.executable, "-c", "from flows.cli.app import main; main()"]
-    command = [*raft, "promote", "one@0", "--policy", rules(approvals=1), "--wait", "--wait-s", "600"]
+    command = [*raft, "promote", "one@0", "--rules", rules(approvals=1), "--wait", "--wait-s", "600"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -102,7 +102,7 @@ def test_a_command_decides_and_the_flow_goes_on(
     rules: Callable[..., str],
 ) -> None:
     process, flow_run = waiting
-    policy = ["--policy", rules(approvals=1)] if act == "approve" else []
+    policy = ["--rules", rules(approvals=1)] if act == "approve" else []
     assert raft(act, "1", "--by", "bob", *policy)[0] == 0
     out, err = process.communicate(timeout=900)
     assert (process.returncode, f"request 1 was {act.rstrip('e')}ed by bob" in out + err) == (code, True), out + err
@@ -113,10 +113,10 @@ def test_each_promotion_shows_on_the_server_without_its_addresses(
     server: str, raft: Callable[..., tuple[int, str, str]], rules: Callable[..., str], tmp_path: Path
 ) -> None:
     with temporary_settings({PREFECT_API_URL: server}):
-        assert raft("promote", "one@0", "--policy", rules(), "--reason", "a first one")[0] == 0
-        code, out, _ = raft("promote", "one@1", "--policy", rules({"min_paired_prompts": 10**6}))
+        assert raft("promote", "one@0", "--rules", rules(), "--reason", "a first one")[0] == 0
+        code, out, _ = raft("promote", "one@1", "--rules", rules({"min_paired_prompts": 10**6}))
         assert (code, "is refused" in out) == (3, True)
-        assert raft("promote", "one@1", "--policy", rules(), "--dry-run")[0] == 0
+        assert raft("promote", "one@1", "--rules", rules(), "--dry-run")[0] == 0
     wanted = {"flow_runs": {"name": {"like_": "promote one@"}}, "sort": "EXPECTED_START_TIME_ASC"}
     first, second = asked(f"{server}/flow_runs/filter", wanted)[-2:]
     assert (first["name"], first["state_name"]) == ("promote one@0", "Promoted")
@@ -129,6 +129,6 @@ def test_a_server_that_is_away_costs_a_warning_and_none_is_started(
     raft: Callable[..., tuple[int, str, str]], rules: Callable[..., str], entries: Callable[[], list[Entry]]
 ) -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        code, _, told = raft("promote", "one@0", "--policy", rules())
+        code, _, told = raft("promote", "one@0", "--rules", rules())
     assert (code, "http://127.0.0.1:9/api cannot be reached" in told) == (0, True)
     assert [entry.kind for entry in entries()] == ["promoted"]

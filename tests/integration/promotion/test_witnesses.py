@@ -59,7 +59,7 @@ def refused(raft: Raft, tmp_path: Path, rules: Rules, number: int, told: str) ->
     """Nothing that would bring the model out does."""
     out = tmp_path / "out"
     for command in (
-        ("promote", f"one@{number}", "--policy", rules(), "--yes"),
+        ("promote", f"one@{number}", "--rules", rules(), "--yes"),
         ("pull", f"one@{number}", "--to", str(out)),
         ("merge", f"one@{number}", str(out)),
     ):
@@ -80,7 +80,7 @@ def test_a_forged_last_commit_is_refused_by_what_the_registry_has_seen(
 def test_a_forged_last_commit_is_refused_by_what_the_ledger_has_seen(
     raft: Raft, rules: Rules, seen: Path, number: int, entries: Entries, tmp_path: Path
 ) -> None:
-    assert raft("promote", f"one@{number}", "--policy", rules())[0] == 0
+    assert raft("promote", f"one@{number}", "--rules", rules())[0] == 0
     (seen / "mlflow.db").unlink()
     forge(seen, number)
     code, out, _ = raft("lineage", "verify", "one", "--json")
@@ -114,8 +114,8 @@ def test_other_weights_with_a_forged_commit_are_refused_by_their_pointer(
 def test_a_ledger_that_was_cut_off_brings_no_withdrawn_model_back(
     left: int, raft: Raft, rules: Rules, seen: Path, entries: Entries, tmp_path: Path
 ) -> None:
-    raft("promote", "one@0", "--policy", rules())
-    raft("promote", "one@1", "--policy", rules())
+    raft("promote", "one@0", "--rules", rules())
+    raft("promote", "one@1", "--rules", rules())
     body = {key: entries()[1].body[key] for key in ("commit", "policy", "run", "iteration")}
     ledger = FileLedger(tmp_path / "ledger.jsonl")
     ledger.append("withdrawn", "raft-tiny", {**body, "reason": "gone"}, time="2026-01-01T00:00:00+00:00")
@@ -134,7 +134,7 @@ def test_a_ledger_that_was_cut_off_brings_no_withdrawn_model_back(
 def test_no_rejection_and_no_withdrawal_follows_on_a_ledger_that_was_cut_off(
     raft: Raft, rules: Rules, seen: Path, entries: Entries, tmp_path: Path
 ) -> None:
-    assert raft("promote", "one@0", "--policy", rules(approvals=1), "--by", "ann")[0] == 0
+    assert raft("promote", "one@0", "--rules", rules(approvals=1), "--by", "ann")[0] == 0
     path = tmp_path / "ledger.jsonl"
     older = path.read_bytes()
     body = {key: entries()[0].body[key] for key in ("commit", "policy", "run", "iteration")}
@@ -154,10 +154,10 @@ def test_no_rejection_and_no_withdrawal_follows_on_a_ledger_that_was_cut_off(
 
 def test_an_approval_asks_as_well(raft: Raft, rules: Rules, seen: Path, number: int, entries: Entries) -> None:
     policy = rules(approvals=1)
-    assert raft("promote", f"one@{number}", "--policy", policy, "--by", "ann")[0] == 0
+    assert raft("promote", f"one@{number}", "--rules", policy, "--by", "ann")[0] == 0
     forge(seen, number)
-    code, _, err = raft("approve", "1", "--policy", policy, "--by", "bob")
-    assert (code, "is not the one that" in err) == (4, True)
+    code, _, err = raft("approve", "1", "--rules", policy, "--by", "bob")
+    assert (code, "from git" in err) == (4, True)
     assert [entry.kind for entry in entries()] == ["requested"]
 
 
@@ -165,6 +165,6 @@ def test_a_workspace_without_a_registry_says_that_nobody_else_has_seen_it(
     raft: Raft, rules: Rules, seen: Path, entries: Entries
 ) -> None:
     (seen / "mlflow.db").unlink()
-    code, _, err = raft("promote", "one@0", "--policy", rules(), "--dry-run")
-    assert (code, "not seen: no MLflow database" in err) == (0, True)
+    code, _, err = raft("promote", "one@0", "--rules", rules(), "--dry-run")
+    assert (code, "there is no MLflow database" in err) == (0, True)
     assert entries() == []

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.forgetting import prefect_database
 from flows.forgetting.prefect_database import erase_in_prefect, holds_prompt
 from flows.orchestration import server as prefect_server
-from raft_core.forgetting.removal import Target
+from raft_core.forgetting.target_rows import Target
 from raft_core.types import Prompt
 from tasks.forgetting.erase import ErasedRows
 

@@ -116,4 +116,4 @@ def test_a_collection_empties_the_store_of_what_nobody_needs(
     assert len(done["policies"]) >= 1
     assert len(before - s3.keys("dvc")) == done["objects"]
     assert json.loads(raft("gc", *rules, "--json"))["policies"] == []
-    assert "gone by gc" in raft("lineage", "verify", "everything")
+    assert "deleted by gc" in raft("lineage", "verify", "everything")

@@ -2,25 +2,33 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pytest
 
 from raft_core.config.run import RaftConfig
-from raft_core.evaluation.scorecard import (
-    BATCH_METRICS,
-    HELD_OUT_METRICS,
-    TRAINING_METRICS,
-    Batch,
-    batch_report,
-    held_out_report,
-    scorecard,
-)
+from raft_core.errors import StepError
+from raft_core.evaluation import scorecard as scorecards
 from raft_core.files.artifacts import canonical_json
+from raft_core.metrics.base import Batch, Figure, Measured, Metric
+from raft_core.metrics.ranking import batch_report
+from raft_core.metrics.registry import own
 from raft_core.records.tables import EVALUATION, QUARANTINE, SCORED, SELECTED, to_table
 
 Config = Callable[..., RaftConfig]
+
+
+def names(*, needs_batch: bool) -> set[str]:
+    """The figures that the metrics declare, those of the training batch or the others."""
+    figures = [f for metric in own() if metric.needs_batch is needs_batch for f in metric.figures]
+    return {f"{f.name}{end}" for f in figures for end in (("", "_low", "_high") if f.interval else ("",))}
+
+
+def scorecard(table: pa.Table, perplexity: float | None, config: RaftConfig, **more: Any) -> dict[str, Any]:
+    """The report of ``table``, where the fixed text has this perplexity."""
+    texts = [] if perplexity is None else [[-math.log(perplexity)]]
+    return scorecards.scorecard(Measured(table, config, text_logprobs=texts, **more))
 
 
 def evaluation_row(prompt: str, **facts: Any) -> dict[str, Any]:
@@ -87,9 +95,16 @@ def batch(*groups: list[float | None], kept: tuple[str, ...] = (), quarantine: t
 
 def test_the_base_has_the_names_of_the_contract_and_no_others(checked_config: Config) -> None:
     report = scorecard(evaluation(evaluation_row("a")), 3.0, checked_config(), iteration=-1)
-    assert report.keys() == {"iteration", *HELD_OUT_METRICS, "slices", "rewards", "gold_rewards", "rough_intervals"}
+    assert report.keys() == {
+        "iteration",
+        *names(needs_batch=False),
+        "slices",
+        "rewards",
+        "gold_rewards",
+        "rough_intervals",
+    }
     assert report["iteration"] == -1
-    assert report["perplexity"] == 3.0
+    assert report["perplexity"] == pytest.approx(3.0)
     assert report["kl_bound"] == 0
 
 
@@ -104,9 +119,8 @@ def test_an_iteration_has_the_batch_and_training_names_as_well(checked_config: C
     )
     assert report.keys() == {
         "iteration",
-        *HELD_OUT_METRICS,
-        *BATCH_METRICS,
-        *TRAINING_METRICS,
+        *names(needs_batch=False),
+        *names(needs_batch=True),
         "slices",
         "rewards",
         "gold_rewards",
@@ -124,7 +138,7 @@ def test_held_out_figures(checked_config: Config) -> None:
         evaluation_row("c", reward=0.5, gold_reward=3.0, group="books"),
         evaluation_row("d", reward=None, gold_reward=None, group="games"),
     )
-    report = held_out_report(table, None, checked_config(), iteration=1)
+    report = scorecard(table, None, checked_config(), iteration=1)
     assert report["num_prompts"] == 4
     assert report["reward"] == pytest.approx(0.5)
     assert report["reward_low"] <= 0.5 <= report["reward_high"]
@@ -141,7 +155,7 @@ def test_held_out_figures(checked_config: Config) -> None:
 
 
 def test_prompts_without_a_group_belong_to_no_slice(checked_config: Config) -> None:
-    report = held_out_report(evaluation(evaluation_row("a"), evaluation_row("b")), None, checked_config(), iteration=0)
+    report = scorecard(evaluation(evaluation_row("a"), evaluation_row("b")), None, checked_config(), iteration=0)
     assert report["slices"] == {}
     assert report["slice_gap"] is None
 
@@ -157,7 +171,7 @@ def test_components_are_told_apart_by_the_configuration(checked_config: Config) 
         evaluation_row("a", components=[{"name": "lexicon", "score": 1.0}, {"name": "gold", "score": 5.0}]),
         evaluation_row("b", components=[{"name": "lexicon", "score": 0.0}, {"name": "gold", "score": math.nan}]),
     )
-    report = held_out_report(table, None, config, iteration=0)
+    report = scorecard(table, None, config, iteration=0)
     assert report["rewards"] == {"lexicon": 0.5, "length": None}
     assert report["gold_rewards"] == {"gold": 5.0}
 
@@ -196,7 +210,7 @@ def test_success_follows_the_selectors_bar(checked_config: Config, selection: di
 
 def test_a_batch_without_a_valid_candidate_has_no_figures(checked_config: Config) -> None:
     facts = batch_report(batch([None, None]), checked_config())
-    assert facts.keys() == set(BATCH_METRICS)
+    assert facts.keys() == {f.name for metric in own() if metric.type == "ranking" for f in metric.figures}
     assert facts["candidates_reward"] is None
     assert facts["acceptance"] is None
     assert facts["num_quarantined"] == 2
@@ -239,3 +253,52 @@ def test_intervals_of_few_prompts_are_called_rough(checked_config: Config) -> No
     for num, rough in ((63, ["reward"]), (64, [])):
         rows = evaluation(*(evaluation_row(f"p{i}", reward=float(i), gold_reward=None) for i in range(num)))
         assert scorecard(rows, None, checked_config(), iteration=-1)["rough_intervals"] == rough
+
+
+class Mine(Metric):
+    """A metric of another package."""
+
+    type: Literal["mine"] = "mine"
+    answer: ClassVar[Any] = {"mine": 1}
+    figures: ClassVar[tuple[Figure, ...]] = (Figure("mine", "mine"),)
+
+    def compute(self, measured: Measured) -> Any:
+        """What a test set."""
+        return self.answer
+
+
+def with_mine(config: RaftConfig) -> RaftConfig:
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"metrics": (Mine(),)})})
+
+
+def test_a_metric_of_another_package_is_reported_like_ours(
+    checked_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, table = with_mine(checked_config()), evaluation(evaluation_row("a"))
+    for answer, reported in (({"mine": 2, "by_word": {"a": 1}}, 2), ({"mine": math.nan}, None), ({"mine": None}, None)):
+        monkeypatch.setattr(Mine, "answer", answer)
+        report = scorecard(table, None, config, iteration=-1)
+        assert report["mine"] == reported
+        assert report.get("by_word") == answer.get("by_word")
+        canonical_json(report)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (None, "TypeError"),
+        ({}, "no figure; it declares mine"),
+        ({"mine": 1, "other": 2}, "mine, other; it declares mine"),
+        ({"mine": "1"}, "'1' for mine"),
+        ({"mine": 1, "slices": {}}, "slices, which another metric reports already"),
+    ],
+)
+def test_a_fault_of_a_metric_names_it(
+    checked_config: Config, monkeypatch: pytest.MonkeyPatch, answer: Any, why: str
+) -> None:
+    monkeypatch.setattr(Mine, "answer", answer)
+    with pytest.raises(StepError) as caught:
+        scorecard(evaluation(evaluation_row("a")), None, with_mine(checked_config()), iteration=-1)
+    assert "mine" in caught.value.what
+    assert why in str(caught.value.got)
+    assert f"{__name__}.Mine" in str(caught.value.hint)

@@ -85,7 +85,7 @@ def test_a_wrong_file_in_the_cache_is_fetched_again(example_cache: Path, only_fi
     cached.write_bytes(b"cut")
     lines: list[str] = []
     assert fetch(_package(wheel), lines.append).read_bytes() == wheel.read_bytes()
-    assert "other bytes" in lines[0]
+    assert str(cached) in lines[0]
 
 
 def test_a_dead_index_ends_in_one_message_that_helps(example_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
     assert extract(archive, "../../escaped.txt", target).read_bytes() == b"bad"
     assert sorted(path.name for path in tmp_path.rglob("*.txt")) == ["plain.txt"]
     for member in ("link.txt", "absent.txt"):
-        with pytest.raises(IntegrityError, match="no usable"):
+        with pytest.raises(IntegrityError, match=member):
             extract(archive, member, target)
 
 
@@ -153,7 +153,7 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_a_link_or_device_in_an_archive_is_no_file(tmp_path: Path, kind: bytes) -> None:
     archive = _tar(tmp_path / "a.tar.gz", (_member("data.txt", kind, "/etc/passwd"), b""))
-    with pytest.raises(IntegrityError, match=r"no usable data\.txt"):
+    with pytest.raises(IntegrityError, match=r"data\.txt"):
         extract(archive, "data.txt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -198,6 +198,6 @@ def test_archives_cut_encrypted_or_foreign_end_in_one_error(tmp_path: Path) -> N
     }
     for name, data in broken.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(IntegrityError, match=r"no usable data\.txt"):
+        with pytest.raises(IntegrityError, match=rf"data\.txt .*{name}"):
             extract(tmp_path / name, "data.txt", tmp_path / "out")
         assert not (tmp_path / "out").exists()

@@ -101,7 +101,7 @@ def test_duplicates_go_and_order_depends_on_texts_alone(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="line 2 of movies has 4 columns"):
+    with pytest.raises(IntegrityError, match=r"line 2 of movies .* 4 columns"):
         read_sentences(_sdist(tmp_path, ["fine", "one\tmore"]))
 
 

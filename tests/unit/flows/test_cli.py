@@ -57,7 +57,7 @@ def test_show_json_is_exactly_the_documented_form(write_run: Callable[..., Run],
     }
 
 
-def test_show_prints_a_row_an_iteration_and_marks_the_best(write_run: Callable[..., Run], raft: Raft) -> None:
+def test_show_prints_one_row_per_iteration_and_marks_the_best(write_run: Callable[..., Run], raft: Raft) -> None:
     write_run()
     code, out, _ = raft("show")
     lines = out.splitlines()
@@ -71,12 +71,13 @@ def test_show_prints_a_row_an_iteration_and_marks_the_best(write_run: Callable[.
     assert "0.07 → 0.68" in out
 
 
-def test_show_tells_each_warning_once_with_its_count(write_run: Callable[..., Run], raft: Raft) -> None:
+def test_show_prints_each_warning_once_with_its_count(write_run: Callable[..., Run], raft: Raft) -> None:
     run = write_run()
     for message in ["no tracker", *(f"w{n}" for n in range(5)), "no tracker"]:
         record_event(run, "warning", message=message)
-    warned = [line.strip() for line in raft("show")[1].splitlines() if line.startswith(("!", "  and"))]
-    assert warned == [*(f"! w{n}" for n in range(5)), "and 1 other warnings in events.jsonl"]
+    warned = [line.strip() for line in raft("show")[1].splitlines() if line.startswith("!") or "events.jsonl" in line]
+    assert warned[:-1] == [f"! w{n}" for n in range(5)]
+    assert warned[-1].endswith("events.jsonl: 1")
     record_event(run, "warning", message="w4")
     assert "! w4 (2 times)" in raft("show")[1]
 
@@ -102,7 +103,8 @@ def test_a_run_without_its_last_iteration_is_interrupted(
     write_run(iterations=1, finished=False)
     document = raft_json("show")
     assert (document["status"], document["best"]) == ("interrupted", 0)
-    assert document["reason"] == "1 of 2 iterations are done; raft resume hand goes on"
+    assert "1 of 2" in document["reason"]
+    assert "raft resume hand" in document["reason"]
 
 
 def test_a_run_that_validation_stopped_says_where_to_read_why(
@@ -114,20 +116,16 @@ def test_a_run_that_validation_stopped_says_where_to_read_why(
     report.write_text("# which rows\n")
     document = raft_json("show")
     assert (document["status"], document["best"]) == ("stopped", 0)
-    assert document["reason"] == f"validation stopped iteration 1: read {report.relative_to(run.path.parents[1])}"
+    assert str(report.relative_to(run.path.parents[1])) in document["reason"]
 
 
 @pytest.mark.parametrize(
     ("error", "told", "status"),
     [
-        (
-            StepError("the reward needs a key", got="none", hint="set KEY"),
-            "the reward needs a key; got: none",
-            "failed",
-        ),
+        (StepError("the reward needs a key", got="none", hint="set KEY"), "the reward needs a key", "failed"),
         (ZeroDivisionError("division by zero"), "division by zero", "failed"),
         (GateStop("validation of the scored table stopped the run"), "validation of the scored table", "stopped"),
-        (KeyboardInterrupt(), "stopped by Ctrl-C or SIGTERM, raft resume hand goes on", "interrupted"),
+        (KeyboardInterrupt(), "raft resume hand", "interrupted"),
     ],
 )
 def test_a_run_shows_why_it_ended(
@@ -148,9 +146,9 @@ def test_a_run_shows_why_it_ended(
             raise error
         document = raft_json("show", run.name)
         assert document["status"] == status
-        assert document["reason"].startswith(told.replace("hand", run.name))
+        assert told.replace("hand", run.name) in document["reason"]
     if status == "failed":
-        assert "; fix that first, then raft resume early goes on" in document["reason"]
+        assert "raft resume early" in document["reason"]
         assert told[:20] in raft("runs")[1]
     record_event(run, "started")  # and was killed then
     assert raft_json("show", run.name)["status"] == "interrupted"
@@ -180,12 +178,12 @@ def test_a_clone_without_events_knows_how_the_run_ended(
     assert [row["seconds"] for row in document["iterations"]] == [0, 0, 0]
 
 
-def test_an_edited_report_is_told(write_run: Callable[..., Run], raft: Raft) -> None:
+def test_an_edited_report_is_an_error(write_run: Callable[..., Run], raft: Raft) -> None:
     report = write_run().folder(1) / "report.json"
     report.write_text(report.read_text().replace("0.68", "0.99"))
     code, out, err = raft("show")
     assert (code, out) == (exits.FAILED_STEP, "")
-    assert "changed bytes" in err
+    assert str(report) in err
 
 
 def test_runs_lists_whole_and_broken_runs(
@@ -226,27 +224,22 @@ def test_lineage_json_is_the_chain(write_run: Callable[..., Run], raft_json: Cal
     assert [link["parent"] for link in chain["links"]] == [link["commit"] for link in chain["links"][1:]] + [None]
 
 
-@pytest.mark.parametrize(
-    ("reference", "told"),
-    [
-        ("nothing", "neither a run nor a registered model"),
-        ("hand@x", "an iteration is a number"),
-        ("hand@9", "has no commit"),
-    ],
-)
-def test_a_policy_that_is_none(write_run: Callable[..., Run], raft: Raft, reference: str, told: str) -> None:
+@pytest.mark.parametrize("reference", ["nothing", "hand@x", "hand@9"])
+def test_a_policy_that_does_not_exist(write_run: Callable[..., Run], raft: Raft, reference: str) -> None:
     write_run()
     code, _, err = raft("lineage", "show", reference)
     assert code == exits.USERS_MISTAKE
-    assert told in err
+    assert all(part in err for part in reference.split("@"))
+    assert "\n  try: " in err
 
 
 def test_merge_refuses_what_cannot_be_merged(write_run: Callable[..., Run], raft: Raft, tmp_path: Path) -> None:
     write_run()
-    assert "exists" in raft("merge", "hand", str(tmp_path))[2]
-    code, _, err = raft("merge", "hand@base", str(tmp_path / "out"))
-    assert code == exits.USERS_MISTAKE
-    assert "plain checkpoint already" in err
+    for arguments, named in ((("hand", str(tmp_path)), str(tmp_path)), (("hand@base", str(tmp_path / "out")), "hand")):
+        code, _, err = raft("merge", *arguments)
+        assert code == exits.USERS_MISTAKE
+        assert named in err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["../hand", "/etc", "", ".hidden", "a/b", "a\nb", "x" * 101, "-n"])
@@ -254,7 +247,8 @@ def test_a_name_that_could_leave_the_folder_is_refused(write_run: Callable[..., 
     write_run()
     code, _, err = raft("show", "--", name)
     assert code == exits.USERS_MISTAKE
-    assert "cannot name a run" in err
+    assert ascii(name)[1:-1] in err
+    assert "\n  expected: " in err
 
 
 def test_samples_of_a_hostile_model_cannot_steer_the_terminal(write_run: Callable[..., Run], raft: Raft) -> None:
@@ -281,7 +275,8 @@ def test_samples_of_an_unfinished_iteration_are_refused(write_run: Callable[...,
     write_run()
     code, _, err = raft("samples", "--iteration", "7")
     assert code == exits.USERS_MISTAKE
-    assert "iteration 7 of run hand is not finished" in err
+    assert "iteration 7 of run hand" in err
+    assert "raft show hand" in err
 
 
 @pytest.mark.parametrize(
@@ -390,33 +385,35 @@ def test_config_show_is_a_configuration_again(raft: Raft, small_config: RaftConf
     assert raft("config", "show", str(again))[:2] == (exits.DONE, out)
 
 
-def test_config_validate_tells_every_fault(raft: Raft, tmp_path: Path) -> None:
+def test_config_validate_names_every_fault(raft: Raft, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("name: x\nsampling: {samples_per_prompt: 0, temprature: 1}\n")
     code, _, err = raft("config", "validate", str(file))
     assert code == exits.USERS_MISTAKE
     assert "sampling.samples_per_prompt" in err
-    assert "did you mean sampling.temperature?" in err
-    assert "policy: is required" in err
+    assert "sampling.temperature?" in err
+    assert "policy: " in err
 
 
 @pytest.mark.parametrize(
     "command", [("align",), ("config", "show"), ("config", "validate"), ("deploy",)], ids=lambda c: " ".join(c)
 )
-def test_an_override_with_dashes_is_told_how_it_is_written(raft: Raft, command: tuple[str, ...]) -> None:
+def test_an_override_with_dashes_is_refused_with_the_right_form(raft: Raft, command: tuple[str, ...]) -> None:
     code, _, err = raft(*command, TINY, "--sampling.temperature=0.9")
     assert code == exits.USERS_MISTAKE
-    assert "try: write sampling.temperature=0.9" in err
+    assert "try: " in err
+    assert " sampling.temperature=0.9" in err
     code, _, err = raft(*command, "--sampling.temperature=0.9", TINY)
     assert code == exits.USERS_MISTAKE
-    assert "write the configuration first" in err
+    assert "expected: CONFIG" in err
 
 
-def test_a_bare_key_is_taken_and_told(raft: Raft) -> None:
+def test_an_abbreviated_key_is_taken_and_spelled_out(raft: Raft) -> None:
     code, out, err = raft("config", "show", TINY, "samples_per_prompt=3")
     assert code == exits.DONE
     assert "samples_per_prompt: 3" in out
-    assert err == "samples_per_prompt=3 is taken as sampling.samples_per_prompt=3\n"
+    assert "sampling.samples_per_prompt=3" in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.fixture
@@ -456,7 +453,7 @@ def test_align_says_when_nothing_had_to_be_done(
 ) -> None:
     flow["result"].nothing_to_do = True
     _, out, _ = raft("align", str(write_run().path / "config.yaml"), "--name", "hand")
-    assert out.splitlines()[0].startswith("nothing had to be done: run hand is complete")
+    assert "nothing" in out.splitlines()[0]
 
 
 def test_a_gate_that_stopped_is_3_for_a_person_and_0_for_dvc(
@@ -475,7 +472,7 @@ def test_align_refuses_another_configuration_before_it_prepares_anything(
     config = str(write_run().path / "config.yaml")
     code, _, err = raft("align", config, "seed=5", "policy.model=example:nowhere/policy", "--name", "hand")
     assert code == exits.USERS_MISTAKE
-    assert "seed (0 there, 5 now)" in err
+    assert "seed (0 in the run, 5 now)" in err
     assert "config" not in flow
 
 

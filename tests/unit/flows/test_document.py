@@ -103,7 +103,7 @@ def test_every_wrong_command_line_too(raft: Raft, arguments: tuple[str, ...]) ->
 def test_help_is_no_document(raft: Raft) -> None:
     code, out, _ = raft("show", "--json", "--help")
     assert code == 0
-    assert "Show a run" in out
+    assert "raft show" in out
 
 
 def test_an_exception_of_no_usual_kind_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

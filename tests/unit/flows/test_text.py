@@ -51,8 +51,10 @@ def test_numbers() -> None:
 
 @pytest.mark.parametrize("name", ["", " \n", "\u200b", "\u00ad\u2060", "\x00\ud800"])
 def test_nobody_acts_without_a_name_that_can_be_seen(name: str) -> None:
-    with pytest.raises(ConfigError, match="nobody acts"):
+    with pytest.raises(ConfigError) as caught:
         person(name)
+    assert caught.value.got == ascii(name)
+    assert "--by" in str(caught.value.hint)
 
 
 def test_names_and_reasons_as_they_stand_in_the_ledger() -> None:

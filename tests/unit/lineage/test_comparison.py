@@ -48,7 +48,10 @@ def test_other_rows_and_missing_iterations(make_run: MakeRun, elsewhere: Callabl
     found = compare(make_run(), elsewhere(iterations=1, texts=[["one", "two"]]))
     assert found.missing == (1,)
     assert found.first is not None
-    assert (found.first.output, found.first.size) == ("tables/prompts.parquet", ("3 rows and 2 rows",))
+    assert (found.first.output, found.first.size) == (
+        "tables/prompts.parquet",
+        ("3 rows in the first, 2 in the second",),
+    )
 
 
 def test_tokens_that_differ(make_run: MakeRun, elsewhere: Callable[..., Run]) -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 
 from raft_core.audit.difference import Overlap, difference
+from raft_core.records.policy_ref import policy_ref
 from raft_core.records.run import Run, record_event
 
 MakeRun = Callable[..., Run]
@@ -11,14 +12,14 @@ MakeRun = Callable[..., Run]
 
 def test_the_same_model(make_run: MakeRun) -> None:
     run = make_run()
-    assert difference((run, 1), (run, 1)).same
+    assert difference(policy_ref(run, 1), policy_ref(run, 1)).same
     other = make_run("second")
-    assert not difference((run, 1), (other, 1)).settings
+    assert not difference(policy_ref(run, 1), policy_ref(other, 1)).settings
 
 
 def test_two_iterations_of_a_run(make_run: MakeRun) -> None:
     run = make_run()
-    found = difference((run, 0), (run, 1))
+    found = difference(policy_ref(run, 0), policy_ref(run, 1))
     assert not found.same
     assert found.ancestor == 0
     assert [(p.iteration, p.same) for p in found.passes] == [(0, True), (1, False)]
@@ -31,7 +32,7 @@ def test_prompts_samples_rewards_settings_and_code(make_run: MakeRun) -> None:
     b = make_run("second", iterations=1, texts=[["one", "two", "four"]], bonus=0.25, seed=7)
     record_event(a, "started", git_commit="a" * 40)
     record_event(b, "started", git_commit="b" * 40)
-    found = difference((a, 0), (b, 0))
+    found = difference(policy_ref(a, 0), policy_ref(b, 0))
     assert found.settings == {"seed": (0, 7)}
     assert found.git == ("a" * 40, "b" * 40)
     assert found.ancestor == -1
@@ -47,13 +48,13 @@ def test_prompts_samples_rewards_settings_and_code(make_run: MakeRun) -> None:
 
 def test_other_code_and_other_base(make_run: MakeRun) -> None:
     a, b = make_run("first"), make_run("second", base="e" * 64)
-    assert difference((a, 0), (b, 0)).ancestor is None
+    assert difference(policy_ref(a, 0), policy_ref(b, 0)).ancestor is None
 
 
 def test_tables_that_are_elsewhere_are_not_guessed(make_run: MakeRun) -> None:
     a, b = make_run("first", iterations=1), make_run("second", iterations=1, bonus=1.0)
     shutil.rmtree(b.folder(0) / "tables")
-    found = difference((a, 0), (b, 0))
+    found = difference(policy_ref(a, 0), policy_ref(b, 0))
     assert found.trained_on is None
     assert set(found.passes[0].tables.values()) == {None}
     assert found.passes[0].rewards is None

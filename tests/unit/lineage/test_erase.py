@@ -13,7 +13,7 @@ from raft_core.audit.verification import Verification, unordered_erasures, verif
 from raft_core.errors import InputError, IntegrityError
 from raft_core.files.artifacts import digest_of, file_digest, json_digest, write_json
 from raft_core.forgetting.erasure import TOMBSTONE, Erased, digests_since, read_tombstone
-from raft_core.forgetting.removal import Target, holds, parquet_files, write_without
+from raft_core.forgetting.target_rows import Target, holds, parquet_files, write_without
 from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run, read_chain, read_events, record_event, verify_outputs
 from raft_core.records.tables import PERPLEXITY, SELECTED, read_table, to_table, write_table

@@ -54,7 +54,7 @@ def test_every_rule_is_told(make_run: MakeRun, rule: dict[str, object], told: st
 
 def test_a_prompt_with_too_few_valid_samples(make_run: MakeRun) -> None:
     run = make_run(validation={"min_valid_per_prompt": 2})
-    assert "its prompt has 1 valid samples" in explain(run, 0, name(0, "two", 0)).because
+    assert "1 are valid, and validation.min_valid_per_prompt is 2" in explain(run, 0, name(0, "two", 0)).because
 
 
 def test_a_sample_of_another_iteration(make_run: MakeRun) -> None:

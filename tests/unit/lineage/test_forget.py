@@ -78,7 +78,7 @@ def test_a_live_run_that_has_not_drawn_it_yet(make_run: Callable[..., Run], run:
     other = make_run("other", key="other", texts=[["other"], ["other"]], versioning=OFF)
     chosen = planned(run, "prompt", Prompt.of("two").prompt_id)
     assert chosen.runs == (run,)
-    with hold(other), pytest.raises(RunBusyError, match="is being worked on"):
+    with hold(other), pytest.raises(RunBusyError, match="in use"):
         forgotten(run, chosen)
     assert not read_exclusions(workspace_of(run)).prompts
     assert num_rows(run, 0, "prompts") == [3]

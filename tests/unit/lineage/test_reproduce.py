@@ -34,7 +34,7 @@ def test_the_code_of_the_workspace_does_not_run(make_run: Callable[..., Run], tm
     run = make_run()
     workspace, clone = code(tmp_path), code(tmp_path / "clone")
     (tmp_path / "again").mkdir()
-    with pytest.raises(StepError, match="could not be run again"):  # this code aligns nothing
+    with pytest.raises(StepError, match="run first"):  # this code aligns nothing
         _align(run, workspace, tmp_path / "again", clone, os.environ)
     expected = str(clone / "flows" / "__init__.py")
     assert json.loads((tmp_path / "again" / "seen.json").read_text()) == [expected, expected]

@@ -59,7 +59,7 @@ def test_an_erasure_that_nobody_ordered_is_found(synthetic_run: Run) -> None:
     was = read_chain(synthetic_run)[1].outputs["tables/samples.parquet"]
     tombstone = write_erased(synthetic_run.folder(0), {"tables/samples.parquet": Erased(was, was, 1)}, ["nobody"])
     (problem,) = sweep(workspace_of(synthetic_run), 0.25).problems
-    assert "no erasure in the ledger" in problem
+    assert "the ledger has no erasure" in problem
     ledger = FileLedger(workspace_of(synthetic_run) / "ledger.jsonl")
     ledger.append("erased", "raft", {"tombstone": tombstone.digest}, time="2026-01-01T00:00:00+00:00")
     assert sweep(workspace_of(synthetic_run), 0.25).problems == ()

@@ -13,9 +13,9 @@ import pytest
 from raft_core.errors import IntegrityError, LedgerMovedError
 from raft_core.promotion.ledger import (
     GENESIS,
+    Champions,
     Entry,
     FileLedger,
-    Standing,
     chain_faults,
     current,
     last_digest,
@@ -78,14 +78,14 @@ def test_a_conditional_append_is_refused_once_another_entry_came(ledger: FileLed
     first = ledger.append("promoted", "m", about("a"), time=NOON, after=GENESIS)
     ledger.append("promoted", "m", about("b"), time=NOON, after=first.digest)
     for seen in (GENESIS, first.digest):
-        with pytest.raises(LedgerMovedError, match="has moved on"):
+        with pytest.raises(LedgerMovedError, match="ledger"):
             ledger.append("promoted", "m", about("c"), time=NOON, after=seen)
     assert len(ledger.entries()) == 2
 
 
 @pytest.mark.parametrize(("kind", "body"), [("crowned", {}), ("promoted", {"x": float("nan")})])
 def test_what_cannot_be_read_again_is_not_written(ledger: FileLedger, kind: str, body: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"no kind of entry|not JSON compliant"):
+    with pytest.raises(ValueError, match=r"kind of entry|not JSON compliant"):
         ledger.append(kind, "m", body, time=NOON)  # type: ignore[arg-type]
     assert ledger.entries() == []
 
@@ -126,11 +126,11 @@ def rewritten(change: Callable[[list[dict[str, object]]], object], ledger: FileL
     [
         (lambda rows: rows[1].update(time="2020-01-01T00:00:00+00:00"), "entry 2 was changed"),
         (lambda rows: rows[0]["body"].update(commit="f" * 64), "entry 1 was changed"),
-        (lambda rows: rows.pop(1), "place 2 holds entry 3"),
-        (lambda rows: rows.pop(0), "place 1 holds entry 2"),
-        (lambda rows: rows.insert(1, rows[0]), "place 2 holds entry 1"),
-        (lambda rows: rows.reverse(), "place 1 holds entry 3"),
-        (lambda rows: rows[1].update(extra=1), "line 2 is no entry"),
+        (lambda rows: rows.pop(1), r"entry 3\b.*\b2\b"),
+        (lambda rows: rows.pop(0), r"entry 2\b.*\b1\b"),
+        (lambda rows: rows.insert(1, rows[0]), r"entry 1\b.*\b2\b"),
+        (lambda rows: rows.reverse(), r"entry 3\b.*\b1\b"),
+        (lambda rows: rows[1].update(extra=1), "line 2 of "),
     ],
 )
 def test_tampering_is_named(
@@ -150,9 +150,10 @@ def test_a_forged_seal_breaks_the_next_link(ledger: FileLedger) -> None:
     forged = {**asdict(entries[0]), "model": "other"}
     first = Entry(**forged)
     resealed = Entry(**{**forged, "digest": first.sealed})
-    assert chain_faults([resealed, entries[1]]) == [
-        f"entry 2 follows {entries[0].digest[:12]}, but {resealed.digest[:12]} stands before it"
-    ]
+    (fault,) = chain_faults([resealed, entries[1]])
+    assert fault.startswith("entry 2 ")
+    assert entries[0].digest[:12] in fault
+    assert resealed.digest[:12] in fault
 
 
 APPENDER = """
@@ -180,7 +181,7 @@ def test_ten_processes_append_at_once(ledger: FileLedger) -> None:
 
 
 def standing(ledger: FileLedger, model: str = "m") -> str:
-    now: Standing = current(ledger.entries(), model)
+    now: Champions = current(ledger.entries(), model)
     return "".join(holder.commit[0] if holder else "-" for holder in (now.champion, now.previous))
 
 

@@ -111,7 +111,7 @@ def test_a_commit_that_cannot_be_followed(synthetic_run: Run, forge_commit: Forg
 def test_a_cut_table(synthetic_run: Run) -> None:
     path = synthetic_run.table(1, "samples")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(IntegrityError, match="not a readable table"):
+    with pytest.raises(IntegrityError, match=r"samples\.parquet"):
         lineage(synthetic_run)
 
 

@@ -1,5 +1,6 @@
 """What a run may be called: one rule, stricter for new runs than for those that are there."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ BAD = ["CON", "con", "NUL", "nul.txt", "aux.txt", "Prn", "COM1", "lpt9.log", "on
 @pytest.mark.parametrize("name", BAD)
 def test_what_another_machine_takes_for_another_name_names_no_new_run(name: str, synthetic_run: Run) -> None:
     runs = synthetic_run.path.parent
-    with pytest.raises(ConfigError, match="cannot name a new run"):
+    with pytest.raises(ConfigError, match=re.escape(repr(name))):
         open_run(runs, name, synthetic_run.config)
     assert not (runs / name).exists()
     (synthetic_run.path).rename(runs / name)  # from a machine that let it
@@ -26,7 +27,7 @@ def test_what_another_machine_takes_for_another_name_names_no_new_run(name: str,
 def test_names_that_differ_by_case_alone_are_one_folder_elsewhere(synthetic_run: Run) -> None:
     runs = synthetic_run.path.parent
     for name in ("MADE", "Made"):
-        with pytest.raises(ConfigError, match="beside 'made': they differ by upper and lower case alone"):
+        with pytest.raises(ConfigError, match=f"'{name}'.*'made'"):
             open_run(runs, name, synthetic_run.config)
     assert open_run(runs, "made", synthetic_run.config) == synthetic_run
     assert check_new_run_name(runs, "made-2") == "made-2"

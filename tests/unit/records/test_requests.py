@@ -55,9 +55,9 @@ def test_a_request_is_found_by_its_number_or_its_first_digits(ledger: FileLedger
 @pytest.mark.parametrize("text", ["3", "9", "", "00000"])
 def test_what_is_no_request_is_refused_and_the_open_ones_are_named(ledger: FileLedger, text: str) -> None:
     ask(ledger), ask(ledger, "b"), act(ledger, "refused", "c")
-    with pytest.raises(InputError, match=f"no request '{text}'") as error:
+    with pytest.raises(InputError, match=f"'{text}'") as error:
         find_request(ledger.entries(), text)
-    assert "open: 1, 2" in str(error.value)
+    assert str(error.value.expected).endswith("1, 2")
 
 
 def test_digits_too_few_to_name_one_name_none(ledger: FileLedger) -> None:
@@ -76,7 +76,7 @@ def test_a_request_is_open_until_it_is_decided(ledger: FileLedger, kind: Kind) -
     assert decided(ledger.entries(), request) == end
     assert open_requests(ledger.entries()) == [other]
     assert approval_of(ledger.entries(), other) is None
-    with pytest.raises(GateStop, match=f"request 1 was {kind} by entry 4"):
+    with pytest.raises(GateStop, match=f"request 1 .*{kind} by entry 4"):
         check_approval(ledger.entries(), request, "Grace", NOON)
 
 
@@ -84,7 +84,7 @@ def test_someone_else_may_approve(ledger: FileLedger) -> None:
     request = ask(ledger)
     check_approval(ledger.entries(), request, "Grace", NOON)
     for name in ("Ada", " ada", "ADA "):
-        with pytest.raises(GateStop, match="wants someone else"):
+        with pytest.raises(GateStop, match="requester_may_approve"):
             check_approval(ledger.entries(), request, name, NOON)
 
 
@@ -104,14 +104,14 @@ def test_an_approval_is_against_the_champion_that_the_evidence_saw(ledger: FileL
     request = ask(ledger, champion="c")
     check_approval(ledger.entries(), request, "Grace", NOON)
     act(ledger, "promoted", "d")
-    with pytest.raises(GateStop, match="the champion changed since: it is run-d@3"):
+    with pytest.raises(GateStop, match="run-d@3"):
         check_approval(ledger.entries(), request, "Grace", NOON)
 
 
 def test_evidence_grows_too_old(ledger: FileLedger) -> None:
     request = ask(ledger)
     check_approval(ledger.entries(), request, "Grace", NOON + timedelta(hours=24))
-    with pytest.raises(GateStop, match=r"its evidence is 24\.5 h old, and 24 h are allowed"):
+    with pytest.raises(GateStop, match=r"24\.5 h old.*max_evidence_age_h.* 24 h"):
         check_approval(ledger.entries(), request, "Grace", NOON + timedelta(hours=24.5))
 
 
@@ -154,14 +154,14 @@ def test_a_schedule_does_not_undo_a_rollback(ledger: FileLedger) -> None:
 @pytest.mark.parametrize("disguise", ["Аda", "ａｄａ", "A\u200bda", "\u202eAda", "A d a", "Αdа", "Ádа"])
 def test_a_disguise_makes_no_second_person(ledger: FileLedger, disguise: str) -> None:
     request = ask(ledger)
-    with pytest.raises(GateStop, match="the policy wants someone else"):
+    with pytest.raises(GateStop, match="requester_may_approve"):
         check_approval(ledger.entries(), request, disguise, NOON)
 
 
 def test_evidence_that_is_still_to_come_approves_nothing(ledger: FileLedger) -> None:
     request = ask(ledger)
     check_approval(ledger.entries(), request, "Bob", NOON - timedelta(minutes=4))
-    with pytest.raises(GateStop, match="which is still to come"):
+    with pytest.raises(GateStop, match=r"dated 2026-01-01T12:00:00\+00:00"):
         check_approval(ledger.entries(), request, "Bob", NOON - timedelta(days=27_000))
 
 
@@ -171,7 +171,7 @@ def test_evidence_that_is_still_to_come_approves_nothing(ledger: FileLedger) -> 
 def test_evidence_without_a_time_that_can_be_read_is_too_old(ledger: FileLedger, change: dict[str, object]) -> None:
     request = ask(ledger)
     forged = replace(request, body={**request.body, **change})
-    with pytest.raises(GateStop, match="h old, and 24 h are allowed"):
+    with pytest.raises(GateStop, match="max_evidence_age_h"):
         check_approval([forged], forged, "Bob", NOON)
 
 
@@ -181,6 +181,6 @@ def test_evidence_without_a_time_that_can_be_read_is_too_old(ledger: FileLedger,
 def test_a_request_that_lacks_what_it_is_decided_by_is_one_clear_error(ledger: FileLedger, name: str) -> None:
     request = ask(ledger)
     for body in ({k: v for k, v in request.body.items() if k != name}, {**request.body, name: [1]}):
-        with pytest.raises(IntegrityError, match=f"has no {name} that can be read"):
+        with pytest.raises(IntegrityError, match=f"request 1 .* {name}$|request 1 .* {name}\n"):
             check_approval([request], replace(request, body=body), "Bob", NOON)
     assert answer([replace(request, body={})], "m", "a", "r", NOON) is None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError
-from raft_core.records.collected import collected, no_live_run, nothing_collected, write_tombstone
+from raft_core.records.collected import block_gc, collected, no_live_run, write_tombstone
 from raft_core.records.retention import DAY_S, Retention, RunFacts, load_retention, verdicts
 
 NOTHING = Retention(keep_runs=0, keep_days=0, keep_best=False)
@@ -76,7 +76,7 @@ def test_a_tombstone_names_what_went(tmp_path: Path) -> None:
 
 
 def test_a_collection_and_a_live_run_exclude_each_other(tmp_path: Path) -> None:
-    live = nothing_collected(tmp_path)
+    live = block_gc(tmp_path)
     with pytest.raises(RunBusyError), no_live_run(tmp_path):
         pass
     live.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -77,19 +78,19 @@ def test_a_run_of_another_configuration_names_the_keys_that_differ(tmp_path: Pat
         open_run(tmp_path, "r", other)
     message = str(caught.value)
     for told in (
-        "run r belongs to another configuration",
-        "sampling.top_p (1.0 there, 0.5 now)",
-        "seed (0 there, 4 now)",
-        "selection.type ('best_of_k' there, 'threshold' now)",
-        "choose another --name",
+        "run r ",
+        "sampling.top_p (1.0 in the run, 0.5 now)",
+        "seed (0 in the run, 4 now)",
+        "selection.type ('best_of_k' in the run, 'threshold' now)",
+        "--name",
     ):
         assert told in message
-    assert "other" not in message.replace("another", "").replace("other values", "")
+    assert "other" not in str(caught.value.got), "the name of a configuration may differ"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "-x", "a b", "x" * 101, "a\n"])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, checked_config: Config, name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot name a run"):
+    with pytest.raises(ConfigError, match=re.escape(repr(name))):
         open_run(tmp_path / "runs", name, checked_config())
     assert not (tmp_path / "runs").exists()
 
@@ -183,12 +184,12 @@ def test_a_commit_that_is_none(three: Run, content: bytes) -> None:
 def test_a_rewritten_commit_breaks_the_chain(three: Run) -> None:
     """An earlier commit that is consistent in itself, but not the one that was followed."""
     commit(three, 0, text="another")
-    with pytest.raises(IntegrityError, match="iteration 1 of run one does not follow"):
+    with pytest.raises(IntegrityError, match=r"broken chain.*1 of run one"):
         read_chain(three)
 
 
 def test_a_commit_needs_the_one_before(fresh_run: Run) -> None:
-    with pytest.raises(IntegrityError, match="iteration 0 of run one has no commit before it"):
+    with pytest.raises(IntegrityError, match="iteration 0 of run one"):
         write_commit(fresh_run, 0, {"outputs": {}})
 
 
@@ -255,7 +256,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(fresh_run: Run, 
     assert process.stdout.readline() == "held\n"
     with pytest.raises(RunBusyError) as caught, hold(fresh_run):
         pytest.fail("the run was held twice")
-    assert f"held by process {process.pid} on {os.uname().nodename}" in str(caught.value)
+    assert caught.value.got == f"process {process.pid} on {os.uname().nodename}"
     process.communicate("", timeout=30)
     with hold(fresh_run):
         assert f"process {os.getpid()} on" in (fresh_run.path / "lock").read_text()
@@ -280,10 +281,7 @@ def test_a_lock_is_free_after_an_error(fresh_run: Run) -> None:
 
 def test_a_living_child_of_a_dead_owner_is_waited_for(fresh_run: Run) -> None:
     with shared(fresh_run.path / "children.lock") as child:
-        with (
-            pytest.raises(RunBusyError, match="still lives although its owner died"),
-            hold(fresh_run, wait_for_children_s=0.05),
-        ):
+        with pytest.raises(RunBusyError, match="training process of run"), hold(fresh_run, wait_for_children_s=0.05):
             pytest.fail("the run was taken from a living child")
         threading.Timer(0.3, child.close).start()
         with hold(fresh_run, wait_for_children_s=10):

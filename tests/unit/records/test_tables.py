@@ -96,10 +96,10 @@ def test_rows_in_any_order_from_many_row_groups(
 
 def test_rows_that_are_not_there(tmp_path: Path) -> None:
     write_table(tmp_path / "t", scored(3), SCORED)
-    with pytest.raises(IndexError, match="has 3 rows, asked for row 3"):
+    with pytest.raises(IndexError, match=r"has 3 rows.* row 3"):
         read_rows(tmp_path / "t", SCORED, np.array([1, 3]), ["reward"])
     (tmp_path / "t").write_bytes(b"no table")
-    with pytest.raises(IntegrityError, match="not a readable table"):
+    with pytest.raises(IntegrityError, match="unreadable table"):
         read_rows(tmp_path / "t", SCORED, np.array([1]), ["reward"])
 
 
@@ -166,10 +166,10 @@ def test_files_that_are_no_such_table(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"no table", whole[: len(whole) // 2], whole[:-5]):
         path.write_bytes(content)
-        with pytest.raises(IntegrityError, match="not a readable table"):
+        with pytest.raises(IntegrityError, match="unreadable table"):
             read_table(path, SCORED)
-    with pytest.raises(IntegrityError, match="not a readable table"):
+    with pytest.raises(IntegrityError, match="unreadable table"):
         read_table(tmp_path / "none.parquet", SCORED)
     write_table(path, to_table(PROMPTS, PROMPT_ROWS), PROMPTS)
-    with pytest.raises(IntegrityError, match="not a readable table"):
+    with pytest.raises(IntegrityError, match="unreadable table"):
         read_table(path, SCORED)

@@ -36,7 +36,7 @@ def test_the_table_has_every_type_that_a_configuration_can_name() -> None:
 
 
 def test_one_fault_is_told_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lexicon cannot be read"):
+    with pytest.raises(InputError, match="none"):
         check_rewards(ScoringConfig.model_validate({"rewards": [{"type": "lexicon", "file": f"{tmp_path}/none"}]}))
 
 
@@ -48,8 +48,8 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError) as told:
         check_rewards(ScoringConfig.model_validate(scoring))
-    assert "3 rewards cannot be loaded" in str(told.value)
-    for part in ("syntax error", "lexicon cannot be read", "no such folder"):
+    assert str(told.value).startswith("3 rewards")
+    for part in ("syntax error", "WORD<tab>SCORE", "vocabulary.json"):
         assert part in str(told.value)
 
 

@@ -65,12 +65,12 @@ def test_a_template_is_refused_before_weights_load_unless_the_form_is_set(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier, "_load_model", lambda *_: pytest.fail("weights were loaded"))
-    with pytest.raises(ConfigError, match=r"has a chat template(?s:.*)set chat_template of the reward"):
+    with pytest.raises(ConfigError, match=r"no `chat_template`(?s:.*)true or false"):
         classifier.load(config(folder))
 
 
 def test_a_template_that_is_not_there(classifier_maker: Maker, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no chat template"):
+    with pytest.raises(InputError, match="chat_template: false"):
         classifier.load(config(classifier_maker(tmp_path / "model"), chat_template=True))
 
 
@@ -83,7 +83,7 @@ def test_the_prompt_cannot_be_left_out_of_a_chat() -> None:
     ("template", "told"),
     [
         ("{{ raise_exception('no replies') }}", "no replies"),
-        ("{% for m in messages[:1] %}{{ m['content'] }}{% endfor %}", "leaves the reply out"),
+        ("{% for m in messages[:1] %}{{ m['content'] }}{% endfor %}", "contains the completion"),
         ("{{ ['a', 'film']|random }}" + TEMPLATE, "differently each time"),
         ("{{ 'x' * 10**11 }}", "MemoryError|OverflowError|took more"),
     ],
@@ -102,7 +102,7 @@ def test_a_template_that_fails_on_one_text_names_itself(classifier_maker: Maker,
     good, bad = reward(PROMPTS, TEXTS)
     assert isinstance(good, float)
     assert isinstance(bad, Failure)
-    assert "chat template cannot render this" in bad.reason
+    assert "chat template" in bad.reason
     assert "rude" in bad.reason
 
 

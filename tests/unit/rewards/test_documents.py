@@ -1,17 +1,24 @@
-"""The examples of docs/rewards.md are run as they stand."""
+"""The examples of docs/rewards.md, docs/extending.md and docs/examples.md are run as they are printed."""
 
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from raft_core.config.loading import check_config
 from raft_core.config.scoring import ScoringConfig
+from raft_core.rewards.base import RewardConfig
 from raft_core.rewards.function import FunctionRewardConfig, load
 from raft_core.rewards.load import check_rewards
+from raft_core.selection.base import Candidates, Selector, select
 from raft_core.types import Prompt
 
-PAGE = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "rewards.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", PAGE, flags=re.DOTALL))
 ENTRIES = [
     entry for block in re.findall(r"```yaml\n(- .*?)```", PAGE, flags=re.DOTALL) for entry in yaml.safe_load(block)
@@ -54,3 +61,58 @@ def test_the_first_example_is_whole() -> None:
     block = re.search(r"```yaml\nscoring:\n(.*?)```", PAGE, flags=re.DOTALL)
     assert block is not None
     assert ScoringConfig.model_validate(yaml.safe_load("scoring:\n" + block[1])["scoring"]).max_failed_share == 0.05
+
+
+EXTENDING = (DOCS / "extending.md").read_text()
+PLUGINS = dict(re.findall(r"```python\n# my_package/(\w+)\.py\n(.*?)```", EXTENDING, flags=re.DOTALL))
+
+
+def plugin(name: str) -> Any:
+    """The class in the example file ``name``, which has the same name."""
+    found: dict[str, Any] = {"__name__": name}
+    exec(PLUGINS[name], found)
+    return found[name.capitalize()]
+
+
+def test_the_rewards_of_a_package(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("good\nfine\n")
+    for name, settings, expected in (
+        ("letters", {"most": 3}, [3.0, 1.0]),
+        ("listed", {"file": "list.txt"}, [2.0, 0.0]),
+    ):
+        config = plugin(name)(**settings)
+        assert isinstance(config, RewardConfig)
+        type(config).load.__globals__["reward_identity"] = lambda config, source="": source  # it hashes a real module
+        assert config.load()(PROMPTS, ["good fine", "x"]) == expected
+
+
+def test_the_selector_of_a_package() -> None:
+    selector = plugin("softmax")(temperature=0.5)
+    assert isinstance(selector, Selector)
+    rewards = np.array([0.0, 1.0, 1.0, 4.0])
+    kept = select(Candidates(np.array([0, 0, 1, 1]), rewards, np.array(["a", "b", "c", "d"])), selector, 2)
+    assert kept.indices_M.tolist() == [1, 0, 3, 2]
+    assert np.add.reduceat(kept.weights_M, [0, 2]) == pytest.approx([1.0, 1.0])
+
+
+def test_plugins_import_large_libraries_in_their_methods() -> None:
+    assert set(PLUGINS) == {"letters", "listed", "softmax"}
+    assert not [
+        line for code in PLUGINS.values() for line in code.splitlines() if re.match("(import|from) numpy", line)
+    ]
+
+
+def test_the_entry_points_name_the_example_classes() -> None:
+    block = re.search(r"```toml\n(.*?)```", EXTENDING, flags=re.DOTALL)
+    assert block is not None
+    groups = tomllib.loads(block[1])["project"]["entry-points"]
+    for kind, place in (*groups["raft.rewards"].items(), *groups["raft.selectors"].items()):
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", kind)
+        assert place == f"my_package.{kind}:{plugin(kind).__name__}"
+        assert plugin(kind).model_fields["type"].default == kind
+
+
+def test_the_configuration_of_the_examples_page() -> None:
+    block = re.search(r"```yaml\n(name: .*?)```", (DOCS / "examples.md").read_text(), flags=re.DOTALL)
+    assert block is not None
+    assert check_config(yaml.safe_load(block[1]), where="docs/examples.md").policy.type == "text"

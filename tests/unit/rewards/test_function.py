@@ -144,7 +144,7 @@ def test_missing_file() -> None:
 
 def test_missing_module() -> None:
     told = refused(FunctionRewardConfig(function="no_such_package.mine:f"))
-    assert "no module named no_such_package.mine" in told
+    assert "no_such_package.mine" in told.splitlines()[0]
     assert "path/to/file.py:function" in told
 
 
@@ -180,8 +180,8 @@ def test_a_file_that_fails_while_it_is_loaded(failing: str) -> None:
 
 def test_no_such_function_names_the_nearest() -> None:
     told = refused(function(LENGTH + "def _hidden():\n    pass\n", "lenght"))
-    assert "no function lenght" in told
-    assert "did you mean mine.py:length?" in told
+    assert "lenght" in told.splitlines()[0]
+    assert "mine.py:length" in told.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,10 @@ def test_no_such_function_names_the_nearest() -> None:
     ids=["number", "class", "async"],
 )
 def test_what_cannot_be_called(text: str) -> None:
-    assert "cannot be called" in refused(function(text))
+    with pytest.raises(ConfigError) as caught:
+        load(function(text))
+    assert "mine.py:length" in caught.value.what
+    assert "def" in str(caught.value.expected)
 
 
 @pytest.mark.parametrize("parameters", ["completions", "a, b, c", "*, prompts, completions", "prompt, completion"])

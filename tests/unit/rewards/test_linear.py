@@ -92,7 +92,7 @@ def _cut(folder: Path) -> None:
         (_set("config.json", token_pattern="("), "token|config.json"),
         (_set("config.json", ngram_range=[2, 1]), "ngram_range"),
         (_set("vocabulary.json", film=0), "gaps"),
-        (_set("vocabulary.json", extra=3), "does not fit the vocabulary"),
+        (_set("vocabulary.json", extra=3), "4 finite numbers"),
         (lambda f: (f / "vocabulary.json").write_text("[1]"), "vocabulary"),
         (_cut, "model.safetensors"),
         (lambda f: save_file({"idf": np.ones(3)}, f / "model.safetensors"), "coef"),
@@ -101,10 +101,13 @@ def _cut(folder: Path) -> None:
 )
 def test_broken_folders(folder: Path, breaks: Callable[[Path], object], told: str) -> None:
     breaks(folder)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=told) as caught:
         load(LinearRewardConfig(model=str(folder)))
+    assert str(folder) in caught.value.what
+    assert caught.value.expected
+    assert caught.value.hint
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="nowhere"):
         load(LinearRewardConfig(model=str(tmp_path / "nowhere")))

@@ -137,7 +137,7 @@ LATE = "import importlib\ndef f(prompts, completions):\n    return [importlib.im
 
 def test_what_is_imported_by_name_later_is_refused() -> None:
     write("helper.py", "VALUE = 1\n")
-    with pytest.raises(ImportError, match=r"helper is no part of this reward.*`files`"):
+    with pytest.raises(ImportError, match=r"local module helper .*`files`"):
         score(loaded(LATE))
 
 
@@ -148,7 +148,7 @@ def test_unless_files_names_it() -> None:
     changed = loaded(LATE, files=("helper.py",))
     assert changed.identity == reward.identity
     write("helper.py", "VALUE = 2\n")
-    with pytest.raises(ImportError, match="helper is no part of this reward"):
+    with pytest.raises(ImportError, match="local module helper "):
         score(changed)
 
 
@@ -179,5 +179,5 @@ def test_data_that_changes_while_it_is_used() -> None:
     Path("words.txt").write_text("good")  # as dvc checkout does, or an editor that saves
     reward.verify()
     Path("words.txt").write_text("better")
-    with pytest.raises(RewardError, match=r"changed while it was used: .*words\.txt"):
+    with pytest.raises(RewardError, match=r"changed .*words\.txt"):
         reward.verify()

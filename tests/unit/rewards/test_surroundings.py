@@ -63,7 +63,7 @@ def test_a_pool_that_is_made_while_the_file_is_loaded_ends_in_words() -> None:
     pool = "import multiprocessing\nPOOL = multiprocessing.get_context('spawn').Pool(1)\ndef g(x): return x\n"
     reward = loaded(body("return POOL.map(g, [0, 1])", before=pool))
     try:
-        with pytest.raises(ImportError, match="must not run while the file is loaded"):
+        with pytest.raises(ImportError, match=r"mine\.py.* fails in a child process"):
             reward(PROMPTS, ["a", "b"])
     finally:
         reward.function.__globals__["POOL"].terminate()

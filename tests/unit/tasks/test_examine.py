@@ -86,7 +86,7 @@ CASES: dict[str, tuple[Callable[[Plain, Path], None], str]] = {
     "no tokenizer": (damaged_model("tokenizer*"), "tokenizer"),
     "weights that are cut": (damaged_model("*.safetensors"), "model.safetensors"),
     "no template": (put("policy", "chat_template", True), "chat template"),
-    "no prompts file": (put("prompts", "train", "none.jsonl"), "missing prompts file: none.jsonl"),
+    "no prompts file": (put("prompts", "train", "none.jsonl"), "none.jsonl"),
     "the same prompt twice": (prompts("a", "b", "a"), "same prompt"),
     "too few prompts": (prompts("a", "b", "c"), "fewer training prompts"),
     "a prompt beyond the context": (prompts(*(f"{n} " + "the film " * 400 for n in range(99))), "longer than"),

@@ -19,14 +19,14 @@ def test_a_file(prefix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["https://somewhere/ledger", "sqlite:///x.db"])
 def test_no_such_store(uri: str) -> None:
-    with pytest.raises(ConfigError, match="no ledger is kept there"):
+    with pytest.raises(ConfigError, match=uri.partition(":")[0]):
         open_ledger(uri)
 
 
 def test_a_database_that_is_away_is_told_without_its_password() -> None:
     pytest.importorskip("psycopg")
     ledger = open_ledger("postgresql://raft:hidden@127.0.0.1:9/raft?connect_timeout=2")
-    with pytest.raises(StepError, match="cannot be used") as caught:
+    with pytest.raises(StepError, match="ledger at postgresql") as caught:
         ledger.append("refused", "m", {}, time="t")
     assert "hidden" not in str(caught.value)
     assert "@127.0.0.1:9/raft" in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raft_core.config.run import RaftConfig
-from raft_core.evaluation.divergence import kl_to_base
+from raft_core.metrics.divergence import kl_to_base
 from raft_core.policies.text.backend import base_policy
 from raft_core.types import Prompt
 from tasks.loop.measure import Answers, Subject, answer, base_logprobs

@@ -88,7 +88,7 @@ def test_saving_and_loading_gives_the_same_model(tiny_checkpoint: Path, adapter:
 
 def test_the_wrong_base_is_refused(tiny_checkpoint: Path, adapter: Path) -> None:
     model = load_weights(tiny_checkpoint, TextPolicyConfig(model=""))
-    with pytest.raises(IntegrityError, match="another base"):
+    with pytest.raises(IntegrityError, match="0" * 64):
         apply_adapter(model, adapter, "0" * 64, trainable=False)
 
 
@@ -99,18 +99,18 @@ def test_an_adapter_cut_in_half_or_of_another_model_is_refused(
         model = load_weights(tiny_checkpoint, TextPolicyConfig(model=""))
         apply_adapter(model, folder, digest_of(tiny_checkpoint), trainable=False)
 
-    with pytest.raises(InputError, match="no LoRA adapter"):
+    with pytest.raises(InputError, match=r"adapter_config\.json"):
         apply(tmp_path / "absent")
     weights = adapter / "adapter_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(IntegrityError, match="cannot be read"):
+    with pytest.raises(IntegrityError, match=r"adapter_model\.safetensors"):
         apply(adapter)
     from safetensors.torch import save_file
 
     tensors = load_file_from(whole, tmp_path)
     save_file(dict(list(tensors.items())[:-1]), weights)
-    with pytest.raises(IntegrityError, match="does not fit"):
+    with pytest.raises(IntegrityError, match="missing tensors"):
         apply(adapter)
 
 

@@ -56,8 +56,8 @@ def test_a_good_model_passes_and_no_weights_are_loaded(folder: Path, monkeypatch
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    assert "no model folder" in refused(tmp_path / "absent")
-    with pytest.raises(InputError, match="no model folder"):
+    assert str(tmp_path / "absent") in refused(tmp_path / "absent").splitlines()[0]
+    with pytest.raises(InputError, match="absent"):
         backend.base_policy(TextPolicyConfig(model=str(tmp_path / "absent")))
 
 
@@ -90,12 +90,12 @@ def test_quantized_weights(folder: Path) -> None:
 def test_no_tokenizer(folder: Path) -> None:
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    assert "no tokenizer" in refused(folder)
+    assert "tokenizer.json" in refused(folder)
 
 
 def test_a_broken_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text('{"version": "1.0"')
-    assert "no tokenizer" in refused(folder)
+    assert "tokenizer.json" in refused(folder)
 
 
 def test_no_chat_template(folder: Path) -> None:
@@ -169,7 +169,10 @@ def test_a_checkpoint_cut_in_half(folder: Path, share: float) -> None:
 def test_a_checkpoint_with_bytes_behind_its_end(folder: Path) -> None:
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b"x")
-    assert "not whole" in refused(folder, kind=IntegrityError)
+    size = (folder / "model.safetensors").stat().st_size
+    message = refused(folder, kind=IntegrityError)
+    assert f"{size} bytes" in message
+    assert f"{size - 1} bytes" in message
 
 
 def test_no_weights_and_weights_of_another_kind(folder: Path) -> None:
@@ -203,9 +206,9 @@ def test_shards(folder: Path) -> None:
     second.write_bytes(data[: len(data) // 2])
     assert "00002" in refused(folder, kind=IntegrityError)
     second.unlink()
-    assert "missing" in refused(folder, kind=IntegrityError)
+    assert str(second) in refused(folder, kind=IntegrityError)
     shutil.copy(folder / "model-00001-of-00002.safetensors", second)
-    assert "tensors are missing" in refused(folder, kind=IntegrityError)
+    assert f"tensors are missing in {second}" in refused(folder, kind=IntegrityError)
     (folder / "model.safetensors.index.json").write_text("[]")
     assert "index" in refused(folder, kind=IntegrityError)
 
@@ -223,7 +226,9 @@ def test_long_prompts_are_named_with_their_lengths(folder: Path) -> None:
 def test_a_prompt_and_its_completion_must_fit_the_context(folder: Path) -> None:
     prompt = [Prompt.of(" w1" * 50)]
     check(folder, prompt, new_tokens=14)
-    assert "the context of 64 tokens less sampling.max_new_tokens" in refused(folder, prompt, new_tokens=15)
+    message = refused(folder, prompt, new_tokens=15)
+    assert "context of 64 tokens" in message
+    assert "sampling.max_new_tokens 15" in message
 
 
 def test_empty_prompts(folder: Path) -> None:
@@ -282,7 +287,7 @@ def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     child.write_text(source)
     monkeypatch.setattr(template, "__file__", str(child))
     turns = [[{"role": "user", "content": "a"}]]
-    with pytest.raises(template.TemplateFault, match=r"^it took more than"):
+    with pytest.raises(template.TemplateFault, match=r"took more than 3 s"):
         template.render_in_child(loop, turns, {})
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}) == []
     assert template.render_in_child("{{ messages[0]['content'] }}", turns, {}, wanted=True) == ["a"]
@@ -313,7 +318,7 @@ def test_an_id_of_the_hub_is_told_how_to_fetch_it(tmp_path: Path, monkeypatch: p
 )
 def test_an_adapter_as_policy(folder: Path, base: str, told: str) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": base}))
-    message = refused(folder)  # beside a whole model transformers would apply it without a word
+    message = refused(folder)  # next to a whole model, transformers would apply it silently
     assert told in message
     assert base in message
     (folder / "config.json").unlink()

@@ -60,7 +60,7 @@ def test_a_shape_that_torch_cannot_hold_is_refused_in_words(save: Callable[[Any]
     header["odd"]["shape"] = [0, 2**63, 2**63]
     told = json.dumps(header).encode()
     path.write_bytes(len(told).to_bytes(8, "little") + told + data[8 + size :])
-    with pytest.raises(InputError, match=r"transformers cannot build the model"):
+    with pytest.raises(InputError, match=r"cannot build the model"):
         check_weights_alone(folder)
 
 
@@ -96,7 +96,7 @@ def test_a_trunk_alone_is_whole_only_where_the_head_is_tied(family: str, save: C
         loaded = load_weights(folder, TextPolicyConfig(model=str(folder)))
         assert torch.equal(loaded.get_output_embeddings().weight, model.get_output_embeddings().weight)
     else:
-        assert "no trained head" in refused(folder)
+        assert "output head" in refused(folder)
     assert family not in TIED or model.config.tie_word_embeddings
 
 
@@ -120,7 +120,10 @@ def test_a_layer_that_is_missing(save: Callable[[Any], Path]) -> None:
 def test_tensors_of_another_shape_and_too_many(save: Callable[[Any], Path]) -> None:
     folder = save(build("llama", tie_word_embeddings=False))
     change(folder, lambda state: {**state, "lm_head.weight": torch.zeros(513, 32)})
-    assert "1 tensors of another shape (lm_head.weight: [513, 32], not [512, 32])" in refused(folder)
+    message = refused(folder)
+    assert "1 tensors of the wrong shape" in message
+    assert "lm_head.weight: [513, 32]" in message
+    assert "[512, 32]" in message
     folder = save(build("llama"))
     told = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**told, "num_hidden_layers": 1}))
@@ -130,7 +133,7 @@ def test_tensors_of_another_shape_and_too_many(save: Callable[[Any], Path]) -> N
 def test_names_of_peft(save: Callable[[Any], Path]) -> None:
     folder = save(build("llama"))
     change(folder, lambda state: {f"base_model.model.{n}": t for n, t in state.items()})
-    assert "names of PEFT" in refused(folder)
+    assert "merge_and_unload" in refused(folder)
 
 
 def test_a_classifier_as_policy(save: Callable[[Any], Path]) -> None:
@@ -169,14 +172,14 @@ def test_an_encoder_decoder_as_policy(save: Callable[[Any], Path]) -> None:
 
 def test_no_language_model_at_all(save: Callable[[Any], Path]) -> None:
     config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    with pytest.raises(InputError, match="no causal language model"):
+    with pytest.raises(InputError, match="ViTModel"):
         check(save(transformers.ViTModel(config)))
 
 
 def test_a_tokenizer_larger_than_the_embedding(tiny_checkpoint: Path, save: Callable[[Any], Path]) -> None:
     size = len(transformers.AutoTokenizer.from_pretrained(tiny_checkpoint))
     check(save(_sized(size)))
-    with pytest.raises(InputError, match="larger than the model's embedding") as caught:
+    with pytest.raises(InputError, match="tokenizer") as caught:
         check(save(_sized(size - 2)))
     assert f"2 ids from {size - 2} on" in str(caught.value)
 

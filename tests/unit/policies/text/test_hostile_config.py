@@ -70,7 +70,7 @@ def test_hostile_configurations_are_refused_within_seconds_and_a_gigabyte(tmp_pa
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_files_that_nest_without_end_are_refused(name: str, folder: Path) -> None:
     (folder / name).write_text(DEEP)
-    with pytest.raises(InputError, match=f"{name} cannot be read"):
+    with pytest.raises(InputError, match=name):
         plain_config(folder)
 
 

@@ -100,7 +100,7 @@ def test_pickles_are_refused_by_name_and_never_opened(tmp_path: Path, name: str)
             archive.writestr("archive/data.pkl", pickle.dumps(Runs()))
     else:
         (tmp_path / name).write_bytes(pickle.dumps(Runs()))
-    with pytest.raises(InputError, match="pickles can carry code") as caught:
+    with pytest.raises(InputError, match="pickles") as caught:
         check_weights(tmp_path)
     assert name in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -110,5 +110,6 @@ def test_pickles_are_refused_by_name_and_never_opened(tmp_path: Path, name: str)
 @pytest.mark.parametrize("shard", ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", "", ".", "w.bin"])
 def test_an_index_that_names_a_file_elsewhere(tmp_path: Path, shard: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
-    with pytest.raises(IntegrityError, match="not a shard beside its index"):
+    with pytest.raises(IntegrityError, match=r"model\.safetensors\.index\.json") as caught:
         check_weights(tmp_path)
+    assert caught.value.got == repr(shard)

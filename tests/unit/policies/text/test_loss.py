@@ -1,14 +1,18 @@
 """The loss: hand-computed values, which tokens have a gradient, and the learning rate's fall."""
 
 import math
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
 import torch
 
+from raft_core.errors import StepError
+from raft_core.losses.base import Loss, TokenColumn, Tokens
+from raft_core.losses.raft import Raft
 from raft_core.policies.text.backend import LoadedTextPolicy
 from raft_core.policies.text.batches import Batch, collate, collate_packed
-from raft_core.policies.text.loss import learning_rate_factor, weighted_nll
+from raft_core.policies.text.loss import learning_rate_factor, summed_loss
 from raft_core.policies.text.model import masked_logits
 from raft_core.selection.all_best import AllBest
 from raft_core.selection.base import Candidates, Selector, select
@@ -20,13 +24,13 @@ SEQUENCES = [([3, 4, 5], [6, 7]), ([8], [9, 10, 1]), ([11, 12], [13])]
 def loss_of(policy: LoadedTextPolicy, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
     head = policy.model.get_output_embeddings()
     logits = masked_logits(policy.model, batch.inputs, batch.predicts_BT, head=head)
-    return weighted_nll(logits, batch.targets_N, batch.weights_N, temperature)
+    return summed_loss(Raft(), logits, batch.targets_N, batch.weights_N, temperature)
 
 
 def test_value_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3)], [math.log(4), 0.0]])
     # p(1) = 3/4 at λ = 1; p(0) = 4/5. Weights 1 and 2.
-    loss = weighted_nll(logits, torch.tensor([1, 0]), torch.tensor([1.0, 2.0]), 1.0)
+    loss = summed_loss(Raft(), logits, torch.tensor([1, 0]), torch.tensor([1.0, 2.0]), 1.0)
     assert float(loss) == pytest.approx(-math.log(3 / 4) - 2 * math.log(4 / 5))
 
 
@@ -34,7 +38,7 @@ def test_temperature_divides_the_logits() -> None:
     logits = torch.tensor([[1.0, 2.0, -1.0]])
     for temperature in (0.5, 0.85, 2.0):
         expected = -torch.log_softmax(logits / temperature, -1)[0, 2]
-        assert float(weighted_nll(logits, torch.tensor([2]), torch.ones(1), temperature)) == pytest.approx(
+        assert float(summed_loss(Raft(), logits, torch.tensor([2]), torch.ones(1), temperature)) == pytest.approx(
             float(expected)
         )
 
@@ -52,7 +56,7 @@ def test_its_gradient_on_accepted_samples_is_reinforces_divided_by_the_acceptanc
     table = torch.tensor(logits_BV, requires_grad=True)
     logits_MV = table[torch.tensor(rows.prompts_N[kept.indices_M])]
     targets_M = torch.tensor(samples_BK.ravel()[kept.indices_M])
-    loss = weighted_nll(logits_MV, targets_M, torch.tensor(kept.weights_M), 1.0) / len(kept.indices_M)
+    loss = summed_loss(Raft(), logits_MV, targets_M, torch.tensor(kept.weights_M), 1.0) / len(kept.indices_M)
     loss.backward()
 
     p_BV = np.exp(logits_BV) / np.exp(logits_BV).sum(axis=1, keepdims=True)
@@ -136,3 +140,43 @@ def test_learning_rate_is_never_negative_beyond_the_run() -> None:
             "linear_over_run", 3, num_steps=4, warmup_steps=0, iteration=iteration, iterations=5
         )
         assert factor > 0
+
+
+class Ratio(Loss):
+    """−p / p of sampling, a token: reads a column of the table."""
+
+    type: Literal["ratio"] = "ratio"
+    columns: ClassVar[tuple[TokenColumn, ...]] = ("sampling_logprobs",)
+
+    def per_token(self, tokens: Tokens) -> torch.Tensor:
+        return -torch.exp(tokens.logprobs_N - tokens.columns["sampling_logprobs"])
+
+
+class Mean(Loss):
+    """A loss of another package that does not keep to what is asked."""
+
+    type: Literal["mean"] = "mean"
+
+    def per_token(self, tokens: Tokens) -> torch.Tensor:
+        return -tokens.logprobs_N.mean()
+
+
+@pytest.mark.parametrize("together", [collate, collate_packed])
+def test_a_loss_reads_the_columns_of_its_own_tokens(tiny: LoadedTextPolicy, together: type[Batch]) -> None:
+    """With the policy's own log-probabilities as the column, every ratio is 1, in whatever order rows are packed."""
+    columns = []
+    for prompt, completion in SEQUENCES:
+        logits = tiny.model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(completion), reduction="none")
+        columns.append({"sampling_logprobs": (-nll).tolist()})
+    batch = together(SEQUENCES, [1.0, 0.5, 2.0], columns)
+    logits = masked_logits(tiny.model, batch.inputs, batch.predicts_BT, head=tiny.model.get_output_embeddings())
+    total = summed_loss(Ratio(), logits, batch.targets_N, batch.weights_N, 1.0, batch.columns)
+    assert total.item() == pytest.approx(-(2 * 1.0 + 3 * 0.5 + 1 * 2.0), rel=1e-4)
+
+
+def test_a_loss_that_is_not_one_value_a_token_is_named() -> None:
+    with pytest.raises(StepError) as caught:
+        summed_loss(Mean(), torch.zeros(2, 3), torch.tensor([1, 0]), torch.ones(2), 1.0)
+    assert "mean" in caught.value.what
+    assert f"{__name__}.Mean" in str(caught.value.hint)

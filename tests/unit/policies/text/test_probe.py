@@ -27,7 +27,7 @@ def test_packing_is_refused_where_sequences_see_each_other(family: str) -> None:
     model = build(family)
     check_decoding(model)
     check_padding(model)
-    with pytest.raises(InputError, match="see each other") as caught:
+    with pytest.raises(InputError, match="packed") as caught:
         check_packing(model)
     assert type(model).__name__ in str(caught.value)
 
@@ -49,7 +49,7 @@ def test_a_sampled_token_has_the_probability_that_a_plain_forward_pass_gives_it(
 
 
 def test_a_model_that_looks_ahead_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="BertLMHeadModel cannot be sampled"):
+    with pytest.raises(InputError, match="BertLMHeadModel"):
         check_decoding(build("bert"))
 
 
@@ -62,7 +62,7 @@ def test_a_state_that_padding_changes_is_refused_by_name() -> None:
         block_size=8,
         head_dim=8,
     )
-    with pytest.raises(InputError, match="MiniMaxForCausalLM cannot be sampled in batches"):
+    with pytest.raises(InputError, match="MiniMaxForCausalLM"):
         check_decoding(model)
 
 

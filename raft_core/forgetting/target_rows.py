@@ -1,4 +1,4 @@
-"""Which rows of a table hold what must go, and the table without them."""
+"""Find the rows of a table that must be erased, and write the table without them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from raft_core.records.tables import SCHEMAS, read_table, write_table
 from raft_core.types import Prompt
 
 TEXTS = ("text", "prompt", "completion", "reference", "reason", "observed")
-"""Columns in which a text may stand."""
+"""Columns that can contain a text to forget."""
 _ASKED = ("prompt_id", "source", *TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What must go: rows of these prompts, of these sources, of these samples, and rows in which ``text`` stands."""
+    """What to erase: rows of these prompts, sources and samples, and rows that contain ``text``."""
 
     prompts: frozenset[str]
     sources: frozenset[str] = frozenset()
@@ -29,7 +29,7 @@ class Target:
 
 
 def rows_to_erase(table: pa.Table, target: Target) -> pa.ChunkedArray:
-    """One boolean a row of ``table``; of the columns that matter it may have any."""
+    """One boolean per row of ``table``, which may lack any of the columns that are compared."""
     found: pa.ChunkedArray | None = None
     for name in table.column_names:
         mask = _mask(name, table[name], target)
@@ -43,7 +43,7 @@ def rows_to_erase(table: pa.Table, target: Target) -> pa.ChunkedArray:
 
 
 def _named(text: object, target: Target) -> bool:
-    """Whether the id of a prompt of this text must go: of the perplexity's texts the table holds no ids."""
+    """Whether a prompt with this text is in ``target``: the perplexity table has texts but no ids."""
     return isinstance(text, str) and Prompt.of(text).prompt_id in target.prompts
 
 
@@ -60,14 +60,14 @@ def _mask(name: str, column: pa.ChunkedArray, target: Target) -> pa.ChunkedArray
 
 
 def matching_prompts(path: Path, target: Target) -> dict[str, str]:
-    """Id → text of the prompts of a ``prompts`` table that must go."""
+    """Id → text of the prompts of a ``prompts`` table that must be erased."""
     table = read_table(path, SCHEMAS["prompts"])
     rows = table.filter(rows_to_erase(table, target)).select(["prompt_id", "text"]).to_pylist()
     return {row["prompt_id"]: row["text"] for row in rows}
 
 
 def matching_samples(path: Path, target: Target) -> set[str]:
-    """Ids of the samples in a table of ``SCHEMAS`` that must go."""
+    """Ids of the samples in a table of ``SCHEMAS`` that must be erased."""
     schema = SCHEMAS[path.stem]
     if "sample_id" not in schema.names:
         return set()
@@ -76,7 +76,7 @@ def matching_samples(path: Path, target: Target) -> set[str]:
 
 
 def holds(path: Path, target: Target) -> bool:
-    """Whether a Parquet file of whatever name has a row that must go; False for what is no table of ours."""
+    """Whether a Parquet file of any name has a row to erase; False if it cannot be read as a table."""
     try:
         with pa.memory_map(str(path)) as file:
             return stream_holds(file, target)
@@ -85,7 +85,7 @@ def holds(path: Path, target: Target) -> bool:
 
 
 def stream_holds(file: Any, target: Target) -> bool:
-    """``holds`` of an open Parquet file, wherever it lies. Raises ArrowException if it is none, OSError."""
+    """``holds`` for an open file. Raises ArrowException if it is not Parquet, and OSError."""
     parquet = pq.ParquetFile(file)
     names = set(parquet.schema_arrow.names)
     wanted = [name for name in _ASKED if name in names]
@@ -93,19 +93,21 @@ def stream_holds(file: Any, target: Target) -> bool:
 
 
 def write_without(path: Path, target: Target, out: Path) -> int:
-    """Write the table at ``path`` (named as in ``SCHEMAS``) without what must go to ``out``; how many rows that were.
+    """Write the table at ``path`` (named as in ``SCHEMAS``) to ``out`` without the rows to erase; returns their number.
 
-    Nothing is written where no row must go. Raises IntegrityError for a table that cannot be read.
+    Nothing is written if there are none. Raises IntegrityError for a table that cannot be read.
     """
     schema = SCHEMAS.get(path.stem)
     if schema is None:
-        raise IntegrityError(f"no table of an iteration: {path}", expected=", ".join(SCHEMAS), hint="remove it")
+        raise IntegrityError(
+            f"{path} is not a table of an iteration", expected=f"one of {', '.join(SCHEMAS)}", hint="remove it"
+        )
     table = read_table(path, schema)
-    gone = rows_to_erase(table, target)
-    num_gone = int(pc.sum(gone).as_py() or 0)
-    if num_gone:
-        write_table(out, table.filter(pc.invert(gone)), schema)
-    return num_gone
+    erased = rows_to_erase(table, target)
+    num_erased = int(pc.sum(erased).as_py() or 0)
+    if num_erased:
+        write_table(out, table.filter(pc.invert(erased)), schema)
+    return num_erased
 
 
 def parquet_files(folders: Iterable[Path]) -> list[Path]:

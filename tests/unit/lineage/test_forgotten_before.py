@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli.views.trace import show_trace
-from flows.forgetting.earlier import gone, tombstones
 from flows.forgetting.forget import carry_out, plan
+from flows.forgetting.forgotten_before import forgotten_before, tombstones
 from flows.lineage import reproduce as reproducing
 from flows.lineage.reproduce import reproduce
 from flows.lineage.tracing import Traced, iterations_of, join_events
@@ -41,20 +41,23 @@ def answer(workspace: Path, by: By, value: str, capsys: pytest.CaptureFixture[st
 
     with open_index(workspace / "runs") as index:
         traced: Traced = join_events(find(index, by, value), workspace / "runs")
-    Console(width=400, file=sys.stdout).print(show_trace(traced, 12, gone(workspace, by, value)))
+    Console(width=400, file=sys.stdout).print(show_trace(traced, 12, forgotten_before(workspace, by, value)))
     return capsys.readouterr().out
 
 
 def test_an_erased_prompt(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gone(tmp_path, "prompt", TWO) == []
+    assert forgotten_before(tmp_path, "prompt", TWO) == []
     forget(tmp_path, "prompt", TWO, erase=True)
-    (known,) = gone(tmp_path, "prompt", TWO[:8])
+    (known,) = forgotten_before(tmp_path, "prompt", TWO[:8])
     assert (known.value, known.erased_from) == (TWO, ("first@0", "first@1"))
     assert json.loads((tmp_path / "exclusions.jsonl").read_text())["time"] == known.time
     assert (
-        gone(tmp_path, "prompt", TWO[:3]) == gone(tmp_path, "prompt", "0" * 32) == gone(tmp_path, "source", "x") == []
+        forgotten_before(tmp_path, "prompt", TWO[:3])
+        == forgotten_before(tmp_path, "prompt", "0" * 32)
+        == forgotten_before(tmp_path, "source", "x")
+        == []
     )
-    assert gone(tmp_path, "text", "two")[0].erased_from == known.erased_from
+    assert forgotten_before(tmp_path, "text", "two")[0].erased_from == known.erased_from
     told = answer(tmp_path, "prompt", TWO, capsys)
     assert "0 prompts, 0 samples" in told
     assert f"{TWO} was forgotten on {known.time[:10]}" in told
@@ -68,7 +71,7 @@ def test_a_source_that_was_not_erased(run: Run, tmp_path: Path, capsys: pytest.C
     told = answer(tmp_path, "source", "films", capsys)
     assert "films was forgotten on" in told
     assert "erased from first@0, first@1, and no row" in told
-    assert gone(tmp_path, "prompt", TWO)[0].erased_from == ("first@0", "first@1")
+    assert forgotten_before(tmp_path, "prompt", TWO)[0].erased_from == ("first@0", "first@1")
 
 
 def test_a_sample_may_have_been_one_of_those(run: Run, tmp_path: Path) -> None:
@@ -76,7 +79,7 @@ def test_a_sample_may_have_been_one_of_those(run: Run, tmp_path: Path) -> None:
     erased = [place for place, _ in tombstones(tmp_path / "runs")]
     with (
         open_index(tmp_path / "runs") as index,
-        pytest.raises(InputError, match="erased on purpose from first@0, first@1: it may have been one"),
+        pytest.raises(InputError, match="erased on purpose from first@0, first@1"),
     ):
         iterations_of(index, "f" * 32, None, erased)
 
@@ -96,6 +99,5 @@ def test_a_reproduction_says_where_how_long_and_that_erased_rows_come_back(
         (scratch := tmp_path / f"again-{erase}").mkdir()
         with pytest.raises(StepError, match="quiet: True"):
             reproduce(run, tmp_path, scratch, clone=False, environment={}, say=told.append, quiet=True)
-        assert f"run first is aligned again in {scratch}; that takes as long as the run itself did" in told
-        warned = f"warning: rows of 2 iterations were erased since: this makes them anew, in {scratch}"
-        assert (warned in told) == erase
+        assert any(str(scratch) in line and "run first" in line for line in told)
+        assert any("rows of 2 iterations were erased" in line for line in told) == erase

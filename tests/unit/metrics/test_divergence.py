@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft_core.evaluation.divergence import WORST, kl_bound, kl_to_base, perplexity, token_entropy
+from raft_core.metrics.divergence import WORST, kl_bound, kl_to_base, token_entropy
+from raft_core.metrics.perplexity import perplexity
 from raft_core.policies.tabular.policy import TabularPolicy
 from raft_core.types import Prompt
 

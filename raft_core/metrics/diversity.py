@@ -6,7 +6,10 @@ one completion. Distinct shares fall as the number of completions grows: compare
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from raft_core.metrics.base import Figure, Gate, Measured, Metric
 
 SEGMENT_WORDS = 100
 
@@ -55,14 +58,63 @@ def msttr(completions: Iterable[str], segment_words: int = SEGMENT_WORDS) -> flo
     return sum(ratios) / len(ratios) if ratios else None
 
 
-def mean_length(completions: Sequence[str]) -> float | None:
-    """Mean number of words a completion; None without completions."""
-    return sum(len(words(text)) for text in completions) / len(completions) if completions else None
-
-
 def _ngram_counts(completions: Iterable[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(gram for text in completions for gram in _ngrams(words(text), n))
 
 
 def _ngrams(tokens: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return zip(*(tokens[i:] for i in range(n)), strict=False)
+
+
+_REMEDY = "raise sampling.temperature, or lower finetuning.learning_rate or iterations"
+
+
+class Diversity(Metric):
+    """``distinct_N``, ``unique_N`` and ``msttr_100`` of the held-out completions."""
+
+    type: Literal["diversity"] = "diversity"
+
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure(
+            "distinct_1",
+            "distinct-1",
+            "share of different words; falls when completions become alike",
+            column="distinct-1",
+            short="dist-1",
+            better="higher",
+            rank=5,
+        ),
+        Figure(
+            "distinct_2",
+            "distinct-2",
+            "share of different word pairs; falls when completions become alike",
+            column="distinct-2",
+            short="dist-2",
+            better="higher",
+            rank=4,
+            headline=True,
+        ),
+        Figure("unique_1", "words that occur once", decimals=0, better="higher"),
+        Figure("unique_2", "word pairs that occur once", decimals=0, better="higher"),
+        Figure(
+            "msttr_100",
+            "MSTTR-100 (variety of words)",
+            "mean share of different words in stretches of 100",
+            better="higher",
+        ),
+    )
+    gates: ClassVar[tuple[Gate, ...]] = (
+        Gate("min_distinct_1", "distinct_1", "factor", _REMEDY),
+        Gate("min_distinct_2", "distinct_2", "factor", _REMEDY),
+    )
+
+    def compute(self, measured: Measured) -> Mapping[str, Any]:
+        """See ``Metric.compute``."""
+        completions = measured.evaluation["completion"].to_pylist()
+        return {
+            "distinct_1": distinct(completions, 1),
+            "distinct_2": distinct(completions, 2),
+            "unique_1": unique(completions, 1),
+            "unique_2": unique(completions, 2),
+            "msttr_100": msttr(completions),
+        }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from raft_core.evaluation.diversity import distinct, mean_length, msttr, unique, words
+from raft_core.metrics.diversity import distinct, msttr, unique, words
+from raft_core.metrics.length import mean_length
 
 TEXTS = ["the cat sat", "The cat ran !", ""]
 """Words: the cat sat the cat ran ! — 7, of which the, cat, sat, ran, ! differ (5), and sat, ran, ! come once (3).

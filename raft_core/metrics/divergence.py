@@ -1,4 +1,4 @@
-"""How far a policy went from the initial one, and how sure it is of itself: Kullback-Leibler, entropy, perplexity.
+"""How far a policy went from the initial one, and how sure it is of itself: Kullback-Leibler divergence, entropy.
 
 All in nats. Log-probabilities come as one list a sequence, one value a token. Weights that diverged
 give log-probabilities that are no numbers; where larger is worse, the result is then ``WORST``, so
@@ -7,7 +7,10 @@ that a gate sees it.
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from raft_core.metrics.base import Figure, Gate, Measured, Metric
 
 Logprobs = Sequence[Sequence[float]]
 
@@ -41,17 +44,43 @@ def kl_bound(samples_per_prompt: int, iterations: int) -> float:
     return iterations * math.log(samples_per_prompt) - (1 - float(samples_per_prompt) ** -iterations)
 
 
-def perplexity(logprobs: Logprobs) -> float | None:
-    """exp(−mean log p) over all tokens of all sequences; None without tokens, ``WORST`` beyond floats."""
-    num_tokens = sum(map(len, logprobs))
-    if not num_tokens:
-        return None
-    nll = -sum(map(sum, logprobs)) / num_tokens
-    return math.exp(nll) if nll < math.log(WORST) else WORST
-
-
 def token_entropy(logprobs: Logprobs) -> float | None:
     """Mean of −log p over all sampled tokens: the estimate of the entropy a token. None if it is no number."""
     num_tokens = sum(map(len, logprobs))
     total = sum(map(sum, logprobs))
     return max(0.0, -total / num_tokens) if num_tokens and math.isfinite(total) else None
+
+
+class Divergence(Metric):
+    """``kl``, ``kl_bound`` (nats a completion) and ``token_entropy`` (nats a token)."""
+
+    type: Literal["divergence"] = "divergence"
+
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure(
+            "kl",
+            "KL divergence from the initial policy, nats",
+            "how far the policy has moved, in nats per completion; 0 means not at all",
+            column="KL",
+            short="KL",
+            decimals=2,
+            better="lower",
+            rank=3,
+            headline=True,
+        ),
+        Figure("kl_bound", "KL of exact best-of-K, repeated"),
+        Figure("token_entropy", "token entropy, nats"),
+    )
+    gates: ClassVar[tuple[Gate, ...]] = (
+        Gate("max_kl", "kl", "at_most", "lower finetuning.learning_rate or iterations"),
+    )
+
+    def compute(self, measured: Measured) -> Mapping[str, Any]:
+        """See ``Metric.compute``."""
+        logprobs = measured.evaluation["sampling_logprobs"].to_pylist()
+        samples_per_prompt = measured.config.sampling.samples_per_prompt
+        return {
+            "kl": kl_to_base(logprobs, measured.evaluation["base_logprobs"].to_pylist()),
+            "kl_bound": kl_bound(samples_per_prompt, measured.iteration + 1),
+            "token_entropy": token_entropy(logprobs),
+        }

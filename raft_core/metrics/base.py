@@ -1,0 +1,119 @@
+"""What a metric is: the figures that it adds to the report of an iteration, how they are shown, and their gates.
+
+A metric of your own is a subclass of ``Metric`` in one file, plus one line: in ``raft_core.metrics.registry``, or in an
+installed package an entry point of the group ``raft.metrics`` (``raft_core.plugins``). Ours are always computed; one of
+another package is computed where ``evaluation.metrics`` names it. The report, MLflow, the tables, the pages and the
+gates take what there is from here: none of them knows a metric by its name.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from raft_core.config.model import ConfigModel
+
+if TYPE_CHECKING:  # loaded where they compute: every command reads a configuration
+    import pyarrow as pa
+
+    from raft_core.config.run import RaftConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of the report, and how people see it.
+
+    ``title``: its full name. ``column`` and ``short``: what stands over it in a run's table, and on a narrow terminal.
+    ``meaning``: one line for somebody who meets it for the first time. ``better``: the wanted direction. ``rank``: its
+    place in that table, 0 the first, and the last to go as the terminal gets narrower; None: it is not in the table.
+    ``headline``: one of the few that pages draw over the iterations. ``interval``: its ends stand in the report as
+    ``NAME_low`` and ``NAME_high``.
+    """
+
+    name: str
+    title: str
+    meaning: str = ""
+    column: str = ""
+    short: str = ""
+    decimals: int = 3
+    better: Literal["higher", "lower", ""] = ""
+    percent: bool = False
+    rank: int | None = None
+    headline: bool = False
+    interval: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A limit on a figure that ``gates.KEY`` switches on. ``rule``, for the value v of the key:
+
+    at_most       the figure is at most v
+    rise          it is at most (1 + v) × its value in ``since``
+    factor        it is at least v × its value in ``since``
+    added         it is at most v more than its value in ``since``
+    either_way    it lies between its value in ``since`` / v and × v
+
+    ``since``: the report that it is held against, the base policy's or that of iteration 0. ``remedy``: what helps,
+    beside a wider limit. ``only_stops``: a breach ends the run, but the iteration may still be the best one.
+    """
+
+    key: str
+    figure: str
+    rule: Literal["at_most", "rise", "factor", "added", "either_way"]
+    remedy: str
+    since: Literal["base", "first"] = "base"
+    only_stops: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The training batch of an iteration: its SCORED, SELECTED and (if any) QUARANTINE tables."""
+
+    scored: "pa.Table"
+    selected: "pa.Table"
+    quarantine: "pa.Table | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All that a metric may look at.
+
+    ``evaluation``: the EVALUATION table, one sample of each held-out prompt. ``text_logprobs``: log p of every token of
+    each fixed text (``evaluation.perplexity_text``), none without such a text. ``batch`` and ``losses`` (one per
+    optimiser step): of the iteration's training, None and none for the base policy. ``then``: the EVALUATION table of
+    ``gates.convergence_window`` iterations ago, where there is one.
+    """
+
+    evaluation: "pa.Table"
+    config: "RaftConfig"
+    iteration: int
+    text_logprobs: Sequence[Sequence[float]] = ()
+    batch: Batch | None = None
+    losses: Sequence[float] = ()
+    then: "pa.Table | None" = None
+
+
+class Metric(ConfigModel, ABC):
+    """A metric: its settings, and how it is computed. Subclasses set ``type`` to a literal of their own."""
+
+    type: str
+
+    figures: ClassVar[tuple[Figure, ...]] = ()
+    gates: ClassVar[tuple[Gate, ...]] = ()
+    needs_batch: ClassVar[bool] = False
+    """Whether it is about the training batch: the base policy's report then has none of its figures."""
+
+    @abstractmethod
+    def compute(self, measured: Measured) -> Mapping[str, Any]:
+        """Figure → value, None where it does not exist; tables within the report (mappings) may come beside them."""
+
+
+def finite(values: Iterable[float | None]) -> list[float]:
+    """The values that are numbers."""
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Their mean; None without any."""
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,50 @@
+"""How long completions are, and how many are cut off: a reward that pays for length shows here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from raft_core.metrics.base import Figure, Gate, Measured, Metric, mean
+from raft_core.metrics.diversity import words
+
+
+def mean_length(completions: Sequence[str]) -> float | None:
+    """Mean number of words a completion; None without completions."""
+    return sum(len(words(text)) for text in completions) / len(completions) if completions else None
+
+
+class Length(Metric):
+    """``mean_length`` (words), and ``truncation``: the share of completions cut by ``sampling.max_new_tokens``."""
+
+    type: Literal["length"] = "length"
+
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure("mean_length", "mean length, words", decimals=1),
+        Figure(
+            "truncation",
+            "cut at the length limit",
+            "share of completions that did not end by themselves",
+            column="truncated",
+            short="cut",
+            better="lower",
+            percent=True,
+            rank=7,
+            headline=True,
+        ),
+    )
+    gates: ClassVar[tuple[Gate, ...]] = (
+        Gate(
+            "max_truncation_rise",
+            "truncation",
+            "added",
+            "raise sampling.max_new_tokens, or choose a reward that does not favor long completions",
+        ),
+        Gate("max_length_factor", "mean_length", "either_way", "choose a reward that does not depend on length"),
+    )
+
+    def compute(self, measured: Measured) -> Mapping[str, Any]:
+        """See ``Metric.compute``."""
+        reasons = measured.evaluation["finish_reason"].to_pylist()
+        return {
+            "mean_length": mean_length(measured.evaluation["completion"].to_pylist()),
+            "truncation": mean([float(reason == "length") for reason in reasons]),
+        }

@@ -1,0 +1,64 @@
+"""The metrics: ours, which every report has, and those of installed packages (``raft_core.plugins``)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+
+from raft_core.metrics.base import Figure, Gate, Metric
+from raft_core.plugins import Registry
+
+METRICS = Registry(
+    "raft.metrics",
+    Metric,  # type: ignore[type-abstract]
+    {
+        "reward": "raft_core.metrics.reward:Reward",
+        "gold_reward": "raft_core.metrics.reward:GoldReward",
+        "divergence": "raft_core.metrics.divergence:Divergence",
+        "perplexity": "raft_core.metrics.perplexity:Perplexity",
+        "diversity": "raft_core.metrics.diversity:Diversity",
+        "length": "raft_core.metrics.length:Length",
+        "slices": "raft_core.metrics.slices:Slices",
+        "ranking": "raft_core.metrics.ranking:Ranking",
+        "training": "raft_core.metrics.training:Training",
+    },
+)
+METRIC = "metric."
+"""What the code of a metric is pinned under, before its type; the name of a reward has no dot."""
+
+
+@cache
+def own() -> tuple[Metric, ...]:
+    """Those that every report has, in the order in which they are shown and warn."""
+    classes = METRICS.classes()
+    return tuple(classes[kind](type=kind) for kind in METRICS.own)
+
+
+def figures(more: Sequence[Metric] = ()) -> Iterator[Figure]:
+    """Every figure of the report; ``more``: the metrics that ``evaluation.metrics`` adds."""
+    for metric in (*own(), *more):
+        yield from metric.figures
+
+
+def in_table(shown: Iterable[Figure]) -> list[Figure]:
+    """Those of a run's table, the most important first."""
+    return sorted((figure for figure in shown if figure.rank is not None), key=lambda figure: figure.rank or 0)
+
+
+def table_columns(shown: Iterable[Figure]) -> dict[str, int]:
+    """Name → decimals of what stands in a run's table; of the first, both ends of its interval too."""
+    return {
+        f"{figure.name}{end}": figure.decimals
+        for figure in in_table(shown)
+        for end in (("", "_low", "_high") if figure.interval and not figure.rank else ("",))
+    }
+
+
+def gates(more: Sequence[Metric] = ()) -> Iterator[Gate]:
+    """Every gate, in the order in which they warn."""
+    for metric in (*own(), *more):
+        yield from metric.gates
+
+
+def metric_sources(more: Sequence[Metric]) -> dict[str, dict[str, str]]:
+    """Code of other packages that measures, in the form in which a run pins its rewards; empty for ours."""
+    found = {f"{METRIC}{metric.type}": METRICS.sources(metric) for metric in more}
+    return {name: sources for name, sources in found.items() if sources}
