@@ -1,10 +1,16 @@
-# make align       a whole alignment: configs/reviews.yaml through DVC, skipping what is unchanged
-# make align CONFIG=configs/tiny.yaml ARGS="sampling.samples_per_prompt=16"
-# make test        everything that two cores do in ten minutes; test-unit: under a minute
-# make test-full   the matrices, the servers and the real parts too
-# make test-fault  every fault that docs/reliability.md tells of; writes that page
+# make align        Align with configs/reviews.yaml through DVC; unchanged stages are skipped.
+#                   Other settings: make align CONFIG=configs/tiny.yaml ARGS="sampling.samples_per_prompt=16"
+# make test         Linters and the tests that take about ten minutes on two cores.
+# make test-unit    Unit tests only, in about a minute.
+# make test-full    All tests, including servers, the test matrices and the real example packages.
+# make test-fault   All faults that docs/reliability.md lists; writes that page.
+# make lint         Ruff, mypy and the import contracts.
+# make bench        Benchmarks; choose some with ARGS.
+# make audit-deps   Known vulnerabilities of the pinned packages.
+# make env          Create or update the environment (env-test: with test tools).
+# make clean        Delete receipts and caches; runs/ and the environment stay.
 #
-# PIP_ARGS is handed to pip (which torch to take: see README.md), PYTHON names an interpreter.
+# PIP_ARGS is passed to pip (which build of torch to install: see README.md); PYTHON sets the interpreter.
 
 DEFAULT_CONFIG = configs/reviews.yaml
 CONFIG ?= $(DEFAULT_CONFIG)
@@ -15,7 +21,7 @@ PYTEST_ARGS ?=
 export PIP_ARGS PYTHON
 
 RUN = sh infra/env.sh run
-# Two workers on two cores: a second thread in each would only wait for the other worker's.
+# Two workers on two cores: more threads per worker would only wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) python -m pytest -n 2 --dist loadfile
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL = help
@@ -23,7 +29,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help align audit-deps test test-unit test-full test-fault lint bench env env-test clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 align: env
 ifeq ($(CONFIG)|$(ARGS),$(DEFAULT_CONFIG)|)
@@ -50,7 +56,7 @@ lint: env-test
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-cache
 
-# Known weaknesses of what is installed; asks an advisory service, and says so where none can be reached.
+# Known vulnerabilities of the pinned packages; says so if no advisory service can be reached.
 audit-deps: env-test
 	@sh infra/audit-deps.sh
 

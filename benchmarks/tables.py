@@ -73,7 +73,7 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     base = Policy(folder, "0" * 64)
     first, second = (Iteration(run, number, base, base) for number in (0, 1))
     prompts = [Prompt.of(f"Movie review: sentence {n} begins") for n in range(num_prompts)]
-    operations: dict[str, Callable[[], float | None]] = {
+    operations: dict[str, Callable[[], object]] = {
         "write prompts": lambda: write_table(first.table("prompts"), to_table(PROMPTS, prompts), PROMPTS),
         "write samples": lambda: _write_samples(first, prompts),
         FIRST[0]: lambda: check(first, "samples", ()),
@@ -97,10 +97,11 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     return {"rows": num_prompts * K, "prompts": num_prompts, "operations": measured, "bytes": sizes}
 
 
-def _measured(operation: Callable[[], float | None]) -> dict[str, float]:
+def _measured(operation: Callable[[], object]) -> dict[str, float]:
     reset_peak_memory()
     start = time.monotonic()
-    not_counted_s = operation() or 0.0
+    result = operation()
+    not_counted_s = result if isinstance(result, float) else 0.0
     return {"seconds": time.monotonic() - start - not_counted_s, "peak_mb": peak_memory_mb()}
 
 

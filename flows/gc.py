@@ -7,8 +7,8 @@ from typing import Any
 from raft_core import examples
 from raft_core.records.collected import no_live_run
 from raft_core.records.retention import Retention, load_retention
-from tasks.versioning.gc import Collection, collect, plan
-from tasks.versioning.needed import needed_commits
+from tasks.versioning.gc import GcPlan, needed_commits, plan
+from tasks.versioning.gc import remove as remove_weights
 
 RULES = Path("configs/retention.yaml")
 
@@ -19,7 +19,7 @@ def rules_of(workspace: Path, rules_file: Path | None, overrides: Sequence[str] 
     return load_retention(rules_file or (own if own.exists() else None), overrides)
 
 
-def gc(workspace: Path, tracking_uri: str, ledger_uri: str, rules: Retention, *, remove: bool) -> Collection:
+def gc(workspace: Path, tracking_uri: str, ledger_uri: str, rules: Retention, *, remove: bool) -> GcPlan:
     """Plan what can be removed, and with ``remove`` remove it.
 
     Raises RunBusyError while a run is running, StepError if the registry or the remote cannot be reached,
@@ -30,14 +30,14 @@ def gc(workspace: Path, tracking_uri: str, ledger_uri: str, rules: Retention, *,
         return plan(workspace, needed_commits(tracking_uri, ledger_uri), rules, examples.dead_folders())
     with no_live_run(workspace / "runs"):
         found = plan(workspace, needed_commits(tracking_uri, ledger_uri), rules, examples.dead_folders())
-        collect(workspace, found, remote=rules.remote)
+        remove_weights(workspace, found, remote=rules.remote)
     return found
 
 
-def as_json(found: Collection) -> Mapping[str, Any]:
+def as_json(found: GcPlan) -> Mapping[str, Any]:
     """The document of ``raft gc --json``."""
     return {
-        "policies": [{"run": g.run.name, "iteration": g.iteration, "digest": g.digest} for g in found.goners],
+        "policies": [{"run": g.run.name, "iteration": g.iteration, "digest": g.digest} for g in found.removable],
         "kept": [{"run": v.run, "iteration": v.iteration, "reason": v.kept} for v in found.verdicts if v.kept],
         "objects": len(found.objects),
         "folders": [str(path) for path in found.scratch],

@@ -45,8 +45,7 @@ def find_model(workspace: Path, reference: str | None, tracking_uri: str) -> Pol
 
 
 def _registered(workspace: Path, reference: str, tracking_uri: str) -> tuple[Run, int]:
-    from tasks.tracking.register import ALIAS
-    from tasks.tracking.registered import numbers, origin
+    from tasks.tracking.registry import ALIAS, numbers, origin
 
     name, mark, which = re.fullmatch(r"(?:models:/)?([^@/]*)([@/]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]
     version, alias = which if mark == "/" else None, which if mark == "@" else None

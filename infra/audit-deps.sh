@@ -1,6 +1,6 @@
 #!/bin/sh
-# Hold every pinned version against the advisories that pip-audit knows. Ends with 1 where one is known to be weak,
-# with 0 and a word where no advisory service can be reached: then nothing was learnt.
+# Check every pinned version with pip-audit. Exits with 1 if a version has a known vulnerability, and with 0 and a
+# message if no advisory service can be reached.
 set -u
 audit=$(mktemp -d) || exit 1
 trap 'rm -rf "$audit"' EXIT

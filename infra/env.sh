@@ -1,12 +1,12 @@
 #!/bin/sh
-# The environment of this clone.
+# The Python environment of this clone.
 #
-#   infra/env.sh create [test]   make it, or bring it up to date; instant when nothing changed
+#   infra/env.sh create [test]   create or update it; instant if nothing changed
 #   infra/env.sh run COMMAND…    run a command inside it
-#   infra/env.sh path            say where it lies
+#   infra/env.sh path            print its path
 #
-# It lies in .venv. DeepSpeed's operators do not link in an environment whose path contains a space,
-# so for such a clone it lies in the user's cache instead. RAFT_VENV names another place.
+# It is in .venv. DeepSpeed's operators do not link in an environment whose path contains a space, so for such
+# a clone it is in the user's cache instead. RAFT_VENV sets another path.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ place() {
     esac
     venv=${RAFT_VENV:-$venv}
     case $venv in
-        *[!A-Za-z0-9/._+@-]*) fail "no environment works under '$venv': set RAFT_VENV to a plain path without spaces" ;;
+        *[!A-Za-z0-9/._+@-]*) fail "cannot create an environment in '$venv': set RAFT_VENV to a path without spaces" ;;
         /*) ;;
         *) venv=$PWD/$venv ;;
     esac
@@ -35,17 +35,17 @@ suits() {
 
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
-        suits "$PYTHON" || fail "$PYTHON is no Python 3.11 or later with venv"
+        suits "$PYTHON" || fail "$PYTHON is not Python 3.11 or later with venv"
         python=$PYTHON
         return
     fi
     for python in python3.11 python3.12 python3.13 python3.14 python3 python; do
         if suits "$python"; then return; fi
     done
-    fail "needs Python 3.11 or later with venv (Debian: apt-get install python3 python3-venv), or name one: make PYTHON=…"
+    fail "no Python 3.11 or later with venv found: install one (Debian: apt-get install python3 python3-venv), or use make PYTHON=…"
 }
 
-# The files that decide what is installed, and the clone that it is installed from.
+# The files that decide what is installed, and the path of the clone.
 fingerprint() {
     { cat pyproject.toml constraints.txt && echo "$PWD"; } | cksum
 }
@@ -95,5 +95,5 @@ case ${1:-} in
         export PATH VIRTUAL_ENV
         exec "$@"
         ;;
-    *) fail "infra/env.sh create [test] | run COMMAND… | path" ;;
+    *) fail "usage: infra/env.sh create [test] | run COMMAND… | path" ;;
 esac

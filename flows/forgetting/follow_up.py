@@ -7,8 +7,7 @@ from pathlib import Path
 from flows.forgetting.forget import Plan
 from raft_core.forgetting.exclusions import FILE
 from raft_core.promotion.ledger import Champions, Entry, FileLedger, Ledger, current
-from tasks.tracking.register import model_name
-from tasks.tracking.registered import numbers
+from tasks.tracking.registry import model_name, numbers
 
 NOT_ERASED = (
     "DVC remotes that are not folders, except the default one",

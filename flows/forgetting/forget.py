@@ -28,7 +28,7 @@ from tasks.forgetting.erase import ErasedRows, erase_messages, erase_objects, er
 from tasks.forgetting.withdraw import Withdrawn, registered_from, withdraw
 from tasks.promotion.evidence import drop_evidence, evidence_folders
 from tasks.tracking.aliases import apply
-from tasks.tracking.registered import Version
+from tasks.tracking.registry import Version
 from tasks.tracking.runs import erase_reports
 
 Say = Callable[[str], None]

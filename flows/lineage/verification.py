@@ -110,7 +110,7 @@ def _verify_registry(runs: Sequence[Run], tracking_uri: str, checked: Checked) -
     """Compare with the commits that registered versions name; this detects a last commit forged with its seal."""
     from tasks.audit.witnesses import registry_problems
     from tasks.tracking.connection import database
-    from tasks.tracking.registered import versions
+    from tasks.tracking.registry import versions
 
     if (path := database(tracking_uri)) is not None and not path.exists():
         checked.unseen.append(f"registered versions: there is no MLflow database at {path}")

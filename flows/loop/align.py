@@ -1,4 +1,4 @@
-"""The loop of Algorithm 1, made durable: what is finished is never done again."""
+"""The loop of Algorithm 1, made durable: finished steps are never repeated."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ from tasks.loop.decide import decide, is_finished, other_numerics, own_threads, 
 from tasks.loop.finetune import next_policy
 from tasks.loop.iteration import Iteration
 from tasks.loop.prepare import Material, prepare, settle_rewards
-from tasks.loop.shards import own_threads_of
+from tasks.loop.sample import own_threads_of
 from tasks.loop.template_date import dated, refuse_undated
 
 
@@ -53,10 +53,10 @@ def align_run(
     reporter: Reporter | None = None,
     accept_reward_change: bool = False,
 ) -> AlignResult:
-    """Start a run, or go on with it at the first step that is not finished.
+    """Start a run, or resume it at the first unfinished step.
 
-    ``accept_reward_change``: go on with rewards that changed since it began; the records say so.
-    Holds the run's lease throughout. Raises a RaftError; everything finished stays.
+    ``accept_reward_change``: continue with rewards that changed since the run started; the change is recorded.
+    Holds the run's lease throughout. Raises a RaftError; everything that is finished stays.
     """
     begins = not (workspace / "runs" / name / "config.yaml").exists()
     config = dated(config, workspace / "runs" / name, datetime.now(UTC).date().isoformat())
@@ -68,8 +68,8 @@ def align_run(
             shutil.rmtree(run.folder(commit.iteration) / "work", ignore_errors=True)
         if (decision := decide(run)) and not decision.go_on and is_finished(run):
             if accept_reward_change:
-                for told in settle_rewards(run, check_rewards(config.scoring), accept=True):
-                    session.warn(told)
+                for warning in settle_rewards(run, check_rewards(config.scoring), accept=True):
+                    session.warn(warning)
             pages.tell_end(session, decision)
             return AlignResult(decision.kind, decision.best, run.path, decision.reason, nothing_to_do=True)
         record_event(run, "started", **_surroundings())
@@ -89,7 +89,7 @@ def align_run(
 
 @flow(name="align", validate_parameters=False)
 def align(session: Session, material: Material) -> Decision:
-    """Sample, score, validate, select, fine-tune, evaluate, commit, project; until a gate says stop."""
+    """Sample, score, validate, select, fine-tune, evaluate, commit and sync, until a gate ends the run."""
     run = session.run
     pages.heal(session)
     if (decision := decide(run)) is None:
@@ -115,8 +115,8 @@ def align(session: Session, material: Material) -> Decision:
 
 
 def conclude(session: Session, material: Material) -> Decision:
-    """After a commit: bring it into DVC and MLflow, ask the gates, tell."""
-    project(session, material)
+    """After a commit: sync it to DVC and MLflow, evaluate the gates, report the decision."""
+    sync(session, material)
     decision = decide(session.run)
     assert decision is not None
     last = read_chain(session.run)[-1].iteration
@@ -126,10 +126,10 @@ def conclude(session: Session, material: Material) -> Decision:
     return decision
 
 
-def project(session: Session, material: Material) -> None:
-    """Bring every commit that DVC or MLflow does not know yet there.
+def sync(session: Session, material: Material) -> None:
+    """Bring DVC and MLflow up to date with every commit.
 
-    The run directory is the truth: an outage costs a warning, and is filled in at the next chance.
+    The run directory is the truth: an outage is only a warning, and the next sync makes up for it.
     """
     waiting = pending(session.run)
     for who, step, name in (("DVC", steps.version, "version"), ("MLflow", steps.track, "track")):
@@ -147,9 +147,9 @@ def project(session: Session, material: Material) -> None:
 
 
 def finish(session: Session, material: Material, decision: Decision) -> None:
-    """Bring in what is left, write the plain checkpoint if asked for, register the best iteration."""
+    """Sync what is left, write the plain checkpoint if configured, register the best iteration."""
     run, best = session.run, decision.best
-    project(session, material)
+    sync(session, material)
     if run.config.finetuning.merge and best != BASE:
         steps.merge(Iteration(run, best, material.base, material.base), session)
     if "MLflow" in session.away:
@@ -157,11 +157,17 @@ def finish(session: Session, material: Material, decision: Decision) -> None:
     try:
         steps.finish(decision, session)
     except (RaftError, OSError) as error:
-        session.outage("MLflow", f"the best iteration is not registered yet: {error}", step="register")
+        session.outage("MLflow", f"could not register the best iteration: {error}", step="register")
+        return
+    with suppress(RaftError, OSError):  # the link is a convenience
+        from tasks.tracking.runs import run_link
+
+        if link := run_link(run, session.tracking_uri.get_secret_value()):
+            session.reporter.say(f"MLflow: {link}")
 
 
 def _prepare(run: Run, *, begins: bool, accept_reward_change: bool) -> Material:
-    """Check everything; a run that could not even begin leaves its name free for a mended configuration."""
+    """Check everything. If a new run fails here, its name stays free for a corrected configuration."""
     try:
         return prepare(run, accept_reward_change=accept_reward_change)
     except RaftError:
@@ -172,19 +178,19 @@ def _prepare(run: Run, *, begins: bool, accept_reward_change: bool) -> Material:
 
 @contextmanager
 def _in_its_numerics(session: Session) -> Iterator[None]:
-    """Compute with as many threads as the run did before, so that what is finished is reused; say what differs yet."""
+    """Use the run's own number of threads, so that finished steps are reused; warn about other differences."""
     run, threads = session.run, own_threads(session.run)
     with own_threads_of(threads) as before:
         if threads is not None and threads != before:
             session.reporter.say(
-                f"run {run.name} computes with {threads} threads, as it did before, instead of {before}: their number "
-                "decides the last bits, and what is finished is reused"
+                f"run {run.name} uses {threads} threads, as before, instead of {before}: the number of threads decides "
+                "the last bits of results, and this way finished steps are reused"
             )
         if differing := other_numerics(run):
             session.warn(
                 f"run {run.name} resumes with another determinism fingerprint ({differing}): committed iterations "
-                "stay; steps of an uncommitted iteration run again, and later results can differ in their "
-                "last bits from an uninterrupted run"
+                "stay, steps of the uncommitted iteration run again, and results can differ in their last bits from "
+                "those of an uninterrupted run"
             )
         record_event(run, "numerics", **backend(run.config.policy.type).numerics(run.config.sampling.dtype))
         yield
@@ -192,25 +198,25 @@ def _in_its_numerics(session: Session) -> Iterator[None]:
 
 @contextmanager
 def _end_recorded(session: Session) -> Iterator[None]:
-    """Write down what ended the block before its time, for ``raft runs`` and MLflow. A kill leaves no word."""
+    """Record an error or interrupt that ends the block, for ``raft runs`` and MLflow. A kill is not recorded."""
     run = session.run
     try:
         yield
     except BaseException as error:
-        with suppress(OSError, RaftError):  # a full disk may be what ended it
-            told = redacted_text(str(error)) or type(error).__name__
-            told = told.replace(f"{run.path.parent.parent}/", "")  # where the workspace lies today says nothing
-            record_event(run, "failed", error=type(error).__name__, message=told)
-        if isinstance(error, Exception) and "MLflow" not in session.away:  # whoever interrupts does not want to wait
+        with suppress(OSError, RaftError):  # a full disk may be the cause
+            message = redacted_text(str(error)) or type(error).__name__
+            message = message.replace(f"{run.path.parent.parent}/", "")  # the workspace may move
+            record_event(run, "failed", error=type(error).__name__, message=message)
+        if isinstance(error, Exception) and "MLflow" not in session.away:  # do not let an interrupt wait
             from tasks.tracking.runs import track
 
-            with suppress(OSError, RaftError, ValueError, LookupError, TypeError):  # what ended the run is to be told
+            with suppress(OSError, RaftError, ValueError, LookupError, TypeError):  # report the first error
                 track(run, session.tracking_uri.get_secret_value())
         raise
 
 
 def _surroundings() -> dict[str, object]:
-    """Who runs this, where, from which code: an event, never a part of hashed bytes."""
+    """Host, process and git commit: recorded as an event, never part of hashed bytes."""
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
     return {
         "host": socket.gethostname(),

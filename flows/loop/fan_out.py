@@ -1,9 +1,8 @@
 """Shards of sampling and scoring as Prefect tasks on a Ray cluster.
 
-Each shard is durable once it is made (``tasks.loop.shards``), and has its own random streams: which worker makes
-it, how often one dies, and in which order they end changes no byte. A worker that dies costs the shard that
-it was making: Ray gives it to another. Flows and tasks are handed references, never prompts or samples: a worker reads
-its part from the iteration's tables.
+Each finished shard is durable (``tasks.loop.sample``) and has its own random streams, so results do not depend on which
+worker makes it, how often one dies, or in which order they end. If a worker dies, Ray gives its shard to another. Flows
+and tasks get references, never prompts or samples: a worker reads its part from the iteration's tables.
 """
 
 from functools import lru_cache
@@ -14,18 +13,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 
-from flows.loop.retries import may_pass
+from flows.loop.session import may_pass
 from raft_core.config.execution import ExecutionConfig
 from raft_core.config.policy import PolicyConfig
 from raft_core.errors import ConfigError
 from raft_core.policies.base import LoadedPolicy, backend
 from raft_core.types import Policy, Progress
-from tasks.loop.score_shards import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
-from tasks.loop.shards import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
+from tasks.loop.sample import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
+from tasks.loop.score import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
 
 
 def fan_out(execution: ExecutionConfig) -> FanOut | None:
-    """How the shards of sampling are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
+    """Makes the shards of sampling on Ray; None if this process does. Raises ConfigError if Ray is not installed."""
     if execution.shards == "local":
         return None
     runner = _ray(execution)
@@ -38,7 +37,7 @@ def fan_out(execution: ExecutionConfig) -> FanOut | None:
 
 
 def score_fan_out(execution: ExecutionConfig) -> ScoreFanOut | None:
-    """How the shards of scoring are made; None: here, in turn. Raises ConfigError where Ray is not installed."""
+    """Makes the shards of scoring on Ray; None if this process does. Raises ConfigError if Ray is not installed."""
     if execution.shards == "local" or execution.scoring == "local":
         return None
     runner = _ray(execution)
@@ -52,7 +51,7 @@ def score_fan_out(execution: ExecutionConfig) -> ScoreFanOut | None:
 
 @flow(name="score shards", validate_parameters=False)
 def score_shards(job: ScoreJob, progress: Progress) -> None:
-    """Score every missing shard; ends when all are there."""
+    """Score every missing shard."""
     futures = [score_shard.submit(job, index) for index in missing_score_shards(job)]
     for future in futures:
         progress(future.result())
@@ -67,13 +66,13 @@ def score_shards(job: ScoreJob, progress: Progress) -> None:
     retry_condition_fn=may_pass,
 )
 def score_shard(job: ScoreJob, index: int) -> int:
-    """Score one shard where this runs; returns its rows."""
+    """Score one shard on this worker; returns its number of rows."""
     return make_score_shard(job, index)
 
 
 @flow(name="shards", validate_parameters=False)
 def shards(job: ShardJob, progress: Progress) -> None:
-    """Make every missing shard; ends when all are there."""
+    """Sample every missing shard."""
     futures = [shard.submit(job, index) for index in missing_shards(job)]
     for future in futures:
         progress(future.result())
@@ -81,7 +80,7 @@ def shards(job: ShardJob, progress: Progress) -> None:
 
 @task(name="shard", task_run_name="shard {index}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=1)
 def shard(job: ShardJob, index: int) -> int:
-    """Make one shard where this runs; returns its tokens. Raises StepError on a machine of other numerics."""
+    """Sample one shard on this worker; returns its tokens. Raises StepError if the determinism fingerprint differs."""
     take_threads(job.numerics)
     check_numerics(job, backend(job.config.type).numerics(job.sampling.dtype))
     tokens = 0
@@ -96,7 +95,7 @@ def shard(job: ShardJob, index: int) -> int:
 
 @lru_cache(maxsize=1)
 def _loaded(policy: Policy, config: PolicyConfig, dtype: str) -> LoadedPolicy:
-    """One policy stays in memory a worker: that of the step that it works on."""
+    """Each worker keeps one policy in memory: that of its current step."""
     return backend(config.type).load(policy, config, dtype=dtype)
 
 
@@ -106,7 +105,7 @@ def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
         from ray.job_config import JobConfig
     except ImportError:
         raise ConfigError(
-            "execution.shards is ray, and Ray is not installed", hint="pip install 'raft-mlops[ray]'"
+            "execution.shards is ray, but Ray is not installed", hint="pip install 'raft-mlops[ray]'"
         ) from None
     runner: TaskRunner[PrefectFuture[Any]]
     if execution.address:
@@ -114,7 +113,7 @@ def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
         return runner
 
     class OwnJob(JobConfig):
-        """Pickled with the flow by each submission: without the protocol buffer that Ray leaves in it."""
+        """Pickled with the flow at each submission, without the protocol buffer that Ray stores in it."""
 
         def __getstate__(self) -> dict[str, Any]:
             return {**self.__dict__, "_cached_pb": None}
@@ -123,7 +122,7 @@ def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:
         "include_dashboard": False,
         "num_cpus": execution.workers,
         "_node_ip_address": "127.0.0.1",
-        # as if a client had started it: else its workers look for modules in our current folder first
+        # as if started by a client: otherwise workers look for modules in our current folder first
         "job_config": OwnJob(_client_job=True),
     }
     runner = RayTaskRunner(init_kwargs=own)

@@ -1,4 +1,4 @@
-"""Prepare the examples where a person watches: a bar or a line for each stage that has something to do."""
+"""Prepare examples with progress: a bar or a line for each stage that has work to do."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ TICK_S = 1.0
 
 
 def prepare_example(example: str, watching: Reporter, stages: Sequence[str] | None = None) -> dict[str, Receipt]:
-    """``examples.prepare``, watched. A stage that is prepared already leaves no word. Raises what that does."""
+    """``examples.prepare`` with progress. Stages that are prepared already print nothing."""
     if example not in EXAMPLES:
-        return examples.prepare(example)  # it says which ones there are
+        return examples.prepare(example)  # raises an error that lists the examples
     receipts: dict[str, Receipt] = {}
     for stage in stages or EXAMPLES[example].stages:
         with ExitStack() as shown:
@@ -25,7 +25,7 @@ def prepare_example(example: str, watching: Reporter, stages: Sequence[str] | No
 
 
 def _shown(watching: Reporter, label: str, stack: ExitStack) -> Progress:
-    """Say each line; the first one begins the step, which ``stack`` ends."""
+    """Print each line; the first one starts the step, which ends with ``stack``."""
     begun = False
 
     def say(line: str) -> None:
@@ -40,7 +40,7 @@ def _shown(watching: Reporter, label: str, stack: ExitStack) -> Progress:
 
 @contextmanager
 def _ticking(advance: Advance) -> Iterator[None]:
-    """Nothing is counted, but time passes: the step shows that it is alive."""
+    """Refresh the step's elapsed time, since nothing is counted."""
     ended = threading.Event()
 
     def tick() -> None:

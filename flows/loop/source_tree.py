@@ -1,7 +1,6 @@
-"""Which code runs: its source tree, and what git says of it.
+"""The git state of the code that runs.
 
-An installed package lies in somebody's environment, perhaps inside a repository of other code: that
-repository's commit says nothing of it.
+An installed package may be inside a git repository of other code, whose commit says nothing about it.
 """
 
 import subprocess
@@ -11,7 +10,7 @@ from raft_core.launch.children import ROOT
 
 
 def git(*arguments: str) -> str | None:
-    """What git says of the code that runs; None where it does not know it, or is not installed."""
+    """The output of git in our source tree; None if git does not track this code, or is not installed."""
     me = Path(__file__).resolve().relative_to(ROOT)
     if _ask("ls-files", "--error-unmatch", "--", str(me)) is None:
         return None

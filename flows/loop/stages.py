@@ -1,8 +1,8 @@
-"""What ``dvc.yaml`` needs from us: receipts that a stage leaves behind, and the way around DVC's blind spots.
+"""Receipts and reports of the stages in ``dvc.yaml``, and ``raft repro``.
 
-A receipt is small and holds no clock, so DVC compares content: equal receipts mean that nothing
-downstream has to run. DVC itself looks at the receipt of ``align`` only, never at the run; so
-``repro`` checks the run first, and takes the receipt away where it does not hold.
+A receipt is small and contains no times, so DVC compares its content: if it is equal, later stages do not run. DVC
+looks only at the receipt of ``align``, not at the run, so ``repro`` verifies the run first and deletes the receipt if
+the run does not verify.
 """
 
 import os
@@ -23,19 +23,21 @@ from raft_core.files.plain_json import read_json
 from raft_core.launch.children import python_module
 from raft_core.metrics.registry import table_columns
 from raft_core.records.overview import RunView, find_run, view_run
-from raft_core.records.run import read_chain, verify_outputs
+from raft_core.records.run import BASE, read_chain, verify_outputs
 
 ALIGN_RECEIPT = Path("data/align.json")
 STOP_TIMEOUT_S = 30.0
+PLOTTED = ("iteration", "reward", "reward_low", "reward_high", "gold_reward", "perplexity", "kl")
+"""Columns of ``rewards.csv``; iteration −1 is the base."""
 
 
 def write_parts_receipt(path: Path, receipts: Mapping[str, Receipt]) -> None:
-    """What the stages of an example hold: names, versions and digests."""
+    """Write names, versions and digests of an example's stages."""
     write_json(path, {name: asdict(receipt) for name, receipt in receipts.items()})
 
 
 def write_align_receipt(path: Path, workspace: Path, name: str) -> None:
-    """How a run ended, and the digest of its last commit, which the whole chain hangs on."""
+    """Write how a run ended, and the digest of its last commit, which stands for the whole chain."""
     run = find_run(workspace, name)
     view = view_run(run)
     write_json(
@@ -51,13 +53,13 @@ def write_align_receipt(path: Path, workspace: Path, name: str) -> None:
 
 
 def fault_of(workspace: Path, receipt: Path) -> str | None:
-    """Why the run that ``receipt`` tells of does not hold; None if every byte of it is there."""
+    """Why the run that ``receipt`` names does not verify; None if every byte does."""
     try:
-        told = read_json(receipt)
-        run = find_run(workspace, told["name"])
+        content = read_json(receipt)
+        run = find_run(workspace, content["name"])
         chain = read_chain(run)
-        if not chain or chain[-1].digest != told["commit"]:
-            return f"run {told['name']} does not end with the commit that {receipt} names"
+        if not chain or chain[-1].digest != content["commit"]:
+            return f"run {content['name']} does not end with the commit that {receipt} names"
         for commit in chain:
             verify_outputs(run, commit)
     except FileNotFoundError:
@@ -65,17 +67,17 @@ def fault_of(workspace: Path, receipt: Path) -> str | None:
     except RaftError as error:
         return error.what
     except (ValueError, KeyError, TypeError):
-        return f"{receipt} is no receipt"
+        return f"{receipt} is not a receipt"
     return None
 
 
 def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
-    """Run ``dvc repro``; True if the run of ``align`` was there already and nothing had to be done to it.
+    """Run ``dvc repro``; returns True if the run of ``align`` was finished already.
 
-    Raises ConfigError where there is no dvc.yaml, StepError when a stage fails.
+    Raises ConfigError if there is no dvc.yaml, StepError if a stage fails.
     """
     if not (workspace / "dvc.yaml").exists():
-        raise ConfigError(f"no dvc.yaml in {workspace}", hint="go to the clone, or use raft align CONFIG")
+        raise ConfigError(f"no dvc.yaml in {workspace}", hint="change to the clone, or use raft align CONFIG")
     receipt = workspace / ALIGN_RECEIPT
     if fault_of(workspace, receipt) is not None:
         receipt.unlink(missing_ok=True)
@@ -83,15 +85,15 @@ def repro(workspace: Path, extra: Sequence[str] = ()) -> bool:
     code = _run_dvc(["repro", *extra], workspace)
     if code:
         raise StepError(
-            "a stage of dvc.yaml failed; its own message stands above",
+            "a stage of dvc.yaml failed; see its message above",
             got=f"dvc repro exited {code}",
-            hint="mend what it names, then run the same command again: finished stages are kept",
+            hint="fix what it reports, then run the same command again: finished stages are not repeated",
         )
     return before is not None and before == _written(receipt)
 
 
 def _run_dvc(arguments: Sequence[str], workspace: Path) -> int:
-    """Run dvc in a group of its own, so that an interrupt reaches its stage once and is waited for."""
+    """Run dvc in its own process group, so that we forward an interrupt once and wait for the stage to end."""
     from tasks.versioning.repository import private_site_cache
 
     environment = inherited(DVC_SITE_CACHE_DIR=str(private_site_cache(workspace)))
@@ -117,21 +119,34 @@ def _written(receipt: Path) -> tuple[int, bytes] | None:
 
 
 def aligned_run(receipt: Path) -> str:
-    """The name of the run that a receipt of ``align`` tells of. Raises InputError if it is none."""
+    """The name of the run in a receipt of ``align``. Raises InputError if the file is not a receipt."""
     try:
         return str(read_json(receipt)["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{receipt} is no receipt", got=error, hint="run raft repro, or raft align --receipt"
+            f"{receipt} is not a receipt of raft align", got=error, hint="run raft repro, or raft align --receipt"
         ) from None
 
 
 def write_report(folder: Path, view: RunView) -> None:
-    """``report.json`` (metrics for ``dvc metrics``) and ``report.md`` of a run, without times."""
+    """Write ``report.json`` (``dvc metrics``), ``rewards.csv`` (``dvc plots``) and ``report.md``, all without times."""
     rows = [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in view.rows]
     best = next((row for row in rows if row["iteration"] == view.best), {})
-    write_json(folder / "report.json", {"run": view.name, "base": rows[0] if rows else {}, "best": best})
+    rewards = {_number(row["iteration"]): row.get("reward") for row in rows}
+    report = {"run": view.name, "base": rows[0] if rows else {}, "best": best, "reward": rewards}
+    write_json(folder / "report.json", report)
+    lines = [",".join(PLOTTED), *(",".join(_figure(row.get(name)) for name in PLOTTED) for row in rows)]
+    write_bytes(folder / "rewards.csv", ("\n".join(lines) + "\n").encode())
     write_bytes(folder / "report.md", _markdown(view, rows).encode())
+
+
+def _number(iteration: int) -> str:
+    """An iteration as a key of a metric, without spaces."""
+    return "base" if iteration == BASE else f"{iteration:03d}"
+
+
+def _figure(value: object) -> str:
+    return repr(value) if isinstance(value, int | float) else ""
 
 
 def _markdown(view: RunView, rows: Sequence[Mapping[str, Any]]) -> str:

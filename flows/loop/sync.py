@@ -1,4 +1,4 @@
-"""Bring MLflow and DVC up to date from run directories: no Prefect, no work on a run itself."""
+"""``raft sync``: bring MLflow and DVC up to date with run directories, without Prefect and without resuming runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,19 +8,18 @@ from raft_core.errors import RaftError, RunBusyError
 from raft_core.records.names import check_run_name
 from raft_core.records.overview import run_paths
 from raft_core.records.run import BASE, Run, hold, read_chain, read_events, read_run
-from tasks.loop import sync as project
+from tasks.loop import sync as sync_run
 from tasks.loop.decide import decide, ended_at, pending
 from tasks.promotion.ledger import open_ledger
 from tasks.tracking import aliases
-from tasks.tracking.register import ALIAS
+from tasks.tracking.registry import ALIAS
 
 
 def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporter: Reporter) -> bool:
-    """Bring the runs called ``names`` (none: every one) up to date; whether everything is in.
+    """Sync the runs called ``names`` (default: all); returns whether everything is up to date.
 
-    With ``look`` nothing is believed that the event logs say: what MLflow, DVC's cache and its remote
-    lack is written from the run directories. The run that ended first comes first, so that its version
-    has the lower number. A run that a process works on is left to that.
+    ``look``: do not trust the event logs; ask MLflow, DVC's cache and its remote what they lack. Runs are synced in the
+    order in which they ended, so that later ones get higher version numbers. Runs that a process works on are skipped.
     """
     paths = [workspace / "runs" / check_run_name(name) for name in names] or list(run_paths(workspace))
     whole = True
@@ -29,7 +28,7 @@ def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporte
             with hold(run):
                 did, faults = _sync(run, workspace, uri, look=look)
         except RunBusyError as busy:
-            reporter.say(f"{run.name}: left alone, {busy.got}")
+            reporter.say(f"{run.name}: skipped, {busy.got}")
             continue
         except (RaftError, OSError) as error:
             did, faults = [], [str(error)]
@@ -42,7 +41,7 @@ def sync(workspace: Path, names: Sequence[str], uri: str, *, look: bool, reporte
 
 
 def sync_aliases(workspace: Path, ledger: str, uri: str, reporter: Reporter) -> bool:
-    """Let MLflow's aliases say what the ledger of promotions says; whether all of them do."""
+    """Set MLflow's aliases to what the ledger of promotions says; returns whether all could be set."""
     try:
         book = open_ledger(ledger)
         faults = aliases.apply(book, workspace / "runs", uri) if book.entries() else []
@@ -54,21 +53,21 @@ def sync_aliases(workspace: Path, ledger: str, uri: str, reporter: Reporter) -> 
 
 
 def _sync(run: Run, workspace: Path, uri: str, *, look: bool) -> tuple[list[str], list[str]]:
-    """(what was brought in, what could not be)."""
+    """Returns (what was synced, what failed)."""
     committed = [commit.iteration for commit in read_chain(run)]
     every = {"version": committed, "track": committed} if run.config.versioning.enabled else {"track": committed}
     waiting = {name: numbers for name, numbers in every.items() if numbers} if look else pending(run)
     did, faults = list[str](), list[str]()
     if numbers := waiting.get("version"):
         try:
-            fault = project.to_dvc(run, numbers, workspace, look=look)
+            fault = sync_run.to_dvc(run, numbers, workspace, look=look)
         except (RaftError, OSError) as error:
             fault = str(error)
-        (faults if fault else did).append(fault or f"{len(numbers)} iterations into DVC")
+        (faults if fault else did).append(fault or f"{_count(numbers)} added to DVC")
     try:
         if numbers := waiting.get("track"):
-            project.to_mlflow(run, numbers, uri, look=look)
-            did.append(f"{len(numbers)} iterations into MLflow")
+            sync_run.to_mlflow(run, numbers, uri, look=look)
+            did.append(f"{_count(numbers)} logged to MLflow")
         did += _close(run, uri, look=look)
     except (RaftError, OSError) as error:
         faults.append(str(error))
@@ -76,15 +75,19 @@ def _sync(run: Run, workspace: Path, uri: str, *, look: bool) -> tuple[list[str]
 
 
 def _close(run: Run, uri: str, *, look: bool) -> list[str]:
-    """Register the best iteration of a run that is over; one whose plain checkpoint is missing still is to go on."""
+    """Register the best iteration of an ended run, unless its plain checkpoint must be written first."""
     decision = decide(run)
     if decision is None or decision.go_on or (read_events(run, "finished") and not look):
         return []
     to_merge = run.config.finetuning.merge and decision.best != BASE
     if to_merge and not (run.path / "merged" / f"{decision.best:03d}").exists():
-        return [f"not finished: raft resume {run.name} writes its plain checkpoint"]
-    registered = project.close(run, decision, uri)
+        return [f"not finished: run raft resume {run.name} to write its plain checkpoint"]
+    registered = sync_run.close(run, decision, uri)
     if registered is None:
         return []
-    what = f"is {registered.alias}" if registered.alias else f"is registered; {ALIAS} is of a run that ended later"
-    return [f"{registered.name} version {registered.version} {what}"]
+    what = f"as {registered.alias}" if registered.alias else f"({ALIAS} stays with a run that ended later)"
+    return [f"registered {registered.name} version {registered.version} {what}"]
+
+
+def _count(iterations: Sequence[int]) -> str:
+    return "1 iteration" if len(iterations) == 1 else f"{len(iterations)} iterations"

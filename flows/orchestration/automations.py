@@ -1,7 +1,7 @@
-"""Prefect automations that ``raft deploy`` keeps up to date: a silent run is taken up, and people are told.
+"""Prefect automations that ``raft deploy`` keeps up to date: restart runs that died, and call a webhook.
 
-Each has a fixed name and is replaced, so that deploying twice changes nothing. They belong to the server, not to
-one deployment: a call that does not name a webhook leaves the one that is there.
+Each has a fixed name and is replaced, so that deploying twice changes nothing. They belong to the server, not to one
+deployment: ``raft deploy`` without a webhook keeps the one that is there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ from prefect.events.schemas.events import ResourceSpecification
 from flows.orchestration.events import AUDIT_FAILED, AWAITING, ENDED, FAILED, PROMOTED, STOPPED
 
 HEARTBEAT_S = 30
-"""Prefect's shortest. A run that was not heard of for ``SILENCE_S`` is taken for dead."""
+"""The shortest that Prefect allows. A run without a heartbeat for ``SILENCE_S`` counts as dead."""
 SILENCE_S = 180
 CRASH_S = SILENCE_S + 120
-"""A run that crashed is taken up after so long, unless the first of the automations has done it."""
+"""Delay before a crashed run is restarted, unless the first automation has done it."""
 START_S = 1800
-"""A run that a worker submitted, and that was not heard of for so long, is taken for one that died while it started.
+"""A run that a worker submitted counts as dead if it does not start within this time.
 Longer than the quarter of an hour for which Prefect may hold events back."""
 MAX_STARTS = 10
-"""A run that was killed so often is ended: it would be killed again."""
+"""A run is started at most this often: after that it would be killed again."""
 SILENT = "no heartbeat for"
 HEARTBEAT, CRASHED, SUBMITTED, RUNNING, CANCELLED, FAILED_STATE = (
     f"prefect.flow-run.{state}" for state in ("heartbeat", "Crashed", "Submitting", "Running", "Cancelled", "Failed")
@@ -43,20 +43,21 @@ TELL = {
     "promoted": (PROMOTED,),
     "audit failed": (AUDIT_FAILED,),
 }
-"""What people are told of → the events that say it."""
+"""Subject of a notification → the events that trigger it."""
 
 MESSAGE = """{"about": "%s", "event": {{ event.event | tojson }}, "name": {{ event.resource.name | tojson }},
  "time": {{ event.occurred | string | tojson }}, "facts": {{ event.payload | tojson }}}"""
-"""Body of a call: JSON, filled in by Prefect."""
+"""Body of the webhook call: JSON, filled in by Prefect."""
 
 
 def healing(flows: Sequence[str]) -> list[AutomationCore]:
-    """A run that fell silent, crashed or never started is started again, in the same run directory.
+    """Restart runs that fell silent, crashed or never started, in the same run directory.
 
-    If it lives after all (the server was away), the second process waits for the first one's lease. Three ways to
-    notice, because one word may be lost on the way, and a process may die before its first heartbeat. A run that
-    crashed before it ever ran (no image, no such module) stays so: it would crash again.
+    If the first process is still alive (the server could not be reached), the second one waits for its lease. There are
+    three triggers, because events may be lost, and a process may die before its first heartbeat. A run that crashed
+    before it ever ran (no image, no such module) is not restarted: it would crash again.
     """
+    # The names are keys on the server: a renamed automation would stay there beside the new one.
     starts = [str(number) for number in range(1, MAX_STARTS + 1)]
     return [
         _revival("a silent run goes on", flows, HEARTBEAT, {HEARTBEAT, ENDED, CANCELLED}, SILENCE_S),
@@ -79,9 +80,9 @@ def _revival(
     within_s: float,
     about: Mapping[str, Sequence[str]] | None = None,
 ) -> AutomationCore:
-    """Where nothing of ``expect`` is told within ``within_s`` of the event ``after``, start the run again.
+    """Start the run again if no event of ``expect`` follows within ``within_s`` after the event ``after``.
 
-    ``about``: labels that all of these events carry.
+    ``about``: labels of the events that count.
     """
     trigger = EventTrigger(
         match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*", **(about or {})}),
@@ -96,13 +97,13 @@ def _revival(
         expect=expect,
     )
     again = ChangeFlowRunState(
-        state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} {within_s:g} s: goes on elsewhere"
+        state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} {within_s:g} s: started again"
     )
     return AutomationCore(name=f"{PREFIX}{name}", trigger=trigger, actions=[again])
 
 
 def notifications(block: UUID) -> list[AutomationCore]:
-    """One call of the webhook ``block`` for everything in ``TELL``."""
+    """Automations that call the webhook ``block`` for every subject in ``TELL``."""
     made = []
     for about, events in TELL.items():
         trigger = EventTrigger(
@@ -118,12 +119,12 @@ def notifications(block: UUID) -> list[AutomationCore]:
 
 
 def webhook_block(url: str) -> UUID:
-    """Keep the address in a block of Prefect's server, where it is stored encrypted; returns the block's id."""
+    """Store the address in a block of Prefect's server, which encrypts it; returns the block's id."""
     return Webhook(url=url, method="POST", headers={"Content-Type": "application/json"}).save(BLOCK, overwrite=True)  # type: ignore[return-value]
 
 
 def keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
-    """Create the ``wanted`` automations, or replace those of their names; others are left alone."""
+    """Create the ``wanted`` automations, or replace those with the same names; others do not change."""
     there = _automations(client)
     for automation in wanted:
         if automation.name in there:
@@ -133,11 +134,11 @@ def keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]
 
 
 def remove_notifications(client: SyncPrefectClient) -> None:
-    """Nobody is told any more, of whatever deployment; the address goes too."""
+    """Remove the notification webhook and its automations, for all deployments of the server."""
     there = _automations(client)
     for name in there.keys() & {f"{PREFIX}{about}" for about in TELL}:
         client.delete_automation(there[name])
-    with suppress(ValueError):  # Prefect's word for "no such block"
+    with suppress(ValueError):  # raised if there is no such block
         Webhook.delete(BLOCK)
 
 

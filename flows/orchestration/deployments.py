@@ -1,8 +1,8 @@
-"""Deployments on a Prefect server: alignment, promotion check, audit and retention, each on its schedule.
+"""Deployments on a Prefect server: alignment, promotion check, audit and gc, each with its own schedule.
 
-``apply`` is idempotent: deploying again replaces schedules, parameters and limits, and removes the deployments of
-this configuration that are not asked for any more.
-``serve`` works the schedules off on this machine; with a work pool its workers do.
+``apply`` is idempotent: deploying again replaces schedules, parameters and limits, and removes deployments of this
+configuration that are no longer requested. ``serve`` runs scheduled work on this machine; with a work pool, its workers
+do.
 """
 
 import asyncio
@@ -63,11 +63,11 @@ FLOWS: dict[str, Flow[..., Any]] = {
     "promotion": scheduled_promotion,
 }
 HEALED = ("raft-align",)
-"""Flows whose runs are started again after a kill; the others simply run at their next time."""
+"""Flows whose runs are restarted after a kill; the others run again at their next scheduled time."""
 
 
 class Plan(BaseModel):
-    """What ``raft deploy`` was asked for. No schedule: runs are started by hand."""
+    """The options of ``raft deploy``. Without a schedule, runs are started by hand."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,7 +87,7 @@ class Plan(BaseModel):
     pool: str | None = None
     image: str | None = None
     webhook: str | None = None
-    """None: whoever is told now goes on being told, unless ``no_webhook``."""
+    """None: the webhook does not change, unless ``no_webhook`` removes it."""
     no_webhook: bool = False
 
     @field_validator("cron", "audit_cron", "gc_cron", "promotion_cron")
@@ -101,28 +101,34 @@ class Plan(BaseModel):
     @classmethod
     def _is_timezone(cls, timezone: str) -> str:
         if timezone not in available_timezones():
-            raise ValueError(f"no timezone is called {timezone!r}; write Europe/Zurich, or UTC")
+            raise ValueError(f"unknown time zone {timezone!r}; use a name such as Europe/Zurich or UTC")
         return timezone
 
 
 def plan(**asked: Any) -> Plan:
-    """A checked plan. Raises ConfigError with every fault, also those of the configuration that it names."""
+    """Check the options. Raises ConfigError with every fault, including those of the configuration file."""
     try:
         found = Plan.model_validate(asked)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise ConfigError("this cannot be deployed", got=faults, hint="see raft deploy --help") from None
+        raise ConfigError(
+            "invalid options of raft deploy", got=faults, hint="correct them as raft deploy --help describes"
+        ) from None
     if found.image and not found.pool:
-        raise ConfigError("an image needs a work pool", hint="add --pool, of type docker or kubernetes")
+        raise ConfigError(
+            "--image needs a work pool",
+            got=f"--image {found.image} without --pool",
+            hint="add --pool NAME, of type docker or kubernetes",
+        )
     if found.webhook and found.no_webhook:
-        raise ConfigError("a webhook, and none", hint="say --webhook URL, or --no-webhook")
+        raise ConfigError("--webhook and --no-webhook exclude each other", hint="use one of them")
     config = load_config(found.workspace / found.config, found.overrides)
     check_run_name(scheduled_name(found.run_name, config, datetime.now(UTC)))
     return found
 
 
 def deployments(asked: Plan, environment: dict[str, str]) -> list[RunnerDeployment]:
-    """What ``asked`` comes to; ``environment`` is that of a worker's jobs."""
+    """The deployments for ``asked``; ``environment``: of the jobs that a worker starts."""
     config = load_config(asked.workspace / asked.config, asked.overrides)
     workspace = str(asked.workspace)
     align = {
@@ -162,10 +168,10 @@ def _schedules(asked: Plan, cron: str | None, every_s: float | None = None) -> l
 
 
 def apply(asked: Plan, environment: dict[str, str], say: Callable[[str], object]) -> list[str]:
-    """Bring the server to what ``asked`` says, and ``say`` what came and went; returns the names of the deployments.
+    """Create, update and remove deployments as ``asked``, and ``say`` what changed; returns their names.
 
-    Raises ConfigError where there is no server or no such work pool, or where a deployment of that name belongs to
-    another workspace.
+    Raises ConfigError if there is no server or no such work pool, or if a deployment of that name belongs to another
+    workspace.
     """
     wanted = deployments(asked, environment)
     config = load_config(asked.workspace / asked.config, asked.overrides)
@@ -186,12 +192,12 @@ def apply(asked: Plan, environment: dict[str, str], say: Callable[[str], object]
             say(f"deployed {deployment.full_name}")
         for name in there.keys() - set(names):
             client.delete_deployment(there[name].id)
-            say(f"removed {name}: not asked for any more")
+            say(f"removed {name}, which has no schedule any more")
     return names
 
 
 def _deployed(client: SyncPrefectClient, name: str) -> dict[str, DeploymentResponse]:
-    """The deployments of a configuration that the server has, by their full names."""
+    """The server's deployments of a configuration, by full name."""
     found = {}
     for flow in FLOWS.values():
         with suppress(ObjectNotFound):
@@ -200,24 +206,24 @@ def _deployed(client: SyncPrefectClient, name: str) -> dict[str, DeploymentRespo
 
 
 def _check_workspace(there: Mapping[str, DeploymentResponse], workspace: Path) -> None:
-    """Two workspaces may have a configuration of one name, but a server has one deployment of it."""
+    """Refuse a second workspace with a configuration of the same name: a server has one deployment per name."""
     others = {name: found.parameters.get("workspace") for name, found in there.items()}
     others = {name: other for name, other in others.items() if other != str(workspace)}
     if others:
         raise ConfigError(
-            f"another workspace has deployed {', '.join(others)} on this server",
+            f"{', '.join(others)} was deployed on this server from another workspace",
             got=str(workspace),
             expected=", ".join(sorted(map(str, set(others.values())))),
-            hint="give the configuration a name of its own; if the workspace was moved: "
+            hint="give the configuration another name; if the workspace was moved, run "
             + "; ".join(f"prefect deployment delete {name}" for name in others),
         )
 
 
 def serve(asked: Plan, environment: dict[str, str], say: Callable[[str], object]) -> None:
-    """Work the schedules off here until interrupted; they go on where this process was killed.
+    """Run scheduled work on this machine until interrupted; first restart runs that a killed process left behind.
 
-    Schedules stay active when it ends (``serve`` of Prefect would pause them): what came due meanwhile is
-    made up for once, by the newest run. Raises RunBusyError where another process does that already.
+    Schedules stay active when it ends (Prefect's own ``serve`` would pause them): of the runs that come due meanwhile,
+    the newest one runs at the next start. Raises RunBusyError if another process serves this configuration.
     """
     with _alone(asked.workspace, load_config(asked.workspace / asked.config, asked.overrides).name):
         names = apply(asked, environment, say)
@@ -230,9 +236,9 @@ def serve(asked: Plan, environment: dict[str, str], say: Callable[[str], object]
 
 
 def take_up(client: SyncPrefectClient, names: Sequence[str]) -> list[str]:
-    """Start runs of these deployments again that Prefect believes alive, though no process works on them.
+    """Restart runs of these deployments that Prefect lists as running although no process works on them.
 
-    Only for one machine: every process that could work on them is here. Returns the names of the flow runs.
+    Only for one machine, where all processes can be seen. Returns the names of the flow runs.
     """
     ours = [client.read_deployment_by_name(name).id for name in names]
     active = FlowRunFilter(
@@ -246,12 +252,12 @@ def take_up(client: SyncPrefectClient, names: Sequence[str]) -> list[str]:
         if str(run.id) not in alive
     ]
     for run in dead:
-        go_on(client, run, "its process is gone")
+        go_on(client, run, "its process died")
     return [run.name for run in dead]
 
 
 def _flow_runs_of_processes() -> set[str]:
-    """Flow runs that a process of this machine and user works on: Prefect names them in its environment."""
+    """Flow runs that processes of this user on this machine work on: Prefect names them in the environment."""
     found = set()
     for process in psutil.process_iter():
         try:
@@ -265,14 +271,16 @@ def _flow_runs_of_processes() -> set[str]:
 def _server() -> Iterator[SyncPrefectClient]:
     if not get_current_settings().api.url:
         raise ConfigError(
-            "schedules need a Prefect server that lives on",
-            got="no PREFECT_API_URL",
-            hint="prefect server start, then export PREFECT_API_URL=http://127.0.0.1:4200/api",
+            "schedules need a permanent Prefect server",
+            got="PREFECT_API_URL is not set",
+            hint="run prefect server start, then export PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
             raise StepError(
-                f"no Prefect server at {client.api_url}", got=error, hint="start it, or correct the address"
+                f"cannot reach the Prefect server at {client.api_url}",
+                got=error,
+                hint="start the server, or correct PREFECT_API_URL",
             )
         yield client
 
@@ -282,7 +290,8 @@ def _check_pool(client: SyncPrefectClient, pool: str) -> None:
         client.read_work_pool(pool)
     except ObjectNotFound:
         raise ConfigError(
-            f"no work pool {pool!r}", hint=f"prefect work-pool create {pool} --type process (or docker, kubernetes)"
+            f"the Prefect server has no work pool {pool!r}",
+            hint=f"prefect work-pool create {pool} --type process (or docker, kubernetes)",
         ) from None
 
 
@@ -290,5 +299,5 @@ def _check_pool(client: SyncPrefectClient, pool: str) -> None:
 def _alone(workspace: Path, name: str) -> Iterator[None]:
     with try_exclusive(workspace / f".serve-{name}.lock") as alone:
         if not alone:
-            raise RunBusyError(f"another process serves {name} in {workspace}", hint="stop it first")
+            raise RunBusyError(f"another process serves {name} in {workspace} already", hint="stop that process first")
         yield

@@ -1,11 +1,11 @@
-"""At most one alignment of a model at a time, and no flood of missed ones after a downtime.
+"""At most one alignment of a model at a time, and only one run after a downtime instead of all missed ones.
 
-Two rules, both decided when a scheduled run begins, where everything is known:
+Both rules are applied when a scheduled run starts:
 
-- a run whose schedule has come due again since is *superseded*: of the runs that a downtime or a long
-  predecessor left behind, the newest alone works;
-- the slot of a model name is a strict global limit of Prefect's server. Its lease is renewed while the
-  owner lives and expires a minute after its death; a missing limit lets nobody in.
+- a run is *superseded* if its schedule has come due again: of the runs that are late after a downtime or a long
+  predecessor, only the newest works;
+- a model name has one slot, a strict global concurrency limit of Prefect's server. Its lease is renewed while the owner
+  lives and expires a minute after its death. If the limit does not exist, no run starts.
 """
 
 from collections.abc import Iterator
@@ -30,24 +30,24 @@ from raft_core.errors import RunBusyError, StepError
 
 Overlap = Literal["queue", "refuse"]
 LEASE_S = 60.0
-"""How long the slot of a killed run stays taken."""
+"""Time until the slot of a killed run is free."""
 REFUSE_AFTER_S = 5.0
 LOOK_AGAIN_S = 60.0
 COUNTS = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.COMPLETED]
-"""States in which a newer run does the work of an older one: not cancelled, failed or crashed."""
+"""States in which a newer run replaces an older one: not cancelled, failed or crashed."""
 
 
 class Superseded(Exception):
-    """A newer scheduled run does this one's work."""
+    """A newer scheduled run replaces this one."""
 
 
 def limit_name(model: str) -> str:
-    """The global concurrency limit of a registered model's name."""
+    """The name of a registered model's global concurrency limit."""
     return f"raft-model-{model}"
 
 
 def is_superseded(this: FlowRun, now: datetime | None = None) -> bool:
-    """Whether a later run of the same schedule is due already. Runs that a person started never are."""
+    """Whether a later run of the same schedule is due already. False for runs that were started by hand."""
     if this.deployment_id is None or this.expected_start_time is None or not this.auto_scheduled:
         return False
     newer = FlowRunFilter(
@@ -64,13 +64,13 @@ def is_superseded(this: FlowRun, now: datetime | None = None) -> bool:
 
 @contextmanager
 def model_slot(model: str, this: FlowRun, overlap: Overlap, *, begun: bool) -> Iterator[None]:
-    """Hold the slot of ``model``.
+    """Hold the slot of ``model`` inside the block.
 
-    ``queue`` waits for it, ``refuse`` does not. A run that has ``begun`` and was killed always waits: the
-    slot may still be its own until the lease expires.
+    ``queue`` waits for the slot, ``refuse`` does not. A run that has ``begun`` and was killed always waits: it may
+    itself hold the slot until the lease expires.
 
-    Raises RunBusyError when refused, Superseded when a newer run came due meanwhile, StepError where the
-    limit does not exist.
+    Raises RunBusyError if the slot is taken (``refuse``), Superseded if a newer run came due meanwhile, StepError if
+    the limit does not exist.
     """
     waits = begun or overlap == "queue"
     with ExitStack() as held:
@@ -82,21 +82,21 @@ def model_slot(model: str, this: FlowRun, overlap: Overlap, *, begun: bool) -> I
                         strict=True,
                         lease_duration=LEASE_S,
                         timeout_seconds=LOOK_AGAIN_S if waits else REFUSE_AFTER_S,
-                        raise_on_lease_renewal_failure=False,  # a server that is away must not end a training
+                        raise_on_lease_renewal_failure=False,  # an outage of the server must not end a training
                     )
                 )
                 break
             except TimeoutError:
                 if not waits:
                     raise RunBusyError(
-                        f"another alignment of {model} is at work", hint="wait for it, or deploy with --overlap queue"
+                        f"another alignment of {model} is running", hint="wait for it, or deploy with --overlap queue"
                     ) from None
                 if not begun and is_superseded(this):
                     raise Superseded from None
             except ConcurrencySlotAcquisitionError as error:
                 raise StepError(
-                    f"the concurrency limit {limit_name(model)} cannot be taken",
+                    f"cannot take the concurrency limit {limit_name(model)} on Prefect's server",
                     got=error,
-                    hint="raft deploy creates it; `prefect gcl ls` lists what there is",
+                    hint="run raft deploy, which creates it; `prefect gcl ls` lists the existing ones",
                 ) from error
         yield

@@ -1,8 +1,7 @@
-"""The flows that deployments run: parameters of plain types, so that Prefect's form shows them.
+"""The flows of the deployments, with parameters of plain types that Prefect's form can show.
 
-Each is a thin shell around what the ``raft`` command does. A flow run that was killed and is started
-again (by a person, an automation, or ``raft deploy --serve``) takes up the same run directory, since the
-directory is named after the time for which the run was scheduled.
+Each does what a ``raft`` command does. A flow run that was killed and is started again (by a person, an automation, or
+``raft deploy --serve``) resumes the same run directory, since that is named after the scheduled time.
 """
 
 import time
@@ -35,13 +34,13 @@ from raft_core.types import content_id
 
 BUSY_S = 15.0
 ENDED_AFTER_S = (0.0, 1.0, 2.0)
-"""On sqlite, Prefect's server drops an event that comes while it writes something else: the word of an end is said
-thrice, so that no run that ended is taken for silent."""
+"""Times at which the end of a flow run is reported. With sqlite, Prefect's server drops events that arrive while it
+writes: the event is sent three times, so that an ended run does not count as silent."""
 RUN_NAME = "{config}-{date}-{time}"
 
 
 class LogReporter(Reporter):
-    """Says it in the log of the flow run."""
+    """Writes messages to the log of the flow run."""
 
     def say(self, text: str) -> None:
         """See ``Reporter.say``."""
@@ -53,21 +52,21 @@ class LogReporter(Reporter):
 
 
 def go_on(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
-    """Mark a flow run whose process was killed as crashed, and have it started again at once."""
+    """Mark a flow run whose process was killed as crashed, and start it again at once."""
     client.set_flow_run_state(run.id, Crashed(message=why))
-    client.set_flow_run_state(run.id, AwaitingRetry(message=f"{why}: goes on where it was"))
+    client.set_flow_run_state(run.id, AwaitingRetry(message=f"{why}: resumes where it stopped"))
 
 
 def _killed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Prefect calls this where ``raft deploy --serve`` sees the process of a run die.
+    """Start a crashed run again; Prefect calls this when ``raft deploy --serve`` sees the run's process die.
 
-    A worker of a pool calls it too, but reports the crash once more afterwards, which would untry: there the
-    automation for silent runs takes it up.
+    A worker of a pool calls it too, but reports the crash once more afterwards, which would undo the restart: there
+    the automation for silent runs restarts it.
     """
-    if flow_run.work_queue_id is not None:  # the name of the pool is not told here
+    if flow_run.work_queue_id is not None:  # work of a pool
         return
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run.id, AwaitingRetry(message=f"{state.message}: goes on where it was"))
+        client.set_flow_run_state(flow_run.id, AwaitingRetry(message=f"{state.message}: resumes where it stopped"))
 
 
 @flow(name="raft-align", on_crashed=[_killed])
@@ -79,20 +78,20 @@ def scheduled_align(
     new_seed: bool = False,
     overlap: Overlap = "queue",
 ) -> State[str]:
-    """Align a model: start the run of this scheduled time, or go on with it.
+    """Align a model: start the run of this scheduled time, or resume it if it was started before.
 
     Args:
-        config: a YAML file, absolute or below the workspace
-        workspace: the folder that holds runs/, an absolute path on the worker
-        overrides: KEY=VALUE, such as sampling.top_p=0.9
-        run_name: {config}, {date} and {time} (UTC, for which the run was scheduled) are filled in
-        new_seed: draw other prompts and samples than the run before
-        overlap: when the same model is being aligned already: wait, or end at once
+        config: Configuration file (YAML), absolute or relative to the workspace.
+        workspace: Folder that contains runs/, as an absolute path on the worker.
+        overrides: Settings that replace those of the file, as KEY=VALUE, for example sampling.top_p=0.9.
+        run_name: Name of the run; {config}, {date} and {time} of the scheduled start (UTC) are filled in.
+        new_seed: Use a new seed for each scheduled time, so that each run draws other prompts and samples.
+        overlap: If the same model is being aligned already: queue waits for it, refuse ends this run at once.
     """
     this = _this_run()
     folder = Path(workspace)
     when = this.expected_start_time or datetime.now(UTC)
-    with _told(this), chdir(folder):
+    with _reported(this), chdir(folder):
         if (ended := _ended(this)) is not None:
             return ended
         _check_starts(this)
@@ -100,61 +99,63 @@ def scheduled_align(
         name = check_run_name(scheduled_name(run_name, settled, when))
         begun = (folder / "runs" / name).exists()
         if begun:
-            get_run_logger().info("takes up run %s (start %d)", name, this.run_count)
+            get_run_logger().info("resuming run %s (start %d of this flow run)", name, this.run_count)
         try:
             if not begun and is_superseded(this):
                 raise Superseded
             with model_slot(registered_name(settled), this, overlap, begun=begun):
                 return _align_when_free(settled, name, folder, begun=begun)
         except Superseded:
-            return Completed(name="Skipped", message="the schedule has come due again: the later run does its work")
+            return Completed(
+                name="Skipped", message="a later run of this schedule is due already and replaces this one"
+            )
         except RunBusyError as busy:
             return Cancelled(name="Refused", message=str(busy))
 
 
 @flow(name="raft-audit")
 def scheduled_audit(workspace: str, share: Annotated[float, Field(gt=0, le=1)] = 0.1) -> State[dict[str, int]]:
-    """Check every chain, and re-hash the commits that were looked at longest ago.
+    """Verify every chain of commits, and re-hash the files of the commits whose last check is the oldest.
 
     Args:
-        workspace: the folder that holds runs/, an absolute path on the worker
-        share: of the commits that one sweep re-hashes
+        workspace: Folder that contains runs/, as an absolute path on the worker.
+        share: Share of all commits to re-hash in one audit; 0.1 checks each commit in one of ten audits.
     """
     from tasks.audit.sweep import sweep
     from tasks.promotion.ledger import open_ledger
 
-    with _told(_this_run()):
+    with _reported(_this_run()):
         found = sweep(Path(workspace), share, open_ledger(ledger_uri(Path(workspace))))
         counts = {"runs": found.num_runs, "commits": found.num_commits, "rehashed": len(found.rehashed)}
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        checked = ", ".join(f"{count} {name}" for name, count in counts.items())
         if not found.problems:
-            return Completed(message=f"all as recorded: {told}", data=counts)
+            return Completed(message=f"no problems found: {checked}", data=counts)
         for problem in found.problems:
             get_run_logger().error("%s", problem)
         announce(AUDIT_FAILED, "workspace", Path(workspace).name, workspace=workspace, problems=found.problems[:20])
-        return Failed(message=f"{len(found.problems)} problems; the first: {found.problems[0]}")
+        return Failed(message=f"{len(found.problems)} problems found; the first: {found.problems[0]}")
 
 
 @flow(name="raft-promotion")
 def scheduled_promotion(
     workspace: str, candidate: str, policy: str | None = None, by: str = "schedule", reason: str = ""
 ) -> State[str]:
-    """Hold a candidate against the champion; promote it, or ask for approval, where the policy lets it.
+    """Compare a candidate with the champion; promote it or request approval if the promotion rules allow it.
 
-    Nothing is written for a question that the ledger has answered: ``raft promote`` asks it again.
+    If the ledger has decided on this candidate already, nothing is measured or written. ``raft promote`` decides again.
 
     Args:
-        workspace: the folder that holds runs/, an absolute path on the worker
-        candidate: RUN, RUN@N or MODEL (its newest candidate)
-        policy: a file of promotion rules below the workspace; none: configs/promotion.yaml where it exists
-        by: who asks, for the ledger
-        reason: why, for the ledger
+        workspace: Folder that contains runs/, as an absolute path on the worker.
+        candidate: RUN, RUN@N, or a registered MODEL for its newest candidate.
+        policy: File with promotion rules, relative to the workspace; default: configs/promotion.yaml if it exists.
+        by: Who requests the promotion, recorded in the ledger.
+        reason: Why, recorded in the ledger.
     """
     from flows.promotion.promote import Place, Question
     from flows.promotion.unattended import ask_once
 
     folder = Path(workspace)
-    with _told(_this_run()), chdir(folder):
+    with _reported(_this_run()), chdir(folder):
         place = Place(folder, tracking_uri(folder), ledger_uri(folder), LogReporter())
         file = folder / (policy or "configs/promotion.yaml")
         question = Question(candidate, by, reason, file if policy or file.exists() else None)
@@ -166,41 +167,46 @@ def scheduled_promotion(
 def scheduled_gc(
     workspace: str, rules: Sequence[str] = (), policy: str | None = None, remove: bool = True
 ) -> State[int]:
-    """Remove weights that nothing needs any more.
+    """Remove weights that no run, registered model or pending approval needs.
 
     Args:
-        workspace: the folder that holds runs/, an absolute path on the worker
-        rules: KEY=VALUE, such as keep_runs=5
-        policy: a file of rules below the workspace; none: configs/retention.yaml where it exists
-        remove: false only says what would go
+        workspace: Folder that contains runs/, as an absolute path on the worker.
+        rules: Retention rules that replace those of the file, as KEY=VALUE, for example keep_runs=5.
+        policy: File with retention rules, relative to the workspace; default: configs/retention.yaml if it exists.
+        remove: Turn off for a dry run, which only reports what would be removed.
     """
     from flows.gc import gc, rules_of
 
     folder = Path(workspace)
-    with _told(_this_run()):
+    with _reported(_this_run()):
         retention = rules_of(folder, folder / policy if policy else None, rules)
         try:
             found = gc(folder, tracking_uri(folder), ledger_uri(folder), retention, remove=remove)
         except RunBusyError as busy:
             return Cancelled(name="Refused", message=str(busy))
         verb = "removed" if remove else "would remove"
-        return Completed(message=f"{verb} {len(found.goners)} policies, {found.freed} bytes", data=found.freed)
+        return Completed(
+            message=f"{verb} the weights of {len(found.removable)} policies, {found.freed:,} bytes", data=found.freed
+        )
 
 
 def scheduled_name(template: str, config: RaftConfig, when: datetime) -> str:
-    """The name of the run of one scheduled time. Raises ConfigError for a template with other fields."""
+    """The name of a scheduled run. Raises ConfigError if the template has unknown fields."""
     utc = when.astimezone(UTC)
     try:
         return template.format(config=config.name, date=f"{utc:%Y%m%d}", time=f"{utc:%H%M%S}")
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ConfigError(
-            "no template of a run's name", got=repr(template), expected=f"such as {RUN_NAME}", hint=f"mend it: {error}"
+            f"invalid template of run names: {error}",
+            got=repr(template),
+            expected=f"text with the fields {{config}}, {{date}} and {{time}}, such as {RUN_NAME}",
+            hint="correct run_name (raft deploy --run-name)",
         ) from None
 
 
 @contextmanager
-def _told(this: FlowRun) -> Iterator[None]:
-    """Say that the flow run ended, and if so that it failed. A kill says nothing: then heartbeats are missed."""
+def _reported(this: FlowRun) -> Iterator[None]:
+    """Send events when the block ends or fails. After a kill there is no event, and the heartbeats stop."""
     guard_secrets()
     try:
         yield
@@ -222,14 +228,14 @@ def _settle(path: Path, overrides: Sequence[str], seed_of: datetime | None) -> R
 
 
 def _align_when_free(config: RaftConfig, name: str, workspace: Path, *, begun: bool) -> State[str]:
-    """Align; where the run's own process still lives though Prefect took it for dead, wait for its end first."""
+    """Align. If an earlier process of this run is still alive although Prefect counted it as dead, wait for it."""
     while True:
         try:
             return _align(config, name, workspace)
         except RunBusyError as busy:
             if not begun:
                 raise
-            get_run_logger().warning("%s; waiting for it", busy.what)
+            get_run_logger().warning("%s; waiting until it ends", busy.what)
             time.sleep(BUSY_S)
 
 
@@ -260,9 +266,9 @@ def _this_run() -> FlowRun:
 
 
 def _ended(this: FlowRun) -> State[str] | None:
-    """How this flow run had ended, where silence alone started it again: the word of its end was lost on the way.
+    """The final state of this flow run, if it had ended and was restarted only because the event of its end was lost.
 
-    Several automations may have noticed the silence: the state before the first of them counts.
+    Several automations may have restarted it: the state before the first of them counts.
     """
     with get_client(sync_client=True) as client:
         states = sorted(client.read_flow_run_states(this.id), key=lambda state: state.timestamp)
@@ -276,8 +282,8 @@ def _ended(this: FlowRun) -> State[str] | None:
 def _check_starts(this: FlowRun) -> None:
     if this.run_count > MAX_STARTS:
         raise StepError(
-            "this flow run was killed too often",
+            f"the flow run {this.name} was killed too often, so it is not started again",
             got=f"start {this.run_count}",
-            expected=f"{MAX_STARTS} at most",
-            hint="look at what ends it (memory? disk?), then resume the run by hand",
+            expected=f"at most {MAX_STARTS} starts",
+            hint="find out what kills it (memory? disk?), then run raft resume",
         )

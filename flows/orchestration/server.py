@@ -1,13 +1,13 @@
-"""Prefect's temporary server, tied to the run that needs it: it ends with its owner, however that ends.
+"""Prefect's temporary server, tied to the process that needs it: it ends when that process ends in any way.
 
-Where PREFECT_API_URL names no server, a run starts one and sets PREFECT_API_URL for itself. (Prefect would start one
-too, but that one outlives an owner that was killed, holds its standard error open, and is ended by a Ctrl-C before the
-flow can report its end.) One that dies in the middle of a run is started again on the same port: its database
-is a file, and Prefect's client asks again for a minute. The port is taken before the server starts:
-of two runs that begin at once, none takes the other's server for its own.
+If PREFECT_API_URL is not set, a run starts a server and sets PREFECT_API_URL for itself. Prefect's own would outlive a
+killed owner, keep that owner's standard error open, and be ended by Ctrl-C before the flow could report its end. If the
+server dies in the middle of a run, it is started again on the same port: its database is a file, and Prefect's client
+retries for a minute. The port is bound before the server starts, so that two runs that start at the same time never
+share a server.
 
-Every local user reaches its port, so it answers only who knows a password: made for this process, and handed on to the
-server, and to workers of Ray, by Prefect's settings. It stands on no command line, and lies in no file.
+All local users can reach its port, so it requires a password: generated for this process, and passed to the server and
+to Ray workers in Prefect's settings. It is never on a command line or in a file.
 """
 
 import atexit
@@ -30,14 +30,14 @@ from raft_core.launch.children import python_module
 CHECK_EVERY_S = 0.5
 STOP_S = 5.0
 NOT_STARTED = 3
-"""Exit code after which Prefect starts another one."""
+"""Exit code of a server that could not start; another one is started then."""
 MEANT = (0, NOT_STARTED, -signal.SIGTERM)
-"""Exit codes of a server that nobody killed."""
+"""Exit codes of a server that was not killed."""
 
 
 @contextmanager
 def tied() -> Iterator[None]:
-    """Flows inside run against a temporary server of ours, with its password, unless PREFECT_API_URL names another."""
+    """Run flows inside the block against our temporary server, unless PREFECT_API_URL names another."""
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -60,7 +60,7 @@ def tied() -> Iterator[None]:
 
 @contextmanager
 def _in_every_thread(settings: Mapping[Any, str]) -> Iterator[None]:
-    """Give ``settings`` to Prefect's own threads too: they have what the environment held when it was read last."""
+    """Apply ``settings`` to Prefect's own threads too: those see what the environment held when it was read last."""
     from prefect.context import refresh_global_settings_context
 
     before = {setting.name: os.environ.get(setting.name) for setting in settings}
@@ -80,14 +80,14 @@ def _in_every_thread(settings: Mapping[Any, str]) -> Iterator[None]:
 
 @cache
 def password() -> str:
-    """Of the temporary server of this process, as Prefect has it: USER:PASSWORD."""
+    """USER:PASSWORD of this process's temporary server."""
     return f"raft:{secrets.token_urlsafe(32)}"
 
 
 def refuse_results() -> None:
-    """Never load a result that a state names: it is a pickle, or names what is to decode it, and a server may lie.
+    """Never load stored results that a state names: they are pickles, or name their decoder, and a server may lie.
 
-    What our flows return stays in memory.
+    The results of our flows stay in memory.
     """
     from prefect.results import ResultStore
 
@@ -96,9 +96,9 @@ def refuse_results() -> None:
 
     def refused(*_: object, **__: object) -> Any:
         raise StepError(
-            "Prefect's server tells of a stored result, which is not loaded",
+            "refused to load a stored result that Prefect's server names",
             expected="a result in memory",
-            hint="look at who can change flow runs on that server; the run itself goes on with raft resume",
+            hint="find out who changed flow runs on that server; raft resume continues the run itself",
         )
 
     ResultStore.read = refused  # type: ignore[method-assign]
@@ -106,14 +106,14 @@ def refuse_results() -> None:
 
 
 def address() -> str:
-    """Where the temporary server of this process listens, or would."""
+    """The address of this process's temporary server."""
     server = temporary_server()
     return server.api_url if server.port else "127.0.0.1 (it did not start)"
 
 
 @cache
 def temporary_server() -> "TemporaryServer":
-    """The one of this process."""
+    """The temporary server of this process."""
     return TemporaryServer()
 
 
@@ -129,14 +129,13 @@ class TemporaryServer:
 
     @property
     def api_url(self) -> str:
-        """Its address, as PREFECT_API_URL has it."""
+        """Its address, in the form of PREFECT_API_URL."""
         return f"http://127.0.0.1:{self.port}/api"
 
     def start(self) -> str:
-        """Start it, unless it was started; returns its address once it answers.
+        """Start the server unless it is running; returns its address once it answers.
 
-        Raises RuntimeError, worded like Prefect's own, where it does not within
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.
+        Raises RuntimeError if it does not answer within PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.
         """
         with self._starting:
             if not self._needed:
@@ -151,7 +150,7 @@ class TemporaryServer:
         return self.api_url
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """Stop the server if it is running."""
         self._needed = False
         atexit.unregister(self.stop)
         if self.process is not None:
@@ -164,7 +163,7 @@ class TemporaryServer:
             self.process, self.port = None, 0
 
     def launch(self, *, again: bool = False) -> "subprocess.Popen[bytes]":
-        """A new process of the server, and a thread that replaces it if it is killed. ``again``: on the same port."""
+        """Start a server process, and a thread that restarts it if it is killed. ``again``: on the same port."""
         from prefect.settings import get_current_settings
 
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
@@ -204,17 +203,17 @@ class TemporaryServer:
         raise RuntimeError(f"The ephemeral Prefect API server did not answer within {limit_s:g} s{ended}")
 
     def _revive(self, process: "subprocess.Popen[bytes]") -> None:
-        """Start a server again that was killed while it was needed."""
+        """Restart the server if it was killed while it was needed."""
         code = process.wait()
         if code not in MEANT and self._needed and self.process is process:
-            with suppress(OSError):  # somebody else has its port
+            with suppress(OSError):  # the port is taken
                 self.process = self.launch(again=True)
 
 
 def _bound(port: int, *, again: bool) -> socket.socket:
-    """A socket of this port, which nobody else can take from now on; another port where it is taken.
+    """A bound socket of this port, or of another port if it is taken.
 
-    ``again``: the port of a server that died, whose connections linger; its clients know no other one.
+    ``again``: use exactly this port, which a dead server left, since its clients know no other.
     """
     found = socket.socket()
     try:
@@ -230,7 +229,7 @@ def _bound(port: int, *, again: bool) -> socket.socket:
 
 
 def serve(owner: int, bound: socket.socket) -> None:
-    """Be the server until ``owner``, the process that started this one, ends."""
+    """Run the server until ``owner``, the process that started it, ends."""
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     import uvicorn
 

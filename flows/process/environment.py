@@ -1,4 +1,4 @@
-"""What is read from the environment, and what is set there for the libraries that read it."""
+"""Environment variables: the ones we read, and those we set for libraries."""
 
 import getpass
 import os
@@ -19,16 +19,15 @@ DEFAULTS = {
     "PYTHONSAFEPATH": "1",
     "GOMP_SPINCOUNT": "1000",
 }
-"""Set unless the user set them: no library calls home, none talks over the progress bars, and no process that a library
-starts (Prefect's engine, torchrun's ranks, multiprocessing's) looks for modules in the current folder.
+"""Set unless the user set them: libraries send no telemetry and do not print over progress bars, and processes that
+they start (Prefect's engine, torchrun's ranks, multiprocessing) do not look for modules in the current folder.
 
-OpenMP's threads spin 300,000 times before they sleep, by default: where they share a core, each waits for the other.
-After a thousand, work on a shared core took a third to a hundredth of the time (docs/benchmarks.md). No sum changes
-by it."""
+OpenMP's threads spin 300,000 times by default before they sleep, so threads that share a core wait for each other. With
+a thousand, work on a shared core took a third to a hundredth of the time (docs/benchmarks.md). No result changes."""
 
 
 def set_defaults() -> None:
-    """Before any of those libraries is imported."""
+    """Set ``DEFAULTS``; call it before any of those libraries is imported."""
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
     for key, value in DEFAULTS.items():
         if not (chosen and key == "GOMP_SPINCOUNT"):
@@ -36,34 +35,34 @@ def set_defaults() -> None:
 
 
 def guard_secrets() -> None:
-    """Keep what is secret in the environment, or looks secret, out of what libraries log and print (``secrecy``)."""
+    """Hide the secrets of the environment in everything that libraries log and print (see ``secrecy``)."""
     from flows.process.secrecy import guard
 
     guard(os.environ)
 
 
 def inherited(**more: str) -> dict[str, str]:
-    """The environment of a child: ours, and ``more``."""
+    """The environment of a child process: ours, and ``more``."""
     return {**os.environ, **more}
 
 
 def workspace_folder() -> Path:
-    """Where runs/, mlflow.db and .dvc lie: RAFT_WORKSPACE, else the current directory."""
+    """The folder of runs/, mlflow.db and .dvc: RAFT_WORKSPACE, or the current directory."""
     return Path(os.environ.get("RAFT_WORKSPACE") or ".").expanduser().absolute()
 
 
 def tracking_uri(workspace: Path) -> str:
-    """MLFLOW_TRACKING_URI, else a sqlite file in the workspace."""
+    """MLFLOW_TRACKING_URI, or an sqlite file in the workspace."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
 
 
 def ledger_uri(workspace: Path) -> str:
-    """Where the ledger of promotions is kept: RAFT_LEDGER (a file, or postgresql://…), else in the workspace."""
+    """The ledger of promotions: RAFT_LEDGER (a file, or postgresql://…), or a file in the workspace."""
     return os.environ.get("RAFT_LEDGER") or str(workspace / "ledger.jsonl")
 
 
 def identity(by: str | None) -> str:
-    """Who acts: ``--by``, else RAFT_USER, else the login name. Raises ConfigError for nobody."""
+    """Who acts: ``--by``, RAFT_USER, or the login name. Raises ConfigError if there is none."""
     from flows.text import person
 
     try:

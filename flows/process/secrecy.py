@@ -1,8 +1,8 @@
-"""Whatever a library says by itself leaves this process without secrets: log records, warnings, tracebacks, prints.
+"""Remove secrets from everything that libraries print or log: log records, warnings, tracebacks.
 
-Our own messages are clean already (``raft_core.redaction``). But MLflow, SQLAlchemy, DVC and the clients of stores put
-addresses into their errors, and write to standard error and to handlers that we do not own. So standard error is
-wrapped, and every log record is made clean before any handler sees it.
+Our own messages contain none (``raft_core.redaction``). But MLflow, SQLAlchemy, DVC and clients of stores put addresses
+into their errors, and write to standard error and to log handlers of their own. So standard error is wrapped, and every
+log record is cleaned before any handler gets it.
 """
 
 import logging
@@ -16,13 +16,13 @@ from urllib.parse import unquote, urlsplit
 from raft_core.redaction import REDACTED, is_secret_name, redacted_text
 
 SHORTEST = 6
-"""A secret of fewer characters is hidden by its form alone: it may well be a word of an ordinary sentence."""
+"""Shorter secrets are hidden only where their form gives them away: they may be ordinary words."""
 
 Hide = Callable[[str], str]
 
 
 def guard(environment: Mapping[str, str]) -> None:
-    """From now on; calling it again changes nothing. The secrets in ``environment`` are hidden in any form."""
+    """Hide the secrets in ``environment`` from now on. Calling it again changes nothing."""
     if isinstance(sys.stderr, _Guarded):
         return
     hide = hiding(secrets_in(environment))
@@ -31,14 +31,14 @@ def guard(environment: Mapping[str, str]) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """``text`` as standard error would show it: for files and records that keep what a library said."""
+    """``text`` as standard error would show it, for files and records that quote libraries."""
     return sys.stderr.hide(text) if isinstance(sys.stderr, _Guarded) else redacted_text(text)
 
 
 def secrets_in(environment: Mapping[str, str]) -> set[str]:
-    """Passwords and users' tokens of addresses, as they are written and as they are meant; values of telling names.
+    """Passwords and tokens in addresses, encoded and decoded, and values of variables with names like PASSWORD.
 
-    Not the name of a file or folder that is there: PWD, OLDPWD, or where a secret lies.
+    Paths of existing files are not secrets: PWD, OLDPWD, or a file that holds a secret.
     """
     found: set[str] = set()
     for name, value in environment.items():
@@ -50,7 +50,7 @@ def secrets_in(environment: Mapping[str, str]) -> set[str]:
 
 
 def hiding(secrets: Iterable[str]) -> Hide:
-    """What takes ``secrets``, and all that ``redacted_text`` knows by its form, out of a text."""
+    """A function that removes ``secrets``, and everything that ``redacted_text`` recognises, from a text."""
     longest_first = sorted(secrets, key=len, reverse=True)
 
     def hide(text: str) -> str:
@@ -62,18 +62,18 @@ def hiding(secrets: Iterable[str]) -> Hide:
 
 
 def _of_address(address: str) -> set[str]:
-    """The password (without one: the user, which is a token then) of an address."""
+    """The password of an address, or its user if there is none: it is a token then."""
     try:
         parts = urlsplit(address)
-        told = parts.password or parts.username or ""
+        secret = parts.password or parts.username or ""
     except ValueError:
-        told = ""
+        secret = ""
     rest = address.partition("://")[2].rpartition("@")[0]
-    return {told, unquote(told), rest.partition(":")[2], unquote(rest.partition(":")[2])}
+    return {secret, unquote(secret), rest.partition(":")[2], unquote(rest.partition(":")[2])}
 
 
 class _Guarded:
-    """A text stream that writes nothing secret; everything else is the stream's own."""
+    """A text stream that removes secrets from what is written to it."""
 
     def __init__(self, stream: Any, hide: Hide) -> None:
         self._stream, self.hide = stream, hide
@@ -92,15 +92,15 @@ class _Guarded:
 
 
 def _records(hide: Hide, make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
-    """A factory of log records whose message and traceback are clean, whichever handler formats them."""
+    """A factory of log records whose message and traceback contain no secrets, for any handler."""
 
     def record(*arguments: Any, **named: Any) -> logging.LogRecord:
         made = make(*arguments, **named)
         try:
-            told = made.getMessage()
-        except (TypeError, ValueError, KeyError):  # wrong arguments: logging says so itself
+            message = made.getMessage()
+        except (TypeError, ValueError, KeyError):  # wrong arguments: logging reports them itself
             return made
-        if (hidden := hide(told)) != told:
+        if (hidden := hide(message)) != message:
             made.msg, made.args = hidden, ()
         if made.exc_info and made.exc_info[1] is not None:
             made.exc_text = hide("".join(traceback.format_exception(*made.exc_info)).rstrip("\n"))

@@ -25,7 +25,7 @@ from tasks.promotion.evidence import Gathered, check_side, examination, gather
 from tasks.promotion.hooks import run_hooks
 from tasks.promotion.ledger import open_ledger
 from tasks.promotion.verified import VerifiedPolicy, verified_policy
-from tasks.tracking.register import model_name
+from tasks.tracking.registry import model_name
 
 Rules = tuple[PromotionRules, SafetySuite | None]
 """Promotion rules and the safety suite that they name."""

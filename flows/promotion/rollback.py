@@ -128,7 +128,7 @@ def _is_version(text: str) -> bool:
 
 
 def _commit_of_version(model: str, version: str, place: Place) -> str:
-    from tasks.tracking.registered import origin
+    from tasks.tracking.registry import origin
 
     found = origin(model, version, None, place.tracking_uri)
     if found is None:

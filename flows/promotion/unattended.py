@@ -5,7 +5,7 @@ from raft_core.audit.withdrawn import find_withdrawal
 from raft_core.promotion.ledger import Entry
 from raft_core.promotion.requests import answer
 from raft_core.promotion.rules import load_rules, rules_digest
-from tasks.tracking.register import model_name
+from tasks.tracking.registry import model_name
 
 
 def ask_once(question: Question, place: Place) -> Outcome:

@@ -1,9 +1,9 @@
 #!/bin/sh
 # A RAFT_LAUNCHER for a cluster: launch.sh JOB.json runs one fine-tuning in the pods that the suspended CronJob
-# `train` describes (overlays/deepspeed), and ends with 0 if all of them did well.
+# `train` describes (overlays/deepspeed), and exits with 0 if all of them succeed.
 #
-# The Job ends with this script. Where this script is killed the Job lives on until the next attempt at the same
-# iteration, which removes it first: two would write the same checkpoints.
+# The Job ends with this script. If the script is killed, the Job continues until the next attempt at the same
+# iteration removes it: two Jobs would write the same checkpoints.
 set -eu
 job=$1
 name=train-$(dirname "$(dirname "$job")" | sha256sum | cut -c 1-16)
@@ -27,7 +27,7 @@ kubectl create job "$name" --from=cronjob/train --dry-run=client --output=json |
 while :; do
     sleep 5 &
     wait $!
-    # A server that is away for a while does not end the training.
+    # A temporary outage of the API server does not end the training.
     state=$(kubectl get job "$name" --ignore-not-found \
         --output='jsonpath={.metadata.name} {.status.conditions[?(@.status=="True")].type}') || continue
     case $state in
@@ -37,7 +37,7 @@ while :; do
             exit 1
             ;;
         '')
-            echo "somebody removed the Job $name" >&2
+            echo "the Job $name was deleted while it was running" >&2
             exit 1
             ;;
     esac

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, when the volume is empty: a database and an owner of its own for each service, one password.
+# Runs once, when the volume is empty: creates a database and its owner for each service, all with one password.
 set -eu
 for name in prefect mlflow ledger; do
     psql --set=ON_ERROR_STOP=1 --set=name="$name" --set=password="$POSTGRES_PASSWORD" --username "$POSTGRES_USER" <<'SQL'

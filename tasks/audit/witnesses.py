@@ -17,8 +17,7 @@ from raft_core.records.policy_ref import PolicyRef
 from raft_core.records.run import BASE, Run, read_commit
 from tasks.tracking.aliases import hold_ledger, read_witnesses
 from tasks.tracking.connection import database
-from tasks.tracking.register import model_name
-from tasks.tracking.registered import Version, versions
+from tasks.tracking.registry import Version, model_name, versions
 from tasks.versioning.objects import check_pointers, find_stores
 
 SHOWN = 3

@@ -4,8 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tasks.tracking.connection import connected
-from tasks.tracking.register import WITHDRAWN
-from tasks.tracking.registered import Version, versions
+from tasks.tracking.registry import WITHDRAWN, Version, versions
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Commit: name every input and output with its digest, last of all."""
+"""Commit an iteration: write the digests of all its inputs and outputs, as its last step."""
 
 import shutil
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from raft_core.records.tables import SCHEMAS
 from raft_core.types import Policy
 from tasks.loop.finetune import next_policy
 from tasks.loop.iteration import Iteration, left_out
-from tasks.loop.shards import batch_plan
+from tasks.loop.sample import batch_plan
 
 
 def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
-    """Write the iteration's ``commit.json``, then drop its scratch. Nothing in it depends on a clock."""
+    """Write the iteration's ``commit.json``, then delete its scratch folder. The file holds no times."""
     _sweep(it.folder)
     names = [f"tables/{name}.parquet" for name in SCHEMAS] + ["policy", "finetune.json", "report.json"]
     outputs = {name: digest_of(it.folder / name) for name in names if (it.folder / name).exists()}
@@ -47,13 +47,13 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
 
 
 def _rewards(it: Iteration) -> dict[str, object]:
-    """What each reward consists of, as it was pinned; nothing where an older version of RAFT began the run."""
+    """The pinned parts of each reward; empty if an older version of RAFT started the run."""
     pins = read_pins(it.run)
     return {"rewards": pins} if pins else {}
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writes that were killed left behind, so that DVC never takes it for a table."""
+    """Remove partial files left by killed writes, so that DVC does not add them to the tables."""
     for path in [*folder.glob(".*"), *(folder / "tables").glob(".*")]:
         if path.name == ".gitignore":
             continue

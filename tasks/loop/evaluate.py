@@ -1,6 +1,7 @@
 """Evaluate: one sample of each held-out prompt, every reward, perplexity, and the scorecard."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from raft_core.evaluation.scorecard import scorecard
 from raft_core.files.artifacts import file_digest, write_json
@@ -21,9 +22,9 @@ from tasks.loop.prepare import perplexity_texts
 def evaluate(
     it: Iteration, policy: Policy, held_out: Sequence[Prompt], progress: Progress, warn: Callable[[str], None]
 ) -> StepRecord:
-    """Evaluate ``policy``, the one that the iteration made: write ``evaluation`` and ``perplexity``.
+    """Evaluate the iteration's new ``policy``: write ``evaluation`` and ``perplexity``.
 
-    The same prompts and the same random streams serve every iteration, so differences are paired.
+    Every iteration uses the same prompts and the same random streams, so differences between iterations are paired.
     """
     config = it.config
     rewards = check_rewards(config.scoring)
@@ -46,8 +47,8 @@ def evaluate(
     return run_cached(it.runs, key, outputs, compute)
 
 
-def report(it: Iteration) -> None:
-    """Write the scorecard ``report.json`` from the iteration's tables."""
+def report(it: Iteration) -> dict[str, Any]:
+    """Write the scorecard ``report.json`` from the iteration's tables, and return it."""
     window = it.config.gates.convergence_window
     earlier = it.number - window if window else None
     measured = Measured(
@@ -59,7 +60,9 @@ def report(it: Iteration) -> None:
         losses=[] if it.number == BASE else [row["loss"] for row in read_result(it).log],
         then=None if earlier is None or earlier < BASE else read_table(it.run.table(earlier, "evaluation"), EVALUATION),
     )
-    write_json(it.folder / "report.json", scorecard(measured))
+    values = scorecard(measured)
+    write_json(it.folder / "report.json", values)
+    return values
 
 
 def _batch(it: Iteration) -> Batch:

@@ -1,4 +1,4 @@
-"""Everything that an alignment checks before it samples, without starting one: nothing is written, no weights load."""
+"""Everything that an alignment checks before it samples, without starting one. Writes nothing, loads no weights."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,20 +19,20 @@ from tasks.loop.signal import check_signal
 
 Checked = TypeVar("Checked")
 ANY_PROMPT = Prompt.of("Hello")
-"""Stands for the prompts where their file is at fault, so that the policy is checked all the same."""
+"""Used if the prompt files cannot be read, so that the policy is checked anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """``warnings``: what works, but a person should know. ``unprepared``: parts of the examples that
-    are not on this machine yet, and so were not looked at."""
+    """``warnings``: what works but looks wrong. ``unprepared``: assets of examples that are not on this machine yet, so
+    they were not checked. ``faults``: what keeps the configuration from running."""
 
     warnings: list[str] = field(default_factory=list)
     unprepared: list[str] = field(default_factory=list)
     faults: list[RaftError] = field(default_factory=list)
 
     def part(self, check: Callable[[], Checked]) -> Checked | None:
-        """What ``check`` returns; None if it found a fault, which is kept once."""
+        """The result of ``check``; None if it failed. Each distinct fault is kept once."""
         try:
             return check()
         except ExampleError as error:
@@ -45,9 +45,9 @@ class Examination:
 
 
 def examine(config: RaftConfig, workspace: Path, also: Sequence[Callable[[], object]] = ()) -> Examination:
-    """Look at all that ``config`` names, and do what else must work (``also``).
+    """Check everything that ``config`` names, then run the checks in ``also``.
 
-    Raises ConfigError or InputError with every fault of independent parts.
+    Raises ConfigError or InputError that lists every independent fault.
     """
     found = Examination()
     splits = found.part(lambda: allowed_splits(config, workspace)[0])
@@ -70,7 +70,7 @@ def examine(config: RaftConfig, workspace: Path, also: Sequence[Callable[[], obj
 
 
 def _each_file(config: RaftConfig, found: Examination) -> None:
-    """A fault in one file of prompts must not hide those in the others."""
+    """Check each prompt file on its own, so that a fault in one does not hide faults in the others."""
     prompts, texts = config.prompts, config.evaluation.perplexity_text
     for reference in (prompts.train, prompts.held_out, prompts.promotion):
         if reference is not None:
@@ -84,14 +84,14 @@ def _load_prompts(reference: str, column: str) -> list[Prompt]:
 
 
 def _check_writable(workspace: Path) -> None:
-    """The run directory will lie in ``workspace``/runs."""
+    """Check that ``workspace``/runs can be written to."""
     place = workspace / "runs"
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"no run can be written in {workspace}",
-            got=f"{place} is not a folder that can be written to",
+            f"cannot write runs to the workspace {workspace}",
+            got=f"{place} is not a writable folder",
             hint="make it writable, or set RAFT_WORKSPACE to another folder",
         )
 
@@ -101,7 +101,7 @@ def _together(faults: list[RaftError]) -> RaftError:
     if others:
         listed = "\n".join("- " + str(fault).replace("\n", "\n  ") for fault in faults)
         return ConfigError(
-            f"{len(faults)} faults keep this from being aligned:\n{listed}", hint="correct each as it says"
+            f"the configuration has {len(faults)} faults:\n{listed}", hint="correct each one as described"
         )
     if isinstance(first, ConfigError | InputError):
         return first

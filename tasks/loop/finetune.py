@@ -12,7 +12,7 @@ from tasks.loop.iteration import Iteration
 
 
 def finetune(it: Iteration) -> StepRecord:
-    """Write ``policy/`` and ``finetune.json`` (loss, learning rate and gradient norm by step)."""
+    """Write ``policy/`` and ``finetune.json`` (loss, learning rate and gradient norm of each optimiser step)."""
     config = it.config
     key = StepKey(
         "finetune",
@@ -61,14 +61,14 @@ def next_policy(it: Iteration, digest: str) -> Policy:
 
 
 def read_result(it: Iteration) -> FinetuneResult:
-    """What the fine-tuning reported."""
+    """The result that the fine-tuning reported."""
     return FinetuneResult(**read_json(it.folder / "finetune.json", MAX_LOG_BYTES))
 
 
 def untouched(it: Iteration) -> str | None:
-    """What to tell a person about weights that the adapter does not reach; None where it reaches all that it was told.
+    """A warning about weights that the adapter does not train; None if there are none.
 
-    Whoever names ``lora.targets`` leaves the others out on purpose.
+    With explicit ``lora.targets`` the other weights are left out on purpose, so there is no warning.
     """
     lora = it.config.finetuning.lora
     if lora is None or lora.targets != "all-linear":
@@ -79,6 +79,6 @@ def untouched(it: Iteration) -> str | None:
     total = trained["total_parameters"]
     named = ", ".join(f"{name} ({size / total:.0%} of the parameters)" for name, size in sorted(kinds.items()))
     return (
-        f"the adapter does not reach {named}: not linear layers; "
-        f"{trained['modules']} modules are trained. `finetuning.lora: null` trains all weights"
+        f"the LoRA adapter trains {trained['modules']} linear layers, but not {named}, which are not linear layers. "
+        "To train all weights, set finetuning.lora: null"
     )

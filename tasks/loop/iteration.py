@@ -1,4 +1,4 @@
-"""What every step of an iteration needs to know, and where its records go."""
+"""The context of an iteration's steps: the run, the policies, and the paths of the records."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from raft_core.types import Policy, content_id
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """One pass of Algorithm 1. ``policy`` is sampled and trained from; ``base`` is p_0.
+    """One pass of Algorithm 1: samples ``policy`` and fine-tunes it. ``base``: the initial policy p_0.
 
-    ``number`` −1 is the base: evaluated only.
+    Number −1 stands for the base, which is only evaluated.
     """
 
     run: Run
@@ -26,7 +26,7 @@ class Iteration:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The iteration in messages: "base", "iteration 3"."""
         return "base" if self.number == BASE else f"iteration {self.number}"
 
     @property
@@ -36,7 +36,7 @@ class Iteration:
 
     @property
     def runs(self) -> Path:
-        """The folder that all runs share, and with it the index of finished steps."""
+        """The folder of all runs, which also holds the index of finished steps."""
         return self.run.path.parent
 
     @property
@@ -46,12 +46,12 @@ class Iteration:
 
     @property
     def work(self) -> Path:
-        """Scratch of unfinished steps; removed after the commit."""
+        """Scratch folder of unfinished steps; deleted after the commit."""
         return self.folder / "work"
 
     @property
     def backend(self) -> PolicyBackend:
-        """The functions of the policy's modality."""
+        """The backend of the policy's modality."""
         return backend(self.config.policy.type)
 
     def table(self, name: str) -> Path:
@@ -64,23 +64,23 @@ class Iteration:
 
     @property
     def sampling_code(self) -> str:
-        """Digest of the modality's code that samples."""
+        """Digest of the backend's sampling code."""
         return "".join(map(code_digest, self.backend.SAMPLING))
 
     @property
     def training_code(self) -> str:
-        """Digest of the modality's code that fine-tunes, and of the loss."""
+        """Digest of the backend's training code, and of the loss."""
         loss = type(self.config.finetuning.loss).__module__
         packages = tuple(dict.fromkeys((loss.partition(".")[0], OURS)))
         return "".join([*map(code_digest, self.backend.TRAINING), code_digest(loss, within=packages)])
 
 
 def left_out(it: Iteration) -> dict[str, str]:
-    """The digest of the run's list of excluded prompts, where it has one."""
+    """The digest of the run's list of excluded prompts, if there is one."""
     path = it.run.path / RECORD
     return {"exclusions": file_digest(path)} if path.exists() else {}
 
 
 def derived_seed(*parts: object) -> int:
-    """A 31-bit seed that depends on ``parts`` alone."""
+    """A 31-bit seed, a function of ``parts`` only."""
     return int(content_id("seed", *parts)[:15], 16) % 2**31

@@ -1,4 +1,4 @@
-"""Measure a policy: one sample of each prompt, every reward, and the likelihoods. For evaluation and promotion."""
+"""Measure a policy on prompts: one sample per prompt, all rewards, likelihoods. Used by evaluation and promotion."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,33 +18,33 @@ from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 from raft_core.rewards import score as scoring
 from raft_core.rewards.load import Rewards
 from raft_core.types import Policy, Progress, Prompt, Sample
-from tasks.loop.shards import sample_shards
+from tasks.loop.sample import sample_shards
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured, and how: ``config`` says the sampling, the rewards and the texts."""
+    """The policy to measure, and the settings: ``config`` defines sampling, rewards and texts."""
 
     policy: Policy
     base: Policy
     config: RaftConfig
     loading: PolicyConfig
-    """How the policy is loaded and prompted; usually ``config.policy``."""
+    """Settings for loading and prompting the policy; usually ``config.policy``."""
     seed: int
 
     @property
     def backend(self) -> PolicyBackend:
-        """The functions of the policy's modality."""
+        """The backend of the policy's modality."""
         return backend(self.loading.type)
 
     def load(self, policy: Policy) -> LoadedPolicy:
-        """A policy in memory."""
+        """Load a policy into memory."""
         return self.backend.load(policy, self.loading, dtype=self.config.sampling.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a policy in memory gave."""
+    """What the loaded policy generated, and its log-probabilities."""
 
     samples: Sequence[Sample]
     policy_logprobs: Sequence[list[float]]
@@ -85,7 +85,7 @@ def answer(
     folder: Path,
     progress: Progress,
 ) -> Answers:
-    """Sample each prompt once and take every likelihood. ``folder``: scratch of finished shards."""
+    """Sample each prompt once and compute all log-probabilities. ``folder``: scratch for finished shards."""
     samples = sample_all(model, prompts, subject.config.sampling, 1, subject.seed, folder, progress)
     return Answers(samples, _teacher_forced(subject, model, samples), model.text_logprobs(texts))
 
@@ -99,7 +99,7 @@ def sample_all(
     folder: Path,
     progress: Progress,
 ) -> list[Sample]:
-    """Every sample of ``prompts``, shard by shard."""
+    """All samples of ``prompts``, made shard by shard."""
     shards = sample_shards(
         lambda: model,
         prompts,
@@ -120,8 +120,8 @@ def base_logprobs(subject: Subject, samples: Sequence[Sample]) -> list[list[floa
 def _teacher_forced(subject: Subject, model: LoadedPolicy, samples: Sequence[Sample]) -> list[list[float]]:
     """log p of the completions at λ without top-k and top-p, so that the KL compares whole distributions.
 
-    Both sides of the KL come from here. What decoding recorded differs by its rounding: in bfloat16 the base would
-    be some hundredths of a nat away from itself.
+    Both sides of the KL are computed here. The log-probabilities recorded while decoding are rounded differently: in
+    bfloat16 the KL of the base to itself would be some hundredths of a nat.
     """
     return model.logprobs(samples, temperature=subject.config.sampling.temperature or 1.0)
 
@@ -170,8 +170,8 @@ def score_samples(
 ) -> tuple[pa.Table, pa.Table | None]:
     """SCORED by the rewards that select, and by the gold rewards (None without any).
 
-    Raises RewardError if more than ``max_failed_share`` cannot be scored: what is measured once stays, so an outage
-    must not be taken for a measurement.
+    Raises RewardError if more than ``max_failed_share`` cannot be scored: a measurement is kept for good, so it must
+    not be made during an outage.
     """
     rows = pa.Table.from_pylist([{name: getattr(s, name) for name in scoring.SCORING_COLUMNS} for s in samples])
     scored = scoring.score(rows, prompts, rewards.rewards, max_failed_share=max_failed_share)
@@ -179,6 +179,6 @@ def score_samples(
 
 
 def components(scored: pa.Table, gold: pa.Table | None) -> list[list[dict[str, Any]]]:
-    """Every component's score of every sample, those of the gold rewards last."""
+    """The score of every component for every sample; gold rewards come last."""
     others = gold["components"].to_pylist() if gold else [[] for _ in range(scored.num_rows)]
     return [a + b for a, b in zip(scored["components"].to_pylist(), others, strict=True)]

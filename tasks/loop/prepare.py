@@ -1,4 +1,4 @@
-"""Before the loop: load what a run is made of, and find every bad input before a model loads."""
+"""Before the loop: load prompts, rewards and the initial policy, and report bad input before a model is loaded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +25,11 @@ from tasks.loop.signal import check_signal
 
 
 class Material:
-    """What a run is made of: its prompts and its initial policy p_0.
+    """The inputs of a run: its prompts and its initial policy p_0.
 
-    Not a dataclass on purpose: Prefect keeps the fields of a dataclass that a flow is handed in its database, up to a
-    limit, and walks through them before every task. It sees nothing in this, so prompts stay in this process.
-    ``warnings``: what works, but a person should know before anything is sampled.
+    Not a dataclass on purpose: Prefect stores the fields of dataclasses that are passed to a flow in its database, up
+    to a limit, and walks through them before every task. It does not look into this class, so prompts stay in this
+    process. ``warnings``: what works but looks wrong, to be shown before anything is sampled.
     """
 
     __slots__ = ("base", "held_out", "run", "train", "warnings")
@@ -48,10 +48,10 @@ class Material:
 
 
 def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
-    """Read and check everything that ``run.config`` names, and pin what its rewards consist of.
+    """Read and check everything that ``run.config`` names, and pin the parts of its rewards.
 
-    Raises ConfigError, InputError, RewardError or IntegrityError, nearly all before weights load: of a new run the
-    initial policy is loaded last, and tried on a few tokens.
+    Raises ConfigError, InputError, RewardError or IntegrityError, nearly all before weights are loaded. The initial
+    policy of a new run is loaded last and tried on a few tokens.
     """
     config = run.config
     splits = _allowed_splits(run)
@@ -72,10 +72,10 @@ def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
 
 
 def settle_rewards(run: Run, rewards: Rewards, *, accept: bool) -> list[str]:
-    """Hold the rewards against those that the run began with; ``accept``: a change becomes an event, and a warning.
+    """Compare the rewards with those that the run started with. Returns a warning for each accepted change.
 
-    Until the base is committed nothing was scored for good, and the rewards may still be corrected.
-    Raises ConfigError.
+    ``accept``: record changes as an event instead of raising ConfigError. Until the base is committed no score is
+    final, so rewards may still change.
     """
     config = run.config
     code = {**selector_sources(config.selection), **loss_sources(config.finetuning.loss)}
@@ -88,42 +88,45 @@ def settle_rewards(run: Run, rewards: Rewards, *, accept: bool) -> list[str]:
     if not changed or not begun:
         return []
     record_event(run, "reward_changed", changes=changed)
-    return [f"accepted, and recorded: {told}; figures before and after it are of different rewards" for told in changed]
+    return [
+        f"accepted and recorded: {change}; figures before and after the change are of different rewards"
+        for change in changed
+    ]
 
 
 def _allowed_splits(run: Run) -> Splits:
-    """The run's prompts as ``allowed_splits`` has them; what was left out is recorded with the run."""
+    """The run's prompts without excluded ones; the ids that were left out are recorded with the run."""
     allowed, left_out = allowed_splits(run.config, run.path.parent.parent)
     record_left_out(run.path, left_out)
     return allowed
 
 
 def allowed_splits(config: RaftConfig, workspace: Path) -> tuple[Splits, list[str]]:
-    """The prompts of ``config`` without what is excluded in ``workspace``, and the ids of what was left out, texts of
-    the perplexity as well. Raises InputError where nothing is left."""
+    """The prompts of ``config`` without those that ``workspace`` excludes, and the ids that were left out, including
+    perplexity texts. Raises InputError if nothing is left."""
     splits = split_prompts(config.prompts, config.seed, examples.resolve)
     allowed, left_out = without(splits, read_exclusions(workspace))
     texts, texts_left_out = perplexity_texts(config, workspace)
     no_prompts = not allowed.train or not allowed.held_out
     if no_prompts or (texts_left_out and not texts):
-        what = "prompts" if no_prompts else "texts of the perplexity"
+        what = "prompts" if no_prompts else "perplexity texts"
         raise InputError(
-            f"no {what} are left without the excluded ones",
-            got=f"{len(left_out) + len(texts_left_out)} are excluded",
-            hint=f"give other prompts; {workspace / EXCLUSIONS} says what is excluded",
+            f"all {what} are excluded",
+            got=f"{len(left_out) + len(texts_left_out)} excluded by {workspace / EXCLUSIONS}",
+            hint="configure prompts that are not excluded",
         )
     return allowed, sorted({*left_out, *texts_left_out})
 
 
 def initial_policy(run: Run) -> Policy:
-    """The initial policy p_0 that the run's configuration names, hashed as the run did when it started."""
+    """The initial policy p_0 that the run's configuration names, hashed in the same way as when the run started."""
     commit = read_commit(run, BASE)
     known = policy_facts(commit.content).digest if commit else None
     return backend(run.config.policy.type).base_policy(run.config.policy, known)
 
 
 def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:
-    """The policy that a committed iteration made, its bytes checked.
+    """The policy that a committed iteration made, with its bytes verified.
 
     Raises IntegrityError if the bytes, or the base that an adapter was trained on, changed.
     """
@@ -139,9 +142,9 @@ def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:
 
 
 def perplexity_texts(config: RaftConfig, workspace: Path) -> tuple[list[str], list[str]]:
-    """The fixed texts of the perplexity without what is excluded in ``workspace``, and the ids of those left out.
+    """The fixed perplexity texts without those that ``workspace`` excludes, and the ids that were left out.
 
-    None where the configuration names no file. No other text takes the place of one that is left out.
+    Both are empty if the configuration names no file. A text that is left out is not replaced.
     """
     chosen = config.evaluation
     if chosen.perplexity_text is None:

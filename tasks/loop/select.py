@@ -1,4 +1,4 @@
-"""Rank (Algorithm 1, step 2): keep the best of the valid, scored samples."""
+"""Rank (Algorithm 1, step 2): select the best of the valid, scored samples."""
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,10 @@ from tasks.loop.iteration import Iteration
 
 
 def select(it: Iteration) -> None:
-    """Write ``selected``, the filtered set, ordered by prompt, then best first.
+    """Write ``selected``, the filtered set, ordered by prompt, best first.
 
     A prompt with fewer than ``validation.min_valid_per_prompt`` valid samples is dropped.
-    Raises GateStop if nothing is left: a policy is never trained on rejected samples.
+    Raises GateStop if nothing is left, since a policy is never trained on rejected samples.
     """
     prompts = read_table(it.table("prompts"), PROMPTS)
     scored = read_table(it.table("scored"), SCORED, ["sample_id", "prompt_id", "reward", "status"])
@@ -35,10 +35,10 @@ def select(it: Iteration) -> None:
     kept = selection.indices_M
     if not len(kept):
         raise GateStop(
-            f"nothing was selected in {it.label}",
+            f"no sample was selected in {it.label}",
             got=f"{len(rows_N)} valid samples of {len(scored)}",
-            expected="at least one",
-            hint="look at tables/scored.parquet and quarantine.parquet; loosen `selection`",
+            expected="at least one selected sample",
+            hint=f"look at {it.table('scored')} and {it.table('quarantine').name}; relax the settings of `selection`",
         )
     facts = {
         "reward": pa.array(candidates.rewards_N[kept]),
@@ -53,7 +53,7 @@ def select(it: Iteration) -> None:
 
 
 def valid_rows(scored: pa.Table, quarantined: pa.Table, min_valid_per_prompt: int) -> NDArray[np.int64]:
-    """Indices of the rows that may be ranked: scored, not quarantined, of a prompt with enough of them."""
+    """Indices of the rows that may be ranked: scored, not quarantined, and from a prompt with enough such rows."""
     sound = pc.and_(
         pc.equal(scored["status"], "ok"), pc.invert(pc.is_in(scored["sample_id"], quarantined["sample_id"]))
     )
@@ -64,7 +64,7 @@ def valid_rows(scored: pa.Table, quarantined: pa.Table, min_valid_per_prompt: in
 
 
 def ranks(candidates: Candidates) -> NDArray[np.int32]:
-    """Each sample's place among its prompt's valid samples, 1 the best."""
+    """Each sample's rank among its prompt's valid samples; 1 is the best."""
     order = ranking(candidates)
     prompts = candidates.prompts_N[order]
     first = np.r_[True, prompts[1:] != prompts[:-1]]

@@ -1,6 +1,6 @@
-"""Bring DVC and MLflow up to date with a run directory, and write down what they know now.
+"""Bring DVC and MLflow up to date with a run directory, and record what they have.
 
-Each function is idempotent, and may be called again after any failure.
+Each function is idempotent and can be called again after any failure.
 """
 
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from raft_core.gates import Decision
 from raft_core.records.run import Run, record_event
-from tasks.tracking.register import Registered, register
+from tasks.tracking.registry import Registered, register
 from tasks.tracking.runs import track
 from tasks.versioning.pointers import version_all
 
 
 def to_dvc(run: Run, iterations: Sequence[int], workspace: Path, *, look: bool = False) -> str | None:
-    """Tables and checkpoints of committed iterations; returns why the remote has not got them all.
+    """Add tables and checkpoints of committed iterations to DVC and push them.
 
-    Raises StepError if DVC cannot take the files.
+    Returns why the push failed, None if it worked. Raises StepError if DVC cannot add the files.
     """
     done = version_all(run, iterations, workspace, push=run.config.versioning.push, look=look)
     for iteration, versioned in done.items():
@@ -28,9 +28,9 @@ def to_dvc(run: Run, iterations: Sequence[int], workspace: Path, *, look: bool =
 
 
 def to_mlflow(run: Run, iterations: Sequence[int], uri: str, *, look: bool = False) -> None:
-    """Everything that is committed; ``iterations``: what is written down as known now.
+    """Log everything that is committed to MLflow, and record that it has ``iterations``.
 
-    Raises StepError if MLflow is away or refuses.
+    Raises StepError if MLflow cannot be reached or rejects the records.
     """
     run_id = track(run, uri, look=look)
     for iteration in iterations:
@@ -38,9 +38,9 @@ def to_mlflow(run: Run, iterations: Sequence[int], uri: str, *, look: bool = Fal
 
 
 def close(run: Run, decision: Decision, uri: str) -> Registered | None:
-    """Register the best iteration of a run that is over as ``candidate``, and write down how it ended.
+    """Register the best iteration of an ended run as ``candidate``, and record how the run ended.
 
-    Raises StepError if MLflow is away or refuses.
+    Raises StepError if MLflow cannot be reached or rejects the records.
     """
     registered = register(run, decision.best, uri)
     named = None if registered is None else asdict(registered)

@@ -1,4 +1,4 @@
-"""The date that a chat template prints: fixed when a run begins, and the same whenever and wherever it goes on."""
+"""The date that a chat template prints: fixed when a run starts, and the same whenever and wherever it is resumed."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from raft_core.records.run import Run, read_run
 
 
 def dated(config: RaftConfig, folder: Path, today: str) -> RaftConfig:
-    """``config`` with the date of the run in ``folder``; of a run that begins: ``today``, if its template prints one.
+    """``config`` with the date of the run in ``folder``; for a new run ``today``, if its template prints a date.
 
-    The run's recorded configuration holds the date, so resume, reproduction and promotion render the same prompts.
+    The run records the date in its configuration, so resuming, reproducing and promoting it renders the same prompts.
     """
     if config.policy.template_date is not None:
         return config
@@ -21,15 +21,16 @@ def dated(config: RaftConfig, folder: Path, today: str) -> RaftConfig:
 
 
 def refuse_undated(run: Run) -> None:
-    """Raise InputError for a run that began before dates were fixed, if its prompts would differ by the day.
+    """Raise InputError for a run without a fixed date whose prompts contain the current date.
 
-    It cannot go on, nor be measured for a promotion; what is finished stays.
+    It cannot be resumed or measured for a promotion; finished iterations stay.
     """
     if backend(run.config.policy.type).asks_for_date(run.config.policy):
         raise InputError(
-            f"run {run.name} was begun with a chat template that prints the date, and no date was fixed then",
-            expected="policy.template_date in its config.yaml: its prompts would change in the middle of the run",
-            hint="align again under another --name; a new run fixes the day on which it begins",
+            f"the chat template of run {run.name} prints the date, and the run has no fixed date",
+            got="prompts that would change in the middle of the run",
+            expected=f"policy.template_date in {run.path / 'config.yaml'}",
+            hint="run raft align with another --name: a new run fixes the day on which it starts",
         )
 
 

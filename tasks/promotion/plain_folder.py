@@ -11,7 +11,7 @@ from raft_core.records.policy_ref import PolicyRef, policy_ref
 from raft_core.records.run import Run
 from raft_core.types import Policy
 from tasks.loop.prepare import committed_policy
-from tasks.tracking.register import model_name
+from tasks.tracking.registry import model_name
 
 
 def write_plain(ref: PolicyRef, policy: Policy, out: Path, *, entry: str | None = None) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""MLflow's aliases ``champion`` and ``previous``, as the ledger has them: a projection that can be repaired."""
+"""Set MLflow's aliases ``champion`` and ``previous`` to what the ledger says. Can be repeated at any time."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -12,23 +12,23 @@ from raft_core.promotion.decision import figures
 from raft_core.promotion.ledger import Entry, Ledger, NamedPolicy, current, last_digest, names
 from raft_core.records.run import read_commit, read_run
 from tasks.tracking.connection import connected, database
-from tasks.tracking.register import WITHDRAWN, find_version, register_version
+from tasks.tracking.registry import WITHDRAWN, find_version, register_version
 
 CHAMPION, PREVIOUS = "champion", "previous"
 LEDGER_TAG = "raft.ledger"
-"""On the registered model: number and digest of the ledger's last entry, a witness against a cut-off end."""
+"""Tag of a registered model: number and digest of the ledger's last entry. It shows if the ledger loses its end."""
 
 MAX_TAG = 5000
-"""Characters of a tag that every MLflow takes."""
+"""Maximum length of a tag that every MLflow version accepts."""
 
 
 def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
-    """Make the registry say what the ledger says; returns what could not be brought there, and why.
+    """Bring aliases and tags of the registry up to date with the ledger; returns what could not be registered, and why.
 
-    Idempotent. A version that is missing (MLflow was away, or made anew) is registered from its run
-    in ``runs``. Of several processes at once, whoever writes something stale reads the ledger again
-    after it, so the last word is right. Raises StepError if MLflow is away, IntegrityError (and writes
-    nothing) if the registry has seen an entry that the ledger lacks: it was cut off.
+    Idempotent. A missing version (MLflow could not be reached, or has a new database) is registered from its run in
+    ``runs``. Processes that run at the same time read the ledger again after writing, so the final state is right.
+    Raises StepError if MLflow cannot be reached, and IntegrityError, without writing anything, if the registry has
+    seen an entry that the ledger lacks.
     """
     witnesses = read_witnesses(uri)
     seen, missing = None, list[str]()
@@ -47,9 +47,9 @@ def apply(ledger: Ledger, runs: Path, uri: str) -> list[str]:
 
 
 def read_witnesses(uri: str) -> dict[str, str]:
-    """Registered model → number and digest of the ledger's last entry when MLflow last heard of it. Raises StepError.
+    """Registered model → number and digest of the last ledger entry that MLflow has seen. Raises StepError.
 
-    Read before the ledger: whatever a tag names was in the ledger before it was in the tag.
+    Read it before the ledger: an entry is in the ledger before a tag names it.
     """
     if (path := database(uri)) is not None and not path.exists():
         return {}
@@ -63,25 +63,25 @@ def read_witnesses(uri: str) -> dict[str, str]:
 
 
 def hold_ledger(seen: Mapping[str, str], entries: Sequence[Entry], models: Collection[str] = ()) -> None:
-    """Raise IntegrityError unless ``entries`` hold what the registry has seen of them.
+    """Raise IntegrityError unless ``entries`` contain every entry that the registry has seen.
 
-    Asked of the ledger's own models and of ``models``: one MLflow may serve other ledgers as well.
+    Checks the ledger's own models and ``models``, since one MLflow server may serve several ledgers.
     """
     known = {*models, *(entry.model for entry in entries)}
     ours = {f"{entry.number} {entry.digest}" for entry in entries}
     for model, witness in seen.items():
         if model in known and witness not in ours:
             raise IntegrityError(
-                f"entries are missing at the end of the ledger: MLflow's {model} has seen one that is not in it",
+                f"the ledger lacks an entry that the registered model {model} in MLflow names in its tag {LEDGER_TAG}",
                 got=f"{len(entries)} entries, the last {last_digest(entries)}",
                 expected=f"entry {witness}",
-                hint=f"restore the ledger from a copy; if those entries are lost for good, delete the tag {LEDGER_TAG} "
-                f"of {model} in MLflow",
+                hint="restore the ledger from a copy; if its last entries are lost for good, delete the tag "
+                f"{LEDGER_TAG} of {model} in MLflow",
             )
 
 
 def _fill_in(entries: Sequence[Entry], model: str, runs: Path, uri: str) -> list[str]:
-    """Register the holders that MLflow does not know."""
+    """Register the champion and the previous champion if MLflow does not have them; returns what failed."""
     standing = current(entries, model)
     with connected(uri) as client:
         unknown = [h for h in (standing.champion, standing.previous) if h and not find_version(client, model, h.commit)]
@@ -91,10 +91,10 @@ def _fill_in(entries: Sequence[Entry], model: str, runs: Path, uri: str) -> list
             run = read_run(runs / holder.run)
             commit = read_commit(run, holder.iteration)
             if commit is None or commit.digest != holder.commit:
-                raise FileNotFoundError(f"{run.path} is another run")
+                raise FileNotFoundError(f"{run.path} holds another run of this name")
             register_version(run, holder.iteration, uri)
         except (RaftError, OSError) as error:
-            faults.append(f"{holder.run}@{holder.iteration} of {model} cannot be registered here: {error}")
+            faults.append(f"cannot register {holder.run}@{holder.iteration} as a version of {model}: {error}")
     return faults
 
 
@@ -114,14 +114,14 @@ def _set_aliases(client: MlflowClient, entries: Sequence[Entry], model: str) -> 
 
 
 def _leave_witness(client: MlflowClient, last: Entry, model: str) -> None:
-    """Also on a model that was never promoted: an entry that withdraws it counts as much."""
+    """Name the last ledger entry on a model, even one that was never promoted: it may have been withdrawn."""
     found, witness = client.search_registered_models(f"name = '{model}'"), f"{last.number} {last.digest}"
     if found and found[0].tags.get(LEDGER_TAG) != witness:
         client.set_registered_model_tag(model, LEDGER_TAG, witness)
 
 
 def _tag(client: MlflowClient, model: str, version: str, holder: NamedPolicy, entries: Sequence[Entry]) -> None:
-    """Who made it champion last, and on which figures: a rollback measures nothing, so those of its promotion stay."""
+    """Tag a version with who promoted it last, and the figures; a rollback keeps the figures of the promotion."""
     entry = next(e for e in entries if e.digest == holder.entry)
     decided = [e.body for e in entries if e.model == model and e.body.get("commit") == holder.commit and _decision(e)]
     wanted = {
@@ -145,7 +145,7 @@ def _decision(entry: Entry) -> bool:
 
 
 def _figures(decision: Mapping[str, Any]) -> str:
-    """As JSON, in the order of the gates; a decision on hundreds of prompt groups is cut: the ledger has it whole."""
+    """As JSON, in the order of the gates. Cut to ``MAX_TAG`` if there are hundreds of prompt groups."""
     rounded = {
         gate: [v if v is None else float(f"{v:.4g}") for v in values] for gate, values in figures(decision).items()
     }
@@ -155,7 +155,7 @@ def _figures(decision: Mapping[str, Any]) -> str:
 
 
 def _mark_withdrawn(client: MlflowClient, entries: Sequence[Entry]) -> None:
-    """A withdrawn version keeps no alias, under whatever name it was registered."""
+    """Tag withdrawn versions and remove their aliases, under every registered name."""
     for entry in (e for e in entries if e.kind in ("withdrawn", "erased")):
         commit, policy = str(entry.body.get("commit")), str(entry.body.get("policy"))
         for tag, value in (("raft.commit", commit), ("raft.policy_identity", policy)):

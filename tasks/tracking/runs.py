@@ -1,13 +1,15 @@
-"""MLflow: one run an alignment, everything that is committed, nothing twice.
+"""Log alignments to MLflow: one MLflow run per run directory, with everything that is committed, nothing twice.
 
-A projection of the run directory: each call writes what MLflow lacks, so calls that were missed, cut short or repeated
-end in the same records. Metrics are read before they are written, since MLflow keeps every point that it is sent.
+Each call writes what MLflow lacks, so calls that were missed, interrupted or repeated lead to the same records.
+Metrics are read before they are written, since MLflow keeps every point that it is sent.
 """
 
+import getpass
 import json
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +20,12 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from raft_core.files.plain_json import MAX_LOG_BYTES, read_json
 from raft_core.records.run import BASE, Commit, Run, early_end, read_chain, read_events
-from raft_core.records.tables import VALIDATION, read_table
+from raft_core.records.tables import EVALUATION, VALIDATION, read_table
 from raft_core.redaction import redacted
 from raft_core.types import content_id
 from tasks.loop.decide import decide, read_report
-from tasks.tracking.connection import connected, experiment_id, find_run, label
+from tasks.loop.decide import label as title
+from tasks.tracking.connection import connected, experiment_id, find_run, label, shown
 from tasks.versioning.listing import pointer_md5
 from tasks.versioning.pointers import PAYLOADS
 
@@ -33,18 +36,25 @@ BATCH_METRICS, BATCH_ITEMS = 1000, 100
 """Limits of MLflow: a dataset's digest, a parameter's value (of older servers), a name, items of a request."""
 
 NESTED = {"slices": "slices", "rewards": "rewards", "gold_rewards": "gold_rewards"}
-"""Tables in the report → prefix of their metrics."""
+"""Tables in the scorecard → prefix of their metrics."""
 TRAINING = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
-"""Columns of the fine-tuning's log → metrics whose step counts optimiser steps over all iterations."""
+"""Columns of the fine-tuning log → metrics. Their step counts optimiser steps over all iterations."""
+
+NOTE = "mlflow.note.content"
+TABLES = "mlflow.loggedArtifacts"
+"""Tag in which MLflow's page looks for the tables that it can show."""
+SAMPLES = "samples.json"
+SAMPLES_SHOWN = 20
+"""Held-out completions per iteration in MLflow; the tables of the run hold all of them."""
 
 _REPORT = re.compile(r"/validation_[^/]*\.md$")
 
 
 def track(run: Run, uri: str, *, look: bool = False) -> str | None:
-    """Bring everything that is committed into MLflow; returns the id of the MLflow run.
+    """Log everything that is committed; returns the id of the MLflow run, None while nothing is committed.
 
-    None while nothing is committed. With ``look``, files and datasets are written again even where a tag says that
-    they are there. Raises StepError if MLflow is away or refuses.
+    ``look``: write files and datasets again even if a tag says that they are there.
+    Raises StepError if MLflow cannot be reached or rejects the records.
     """
     chain = read_chain(run)
     if not chain:
@@ -62,7 +72,7 @@ def track(run: Run, uri: str, *, look: bool = False) -> str | None:
             if look or known.get(f"raft.commit.{label(commit.iteration)}") != commit.digest:
                 _log_files(client, run_id, run, commit)
                 _log_inputs(client, run_id, run, commit)
-        wanted = _tags(run, chain)
+        wanted = {**_tags(run, chain), **_page(run, chain, known)}
         missing = [RunTag(key, value) for key, value in wanted.items() if known.get(key) != value]
         for batch in _batches(missing, BATCH_ITEMS):
             client.log_batch(run_id, tags=batch)
@@ -70,10 +80,24 @@ def track(run: Run, uri: str, *, look: bool = False) -> str | None:
     return run_id
 
 
-def erase_reports(run: Run, iterations: Collection[int], uri: str) -> None:
-    """Write the files of ``iterations`` anew as they are since rows were erased, and empty the reports of validation.
+def run_link(run: Run, uri: str) -> str | None:
+    """The address of the run's page in MLflow; None if MLflow is not an http(s) server, or does not have the run.
 
-    Raises StepError if MLflow is away or refuses.
+    Raises StepError if MLflow cannot be reached.
+    """
+    events = [event for event in read_events(run, "projected") if event.get("mlflow_run")]
+    if not events or not uri.startswith(("http://", "https://")):
+        return None
+    run_id = str(events[-1]["mlflow_run"])
+    with connected(uri) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+    return f"{shown(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def erase_reports(run: Run, iterations: Collection[int], uri: str) -> None:
+    """After rows were erased: replace the files of ``iterations`` in MLflow, and empty their validation reports.
+
+    Raises StepError if MLflow cannot be reached or rejects the records.
     """
     chain = read_chain(run)
     with connected(uri) as client:
@@ -91,7 +115,7 @@ def erase_reports(run: Run, iterations: Collection[int], uri: str) -> None:
 
 
 def points(run: Run, chain: Sequence[Commit]) -> list[Metric]:
-    """Every metric of the committed iterations; step = iteration, −1 for the base."""
+    """All metrics of the committed iterations. Step: the iteration, −1 for the base."""
     spent = _spent(run)
     times = _commit_times(run)
     before = 0
@@ -113,7 +137,7 @@ def points(run: Run, chain: Sequence[Commit]) -> list[Metric]:
 
 
 def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A configuration as dotted names and values; a value that is too long is cut (config.yaml holds it whole)."""
+    """A configuration as dotted names and values. Values that are too long are cut; config.yaml is complete."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -128,7 +152,7 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def metric_name(name: str) -> str:
-    """A name that MLflow accepts; a name that had to be changed carries a digest, so that two stay two."""
+    """A name that MLflow accepts; a changed name ends with a digest, so that different names stay different."""
     clean = re.sub(r"[^A-Za-z0-9_\-. /]", "_", name)[:MAX_NAME_CHARS]
     return clean if clean == name else f"{clean[: MAX_NAME_CHARS - 7]}-{content_id(name)[:6]}"
 
@@ -143,7 +167,7 @@ def _flat(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _spent(run: Run) -> dict[int, dict[str, float]]:
-    """Iteration → seconds and tokens of each step; a step that ran more than once counts each time."""
+    """Iteration → seconds, tokens and peak memory of each step. Repeated steps are added up (peak memory: maximum)."""
     spent: dict[int, dict[str, float]] = {}
     for event in read_events(run, "step"):
         row = spent.setdefault(int(event["iteration"]), {})
@@ -170,12 +194,12 @@ def _training_log(run: Run, iteration: int) -> list[dict[str, Any]]:
 
 def _finetuned(run: Run, iteration: int) -> dict[str, Any]:
     path = run.folder(iteration) / "finetune.json"
-    told: dict[str, Any] = read_json(path, MAX_LOG_BYTES) if path.exists() else {}
-    return told
+    result: dict[str, Any] = read_json(path, MAX_LOG_BYTES) if path.exists() else {}
+    return result
 
 
 def _log_params(client: MlflowClient, found: Any, run: Run) -> None:
-    """Parameters never change in MLflow, so what does not decide results (names, tracking, versioning) is no one."""
+    """Parameters cannot change in MLflow, so settings that do not affect results (tracking, …) are left out."""
     plain = redacted(run.config.model_dump(mode="json", exclude={"name", "tracking", "versioning", "execution"}))
     if trained := _finetuned(run, 0).get("trained"):
         plain = {**plain, "trained": {**trained, "untouched": sorted(trained["untouched"])}}
@@ -198,7 +222,7 @@ def _log_points(client: MlflowClient, found: Any, wanted: Sequence[Metric]) -> N
 
 
 def _log_files(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> None:
-    """Report, commit and validation of an iteration; writing a file again replaces it."""
+    """Log scorecard, commit and validation of an iteration; logging a file again replaces it."""
     folder, place = run.folder(commit.iteration), _place(commit)
     if commit.iteration == BASE:
         client.log_artifact(run_id, str(run.path / "config.yaml"))
@@ -208,6 +232,11 @@ def _log_files(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> N
         client.log_artifact(run_id, str(report), place)
     if (table := run.table(commit.iteration, "validation")).exists():
         client.log_dict(run_id, {"checks": read_table(table, VALIDATION).to_pylist()}, f"{place}/validation.json")
+    if (table := run.table(commit.iteration, "evaluation")).exists():
+        names = ["prompt", "completion", "reward", "gold_reward"]
+        rows = read_table(table, EVALUATION, names).slice(0, SAMPLES_SHOWN).to_pylist()
+        data = [[title(commit.iteration), *(row[name] for name in names)] for row in rows]
+        client.log_dict(run_id, {"columns": ["iteration", *names], "data": data}, f"{place}/{SAMPLES}")
 
 
 def _place(commit: Commit) -> str:
@@ -215,7 +244,7 @@ def _place(commit: Commit) -> str:
 
 
 def _log_inputs(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> None:
-    """The prompts and the filtered set of an iteration, under our own digests."""
+    """Log the prompts and the selected set of an iteration as datasets, with their digests."""
     inputs = []
     for name in ("prompts", "selected"):
         digest = commit.outputs.get(f"tables/{name}.parquet")
@@ -233,7 +262,7 @@ def _log_inputs(client: MlflowClient, run_id: str, run: Run, commit: Commit) -> 
 
 
 def _tags(run: Run, chain: Sequence[Commit]) -> dict[str, str]:
-    """Commits, DVC's hashes, the code, and how the run stands."""
+    """Tags: digests of commits, DVC's hashes, the git commit, and the state of the run."""
     tags = {f"raft.commit.{label(commit.iteration)}": commit.digest for commit in chain}
     for commit in chain:
         for name in PAYLOADS:
@@ -249,12 +278,54 @@ def _tags(run: Run, chain: Sequence[Commit]) -> dict[str, str]:
         tags |= {"raft.reason": decision.reason, "raft.best": label(decision.best)}
     if not over and (end := early_end(run)) is not None:
         tags["raft.status"] = end[0]
-        tags["raft.reason"] = f"raft show {run.name} says why"  # a message may quote a prompt, and is not erased here
+        tags["raft.reason"] = f"see raft show {run.name}"  # the message may quote a prompt, and tags are not erased
     return tags
 
 
+def _page(run: Run, chain: Sequence[Commit], known: Mapping[str, str]) -> dict[str, str]:
+    """Tags that MLflow's own pages show: description, user, source, and the tables of sample completions."""
+    tables = [f"{_place(commit)}/{SAMPLES}" for commit in chain if run.table(commit.iteration, "evaluation").exists()]
+    tags = {
+        "mlflow.source.name": f"raft align ({run.name})",
+        "mlflow.source.type": "LOCAL",
+        TABLES: json.dumps([{"path": path, "type": "table"} for path in tables]),
+    }
+    heading, text = _heading(run), _description(run)
+    if known.get(NOTE, heading).startswith(heading):  # a description that a person wrote stays
+        tags[NOTE] = text
+    if "mlflow.user" not in known:
+        with suppress(KeyError, OSError):  # a process may have no login name
+            tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
+def _heading(run: Run) -> str:
+    return f"**RAFT run `{run.name}`**"
+
+
+def _description(run: Run) -> str:
+    """Markdown: how the run stands and why, its best iteration, where the records are, and how to look at them."""
+    decision, end = decide(run), early_end(run)
+    state, reason, best = "running", "", ""
+    if decision is not None:
+        state = "running" if decision.go_on else decision.kind
+        reason, best = decision.reason, f"- Best so far: {title(decision.best)}\n"
+        if not decision.go_on:
+            best = f"- Best: {title(decision.best)}\n"
+    if end is not None and (decision is None or decision.go_on):
+        state, reason = end[0], f"see `raft show {run.name}`"
+    return (
+        f"{_heading(run)}: {state}{f' ({reason})' if reason else ''}\n\n{best}"
+        f"- Scorecards: `raft show {run.name}`\n"
+        f"- Origin of every file: `raft lineage show {run.name}`\n"
+        f"- Page for auditors: `raft export html {run.name}`\n"
+        f"- Records: `runs/{run.name}` in the workspace; the artifacts here are copies of the small ones\n"
+        f"- Held-out completions: artifacts `iterations/*/{SAMPLES}`\n"
+    )
+
+
 STATUS = {"running": "RUNNING", "failed": "FAILED", "interrupted": "KILLED"}
-"""How a run stands → MLflow's word; every other end is FINISHED."""
+"""State of a run → MLflow's status; all other ends are FINISHED."""
 
 
 def _set_status(client: MlflowClient, found: Any, status: str) -> None:

@@ -1,4 +1,4 @@
-"""The gates inside an iteration: hold its tables against their suites, and keep what they found."""
+"""The checks inside an iteration: validate its tables with Great Expectations and store the results."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,7 +12,7 @@ from raft_core.types import Prompt
 from tasks.loop.iteration import Iteration
 from tasks.validation import validate
 from tasks.validation.gx_frames import Measures, measures_of
-from tasks.validation.quarantine import Outcome
+from tasks.validation.quarantine import TableCheck
 
 Stage = Literal["samples", "scored", "selected"]
 STAGES: tuple[Stage, ...] = ("samples", "scored", "selected")
@@ -20,30 +20,31 @@ BULK = ["completion", "completion_token_ids", "finish_reason"]
 """Columns that ``measures_of`` needs."""
 
 
-def check(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> None:
-    """Validate one table; write ``validation`` and ``quarantine`` up to this stage.
+def check(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> TableCheck:
+    """Validate one table; write ``validation`` and ``quarantine`` up to this stage. Returns the results.
 
-    A repeated stage leaves the same bytes. What Great Expectations itself said goes to the event log.
+    Checking a stage twice writes the same bytes. Great Expectations' own output goes to the event log.
     Raises GateStop, after writing ``validation_STAGE.md``, if a check on the whole set failed.
     """
-    outcome = _validate(it, stage, held_out)
+    checked = _validate(it, stage, held_out)
     before = STAGES[: STAGES.index(stage)]
-    known, caught = _rows(it, "quarantine", before), outcome.quarantine
+    known, caught = _rows(it, "quarantine", before), checked.quarantine
     caught = caught.filter(pc.invert(pc.is_in(caught["sample_id"], known["sample_id"].combine_chunks())))
     write_table(it.table("quarantine"), pa.concat_tables([known, caught]), QUARANTINE)
-    write_table(it.table("validation"), pa.concat_tables([_rows(it, "validation", before), outcome.checks]), VALIDATION)
-    record_event(it.run, "validation", iteration=it.number, suite=stage, measures=outcome.measures, results=outcome.raw)
+    write_table(it.table("validation"), pa.concat_tables([_rows(it, "validation", before), checked.checks]), VALIDATION)
+    record_event(it.run, "validation", iteration=it.number, suite=stage, measures=checked.measures, results=checked.raw)
     report = it.folder / f"validation_{stage}.md"
-    outcome.raise_if_stopped(report)
+    checked.raise_if_stopped(report)
     report.unlink(missing_ok=True)
+    return checked
 
 
 def read_quarantine(it: Iteration) -> pa.Table:
-    """The rows that were taken out so far."""
+    """The rows quarantined so far."""
     return read_table(it.table("quarantine"), QUARANTINE)
 
 
-def _validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> Outcome:
+def _validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> TableCheck:
     if stage == "scored":
         samples = read_table(it.table("samples"), SAMPLES, ["sample_id", "prompt_id"])
         return validate.validate_scored(read_table(it.table("scored"), SCORED), samples, it.config)
@@ -56,7 +57,7 @@ def _validate(it: Iteration, stage: Stage, held_out: Sequence[Prompt]) -> Outcom
 
 
 def _rows(it: Iteration, name: Literal["validation", "quarantine"], stages: Sequence[Stage]) -> pa.Table:
-    """What ``stages`` wrote, without what later ones wrote before a kill."""
+    """The rows that ``stages`` wrote; a killed process may have left rows of later stages in the table."""
     column, schema = ("suite", VALIDATION) if name == "validation" else ("stage", QUARANTINE)
     if not stages:
         return schema.empty_table()

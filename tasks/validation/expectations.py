@@ -1,15 +1,15 @@
 """The Great Expectations suites of the three stages, built from ``ValidationConfig``.
 
-A suite is a mapping: frame (``tasks.validation.gx_frames``) → the expectations on it. Each carries in ``meta``
+A suite maps each frame of ``tasks.validation.gx_frames`` to the expectations on it. Each carries in ``meta``
 
     check      its name in the VALIDATION table
-    level      "row": each row that fails is quarantined; "set": a failure stops the run
+    level      "row": each failing row is quarantined; "set": a failure stops the run
     expected   the limit in words
-    key        the configuration key that holds the limit, if one does
+    key        the configuration key of the limit, if there is one
 
-Three habits of Great Expectations shape them: null passes every comparison, so what must be there is asked for
-separately; an empty frame passes every row check, so rows are counted; a share is ``mostly``, the share that passes.
-Samples were checked twice when the selected set is: there every failure is an error of ours and stops the run.
+Three properties of Great Expectations shape them: null passes every comparison, so required columns have a check of
+their own; an empty frame passes every row check, so rows are counted; a share is ``mostly``, the share that passes.
+Selected rows have passed the checks of samples and scores before: a failure among them is a bug, and stops the run.
 """
 
 from typing import Any, Literal
@@ -31,7 +31,7 @@ FIELDS = {"samples": tables.SAMPLES, "scored": tables.SCORED, "selected": tables
 
 
 def fields_suite(stage: str) -> Suite:
-    """Columns and types of a stage's table: nothing else can be checked unless these hold."""
+    """Columns and types of a stage's table; the other checks need them to be right."""
     schema: pa.Schema = FIELDS[stage]
     pairs = [(name, str(kind)) for name, kind in zip(schema.names, schema.types, strict=True)]
     return {
@@ -43,14 +43,14 @@ def fields_suite(stage: str) -> Suite:
                 column_A="column",
                 column_B="type",
                 value_pairs_set=pairs,
-                meta=_meta("types", "set", "the types of tables.py"),
+                meta=_meta("types", "set", "the column types of the table's schema"),
             ),
         ]
     }
 
 
 def samples_row_suite(config: RaftConfig) -> Suite:
-    """What one sample must be, whatever the others are."""
+    """Checks on single samples."""
     return {
         "rows": [
             _within("empty_prompt", "row", "num_prompt_tokens", "at least 1 token", low=1),
@@ -62,7 +62,7 @@ def samples_row_suite(config: RaftConfig) -> Suite:
 
 
 def samples_set_suite(config: RaftConfig, num_prompts: int, before: TextMeasures | None) -> Suite:
-    """What all samples of an iteration must be together."""
+    """Checks on all samples of an iteration together."""
     limits, per_prompt = config.validation, config.sampling.samples_per_prompt
     return {
         "rows": [
@@ -71,7 +71,7 @@ def samples_set_suite(config: RaftConfig, num_prompts: int, before: TextMeasures
             _share(
                 "stop_share",
                 "finish_reason",
-                f"stop in at least {limits.min_stop_share:.4g}",
+                f"stop in at least {limits.min_stop_share:.4g} of the samples",
                 limits.min_stop_share,
                 "min_stop_share",
                 values=["stop"],
@@ -79,7 +79,7 @@ def samples_set_suite(config: RaftConfig, num_prompts: int, before: TextMeasures
             _share(
                 "duplicate_share",
                 "copies",
-                f"1 in all but {limits.max_duplicate_share:.4g}",
+                f"at most {limits.max_duplicate_share:.4g} of the samples repeat a completion of their prompt",
                 1 - limits.max_duplicate_share,
                 "max_duplicate_share",
                 values=[1],
@@ -92,7 +92,7 @@ def samples_set_suite(config: RaftConfig, num_prompts: int, before: TextMeasures
                 "samples_per_prompt",
                 "set",
                 "num_samples",
-                f"{per_prompt}, whatever their status",
+                f"{per_prompt} samples per prompt, of any status",
                 low=per_prompt,
                 high=per_prompt,
             )
@@ -102,12 +102,12 @@ def samples_set_suite(config: RaftConfig, num_prompts: int, before: TextMeasures
 
 
 def scored_row_suite(config: RaftConfig) -> Suite:
-    """What one reward must be."""
+    """Checks on single rewards."""
     return {"rows": _reward("row", config)}
 
 
 def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
-    """What all rewards must be together."""
+    """Checks on all rewards of an iteration together."""
     limits = config.validation
     return {
         "rows": [_row_count(num_samples, num_samples), *_identities("its sample's"), *_quarantined(config)],
@@ -115,7 +115,8 @@ def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
             _share(
                 "usable_prompts",
                 "num_valid",
-                f"at least {limits.min_valid_per_prompt} valid samples in at least {limits.min_prompt_coverage:.4g}",
+                f"at least {limits.min_valid_per_prompt} valid samples "
+                f"for at least {limits.min_prompt_coverage:.4g} of the prompts",
                 limits.min_prompt_coverage,
                 "min_prompt_coverage",
                 low=limits.min_valid_per_prompt,
@@ -123,7 +124,7 @@ def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
             _share(
                 "tie_share",
                 "best_shared_by",
-                f"1 in all but {limits.max_tie_share:.4g}",
+                f"at most {limits.max_tie_share:.4g} of the prompts have several best samples",
                 1 - limits.max_tie_share,
                 "max_tie_share",
                 high=1,
@@ -131,7 +132,7 @@ def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
             _share(
                 "signal_share",
                 "signal",
-                f"rewards that tell the candidates apart in at least {limits.min_signal_share:.4g} of the prompts",
+                f"rewards differ between the samples of at least {limits.min_signal_share:.4g} of the prompts",
                 limits.min_signal_share,
                 "min_signal_share",
                 values=[True],
@@ -141,7 +142,7 @@ def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
 
 
 def selected_suite(config: RaftConfig, before: TextMeasures | None) -> Suite:
-    """What the next policy is trained on."""
+    """Checks on the rows that the next policy is trained on."""
     limits = config.validation
     return {
         "rows": [
@@ -160,7 +161,7 @@ def selected_suite(config: RaftConfig, before: TextMeasures | None) -> Suite:
             _share(
                 "prompt_coverage",
                 "num_selected",
-                f"at least 1 in at least {limits.min_prompt_coverage:.4g}",
+                f"at least 1 selected sample for at least {limits.min_prompt_coverage:.4g} of the prompts",
                 limits.min_prompt_coverage,
                 "min_prompt_coverage",
                 low=1,
@@ -170,7 +171,7 @@ def selected_suite(config: RaftConfig, before: TextMeasures | None) -> Suite:
             _share(
                 "held_out_overlap",
                 "held_out",
-                f"false in all but {limits.max_held_out_overlap:.4g}",
+                f"at most {limits.max_held_out_overlap:.4g} of the selected prompts are held out",
                 1 - limits.max_held_out_overlap,
                 "max_held_out_overlap",
                 values=[False],
@@ -191,13 +192,13 @@ def _completion(level: Level, config: RaftConfig) -> list[Any]:
             "completion_chars",
             level,
             "completion_chars",
-            f"at least {least} beside white space",
+            f"at least {least} characters besides white space",
             key="min_completion_chars",
             low=least,
         ),
         _within("num_tokens", level, "num_tokens", f"1 to {most}", low=1, high=most),
         _equal("sampling_logprobs_per_token", level, "num_sampling_logprobs", "num_tokens"),
-        _within("logprobs_valid", level, "bad_logprobs", "all log-probabilities finite and not above 0", low=0, high=0),
+        _within("logprobs_valid", level, "bad_logprobs", "only finite log-probabilities of at most 0", low=0, high=0),
     ]
 
 
@@ -216,7 +217,7 @@ def _reward(level: Level, config: RaftConfig) -> list[Any]:
 
 def _identities(prompt: str) -> list[Any]:
     return [
-        gxe.ExpectColumnValuesToNotBeNull(column="sample", meta=_meta("sample_known", "set", "a sample with an id")),
+        gxe.ExpectColumnValuesToNotBeNull(column="sample", meta=_meta("sample_known", "set", "a known sample")),
         gxe.ExpectColumnValuesToBeUnique(column="sample", meta=_meta("sample_unique", "set", "each sample once")),
         gxe.ExpectColumnValuesToNotBeNull(column="prompt", meta=_meta("prompt_known", "set", prompt)),
     ]
@@ -228,7 +229,7 @@ def _quarantined(config: RaftConfig) -> list[Any]:
         _share(
             "quarantined_share",
             "quarantined",
-            f"false in all but {most:.4g}",
+            f"at most {most:.4g} of the samples quarantined",
             1 - most,
             "max_quarantined_share",
             values=[False],
@@ -243,7 +244,7 @@ def _length_drift(config: RaftConfig, before: TextMeasures | None) -> list[Any]:
     if before is None or not before.mean_length:
         return []
     factor, mean = config.validation.max_length_drift, before.mean_length
-    words = f"mean of {mean / factor:.4g} to {mean * factor:.4g} tokens (before: {mean:.4g})"
+    words = f"a mean of {mean / factor:.4g} to {mean * factor:.4g} tokens (previous iteration: {mean:.4g})"
     return [
         gxe.ExpectColumnMeanToBeBetween(
             column="length",
@@ -262,7 +263,7 @@ def _forbidden(level: Level, config: RaftConfig) -> list[Any]:
     each = gxe.ExpectColumnValuesToNotMatchRegex(column="completion", regex=pattern, meta=meta)
     if level == "set":
         return [each]
-    words = f"no match of {pattern!r} in all but {most:.4g}"
+    words = f"at most {most:.4g} of the completions match {pattern!r}"
     share = gxe.ExpectColumnValuesToNotMatchRegex(
         column="completion",
         regex=pattern,
@@ -333,7 +334,7 @@ def _share(
 
 
 def _rounded(share: float) -> float:
-    """1 − 0.7 is a little above 0.3, and would refuse 3 of 10."""
+    """In floating point 1 − 0.7 is a little above 0.3, and would reject 3 of 10."""
     return round(share, 12)
 
 

@@ -1,8 +1,8 @@
-"""What the suites look at: small pandas frames, computed from an iteration's tables.
+"""The input of the suites: small pandas frames, computed from an iteration's tables.
 
-Great Expectations hashes and copies the frames that it is given. So these hold numbers and short words: counts
-instead of token ids, codes instead of identifiers, and the completions alone in a frame of their own. The index
-of every row frame is the row's position in its table.
+Great Expectations hashes and copies the frames that it is given, so they hold numbers and short words: counts
+instead of token ids, codes instead of identifiers; completions have a frame of their own. The index of a row frame
+is the row's position in its table.
 """
 
 from collections.abc import Collection, Mapping
@@ -25,16 +25,16 @@ LOGPROB_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class TextMeasures:
-    """Completions in bulk. ``character_shares``: watched character → share of all characters."""
+    """Statistics of many completions. ``character_shares``: watched character → share of all characters."""
 
     mean_length: float | None
-    """Tokens a completion; None where there is no completion."""
+    """Tokens per completion; None if there is no completion."""
     character_shares: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What the next iteration's completions are compared with."""
+    """The statistics that the next iteration's completions are compared with."""
 
     samples: TextMeasures
     selected: TextMeasures
@@ -46,7 +46,7 @@ def measures_of(samples: pa.Table, selected: pa.Table, config: RaftConfig) -> Me
 
 
 def text_measures(table: pa.Table, config: RaftConfig) -> TextMeasures:
-    """Mean length and shares of the watched characters over all rows, quarantined ones too.
+    """Mean length and shares of the watched characters over all rows, including quarantined ones.
 
     Rows whose sampling failed (finish reason "error") have no length.
     """
@@ -61,12 +61,12 @@ def text_measures(table: pa.Table, config: RaftConfig) -> TextMeasures:
 
 
 def field_rows(table: pa.Table) -> pd.DataFrame:
-    """One row a column of ``table``: its name and its Arrow type."""
+    """One row per column of ``table``: its name and its Arrow type."""
     return pd.DataFrame({"column": table.schema.names, "type": [str(kind) for kind in table.schema.types]})
 
 
 def sample_rows(samples: pa.Table, prompts: pa.Table) -> pd.DataFrame:
-    """One row a sample. ``prompt`` is the position in ``prompts``, null for an unknown prompt."""
+    """One row per sample. ``prompt``: position in ``prompts``, null for an unknown prompt."""
     prompt = _positions(samples["prompt_id"], prompts["prompt_id"])
     return pd.DataFrame(
         {
@@ -84,7 +84,7 @@ def sample_rows(samples: pa.Table, prompts: pa.Table) -> pd.DataFrame:
 
 
 def scored_rows(scored: pa.Table, samples: pa.Table) -> pd.DataFrame:
-    """One row a scored sample. ``sample`` is the position in ``samples``, null where that differs in its prompt."""
+    """One row per scored sample. ``sample``: position in ``samples``, null if the sample there has another prompt."""
     position = pc.index_in(scored["sample_id"], samples["sample_id"].combine_chunks())
     same_prompt = pc.equal(samples["prompt_id"].take(position), scored["prompt_id"])
     return pd.DataFrame(
@@ -98,7 +98,7 @@ def scored_rows(scored: pa.Table, samples: pa.Table) -> pd.DataFrame:
 
 
 def selected_rows(selected: pa.Table, prompts: pa.Table) -> pd.DataFrame:
-    """One row a selected sample."""
+    """One row per selected sample."""
     return pd.DataFrame(
         {
             "sample": _codes(selected["sample_id"]),
@@ -114,26 +114,26 @@ def selected_rows(selected: pa.Table, prompts: pa.Table) -> pd.DataFrame:
 
 
 def sampled_prompts(rows: pd.DataFrame, num_prompts: int) -> pd.DataFrame:
-    """One row a prompt: how many samples of all statuses the policy drew for it."""
+    """One row per prompt: how many samples of any status the policy drew for it."""
     known = rows.loc[rows["own"] & rows["prompt"].notna(), "prompt"]
     return pd.DataFrame({"num_samples": np.bincount(known.astype("int64"), minlength=num_prompts)})
 
 
 def scored_prompts(rows: pd.DataFrame, selection: Selector) -> pd.DataFrame:
-    """One row a prompt of ``rows``: its samples that may train, how many of them share the best reward, and whether
-    the rewards tell ``selection`` anything about them (null where no sample may train)."""
+    """One row per prompt of ``rows``: its number of valid samples, how many of them share the best reward, and whether
+    their rewards differ enough for ``selection`` to choose (null if no sample is valid)."""
     usable = rows[~rows["quarantined"]]
     best = usable.groupby("prompt")["reward"].transform("max")
     frame = pd.DataFrame(index=pd.Index(np.unique(rows["prompt"])))
     frame["num_valid"] = usable.groupby("prompt").size().reindex(frame.index, fill_value=0)
     frame["best_shared_by"] = usable[usable["reward"] == best].groupby("prompt").size().reindex(frame.index)
-    told = tells_apart(selection, usable["prompt"].to_numpy(), usable["reward"].to_numpy())
-    frame["signal"] = pd.Series(told, usable.index).groupby(usable["prompt"]).any().reindex(frame.index)
+    differs = tells_apart(selection, usable["prompt"].to_numpy(), usable["reward"].to_numpy())
+    frame["signal"] = pd.Series(differs, usable.index).groupby(usable["prompt"]).any().reindex(frame.index)
     return frame
 
 
 def selected_prompts(rows: pd.DataFrame, prompts: pa.Table, held_out_ids: Collection[str]) -> pd.DataFrame:
-    """One row a prompt of the iteration: how many of its samples train, and whether it is a held-out prompt."""
+    """One row per prompt of the iteration: its number of selected samples, and whether it is a held-out prompt."""
     known = rows.loc[rows["prompt"].notna(), "prompt"]
     held_out = pc.is_in(prompts["prompt_id"], pa.array(sorted(held_out_ids), pa.string()))
     return pd.DataFrame(
@@ -145,7 +145,7 @@ def selected_prompts(rows: pd.DataFrame, prompts: pa.Table, held_out_ids: Collec
 
 
 def character_rows(now: TextMeasures, before: TextMeasures) -> pd.DataFrame:
-    """One row a watched character: its share of all characters, and the rise since the iteration before."""
+    """One row per watched character: its share of all characters, and the rise since the previous iteration."""
     shares = now.character_shares
     return pd.DataFrame(
         {
@@ -157,7 +157,7 @@ def character_rows(now: TextMeasures, before: TextMeasures) -> pd.DataFrame:
 
 
 def lengths(table: pa.Table) -> "pd.Series[float]":
-    """Tokens of every completion; null where sampling failed."""
+    """Number of tokens of every completion; null if sampling failed."""
     drawn = pc.not_equal(table["finish_reason"], "error")
     counts = pc.if_else(drawn, pc.list_value_length(table["completion_token_ids"]), None)
     result: pd.Series[float] = counts.to_pandas().astype("float64")
@@ -175,19 +175,19 @@ def _completion_columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _words(column: pa.ChunkedArray) -> Any:
-    """A column of few distinct words."""
+    """A column with few distinct words."""
     return column.to_pandas().astype("category")
 
 
 def _codes(column: pa.ChunkedArray) -> Any:
-    """A number for each distinct value, null for null."""
+    """A number per distinct value; null stays null."""
     codes_N: NDArray[np.int64] = pd.factorize(column.to_pandas())[0]
     codes = pd.Series(codes_N)
     return codes.mask(codes_N < 0)
 
 
 def _positions(values: pa.ChunkedArray, among: pa.ChunkedArray) -> Any:
-    """Where each value first stands in ``among``, null where it does not."""
+    """Position of each value's first occurrence in ``among``; null if there is none."""
     return pc.index_in(values, among.combine_chunks()).to_pandas()
 
 
@@ -196,7 +196,7 @@ def _list_lengths(column: pa.ChunkedArray) -> Any:
 
 
 def _copies(prompt: "pd.Series[Any]", completions: pa.ChunkedArray) -> NDArray[np.int64]:
-    """How many samples of its prompt have each sample's completion, itself included."""
+    """For each sample, how many samples of its prompt have the same completion, itself included."""
     text, texts = pd.factorize(completions.to_pandas())
     both = prompt.fillna(-1).to_numpy("int64") * (len(texts) + 1) + text
     _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
@@ -204,7 +204,7 @@ def _copies(prompt: "pd.Series[Any]", completions: pa.ChunkedArray) -> NDArray[n
 
 
 def _bad_entries(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """How many entries of each list are no log-probability: null, not finite, or above 0."""
+    """How many entries of each list are not log-probabilities: null, not finite, or above 0."""
     bad_N = np.zeros(len(column), dtype=np.int64)
     start = 0
     for chunk in column.chunks:

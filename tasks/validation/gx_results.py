@@ -1,4 +1,4 @@
-"""Run a suite through Great Expectations and read what it found."""
+"""Run a suite through Great Expectations and read its results."""
 
 import json
 import warnings
@@ -20,25 +20,25 @@ from raft_core.errors import StepError
 from tasks.validation.expectations import Level, Suite
 
 SHOWN_ROWS = 20
-"""Rows that a report names for a check."""
+"""A report lists at most this many failing rows of a check."""
 MAX_VALUE_CHARS = 80
-"""A value in a reason or report is cut after so many characters."""
+"""Longer values are cut to this length in reasons and reports."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame, and who is meant by the labels of its index: ``names[label]`` is an id, a column, a character."""
+class GxFrame:
+    """A frame, and what the labels of its index stand for: ``names[label]`` is an id, a column or a character."""
 
     data: pd.DataFrame
     names: pa.ChunkedArray | pa.Array
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class GxResult:
     """The result of one expectation.
 
-    ``labels`` and ``values`` are the rows that fail (all of them for a check on single rows that was run
-    ``complete``, else the first few) and what was found there; ``names`` tells who the first few are.
+    ``labels`` and ``values`` are the rows that fail and the values found in them: all of them for a check on single
+    rows that was run ``complete``, otherwise the first ``SHOWN_ROWS``. ``names`` identifies those first rows.
     """
 
     check: str
@@ -54,29 +54,29 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """Findings in the order of the suite, and what Great Expectations said (JSON-able, without lists of rows)."""
+class GxResults:
+    """One result per check, in the order of the suite. ``raw``: Great Expectations' own output, without row lists."""
 
-    findings: tuple[Finding, ...] = ()
+    results: tuple[GxResult, ...] = ()
     raw: tuple[Mapping[str, Any], ...] = ()
 
-    def __add__(self, other: "Results") -> "Results":
-        return Results(self.findings + other.findings, self.raw + other.raw)
+    def __add__(self, other: "GxResults") -> "GxResults":
+        return GxResults(self.results + other.results, self.raw + other.raw)
 
     @property
     def passed(self) -> bool:
         """True if every check passed."""
-        return all(finding.passed for finding in self.findings)
+        return all(result.passed for result in self.results)
 
 
-def run(suite: Suite, batches: Mapping[str, Frame], *, complete: bool = False) -> Results:
-    """Validate each frame of ``batches`` by its part of ``suite``; a frame that is left out is not checked.
+def run(suite: Suite, batches: Mapping[str, GxFrame], *, complete: bool = False) -> GxResults:
+    """Validate each frame of ``batches`` with its part of ``suite``; a frame that is missing is not checked.
 
-    ``complete`` names every failing row instead of the first ``SHOWN_ROWS``.
-    Raises StepError for an expectation that could not be computed: that is no bad data.
+    ``complete`` lists every failing row instead of the first ``SHOWN_ROWS``.
+    Raises StepError if an expectation could not be computed: that does not mean that the data is bad.
     """
     source = _context().data_sources.add_pandas("tables")
-    findings: list[Finding] = []
+    found: list[GxResult] = []
     raw: list[Mapping[str, Any]] = []
     for name, wanted in suite.items():
         if name not in batches or not wanted:
@@ -85,10 +85,10 @@ def run(suite: Suite, batches: Mapping[str, Frame], *, complete: bool = False) -
         whole = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
         batch = whole.get_batch({"dataframe": frame.data})
         for result in _validate(batch, name, wanted, complete=complete):
-            finding = _finding(result, frame)
-            findings.append(finding)
-            raw.append({"frame": name, "check": finding.check, **_raw(result)})
-    return Results(tuple(findings), tuple(raw))
+            read = _result(result, frame)
+            found.append(read)
+            raw.append({"frame": name, "check": read.check, **_raw(result)})
+    return GxResults(tuple(found), tuple(raw))
 
 
 def _context() -> Any:
@@ -114,12 +114,12 @@ def _validate(batch: Any, name: str, wanted: Sequence[Any], *, complete: bool) -
     return sorted(results, key=lambda result: order.index(result.expectation_config.meta["check"]))
 
 
-def _finding(result: Any, frame: Frame) -> Finding:
+def _result(result: Any, frame: GxFrame) -> GxResult:
     settings, found = result.expectation_config, result.result
     meta = settings.meta
     if fault := _fault(result.exception_info):
         raise StepError(
-            f"the check {meta['check']!r} could not be made",
+            f"Great Expectations could not compute the check {meta['check']!r}",
             got=fault,
             expected=meta["expected"],
             hint=f"correct {meta['key']}" if meta["key"] else None,
@@ -127,7 +127,7 @@ def _finding(result: Any, frame: Frame) -> Finding:
     passed = bool(result.success)
     labels = found.get("unexpected_index_list", found.get("partial_unexpected_index_list")) or []
     columns = [settings.kwargs[key] for key in ("column", "column_A", "column_B") if key in settings.kwargs]
-    return Finding(
+    return GxResult(
         meta["check"],
         meta["level"],
         passed,
@@ -156,7 +156,7 @@ def _observed(found: Mapping[str, Any]) -> str:
 
 
 def _told(rows: pd.DataFrame) -> list[str]:
-    """What stands in each row (Great Expectations itself lists 200 values at most, and every index)."""
+    """The values of each row (Great Expectations itself lists at most 200 values, but every index)."""
     columns = [[f"{name} is {_value(value)}" for value in rows[name].tolist()] for name in rows.columns]
     return [", ".join(parts) for parts in zip(*columns, strict=True)]
 

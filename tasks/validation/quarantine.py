@@ -1,4 +1,4 @@
-"""What comes of a suite: rows for the tables of an iteration, and whether the run stops."""
+"""What a suite's results lead to: rows of the iteration's tables, quarantined rows, and whether the run stops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,24 +11,25 @@ import pyarrow.compute as pc
 from raft_core.errors import GateStop
 from raft_core.files.artifacts import write_bytes
 from raft_core.records.tables import QUARANTINE, VALIDATION, to_table
-from tasks.validation.gx_results import Finding, Results
+from tasks.validation.gx_results import GxResult, GxResults
 from tasks.validation.report import render
 
 MADE_BY = {"samples": "sampling", "scored": "scoring"}
-"""Suite → the step whose own failures its table holds; their check is called after the step."""
+"""Suite → the step that may have failed on single rows of its table; the quarantine lists those under this name."""
 
 
 REMEDIES = {
-    "signal_share": "what is selected would be chosen by lot, so nothing was trained. Try the reward on a few samples: "
-    "does it return the same number for all of them, or miss references that the prompts lack? Else raise "
-    "sampling.samples_per_prompt or sampling.temperature, or give prompts that the policy solves now and then"
+    "signal_share": "score a few samples by hand: the rewards do not tell the samples of a prompt apart, so selection "
+    "would be random, and nothing was trained. Does the reward always return the same number, or need references that "
+    "the prompts lack? Otherwise raise sampling.samples_per_prompt or sampling.temperature, or add prompts that the "
+    "policy sometimes solves"
 }
-"""Check → why it stops the run and what to try, where the limit alone does not say it."""
+"""Check → what to try, where the limit alone does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a suite on one table: VALIDATION and QUARANTINE rows, and the findings that stop the run.
+class TableCheck:
+    """The results of a suite on one table: VALIDATION and QUARANTINE rows, and the failed checks that stop the run.
 
     ``measures`` are plain numbers for the log.
     """
@@ -36,7 +37,7 @@ class Outcome:
     suite: str
     checks: pa.Table
     quarantine: pa.Table
-    stop: tuple[Finding, ...]
+    stop: tuple[GxResult, ...]
     measures: Mapping[str, Any] = field(default_factory=dict)
     raw: tuple[Mapping[str, Any], ...] = ()
 
@@ -45,15 +46,14 @@ class Outcome:
         if not self.stop:
             return
         write_bytes(report, render(self.suite, self.checks, self.quarantine, self.stop).encode())
-        keys = sorted({finding.key for finding in self.stop if finding.key})
-        advice = [REMEDIES[finding.check] for finding in self.stop if finding.check in REMEDIES]
+        keys = sorted({result.key for result in self.stop if result.key})
+        limits = [f"the limits are set by {', '.join(keys)}"] if keys else []
+        advice = [REMEDIES[result.check] for result in self.stop if result.check in REMEDIES]
         raise GateStop(
             f"validation of the {self.suite} table stopped the run",
-            got="; ".join(f"{finding.check}: {finding.observed}" for finding in self.stop),
-            expected="; ".join(f"{finding.check}: {finding.expected}" for finding in self.stop),
-            hint="; ".join(
-                [*advice, f"read {report}, it names the rows", *([f"the limits are {', '.join(keys)}"] if keys else [])]
-            ),
+            got="; ".join(f"{result.check}: {result.observed}" for result in self.stop),
+            expected="; ".join(f"{result.check}: {result.expected}" for result in self.stop),
+            hint="; ".join([*advice, f"read {report}: it lists the failing rows", *limits]),
         )
 
 
@@ -77,8 +77,8 @@ def apply_quarantine(table: pa.Table, quarantine: pa.Table) -> pa.Table:
     return table
 
 
-def outcome_of(suite: str, table: pa.Table, results: Results, measures: Mapping[str, Any] | None = None) -> Outcome:
-    """What ``results`` mean for ``table``; no ``measures``: its columns were wrong, nothing else was checked."""
+def table_check(suite: str, table: pa.Table, found: GxResults, measures: Mapping[str, Any] | None = None) -> TableCheck:
+    """What the results ``found`` mean for ``table``; ``measures`` None: its columns were wrong."""
     checks = [
         {
             "suite": suite,
@@ -89,27 +89,29 @@ def outcome_of(suite: str, table: pa.Table, results: Results, measures: Mapping[
             "expected": f.expected,
             "failed_rows": f.failed_rows,
         }
-        for f in results.findings
+        for f in found.results
     ]
-    stop = tuple(f for f in results.findings if f.level == "set" and not f.passed)
-    failed = [f for f in results.findings if f.level == "row" and not f.passed]
+    stop = tuple(f for f in found.results if f.level == "set" and not f.passed)
+    failed = [f for f in found.results if f.level == "row" and not f.passed]
     quarantine = [QUARANTINE.empty_table(), *(_quarantine_rows(suite, table, f) for f in failed)]
     if measures is not None and suite in MADE_BY:
         quarantine.insert(1, _came_quarantined(suite, table))
-    return Outcome(suite, to_table(VALIDATION, checks), pa.concat_tables(quarantine), stop, measures or {}, results.raw)
+    return TableCheck(
+        suite, to_table(VALIDATION, checks), pa.concat_tables(quarantine), stop, measures or {}, found.raw
+    )
 
 
 def _came_quarantined(suite: str, table: pa.Table) -> pa.Table:
-    """Rows that the step before could not make: a reward that raised, a sample that failed."""
+    """Rows on which the step itself failed: a reward that raised, a sample that could not be drawn."""
     rows = table.select(["sample_id", "prompt_id", "status", "reason"])
     rows = rows.filter(pc.not_equal(rows["status"], "ok"))
     return _quarantine_table(suite, MADE_BY[suite], rows, rows["reason"])
 
 
-def _quarantine_rows(suite: str, table: pa.Table, finding: Finding) -> pa.Table:
-    rows = table.select(["sample_id", "prompt_id"]).take(pa.array(finding.labels, pa.int64()))
-    reasons = pa.array([f"{value}; expected {finding.expected}" for value in finding.values], pa.string())
-    return _quarantine_table(suite, finding.check, rows, reasons)
+def _quarantine_rows(suite: str, table: pa.Table, result: GxResult) -> pa.Table:
+    rows = table.select(["sample_id", "prompt_id"]).take(pa.array(result.labels, pa.int64()))
+    reasons = pa.array([f"{value}; expected {result.expected}" for value in result.values], pa.string())
+    return _quarantine_table(suite, result.check, rows, reasons)
 
 
 def _quarantine_table(suite: str, check: str, rows: pa.Table, reasons: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The report of a validation that stopped a run, as Markdown: which checks, what was seen, which rows and why."""
+"""The Markdown report of a validation that stopped a run: failed checks, observed values, rows and reasons."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -6,33 +6,33 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.validation.gx_results import SHOWN_ROWS, Finding
+from tasks.validation.gx_results import SHOWN_ROWS, GxResult
 
 
-def render(suite: str, checks: pa.Table, quarantine: pa.Table, stop: Sequence[Finding]) -> str:
-    """The report; depends on its arguments alone. ``stop`` are the findings that stopped the run."""
+def render(suite: str, checks: pa.Table, quarantine: pa.Table, stop: Sequence[GxResult]) -> str:
+    """The report, a function of its arguments only. ``stop``: the failed checks that stopped the run."""
     lines = [
         f"# Validation of the {suite} table stopped the run",
         "",
-        f"{len(stop)} of {checks.num_rows} checks stopped it; nothing was trained on this table.",
+        f"{len(stop)} of {checks.num_rows} checks failed, so the run stopped. Nothing was trained on this table.",
         "",
     ]
-    for finding in stop:
-        lines += _section(finding)
+    for result in stop:
+        lines += _section(result)
     lines += ["## All checks", "", *_table(["check", "level", "passed", "observed", "expected"], _rows(checks)), ""]
     if quarantine.num_rows:
         lines += _quarantine(quarantine)
     return "\n".join(lines)
 
 
-def _section(finding: Finding) -> list[str]:
-    lines = [f"## {finding.check}", "", f"- observed: {_cell(finding.observed)}", f"- expected: {finding.expected}"]
-    if finding.key:
-        lines.append(f"- limit: `{finding.key}`")
-    if finding.names:
-        shown = zip(finding.labels, finding.names, finding.values, strict=False)
-        lines += ["", f"The first {len(finding.names)} of {finding.failed_rows} rows that fail:", ""]
-        lines += _table(["row", "who", "why"], shown)
+def _section(result: GxResult) -> list[str]:
+    lines = [f"## {result.check}", "", f"- observed: {_cell(result.observed)}", f"- expected: {result.expected}"]
+    if result.key:
+        lines.append(f"- limit: `{result.key}`")
+    if result.names:
+        shown = zip(result.labels, result.names, result.values, strict=False)
+        lines += ["", f"The first {len(result.names)} of {result.failed_rows} failing rows:", ""]
+        lines += _table(["row", "name", "reason"], shown)
     return [*lines, ""]
 
 
@@ -63,6 +63,6 @@ def _table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]
 
 
 def _cell(value: object) -> str:
-    """One line that cannot leave its table cell: completions are text of a model."""
+    """One line that cannot break out of its table cell: completions are text that a model wrote."""
     text = " ".join(str(value).split())
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

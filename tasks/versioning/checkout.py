@@ -1,4 +1,4 @@
-"""Bring an iteration's sets and checkpoint back, from the run, DVC's cache or its remote, every byte verified."""
+"""Restore an iteration's tables and checkpoint from the run, DVC's cache or its remote, and verify every byte."""
 
 import shutil
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SMALL = ("commit.json", "report.json", "finetune.json", TOMBSTONE)
 
 @dataclass(frozen=True, slots=True)
 class CheckedOut:
-    """Where it lies now. ``restored``: payloads that were not here, or not sound."""
+    """The folder with the outputs. ``restored``: payloads that were missing or damaged before."""
 
     folder: Path
     restored: tuple[str, ...]
@@ -24,16 +24,18 @@ class CheckedOut:
 
 
 def checkout(run: Run, iteration: int, workspace: Path, to: Path | None = None) -> CheckedOut:
-    """Make every output of a committed iteration lie in the run, or as a copy in ``to``, a folder that must not exist.
+    """Restore every output of a committed iteration in the run, and copy it to ``to``, which must not exist yet.
 
-    Raises InputError for no such commit or an existing ``to``, StepError if a payload cannot be had, IntegrityError
-    if it is not what was committed.
+    Raises InputError if there is no such commit or ``to`` exists, StepError if a payload cannot be restored,
+    IntegrityError if its bytes are not the committed ones.
     """
     commit = read_commit(run, iteration)
     if commit is None:
-        raise InputError(f"run {run.name} has no commit of iteration {iteration}", hint=f"see raft show {run.name}")
+        raise InputError(
+            f"run {run.name} has no committed iteration {iteration}", hint=f"raft show {run.name} lists its iterations"
+        )
     if to is not None and to.exists():
-        raise InputError(f"{to} exists", hint="name a folder that does not")
+        raise InputError(f"the folder {to} exists already", hint="name a folder that does not exist")
     with block_gc(run.path.parent):
         return _checkout(run, commit, workspace, to)
 
@@ -55,7 +57,7 @@ def _checkout(run: Run, commit: Commit, workspace: Path, to: Path | None) -> Che
 
 
 def _bring(run: Run, commit: Commit, payload: str, workspace: Path) -> bool:
-    """Restore a payload of which something is missing or other bytes; whether that was needed."""
+    """Restore a payload if files are missing or changed; returns whether it was necessary."""
     folder = run.folder(commit.iteration)
     wanted = {
         name: digest
@@ -67,9 +69,9 @@ def _bring(run: Run, commit: Commit, payload: str, workspace: Path) -> bool:
     pointer = folder / f"{payload}.dvc"
     if not pointer.exists():
         raise IntegrityError(
-            f"{folder / payload} is not what was committed, and no pointer brings it back",
+            f"{folder / payload} is missing or changed, and cannot be restored without its DVC pointer",
             expected=pointer,
-            hint="restore the pointer from git, or the run from a copy",
+            hint="restore the pointer from git, or the run from a backup",
         )
     restore(pointer, workspace)
     return True
@@ -85,12 +87,12 @@ def _verify(folder: Path, run_folder: Path, commit: Commit) -> None:
                 f"changed bytes: {path}",
                 got=f"sha256 {got}",
                 expected=f"sha256 {expected}",
-                hint="raft lineage verify names everything that is wrong",
+                hint="run raft lineage verify, which lists everything that is wrong",
             )
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A copy of one's own: the run's files may share their bytes with others."""
+    """A real copy: the run's files may be hard links that share their bytes."""
     if source.is_dir():
         shutil.copytree(source, target, copy_function=_copy_file, ignore=shutil.ignore_patterns(".*"))
     elif source.is_file():

@@ -1,6 +1,6 @@
-"""DVC's stores held against what names them: objects against their own names, pointers against the commit beside them.
+"""Verify DVC's stores: objects against the md5 in their names, pointers against the commit beside them.
 
-Reads only. DVC itself believes a read-only object, and a tampered one travels on without a word.
+Reads only. DVC itself trusts read-only objects, so it would push and pull a tampered one without noticing.
 """
 
 import re
@@ -26,9 +26,9 @@ _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Folders of objects by md5. ``remote``: of the default remote, where it is a folder; ``unseen``: why not.
+    """Folders of objects named by md5. ``remote``: the default remote, if it is a folder on this machine.
 
-    ``network``: the address of a remote that is no folder of this machine.
+    ``unseen``: which stores could not be checked, and why. ``network``: the address of a remote that is not a folder.
     """
 
     cache: Path | None = None
@@ -36,11 +36,11 @@ class Stores:
     unseen: tuple[str, ...] = ()
     network: str | None = None
     others: tuple[Path, ...] = ()
-    """Folders of remotes that are not the default one: a store that was moved leaves its old one behind."""
+    """Folders of remotes that are not the default, such as the old one after a move."""
 
 
 def find_stores(workspace: Path, *, remote: bool) -> Stores:
-    """DVC's stores of ``workspace``; none where DVC is not used. The remote only if asked for."""
+    """DVC's stores of ``workspace``; empty if DVC is not used there. ``remote``: look for remotes too."""
     folders = (workspace.resolve(), *workspace.resolve().parents)
     if not any((folder / ".dvc").is_dir() for folder in folders):
         return Stores(unseen=(f"no DVC repository in {workspace}",))
@@ -56,10 +56,10 @@ def find_stores(workspace: Path, *, remote: bool) -> Stores:
             others = tuple(path for path in _remote_folders(repo) if path != Path(store.path))
             if store.fs.protocol != "local":
                 address = store.fs.unstrip_protocol(store.path)
-                return Stores(cache, None, (f"the remote {address}: it is no folder of this machine",), address, others)
+                return Stores(cache, None, (f"the remote {address}: not a folder on this machine",), address, others)
             there = Path(store.path)
-            told = () if there.is_dir() else (f"the remote {there}: it is not there",)
-            return Stores(cache, there if there.is_dir() else None, told, others=others)
+            unseen = () if there.is_dir() else (f"the remote {there}: no such folder",)
+            return Stores(cache, there if there.is_dir() else None, unseen, others=others)
     except (DvcException, OSError) as error:
         return Stores(unseen=(f"DVC's stores of {workspace}: {error}",))
 
@@ -73,13 +73,13 @@ def _remote_folders(repo: Any) -> Iterator[Path]:
 
 
 def objects(store: Path) -> list[Path]:
-    """Every object of a store, by name."""
+    """All objects of a store, sorted by name."""
     files = (path for path in store.glob("??/*") if _NAME.fullmatch(path.relative_to(store).as_posix()))
     return sorted(path for path in files if path.is_file())
 
 
 def check_objects(store: Path, hashes: FileHashes) -> Iterator[Problem]:
-    """Objects whose bytes are not what their name, an md5, says."""
+    """Find objects whose bytes do not match the md5 in their name."""
     found = objects(store)
     hashes.prime(found, "md5")
     for path in found:
@@ -90,15 +90,15 @@ def check_objects(store: Path, hashes: FileHashes) -> Iterator[Problem]:
             yield Problem(None, "unreadable", path, f"cannot be read: {path}: {error}")
             continue
         if got != expected:
-            do = "remove it; dvc pull or dvc push brings a sound one from where there is one"
-            yield Problem(None, "object", path, f"damaged object of DVC: {path}, md5 {got}; {do}")
+            hint = "try: remove it; dvc pull or dvc push restores it from a store that has it"
+            yield Problem(None, "object", path, f"damaged DVC object: {path} has md5 {got}; {hint}")
 
 
 def check_pointers(run: Run, commit: Commit, stores: Stores, hashes: FileHashes) -> Iterator[Problem]:
-    """Pointers of a committed iteration that lead to other bytes than the commit names.
+    """Find pointers of a committed iteration that lead to other bytes than the commit names.
 
-    Where the payload lies here its own bytes are asked, else the objects of a store. Call it for payloads whose
-    bytes are as committed: a changed file is another problem, told by ``verify_run``.
+    Compares with the payload beside the pointer if it is there, otherwise with the objects of a store. Call it for
+    payloads whose bytes are as committed: ``verify_run`` reports changed files.
     """
     folder = run.folder(commit.iteration)
     for payload in PAYLOADS:
@@ -108,7 +108,9 @@ def check_pointers(run: Run, commit: Commit, stores: Stores, hashes: FileHashes)
         try:
             md5 = pointer_md5(pointer)
             if (folder / payload).is_dir():
-                fault = None if content_md5(folder / payload, hashes.md5) == md5 else "the files beside it have another"
+                fault = (
+                    None if content_md5(folder / payload, hashes.md5) == md5 else "the files beside it have another md5"
+                )
             else:
                 fault = _stored_fault(md5, _below(payload, digests_since(folder, commit.outputs)), stores, hashes)
         except (IntegrityError, OSError) as error:
@@ -120,7 +122,7 @@ def check_pointers(run: Run, commit: Commit, stores: Stores, hashes: FileHashes)
 
 
 def _below(payload: str, outputs: Mapping[str, str]) -> dict[str, str]:
-    """The outputs inside a payload, by their name in it; the folder's own digest under ""."""
+    """The outputs inside a payload by their path in it; the payload's own digest under ""."""
     return {
         name.removeprefix(payload).lstrip("/"): digest
         for name, digest in outputs.items()
@@ -129,7 +131,7 @@ def _below(payload: str, outputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _stored_fault(md5: str, expected: Mapping[str, str], stores: Stores, hashes: FileHashes) -> str | None:
-    """Why the objects that a pointer names are not what was committed; None also where no store has them all."""
+    """How the objects that a pointer names differ from the commit; None if they do not, or no store has all of them."""
     for store in (stores.cache, stores.remote):
         listing = store / md5[:2] / md5[2:] if store else None
         if store is None or listing is None or not listing.is_file():
@@ -145,12 +147,13 @@ def _stored_fault(md5: str, expected: Mapping[str, str], stores: Stores, hashes:
         wrong = [
             name for name, digest in expected.items() if (digests.get(name) if name else _folder(digests)) != digest
         ]
-        return f"there {', '.join(name or 'the folder' for name in sorted(wrong))} has other bytes" if wrong else None
+        names = ", ".join(name or "the folder" for name in sorted(wrong))
+        return f"in {store} the bytes differ for {names}" if wrong else None
     return None
 
 
 def _folder(digests: Mapping[str, str]) -> str:
-    """``folder_digest`` of files that lie elsewhere, by their names and digests."""
+    """``folder_digest`` from file names and digests, for files stored elsewhere."""
     from hashlib import sha256
 
     return sha256("".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()).hexdigest()

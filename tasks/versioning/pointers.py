@@ -1,8 +1,8 @@
-"""DVC: an iteration's tables and checkpoint by content, two small pointers beside them, and a remote.
+"""Version an iteration's tables and checkpoint with DVC: two small pointers beside them, and a remote.
 
-The committed bytes are never touched on the way into DVC's cache: the cache gets hard links of the very files (copies
-where the file system has no links), so a checkpoint lies on the disk once. The linked files are read-only from then
-on. ``dvc add`` would instead remove each file and link it back, and a kill in between would leave a hole.
+Committed files are not touched: DVC's cache gets hard links of them (copies if the file system has no links), so a
+checkpoint is stored once. The linked files are read-only from then on. ``dvc add`` would remove each file and link it
+back, and a kill in between would lose it.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from raft_core.files.plain_json import read_object
 from raft_core.forgetting.erasure import digests_since
 from raft_core.records.run import Run, read_chain
 from tasks.versioning.listing import READ_ONLY, files_of, pointer_md5
-from tasks.versioning.remote import PULL_LIMIT_S, push_to_remote, told, transfer
+from tasks.versioning.remote import PULL_LIMIT_S, dvc_message, push_to_remote, transfer
 from tasks.versioning.repository import opened
 
 PAYLOADS = ("tables", "policy")
@@ -37,15 +37,15 @@ CONFIG = """[core]
     url = ../.dvc-remote
     verify = true
 """
-"""``.dvc/config`` of a workspace that has none: a folder beside ``.dvc`` is the remote."""
+"""``.dvc/config`` of a new repository: the remote is a folder beside ``.dvc``."""
 
 IGNORED = "/.dvc-remote/\n/mlartifacts/\n/mlruns/\n/promotions/\n/runs/.steps/\n/runs/.index/\n/runs/**/work/\n"
-"""``.dvcignore`` of such a workspace: folders of many files in which DVC would look for pointers."""
+"""``.dvcignore`` of a new repository: folders with many files that DVC should not search for pointers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Versioned:
-    """``pointers``: payload → md5 in DVC's cache. ``warning`` says why a push did not happen."""
+    """``pointers``: payload → md5 in DVC's cache. ``warning``: why the push failed."""
 
     pointers: Mapping[str, str]
     pushed: bool
@@ -60,20 +60,20 @@ def version(run: Run, iteration: int, workspace: Path, *, push: bool) -> Version
 def version_all(
     run: Run, iterations: Sequence[int], workspace: Path, *, push: bool, look: bool = False
 ) -> dict[int, Versioned]:
-    """Bring committed iterations into DVC: ``tables.dvc`` and ``policy.dvc`` beside the payloads.
+    """Add committed iterations to DVC, with ``tables.dvc`` and ``policy.dvc`` beside the payloads, and push them.
 
-    Idempotent. The push covers every pointer of the run that the remote has not got yet (the event log tells; with
-    ``look`` the remote itself is asked), so one that failed earlier is made up for.
-    Raises StepError if DVC cannot take the files; an unreachable remote is a warning.
+    Idempotent. The push covers every pointer of the run that the remote lacks according to the event log (with
+    ``look``: according to the remote itself), so it also repeats earlier pushes that failed.
+    Raises StepError if DVC cannot add the files; an unreachable remote is only a warning.
     """
     folders = {iteration: run.folder(iteration).resolve() for iteration in iterations}
     for folder in folders.values():
         if not folder.is_relative_to(workspace.resolve()):
             raise StepError(
-                f"run {run.name} lies outside its workspace",
+                f"run {run.name} is outside the workspace",
                 got=folder,
                 expected=f"a folder below {workspace}",
-                hint="run raft in the folder that holds runs/",
+                hint="run raft in the folder that contains runs/, or set RAFT_WORKSPACE to it",
             )
     with _opened(workspace) as repo:
         _add(repo, [path for folder in folders.values() for name in PAYLOADS if (path := folder / name).is_dir()])
@@ -89,10 +89,10 @@ def _md5s(folder: Path) -> dict[str, str]:
 
 
 def restore(pointer: Path, workspace: Path) -> Path:
-    """Bring back what ``pointer`` (…/policy.dvc) stands for, from the cache or the remote, and check every byte.
+    """Restore the payload of ``pointer`` (…/policy.dvc) from the cache or the remote, and verify every byte.
 
-    What lies there with other bytes is replaced, and damaged objects of the cache are fetched again.
-    Returns the payload's path. Raises StepError if it cannot be had, IntegrityError if it is not what was committed.
+    A changed payload is replaced, and damaged objects of the cache are fetched again. Returns the payload's path.
+    Raises StepError if it cannot be restored, IntegrityError if its bytes are not the committed ones.
     """
     payload, expected = pointer.with_suffix(""), pointer_md5(pointer)
     _check_place(payload, workspace)
@@ -104,18 +104,25 @@ def restore(pointer: Path, workspace: Path) -> Path:
                 transfer(repo, "pull", [pointer], PULL_LIMIT_S)
             except (DvcException, OSError, StepError) as error:
                 raise StepError(
-                    f"{pointer} cannot be restored", got=told(error), hint="is its remote there? see `dvc remote list`"
+                    f"cannot restore the files of {pointer}",
+                    got=dvc_message(error),
+                    hint="check that DVC's remote is available: `dvc remote list` shows it",
                 ) from error
     if (got := content_md5(payload)) != expected:
-        raise IntegrityError(f"changed bytes: {payload}", got=f"md5 {got}", expected=f"md5 {expected}")
+        raise IntegrityError(
+            f"changed bytes: {payload}",
+            got=f"md5 {got}",
+            expected=f"md5 {expected}",
+            hint="restore the object from another copy of DVC's remote",
+        )
     _check_commit(payload)
     return payload
 
 
 def ensure_repository(workspace: Path) -> None:
-    """Make ``workspace`` a DVC repository with a local remote, unless it lies in one.
+    """Make ``workspace`` a DVC repository with a local remote, unless it is inside one already.
 
-    Like ``dvc init``, but it appears whole (two runs may start at once) and leaves the index of git alone.
+    Like ``dvc init``, but atomic (two runs may start at the same time), and without changing git's index.
     """
     folders = (workspace.resolve(), *workspace.resolve().parents)
     if any((folder / ".dvc").is_dir() for folder in folders):
@@ -125,7 +132,7 @@ def ensure_repository(workspace: Path) -> None:
     remote.mkdir(exist_ok=True)
     (remote / ".gitignore").write_text("*\n")
     aside = workspace / f".dvc.{os.getpid()}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)  # a killed process may have had this number: in containers they are small
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process with this id: they repeat in containers
     aside.mkdir()
     if not (workspace / ".dvcignore").exists():
         (workspace / ".dvcignore").write_text(IGNORED)
@@ -140,9 +147,9 @@ def ensure_repository(workspace: Path) -> None:
 
 
 def content_md5(payload: Path, hashed: Callable[[Path], str] | None = None) -> str:
-    """What DVC calls the folder ``payload``: the md5 of its listing, hashed from the bytes now.
+    """DVC's name of the folder ``payload``: the md5 of its listing, computed from the files.
 
-    ``hashed`` gives the md5 of a file (who hashes many files has done so already).
+    ``hashed``: returns the md5 of a file, if it is known already.
     """
     files = {file.relative_to(payload).as_posix(): file for file in folder_files(payload)}
     listing = [{"md5": (hashed or _file_md5)(file), "relpath": name} for name, file in sorted(files.items())]
@@ -153,7 +160,7 @@ def content_md5(payload: Path, hashed: Callable[[Path], str] | None = None) -> s
 
 
 def _add(repo: Any, payloads: Sequence[Path]) -> None:
-    """Hash, link every file into the cache, then let DVC find it there and write the pointers."""
+    """Hash every file and link it into the cache, then let DVC find it there and write the pointers."""
     if not payloads:
         return
     targets = [str(path) for path in payloads]
@@ -165,12 +172,14 @@ def _add(repo: Any, payloads: Sequence[Path]) -> None:
         repo.add(targets, relink=False)
     except (DvcException, OSError) as error:
         raise StepError(
-            f"DVC did not take {', '.join(targets)}", got=told(error), hint="run `dvc doctor` and `dvc status` there"
+            f"DVC could not add {', '.join(targets)}",
+            got=dvc_message(error),
+            hint="check disk space, and what `dvc doctor` and `dvc status` report in the workspace",
         ) from error
 
 
 def _link(file: Path, cached: Path) -> None:
-    """Make ``cached`` a hard link of ``file``; where that is impossible, ``dvc add`` copies."""
+    """Make ``cached`` a hard link of ``file``; if that is impossible, ``dvc add`` copies it later."""
     if cached.exists():
         return
     cached.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +189,7 @@ def _link(file: Path, cached: Path) -> None:
 
 
 def _drop_damaged(cache: Path, md5: str) -> None:
-    """Remove the objects of the folder ``md5`` whose bytes are not their names'; DVC trusts read-only ones."""
+    """Remove damaged objects of the folder ``md5`` from the cache; DVC would trust them, since they are read-only."""
     listing = cache / md5[:2] / md5[2:]
     if not listing.exists():
         return
@@ -194,7 +203,7 @@ def _drop_damaged(cache: Path, md5: str) -> None:
 
 
 def _pointers(run: Run) -> dict[tuple[str, str], Path]:
-    """(path in the run, md5) → pointer, of every commit."""
+    """(path in the run, md5) → pointer, for all commits."""
     folders = [run.folder(commit.iteration) for commit in read_chain(run)]
     paths = [path for folder in folders for name in PAYLOADS if (path := folder / f"{name}.dvc").exists()]
     return {(str(path.relative_to(run.path)), pointer_md5(path)): path for path in paths}
@@ -209,16 +218,18 @@ def _opened(workspace: Path) -> Iterator[Any]:
             repo = stack.enter_context(opened(workspace, wait=True))
         except (DvcException, OSError) as error:
             raise StepError(
-                f"no usable DVC repository in {workspace}", got=told(error), hint="run `dvc doctor`"
+                f"cannot open the DVC repository of {workspace}",
+                got=dvc_message(error),
+                hint="check what `dvc doctor` reports",
             ) from error
         yield repo
 
 
 def _check_place(payload: Path, workspace: Path) -> None:
-    """A symbolic link that came with a run must not lead the files of a payload elsewhere."""
+    """Reject symbolic links in a run, which would write a payload's files elsewhere."""
     if payload.is_symlink() or not payload.parent.resolve().is_relative_to(workspace.resolve()):
         raise IntegrityError(
-            f"{payload} does not lie in its workspace",
+            f"{payload} leads out of the workspace",
             got=payload.resolve(),
             expected=f"a folder below {workspace}",
             hint="remove the symbolic link",
@@ -226,14 +237,14 @@ def _check_place(payload: Path, workspace: Path) -> None:
 
 
 def _check_commit(payload: Path) -> None:
-    """Hold a restored payload against the sha256 digests of the commit beside it, if there is one."""
+    """Compare a restored payload with the sha256 digests of the commit beside it, if there is one."""
     path = payload.parent / "commit.json"
     if not path.exists():
         return
     try:
         outputs = read_object(path)["outputs"]
     except (OSError, ValueError, KeyError) as error:
-        raise IntegrityError(f"not a readable commit: {path}", got=error, hint="restore it from git") from None
+        raise IntegrityError(f"cannot read the commit {path}", got=error, hint="restore it from git") from None
     for name, expected in digests_since(payload.parent, outputs).items():
         output = payload.parent / name
         if output.is_relative_to(payload) and (got := digest_of(output)) != expected:
@@ -241,7 +252,7 @@ def _check_commit(payload: Path) -> None:
                 f"changed bytes: {output}",
                 got=f"sha256 {got}",
                 expected=f"sha256 {expected}",
-                hint="pointer and commit disagree; restore both from git",
+                hint="restore pointer and commit from git: they do not belong together",
             )
 
 

@@ -1,7 +1,7 @@
-"""DVC's remote: send what has not arrived there, bring back what is not here.
+"""DVC's remote: push what it lacks, pull what is missing here.
 
-A remote may hang, and DVC waits for it without end. So whatever crosses the network is done by a child
-process, with a time limit of ours; DVC goes on where it was cut off. A folder is used in this process.
+A remote may hang, and DVC would wait forever. So transfers over the network run in a child process with a time limit;
+the next transfer continues where it was cut off. Transfers to a folder run in this process.
 """
 
 import logging
@@ -28,19 +28,19 @@ from tasks.versioning.repository import opened
 
 PULL_LIMIT_S = 3600
 TAMPERED = 65
-"""Exit code of a child that refused what the remote gave it."""
+"""Exit code of a child that rejected bytes from the remote."""
 
-# DVC as a library draws nothing on the terminal: it is in the middle of our own progress.
+# DVC must not print on the terminal, where our own progress is shown.
 ui.error_console = Console(stderr=True, quiet=True)
 logging.getLogger("dvc").setLevel(logging.WARNING)
-for _bars in ("dvc.progress", "dvc_data.callbacks"):  # DVC draws its bars unless these say that they are quiet
+for _bars in ("dvc.progress", "dvc_data.callbacks"):  # DVC draws progress bars unless these loggers are quiet
     logging.getLogger(_bars).setLevel(logging.CRITICAL)
 
 
 def push_to_remote(repo: Any, run: Run, pointers: Mapping[tuple[str, str], Path], *, look: bool) -> str | None:
-    """Send what ``pointers`` ((path in the run, md5) → pointer) stand for. Returns why it could not be done.
+    """Push the payloads of ``pointers`` ((path in the run, md5) → pointer). Returns why it failed, None if it did not.
 
-    Only what the event log does not know to be there; with ``look`` the remote itself is asked about everything.
+    Skips what the event log says is there already; with ``look`` DVC asks the remote about everything.
     """
     done = set() if look else _pushed(repo, run)
     waiting = [item for item in pointers if item not in done]
@@ -51,11 +51,11 @@ def push_to_remote(repo: Any, run: Run, pointers: Mapping[tuple[str, str], Path]
         with _heard() as causes:
             transfer(repo, "push", [pointers[item] for item in waiting], run.config.versioning.push_limit_s)
     except (DvcException, OSError, StepError) as error:
-        for path in _partial(repo) - partial:  # where the disk is full they would fill it
+        for path in _partial(repo) - partial:  # they would fill a disk that is full
             with suppress(OSError):
                 path.unlink()
-        why = f"{told(error)}" + (f" ({causes[0]})" if causes else "")
-        return f"DVC did not push {len(waiting)} pointers; the next push makes up for it: {why}"
+        why = f"{dvc_message(error)}" + (f" ({causes[0]})" if causes else "")
+        return f"DVC did not push {len(waiting)} pointers to its remote; the next push includes them: {why}"
     record_event(run, "pushed", remote=_identity(repo), items=waiting)
     return None
 
@@ -63,7 +63,7 @@ def push_to_remote(repo: Any, run: Run, pointers: Mapping[tuple[str, str], Path]
 def transfer(repo: Any, way: Literal["push", "pull"], pointers: Sequence[Path], limit_s: float) -> None:
     """``dvc push`` or ``dvc pull`` of ``pointers``. Raises DvcException, OSError or StepError.
 
-    And IntegrityError for a pointer or listing that leads elsewhere, before anything is transferred.
+    Raises IntegrityError for a pointer or listing that leads elsewhere, before anything is transferred.
     """
     targets = [str(pointer.resolve()) for pointer in pointers]
     if not _over_network(repo):
@@ -73,16 +73,16 @@ def transfer(repo: Any, way: Literal["push", "pull"], pointers: Sequence[Path], 
 
 
 def _transfer(repo: Any, way: str, targets: Sequence[str]) -> None:
-    """Of the listings, only such as lead nowhere else come here or go from here."""
+    """Check all listings, then transfer."""
     for target in targets:
         hold_listing(repo, pointer_md5(Path(target)), fetch=way == "pull")
     repo.push(targets=targets) if way == "push" else repo.pull(targets)
 
 
 def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float, stdin: str = "") -> str:
-    """What ``module OUR_PID arguments…`` prints, run in ``folder``; it dies with us, or after ``limit_s``.
+    """Run ``module OUR_PID arguments…`` in ``folder`` and return its output; it ends with us, or after ``limit_s``.
 
-    Raises StepError if it fails, with the first line that it said, or does not finish.
+    Raises StepError with the first line of its standard error if it fails, or if it does not finish in time.
     """
     child = subprocess.Popen(
         python_module(module, str(os.getpid()), *arguments),
@@ -96,33 +96,38 @@ def in_child(module: str, arguments: Sequence[str], folder: Path, limit_s: float
     try:
         answer, said = child.communicate(stdin, timeout=limit_s)
     except subprocess.TimeoutExpired:
-        raise StepError(f"the remote did not finish within {limit_s:.0f} s") from None
+        raise StepError(
+            f"the transfer with DVC's remote did not finish within {limit_s:.0f} s",
+            hint="check that the remote answers; what was transferred is kept",
+        ) from None
     finally:
         if child.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
     if child.returncode == TAMPERED:
-        raise IntegrityError(said.strip(), hint="trust nothing else from there; restore it from another copy")
+        raise IntegrityError(
+            said.strip(), hint="restore it from another copy; do not trust other objects of this remote"
+        )
     if child.returncode:
         raise StepError(said.strip().splitlines()[0] if said.strip() else f"{module} exited {child.returncode}")
     return answer
 
 
-def told(error: BaseException) -> str:
-    """What DVC says of a failure, with its cause."""
+def dvc_message(error: BaseException) -> str:
+    """DVC's message of a failure, with its cause."""
     cause = error.__cause__ or error.__context__
     return f"{error}" + (f" ({cause})" if cause else "")
 
 
 def _partial(repo: Any) -> set[Path]:
-    """Beginnings of objects that DVC leaves in a folder when a copy fails."""
+    """Partial objects that DVC leaves in a folder when a copy fails."""
     return set() if _over_network(repo) else set(Path(repo.cloud.get_remote_odb().path).glob("??/.*.tmp"))
 
 
 @contextmanager
 def _heard() -> Iterator[list[str]]:
-    """Why files could not be transferred, in place of an error of DVC a file on the terminal."""
+    """Collect DVC's error messages about single files, instead of printing them on the terminal."""
     causes: list[str] = []
 
     class Listener(logging.Handler):
@@ -157,13 +162,13 @@ def _remote(repo: Any) -> Mapping[str, Any]:
 
 
 def main(way: str, *targets: str) -> int:
-    """The child: transfers, or says on standard error why not."""
+    """The child process: transfer, or print the reason of the failure on standard error."""
     with _heard() as causes:
         try:
             with opened(Path(), wait=True) as repo:
                 _transfer(repo, way, targets)
-        except Exception as error:  # whatever a store raises: its kinds are beyond counting
-            why = told(error) + (f" ({causes[0]})" if causes else "")
+        except Exception as error:  # stores raise many kinds of errors
+            why = dvc_message(error) + (f" ({causes[0]})" if causes else "")
             print(" ".join(why.split()) or type(error).__name__, file=sys.stderr)
             return TAMPERED if isinstance(error, IntegrityError) else 1
     return 0

@@ -25,8 +25,8 @@ PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
         "tasks.loop.evaluate:report": 5000,
     },
     "sampling": {
-        "tasks.loop.shards:_sample_shard": 19000,
-        "tasks.loop.shards:keep_shard": 110,
+        "tasks.loop.sample:_sample_shard": 19000,
+        "tasks.loop.sample:keep_shard": 110,
         "tasks.loop.sample:draw_prompts": 2400,
     },
     "a Parquet write": {
@@ -74,9 +74,9 @@ PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
     },
     "noting a projection": {"tasks.loop.sync:record_event": 100},
     "registering": {
-        "tasks.tracking.register:_external_model": 35000,
-        "tasks.tracking.register:_create_version": 18000,
-        "tasks.tracking.register:_alias_of": 12000,
+        "tasks.tracking.registry:_external_model": 35000,
+        "tasks.tracking.registry:_create_version": 18000,
+        "tasks.tracking.registry:_alias_of": 12000,
     },
 }
 """What is going on → functions that do it → where their middle is: so many calls that a function makes (about, on the
@@ -85,7 +85,7 @@ tiny example), the seconds that it waits, or the names of what it calls."""
 CHILDREN = {
     "a training process": "raft_core.launch.processes:_await_end:during@{:.2f}:1:rank",
     "the fork server": "raft_core.launch.processes:_await_end:during@{:.2f}:1:forkserver",
-    "Prefect's temporary server": "tasks.loop.shards:_sample_shard:during@{:.2f}:1:prefect",
+    "Prefect's temporary server": "tasks.loop.sample:_sample_shard:during@{:.2f}:1:prefect",
 }
 
 Make = Callable[..., Any]

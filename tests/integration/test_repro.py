@@ -29,6 +29,16 @@ STAGES = {
         "deps": ["data/align.json"],
         "outs": [{"data/report.md": {"cache": False, "persist": True}}],
         "metrics": [{"data/report.json": {"persist": True}}],
+        "plots": [
+            {
+                "data/rewards.csv": {
+                    "persist": True,
+                    "x": "iteration",
+                    "y": "reward",
+                    "title": "Held-out reward by iteration",
+                }
+            }
+        ],
     },
 }
 

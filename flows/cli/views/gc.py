@@ -6,15 +6,15 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.text import counted
-from tasks.versioning.gc import Collection
+from tasks.versioning.gc import GcPlan
 
 
-def show_gc(console: Console, found: Collection, *, removed: bool, remote: bool) -> None:
+def show_gc(console: Console, found: GcPlan, *, removed: bool, remote: bool) -> None:
     """Print what is deleted, why the rest is kept, and how many bytes that is."""
     title = "deleted" if removed else "to delete"
     table = Table("run", f"weights of iterations {title}", "kept", box=None, pad_edge=False)
     for run in sorted({v.run for v in found.verdicts}):
-        going = [str(g.iteration) for g in found.goners if g.run.name == run]
+        going = [str(g.iteration) for g in found.removable if g.run.name == run]
         kept = Counter(v.kept for v in found.verdicts if v.run == run and v.kept)
         reasons = ", ".join(f"{count} × {reason}" if count > 1 else str(reason) for reason, count in kept.items())
         table.add_row(run, " ".join(going) or "-", reasons or "tables and digests only")
@@ -22,9 +22,9 @@ def show_gc(console: Console, found: Collection, *, removed: bool, remote: bool)
         console.print(table)
     for path in found.scratch:
         console.print(f"folder {title}: {path}", markup=False, soft_wrap=True)
-    weights, folders = counted(len(found.goners), "iteration"), counted(len(found.scratch), "folder")
+    weights, folders = counted(len(found.removable), "iteration"), counted(len(found.scratch), "folder")
     what = f"weights of {weights} and {folders}: {amount(found.freed)}"
-    if not found.goners and not found.scratch:
+    if not found.removable and not found.scratch:
         console.print("nothing to delete")
     elif removed:
         console.print(f"deleted {what}")

@@ -12,7 +12,7 @@ from raft_core.files.artifacts import digest_of, json_digest, write_json
 from raft_core.promotion.ledger import Entry, FileLedger
 from raft_core.types import content_id
 from tasks.tracking.aliases import apply
-from tasks.tracking.registered import versions
+from tasks.tracking.registry import versions
 
 Raft = Callable[..., tuple[int, str, str]]
 Rules = Callable[..., str]

@@ -80,8 +80,8 @@ def test_a_pools_jobs_get_the_quiet_environment_and_heartbeats_within_the_silenc
         ({"timezone": "Mars/Olympus"}, "timezone"),
         ({"image": "x"}, "pool"),
         ({"webhook": "http://127.0.0.1/", "no_webhook": True}, "--no-webhook"),
-        ({"run_name": "{config}-{seed}"}, "no template of a run's name"),
-        ({"run_name": "{config}/{date}"}, "not a valid name of a run"),
+        ({"run_name": "{config}-{seed}"}, r"\{config\}-\{seed\}"),
+        ({"run_name": "{config}/{date}"}, "cannot name a run"),
         ({"overrides": ("iterations=0",)}, "iterations"),
     ],
 )

@@ -23,8 +23,8 @@ from raft_core.rewards.lexicon import LexiconRewardConfig
 from raft_core.types import Artifact, Policy, Prompt
 from tasks.loop.iteration import Iteration
 from tasks.loop.prepare import Material
-from tasks.loop.score_shards import ScoreJob
-from tasks.loop.shards import ShardJob
+from tasks.loop.sample import ShardJob
+from tasks.loop.score import ScoreJob
 
 pytestmark = pytest.mark.slow
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from prefect import flow, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 from pydantic import SecretStr
@@ -17,7 +18,9 @@ from flows.orchestration import pages, server
 from raft_core.errors import StepError
 from raft_core.gates import Decision
 from raft_core.records.run import Run, read_events, record_event
+from raft_core.types import Policy
 from tasks.loop.decide import decide
+from tasks.loop.iteration import Iteration
 
 pytestmark = pytest.mark.slow
 
@@ -89,10 +92,10 @@ TOO_LARGE = httpx.HTTPStatusError(
 @pytest.mark.parametrize(
     ("chosen", "error", "told"),
     [
-        (None, TOO_LARGE, (f"{TEMPORARY} refused POST /api/flow_runs/", "524,288")),
+        (None, TOO_LARGE, (f"{TEMPORARY} ", "POST /api/flow_runs/", "524,288")),
         (None, RuntimeError("Failed to reach API at x"), (TEMPORARY, "PREFECT_HOME")),
-        (MINE, httpx.ConnectError("no"), (f"server at {MINE} cannot be reached", "unset")),
-        (MINE, TOO_LARGE, (f"server at {MINE} refused POST", "422")),
+        (MINE, httpx.ConnectError("no"), (f"server at {MINE} ", "unset")),
+        (MINE, TOO_LARGE, (f"server at {MINE} ", "POST", "422")),
     ],
 )
 def test_an_error_of_the_server_says_what_failed_where(
@@ -100,7 +103,7 @@ def test_an_error_of_the_server_says_what_failed_where(
     monkeypatch: pytest.MonkeyPatch,
     chosen: str | None,
     error: Exception,
-    told: tuple[str, str],
+    told: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr(server, "address", lambda: "http://127.0.0.1:8123/api")
     run = write_run(iterations=1, finished=False)
@@ -116,3 +119,39 @@ def test_an_error_of_the_server_says_what_failed_where(
 
 def test_a_temporary_server_that_never_started_has_no_address() -> None:
     assert "None" not in server.address()
+
+
+def test_an_interrupted_run_is_cancelled_in_prefect(write_run: Callable[..., Run]) -> None:
+    """On a real temporary server: the engine itself calls an interrupted flow crashed."""
+    run = write_run(iterations=1, finished=False)
+    session = Session(run, run.path.parent.parent, SecretStr(""))
+
+    @flow
+    def interrupted() -> Decision:
+        pages.heal(session)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pages.seen_through(session, interrupted)
+    (begun,) = read_events(run, "flow_run")
+    with server.tied(), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(begun["flow_run"])).state
+    assert state is not None
+    assert state.is_cancelled(), state
+    assert f"raft resume {run.name}" in (state.message or "")
+    assert [event["state"] for event in read_events(run, "flow_run_ended")] == ["Cancelled"]
+
+
+def test_a_step_logs_what_it_did_in_one_line(write_run: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(iterations=1, finished=False)
+    session = Session(run, run.path.parent.parent, SecretStr(""))
+    policy = Policy(run.path, "p")
+
+    @flow
+    def logged() -> None:
+        with session.step(Iteration(run, 0, policy, policy), "sample") as running:
+            running.ended("sampled 8 completions", reused=True)
+
+    with server.tied(), caplog.at_level("INFO", logger="prefect.flow_runs"):
+        logged()
+    assert "sampled 8 completions (reused)" in caplog.messages

@@ -6,7 +6,7 @@ import pytest
 from prefect import task
 from prefect.states import exception_to_failed_state
 
-from flows.loop.retries import may_pass
+from flows.loop.session import may_pass
 from raft_core.errors import DivergedError, InputError, StepError
 
 

@@ -55,7 +55,7 @@ def test_how_a_run_had_ended_however_often_silence_was_told(
     """A server that stood still tells it of each of its automations at once."""
     first = datetime(2026, 1, 1, tzinfo=UTC)
     names = [("RUNNING", "Running", ""), (end.upper(), end, "")]
-    names += [("SCHEDULED", "AwaitingRetry", f"{SILENT} 180 s: goes on elsewhere")] * times
+    names += [("SCHEDULED", "AwaitingRetry", f"{SILENT} 180 s")] * times
     names += [("PENDING", "Pending", ""), ("RUNNING", "Running", "")]
     states = [
         State(type=StateType(kind), name=name, message=message, timestamp=first + timedelta(seconds=second))

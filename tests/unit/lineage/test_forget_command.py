@@ -13,7 +13,7 @@ from flows.forgetting import forget
 from raft_core.promotion.ledger import FileLedger
 from raft_core.records.run import Run, read_chain, read_commit
 from raft_core.types import Prompt
-from tasks.tracking.register import register
+from tasks.tracking.registry import register
 
 pytestmark = pytest.mark.slow
 

@@ -43,8 +43,10 @@ def test_a_ledger_that_was_cut_off_sets_no_alias_back(ledger: FileLedger, uri: s
     assert champion(uri) == "c"
     whole = ledger.path.read_bytes()
     ledger.path.write_bytes(whole.splitlines(keepends=True)[0])
-    with pytest.raises(IntegrityError, match="entries are missing at the end of the ledger: MLflow's m has seen one"):
+    with pytest.raises(IntegrityError, match="ledger") as cut:
         apply(ledger, tmp_path / "runs", uri)
+    assert str(cut.value.got).startswith("1 entries")
+    assert LEDGER_TAG in (cut.value.hint or "")
     assert champion(uri) == "c"
     ledger.path.write_bytes(whole)
     assert apply(ledger, tmp_path / "runs", uri) == []

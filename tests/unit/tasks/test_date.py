@@ -60,8 +60,9 @@ def test_a_run_that_began_without_a_date_is_refused(configured: Callable[..., Ra
     config = configured("{{ strftime_now('%d') }}" + TEMPLATE)
     run = open_run(tmp_path / "runs", "old", config)
     assert dated(config, run.path, "2026-01-05") == config
-    with pytest.raises(InputError, match=r"run old was begun with a chat template that prints the date"):
+    with pytest.raises(InputError, match=r"\brun old\b") as refused:
         refuse_undated(run)
+    assert "policy.template_date" in str(refused.value.expected)
 
 
 def test_such_a_run_is_not_measured_for_a_promotion(
@@ -72,5 +73,5 @@ def test_such_a_run_is_not_measured_for_a_promotion(
     monkeypatch.setattr(evidence, "backend", lambda _: pytest.fail("went on"))
     run = Run(tmp_path / "runs" / "old", configured("{{ strftime_now('%d') }}" + TEMPLATE))
     side, exam = cast(Any, SimpleNamespace(run=run)), cast(Any, SimpleNamespace(prompts=(), suite=None))
-    with pytest.raises(InputError, match="no date was fixed then"):
+    with pytest.raises(InputError, match=r"policy\.template_date"):
         evidence.check_side(side, exam, tmp_path, now=datetime.now(UTC), max_age=timedelta(days=1))

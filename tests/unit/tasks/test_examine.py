@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Callable[[Plain, Path], None], str]] = {
     "no classifier": (lambda p, _: p["scoring"].update(gold=[{"type": "classifier", "model": "x/y/z"}]), "x/y/z"),
     "no text for the perplexity": (put("evaluation", "perplexity_text", "none.txt"), "none.txt"),
     "an unknown part": (put("policy", "model", "example:tiny/engine"), "no asset 'engine'"),
-    "no signal": (put("sampling", "samples_per_prompt", 1), "no signal"),
+    "no signal": (put("sampling", "samples_per_prompt", 1), "validation.min_signal_share"),
 }
 
 
@@ -114,7 +114,7 @@ def test_faults_of_independent_parts_are_told_at_once(plain: Plain, tmp_path: Pa
         CASES[case][0](plain, tmp_path)
     plain["prompts"]["held_out"] = "gone.csv"
     told = str(refusal(plain, tmp_path))
-    assert told.startswith("5 faults keep this from being aligned:")
+    assert "5 faults" in told.splitlines()[0]
     for part in ("nowhere/model", "mine.py", "none.txt", "none.jsonl", "gone.csv"):
         assert part in told
 

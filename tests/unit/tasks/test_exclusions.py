@@ -59,11 +59,12 @@ def test_texts_of_the_perplexity_are_left_out_and_named(
     _allowed_splits(run)
     assert json.loads((run.path / "exclusions.json").read_text()) == {"prompts": sorted(left_out)}
     add_exclusion(tmp_path, prompts=[Prompt.of("six")], sources=[], time=NOW)
-    with pytest.raises(InputError, match="no texts of the perplexity are left"):
+    with pytest.raises(InputError, match="perplexity texts") as refused:
         _allowed_splits(run)
+    assert str(tmp_path / "exclusions.jsonl") in str(refused.value.got)
 
 
 def test_nothing_left_is_told(run: Run, tmp_path: Path) -> None:
     add_exclusion(tmp_path, prompts=[Prompt.of(text) for text in ("one", "two", "three")], sources=[], time=NOW)
-    with pytest.raises(InputError, match="no prompts are left without the excluded ones"):
+    with pytest.raises(InputError, match=r"prompts.*\n.*3 excluded"):
         _allowed_splits(run)

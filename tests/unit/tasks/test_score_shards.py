@@ -13,7 +13,7 @@ from raft_core.rewards import score as scoring
 from raft_core.rewards.function import FunctionRewardConfig
 from raft_core.rewards.load import Rewards, named
 from raft_core.types import Artifact, Progress, Prompt
-from tasks.loop.score_shards import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
+from tasks.loop.score import ScoreJob, keep_samples, make_score_shard, missing_score_shards, score_in_shards
 
 REWARD = """
 def reward(prompts, completions):
@@ -112,5 +112,7 @@ def test_failures_are_counted_over_all_shards(samples: pa.Table, tmp_path: Path)
 def test_a_worker_with_another_reward_is_refused(samples: pa.Table, tmp_path: Path) -> None:
     job, _ = job_of(tmp_path, samples)
     (tmp_path / "mine.py").write_text(REWARD.format(failing=False) + "# edited")
-    with pytest.raises(RewardError, match="is another one on this worker"):
+    with pytest.raises(RewardError, match="'function'") as refused:
         score_in_shards(job, backwards, lambda n: None)
+    assert refused.value.expected == dict(job.identities)["function"]
+    assert refused.value.got != refused.value.expected

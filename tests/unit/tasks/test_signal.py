@@ -50,10 +50,15 @@ ANSWERED = [Prompt.of("one", reference="1"), Prompt.of("two")]
 
 HOPELESS = [
     (config_of(per_prompt=1), rewards(Reward()), PLAIN, "best_of_k with sampling.samples_per_prompt 1"),
-    (config_of(per_prompt=1, type="top_fraction"), rewards(Reward()), PLAIN, "keeps every sample"),
-    (config_of(type="top_fraction", fraction=1), rewards(Reward()), PLAIN, "keeps every sample"),
-    (config_of(per_prompt=1, type="best_then_top", fraction=1), rewards(Reward()), PLAIN, "keeps every sample"),
-    (config_of(top_k=1), rewards(Reward()), PLAIN, "sampling.top_k 1 gives 4 equal samples"),
+    (
+        config_of(per_prompt=1, type="top_fraction"),
+        rewards(Reward()),
+        PLAIN,
+        "top_fraction with sampling.samples_per_prompt 1",
+    ),
+    (config_of(type="top_fraction", fraction=1), rewards(Reward()), PLAIN, "selection top_fraction"),
+    (config_of(per_prompt=1, type="best_then_top", fraction=1), rewards(Reward()), PLAIN, "selection best_then_top"),
+    (config_of(top_k=1), rewards(Reward()), PLAIN, "sampling.top_k 1"),
     (config_of(), rewards(Reward(), Reward("b"), weight=0.0), PLAIN, "the weight of every reward is 0"),
     (config_of(), rewards(Reward(needs_references=True)), PLAIN, "no training prompt has one"),
 ]
@@ -90,7 +95,8 @@ def test_what_may_learn_is_let_alone(config: RaftConfig, found: Rewards, train: 
 def test_what_is_odd_is_a_warning() -> None:
     both = rewards(Reward("a"), Reward("b", needs_references=True), gold=(Reward("a"), Reward("c")))
     told = check_signal(config_of(), both, PLAIN)
-    assert told == [
-        "reward r1 compares with references, and no training prompt has one",
-        "gold reward g0 is the reward r0: it cannot show that the reward is gamed",
-    ]
+    assert len(told) == 2
+    assert "reward r1" in told[0]
+    assert "reference" in told[0]
+    assert "gold reward g0" in told[1]
+    assert "reward r0" in told[1]

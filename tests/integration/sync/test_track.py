@@ -11,8 +11,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -23,9 +24,10 @@ from raft_core.errors import StepError
 from raft_core.files.artifacts import write_bytes
 from raft_core.records.best import decision_of
 from raft_core.records.run import BASE, Run, open_run, read_commit, record_event, write_commit
+from raft_core.records.tables import EVALUATION, to_table, write_table
 from tasks.tracking.connection import label, shown
-from tasks.tracking.register import register
-from tasks.tracking.runs import flat_params, metric_name, track
+from tasks.tracking.registry import register
+from tasks.tracking.runs import flat_params, metric_name, run_link, track
 from tasks.versioning.pointers import version
 
 AddIteration = Callable[[Run, int], None]
@@ -137,6 +139,45 @@ def test_params_tags_inputs_and_artifacts(small_run: Run, uri: str, client: Mlfl
     ]
 
 
+def test_the_page_describes_the_run_and_shows_completions(small_run: Run, uri: str, client: MlflowClient) -> None:
+    plain: dict[str, Any] = dict.fromkeys(EVALUATION.names, "text") | {"reward": 0.5, "gold_reward": None}
+    lists = dict.fromkeys(("completion_token_ids", "sampling_logprobs", "base_logprobs", "components"), ())
+    rows = [plain | lists | {"prompt": f"prompt {number}"} for number in range(30)]
+    write_table(small_run.table(0, "evaluation"), to_table(EVALUATION, rows), EVALUATION)
+    run_id = track(small_run, uri)
+    tags = fetch(client, run_id).data.tags
+    for fact in (small_run.name, "raft show small-run", "runs/small-run", "iteration 0", "samples.json"):
+        assert fact in tags["mlflow.note.content"]
+    assert tags["mlflow.user"]
+    assert tags["mlflow.source.type"] == "LOCAL"
+    assert "raft align" in tags["mlflow.source.name"]
+    shown_tables = json.loads(tags["mlflow.loggedArtifacts"])
+    assert {"path": "iterations/000/samples.json", "type": "table"} in shown_tables
+    table = json.loads(Path(client.download_artifacts(run_id, "iterations/000/samples.json")).read_bytes())
+    assert table["columns"] == ["iteration", "prompt", "completion", "reward", "gold_reward"]
+    assert table["data"] == [["iteration 0", f"prompt {number}", "text", 0.5, None] for number in range(20)]
+    client.set_tag(run_id, "mlflow.note.content", "what I think of it")
+    track(small_run, uri)
+    assert fetch(client, run_id).data.tags["mlflow.note.content"] == "what I think of it"
+
+
+def test_a_link_to_the_run_needs_a_server(
+    small_run: Run, uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = track(small_run, uri)
+    record_event(small_run, "projected", iteration=0, projection="track", mlflow_run=run_id)
+    assert run_link(small_run, uri) is None
+
+    @contextmanager
+    def to_sqlite(_: str) -> Iterator[MlflowClient]:
+        yield client
+
+    monkeypatch.setattr("tasks.tracking.runs.connected", to_sqlite)
+    experiment = fetch(client, run_id).info.experiment_id
+    link = run_link(small_run, "https://me:secret@host:5000/")
+    assert link == f"https://host:5000/#/experiments/{experiment}/runs/{run_id}"
+
+
 def test_pointers_that_come_later_are_tagged(small_run: Run, uri: str, client: MlflowClient, workspace: Path) -> None:
     assert "dvc.000.policy" not in fetch(client, track(small_run, uri)).data.tags
     version(small_run, 0, workspace, push=False)
@@ -181,14 +222,14 @@ def test_nothing_is_committed_yet(workspace: Path, uri: str, small_run: Run) -> 
 
 def test_a_server_that_is_away_is_told_soon(small_run: Run) -> None:
     start = time.monotonic()
-    with pytest.raises(StepError, match=r"MLflow at http://127\.0\.0\.1:9 did not take"):
+    with pytest.raises(StepError, match=r"MLflow at http://127\.0\.0\.1:9 "):
         track(small_run, "http://user:secret@127.0.0.1:9")
     assert time.monotonic() - start < 120
 
 
 def test_a_deleted_experiment_is_told(small_run: Run, uri: str, client: MlflowClient) -> None:
     client.delete_experiment(client.create_experiment("raft"))
-    with pytest.raises(StepError, match="is deleted"):
+    with pytest.raises(StepError, match="mlflow experiments restore"):
         track(small_run, uri)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from raft_core.promotion.ledger import Entry, FileLedger, Kind
-from tasks.versioning.needed import needed_commits
+from tasks.versioning.gc import needed_commits
 
 
 def test_weights_wait_for_an_approval_that_can_still_come(tmp_path: Path) -> None:

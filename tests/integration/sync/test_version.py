@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -185,7 +186,7 @@ class TestClone:
     def test_a_pointer_that_is_none(self, clone: Path) -> None:
         pointer = clone / "runs/small-run/iterations/000/policy.dvc"
         pointer.write_text("outs: []\n")
-        with pytest.raises(IntegrityError, match="no DVC pointer"):
+        with pytest.raises(IntegrityError, match=r"pointer.*policy\.dvc"):
             restore(pointer, clone)
 
 
@@ -215,7 +216,7 @@ class TestFreshWorkspace:
     def test_a_run_outside_the_workspace(self, small_run: Run, tmp_path: Path) -> None:
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
-        with pytest.raises(StepError, match="outside its workspace"):
+        with pytest.raises(StepError, match=r"small-run.*\n.*\n.*elsewhere"):
             version(small_run, 0, elsewhere, push=False)
 
 
@@ -280,7 +281,7 @@ def test_a_remote_that_hangs_is_given_up_after_our_limit(
     outcome = version(run, BASE, workspace, push=True)
     assert time.monotonic() - start >= 4
     assert not outcome.pushed
-    assert "the remote did not finish within 4 s" in str(outcome.warning)
+    assert "within 4 s" in str(outcome.warning)
     settings.write_text(local)
     assert version(run, BASE, workspace, push=True).pushed
 
@@ -303,7 +304,7 @@ def test_a_remote_that_hangs_is_given_up_after_our_limit(
 def test_a_pointer_to_anything_but_its_payload_is_refused(tmp_path: Path, text: str) -> None:
     pointer = tmp_path / "policy.dvc"
     pointer.write_text(text.replace("%s", "0" * 32 + ".dir"))
-    with pytest.raises(IntegrityError, match="no DVC pointer"):
+    with pytest.raises(IntegrityError, match=r"pointer.*policy\.dvc"):
         restore(pointer, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["policy.dvc"]
 
@@ -319,6 +320,6 @@ def test_a_listing_of_dvc_that_names_files_elsewhere_removes_none(workspace: Pat
     (cache / md5[:2] / f"{md5[2:]}.dir").write_bytes(listing)
     pointer = small_run.folder(0) / "policy.dvc"
     pointer.write_text(f"outs: [{{md5: {md5}.dir, hash: md5, path: policy}}]\n")
-    with pytest.raises(IntegrityError, match="no listing of a folder"):
+    with pytest.raises(IntegrityError, match=re.escape(f"{md5[2:]}.dir")):
         restore(pointer, workspace)
     assert precious.read_text() == "mine"

@@ -54,7 +54,7 @@ def listing(names: list[Any]) -> bytes:
 
 @pytest.mark.parametrize("names", CLIMBING.values(), ids=CLIMBING.keys())
 def test_a_name_that_leads_elsewhere(names: list[str]) -> None:
-    with pytest.raises(IntegrityError, match="no listing of a folder's files"):
+    with pytest.raises(IntegrityError, match=r"listing.*: there\n"):
         files_of(listing(names), "there")
 
 
@@ -90,7 +90,7 @@ def test_a_name_that_leads_elsewhere(names: list[str]) -> None:
     ],
 )
 def test_what_is_no_listing(content: bytes) -> None:
-    with pytest.raises(IntegrityError, match="no listing of a folder's files"):
+    with pytest.raises(IntegrityError, match=r"listing.*: there\n"):
         files_of(content.replace(b"%b", MD5.encode()), "there")
 
 
@@ -206,7 +206,7 @@ def test_a_listing_of_the_cache_sends_nothing_from_outside(workspace: Path, smal
     store(workspace / ".dvc" / "cache", new, content)
     shutil.rmtree(small_run.folder(0) / "policy")
     pointer.write_text(pointer.read_text().replace(pointer_md5(pointer), new))
-    with pytest.raises(IntegrityError, match="no listing"):
+    with pytest.raises(IntegrityError, match=r"listing.*"):
         version(small_run, -1, workspace, push=True)
 
 
@@ -226,7 +226,7 @@ def test_a_listing_of_the_cache_sends_nothing_from_outside(workspace: Path, smal
 def test_a_pointer_that_says_more_is_not_followed(more: str, pushed: Path, small_run: Run) -> None:
     pointer = small_run.folder(0) / "policy.dvc"
     pointer.write_text(pointer.read_text() + more)
-    with pytest.raises(IntegrityError, match="no DVC pointer"):
+    with pytest.raises(IntegrityError, match=r"pointer.*policy\.dvc"):
         restore(pointer, pushed)
 
 
@@ -235,7 +235,7 @@ def test_a_pointer_that_says_less_is_not_followed(line: str, pushed: Path, small
     pointer = small_run.folder(0) / "policy.dvc"
     assert line in pointer.read_text()
     pointer.write_text(pointer.read_text().replace(line, ""))
-    with pytest.raises(IntegrityError, match="no DVC pointer"):
+    with pytest.raises(IntegrityError, match=r"pointer.*policy\.dvc"):
         restore(pointer, pushed)
 
 
@@ -250,7 +250,7 @@ def test_a_symbolic_link_in_a_run_leads_nowhere(level: str, pushed: Path, small_
     else:
         shutil.move(small_run.folder(0), elsewhere)
         small_run.folder(0).symlink_to(elsewhere)
-    with pytest.raises(IntegrityError, match="does not lie in its workspace"):
+    with pytest.raises(IntegrityError, match=r"/000/policy leads out|symbolic link"):
         restore(pointer, pushed)
     assert not (elsewhere / "adapter_config.json").exists()
     assert not (elsewhere / "policy").exists()
@@ -281,7 +281,7 @@ class TestSiteCache:
         monkeypatch.setattr(repository, "_closed", lambda folder: folder == public and closed(folder))  # not pytest's
         public.chmod(0o777)
         monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(public))
-        with pytest.raises(StepError, match="may hold what another user left there"), opened(workspace):
+        with pytest.raises(StepError, match=r"other users.*(public|site-\d+)"), opened(workspace):
             pass
         assert list(public.iterdir()) == []
         public.chmod(0o700)
@@ -295,5 +295,5 @@ class TestSiteCache:
         us = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: us + 1)
         (workspace / ".dvc" / "tmp" / f"site-{us}").rename(workspace / ".dvc" / "tmp" / f"site-{us + 1}")
-        with pytest.raises(StepError, match="may hold what another user left there"):
+        with pytest.raises(StepError, match=r"other users.*(public|site-\d+)"):
             private_site_cache(workspace)

@@ -1,5 +1,6 @@
 """Collecting weights, with the real DVC: what goes, what stays, and that the chain verifies as before."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from raft_core.gates import Decision
 from raft_core.records.collected import collected
 from raft_core.records.retention import Retention
 from raft_core.records.run import Run, read_chain, read_events, record_event, verify_outputs
-from tasks.versioning import gc as collecting
+from tasks.versioning import gc
 from tasks.versioning.listing import pointer_md5
 from tasks.versioning.pointers import restore, version
 
@@ -29,7 +30,7 @@ def finished_run(small_run: Run, add_iteration: Callable[[Run, int], None], monk
             record_event(small_run, "projected", iteration=iteration, projection=projection)
     record_event(small_run, "finished", status="completed", best=1, reason="done")
     stop = Decision(go_on=False, kind="completed", best=1, reason="done")
-    monkeypatch.setattr(collecting, "decide", lambda run: stop)
+    monkeypatch.setattr(gc, "decide", lambda run: stop)
     return small_run
 
 
@@ -42,15 +43,15 @@ def test_an_unkept_policy_goes_from_folder_and_cache_and_the_chain_still_holds(f
     best = read_chain(finished_run)[2].digest
     md5 = {n: pointer_md5(finished_run.folder(n) / "policy.dvc") for n in (0, 1)}
     in_remote = remote_files(workspace)
-    found = collecting.plan(workspace, {best: "registered"}, ALL_GO)
-    assert [(g.run.name, g.iteration) for g in found.goners] == [(finished_run.name, 0)]
+    found = gc.plan(workspace, {best: "registered"}, ALL_GO)
+    assert [(g.run.name, g.iteration) for g in found.removable] == [(finished_run.name, 0)]
     assert found.freed > len(f"weights {finished_run.name} 0") * 100
     assert (finished_run.folder(0) / "policy").is_dir(), "a plan changes nothing"
 
-    collecting.collect(workspace, found, remote=False)
+    gc.remove(workspace, found, remote=False)
     assert not (finished_run.folder(0) / "policy").exists()
     assert not (finished_run.folder(0) / "policy.dvc").exists()
-    assert not collecting.cached(workspace, md5[0]).exists()
+    assert not gc.cached(workspace, md5[0]).exists()
     assert (finished_run.folder(0) / "tables" / "selected.parquet").exists()
     chain = read_chain(finished_run)
     assert collected(finished_run.folder(0)) == {"policy": chain[1].outputs["policy"]}
@@ -60,14 +61,14 @@ def test_an_unkept_policy_goes_from_folder_and_cache_and_the_chain_still_holds(f
     shutil.rmtree(finished_run.folder(1) / "policy")
     restore(finished_run.folder(1) / "policy.dvc", workspace)
     assert remote_files(workspace) == in_remote
-    assert not collecting.plan(workspace, {best: "registered"}, ALL_GO).goners, "nothing is left to collect"
+    assert not gc.plan(workspace, {best: "registered"}, ALL_GO).removable, "nothing is left to remove"
 
 
 def test_the_remote_gives_up_what_only_goners_refer_to(finished_run: Run) -> None:
     workspace = finished_run.path.parents[1]
     before = remote_files(workspace)
-    found = collecting.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
-    collecting.collect(workspace, found, remote=True)
+    found = gc.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
+    gc.remove(workspace, found, remote=True)
     gone = {f"files/md5/{name[:2]}/{name[2:]}" for name in found.objects}
     assert gone
     assert before - remote_files(workspace) == gone
@@ -79,8 +80,8 @@ def test_the_remote_gives_up_what_only_goners_refer_to(finished_run: Run) -> Non
 def test_an_object_that_something_kept_refers_to_stays(finished_run: Run) -> None:
     """Both adapters hold the same adapter_config.json: one object of the cache."""
     workspace = finished_run.path.parents[1]
-    found = collecting.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
-    kept = collecting._objects_of(workspace, [pointer_md5(finished_run.folder(1) / "policy.dvc")])
+    found = gc.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
+    kept = gc._objects_of(workspace, [pointer_md5(finished_run.folder(1) / "policy.dvc")])
     assert not set(found.objects) & kept
 
 
@@ -100,34 +101,34 @@ def test_what_a_person_keeps_in_a_folder_of_his_own_stays(finished_run: Run, kee
     (workspace / "mine" / "deep").mkdir(parents=True)
     pointer = (finished_run.folder(0) / "policy.dvc").read_text().replace("path: policy", "path: kept")
     keep(workspace / "mine" / "deep", pointer)
-    found = collecting.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
-    assert len(found.goners) == 1
+    found = gc.plan(workspace, {read_chain(finished_run)[2].digest: "registered"}, ALL_GO)
+    assert len(found.removable) == 1
     assert not found.objects
 
 
-def test_a_pipeline_that_nobody_can_read_stops_the_collection(finished_run: Run) -> None:
+def test_a_pipeline_that_nobody_can_read_stops_gc(finished_run: Run) -> None:
     workspace = finished_run.path.parents[1]
     (workspace / "dvc.yaml").write_text("stages: [")
-    with pytest.raises(StepError, match="nothing is collected"):
-        collecting.plan(workspace, {}, ALL_GO)
+    with pytest.raises(StepError, match=re.escape(str(workspace))):
+        gc.plan(workspace, {}, ALL_GO)
 
 
-def test_killed_in_the_middle_a_second_collection_finishes(finished_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_in_the_middle_a_second_gc_finishes(finished_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = finished_run.path.parents[1]
     named = {read_chain(finished_run)[2].digest: "registered"}
-    found = collecting.plan(workspace, named, ALL_GO)
+    found = gc.plan(workspace, named, ALL_GO)
 
     def killed(path: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(collecting, "_remove", killed)
+        patched.setattr(gc, "_delete", killed)
         with pytest.raises(KeyboardInterrupt):
-            collecting.collect(workspace, found, remote=False)
-    again = collecting.plan(workspace, named, ALL_GO)
-    assert [(g.iteration, g.md5) for g in again.goners] == [(g.iteration, g.md5) for g in found.goners]
-    collecting.collect(workspace, again, remote=False)
-    assert not collecting.plan(workspace, named, ALL_GO).goners
+            gc.remove(workspace, found, remote=False)
+    again = gc.plan(workspace, named, ALL_GO)
+    assert [(g.iteration, g.md5) for g in again.removable] == [(g.iteration, g.md5) for g in found.removable]
+    gc.remove(workspace, again, remote=False)
+    assert not gc.plan(workspace, named, ALL_GO).removable
 
 
 def test_a_missing_policy_without_a_tombstone_is_missing(finished_run: Run) -> None:
@@ -141,8 +142,8 @@ def test_scratch_of_committed_iterations_goes(finished_run: Run) -> None:
     work.mkdir()
     (work / "left").write_bytes(b"x" * 1000)
     workspace = finished_run.path.parents[1]
-    found = collecting.plan(workspace, {}, Retention())
+    found = gc.plan(workspace, {}, Retention())
     assert found.scratch == (work,)
     assert found.freed == 1000
-    collecting.collect(workspace, found, remote=False)
+    gc.remove(workspace, found, remote=False)
     assert not work.exists()
