@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -24,19 +24,30 @@ def code_digest(*modules: str, within: tuple[str, ...] = (OURS,)) -> str:
     if missing := [name for name in modules if source_of(name) is None]:
         raise ValueError(f"no Python source of {', '.join(missing)}")
     seen: dict[str, str] = {}
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name.endswith(".registry") or (source := source_of(name)) is None:
-            continue
+
+    def imports_of(name: str) -> Iterator[str]:
+        if name.endswith(".registry") or (source := source_of(name)) is None:
+            return
         seen[name] = sha256(source).hexdigest()
         for imported in _imported(source, name):
             top = next((package for package in within if f"{imported}.".startswith(f"{package}.")), None)
             if top is not None:
                 # Of another package the folders' __init__.py run too; ours are empty or lists of names.
-                waiting += [imported] if top == OURS else with_packages(imported)
-        waiting += with_packages(name) if not name.startswith(f"{OURS}.") else ()
+                yield from [imported] if top == OURS else with_packages(imported)
+        yield from with_packages(name) if not name.startswith(f"{OURS}.") else ()
+
+    follow_imports(modules, imports_of)
     return json_digest(seen)
+
+
+def follow_imports(modules: Iterable[str], imports_of: Callable[[str], Iterable[str]]) -> None:
+    """Call ``imports_of`` once for each of ``modules`` and for every module that it returns."""
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        if (name := waiting.pop()) not in seen:
+            seen.add(name)
+            waiting += imports_of(name)
 
 
 def source_of(module: str) -> bytes | None:

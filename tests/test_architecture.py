@@ -1,11 +1,13 @@
 """The house rules that a machine can check: floors, purity, sizes, what is never loaded or swallowed."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,57 @@ def test_the_facts_need_the_standard_library_alone(module: str) -> None:
 def test_what_starts_quickly_loads_nothing_heavy(module: str) -> None:
     loaded = {part.split(".")[0] for part in python(f"import sys, {module}; print(*sys.modules)").split()}
     assert loaded & HEAVY == set()
+
+
+# -- what comes from elsewhere --------------------------------------------------------------------
+
+
+def canonical(requirement: str) -> str:
+    """The name in a requirement, as https://packaging.python.org/specifications/name-normalization writes it."""
+    name = re.match(r"[\w.-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def declared(*extras: str) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    return {canonical(requirement) for group in groups for requirement in group}
+
+
+@cache
+def brought_by() -> Mapping[str, list[str]]:
+    """Importable name → the distributions that have it."""
+    return packages_distributions()
+
+
+def undeclared(module: ast.Module, known: Set[str]) -> Iterator[Offence]:
+    """Imports of packages that are neither Python's nor ours nor brought by a distribution in ``known``."""
+    for line, full in imported(module):
+        top = full.partition(".")[0]
+        if top in sys.stdlib_module_names or top in FLOORS:
+            continue
+        if not {canonical(name) for name in brought_by().get(top, [top])} & known:
+            yield line, top
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    known = declared("postgres", "ray", "s3", "exports")
+    assert offences(lambda module: undeclared(module, known), *FLOORS) == []
+
+
+def test_every_declared_package_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonical(line) for line in lines if "==" in line}
+    assert declared("postgres", "ray", "s3", "exports", "test") - pinned == set()
+
+
+def file_locks(module: ast.Module) -> Iterator[Offence]:
+    yield from ((line, full) for line, full in imported(module) if full.split(".")[0] in ("fcntl", "filelock"))
+
+
+def test_locks_are_made_in_one_place() -> None:
+    assert offences(file_locks, *FLOORS, but=("raft_core/files/locks.py",)) == []
 
 
 # -- purity ----------------------------------------------------------------------------------------
@@ -303,6 +356,9 @@ def test_names_say_what_a_thing_is() -> None:
         (undocumented, '"""m"""\nclass A:\n    """a"""\n    def f(self): ...'),
         (undocumented, "x = 1"),
         (vague, "class RunManager: ..."),
+        (file_locks, "def f():\n    import fcntl"),
+        (lambda module: undeclared(module, declared()), "import yaml, somebody.elses"),
+        (lambda module: undeclared(module, set()), "def f():\n    from yaml import x"),
     ],
 )
 def test_a_check_finds(check: Check, code: str) -> None:
@@ -317,6 +373,7 @@ def test_a_check_finds(check: Check, code: str) -> None:
         (starts_in_the_current_folder, "run([sys.executable, '-P', '-m', 'dvc'])\nPath(sys.executable)"),
         (foreign_code, "f(trust_remote_code=False)\nsafetensors.load('x')"),
         (swallowed, "try:\n    f()\nexcept OSError:\n    pass\nwith suppress(OSError):\n    f()"),
+        (lambda module: undeclared(module, declared()), "import os, yaml, raft_core.x\nfrom sklearn import y"),
         (undocumented, '"""m"""\nclass _A: ...\ndef f():\n    """f"""\n    def inner(): ...'),
     ],
 )

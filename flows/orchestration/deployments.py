@@ -6,7 +6,6 @@ do.
 """
 
 import asyncio
-import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -54,6 +53,7 @@ from flows.orchestration.scheduled import (
 )
 from raft_core.config.loading import load_config
 from raft_core.errors import ConfigError, RunBusyError, StepError
+from raft_core.files.locks import try_exclusive
 from raft_core.records.names import check_run_name, registered_name
 
 FLOWS: dict[str, Flow[..., Any]] = {
@@ -297,11 +297,7 @@ def _check_pool(client: SyncPrefectClient, pool: str) -> None:
 
 @contextmanager
 def _alone(workspace: Path, name: str) -> Iterator[None]:
-    with (workspace / f".serve-{name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunBusyError(
-                f"another process serves {name} in {workspace} already", hint="stop that process first"
-            ) from None
+    with try_exclusive(workspace / f".serve-{name}.lock") as alone:
+        if not alone:
+            raise RunBusyError(f"another process serves {name} in {workspace} already", hint="stop that process first")
         yield

@@ -1,14 +1,16 @@
 """Prefect's temporary server, tied to the process that needs it: it ends when that process ends in any way.
 
-Prefect starts one if PREFECT_API_URL is not set. Prefect's own would outlive a killed owner, keep that owner's standard
-error open, and be ended by Ctrl-C before the flow could report its end. If it dies in the middle of a run, it is
-started again on the same port: its database is a file, and Prefect's client retries for a minute. The port is bound
-before the server starts, so that two runs that start at the same time never share a server.
+If PREFECT_API_URL is not set, a run starts a server and sets PREFECT_API_URL for itself. Prefect's own would outlive a
+killed owner, keep that owner's standard error open, and be ended by Ctrl-C before the flow could report its end. If the
+server dies in the middle of a run, it is started again on the same port: its database is a file, and Prefect's client
+retries for a minute. The port is bound before the server starts, so that two runs that start at the same time never
+share a server.
 
 All local users can reach its port, so it requires a password: generated for this process, and passed to the server and
 to Ray workers in Prefect's settings. It is never on a command line or in a file.
 """
 
+import atexit
 import os
 import secrets
 import signal
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -26,8 +28,9 @@ from raft_core.errors import StepError
 from raft_core.launch.children import python_module
 
 CHECK_EVERY_S = 0.5
+STOP_S = 5.0
 NOT_STARTED = 3
-"""Exit code of a server that could not start; Prefect then starts another one."""
+"""Exit code of a server that could not start; another one is started then."""
 MEANT = (0, NOT_STARTED, -signal.SIGTERM)
 """Exit codes of a server that was not killed."""
 
@@ -35,8 +38,6 @@ MEANT = (0, NOT_STARTED, -signal.SIGTERM)
 @contextmanager
 def tied() -> Iterator[None]:
     """Run flows inside the block against our temporary server, unless PREFECT_API_URL names another."""
-    from prefect.context import SettingsContext, _temporary_global_settings_context
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -48,12 +49,33 @@ def tied() -> Iterator[None]:
     if PREFECT_API_URL.value():
         yield
         return
-    SubprocessASGIServer._run_uvicorn_command = _start  # type: ignore[method-assign,assignment]
-    with temporary_settings({PREFECT_API_AUTH_STRING: password(), PREFECT_SERVER_API_AUTH_STRING: password()}):
-        settings = SettingsContext.get()
-        assert settings is not None
-        with _temporary_global_settings_context(settings):  # for Prefect's own threads
-            yield
+    ours = {
+        PREFECT_API_URL: temporary_server().start(),
+        PREFECT_API_AUTH_STRING: password(),
+        PREFECT_SERVER_API_AUTH_STRING: password(),
+    }
+    with temporary_settings(ours), _in_every_thread(ours):
+        yield
+
+
+@contextmanager
+def _in_every_thread(settings: Mapping[Any, str]) -> Iterator[None]:
+    """Apply ``settings`` to Prefect's own threads too: those see what the environment held when it was read last."""
+    from prefect.context import refresh_global_settings_context
+
+    before = {setting.name: os.environ.get(setting.name) for setting in settings}
+    os.environ.update({setting.name: value for setting, value in settings.items()})
+    try:
+        refresh_global_settings_context()
+    finally:  # no child of this process inherits the password
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+    try:
+        yield
+    finally:
+        refresh_global_settings_context()
 
 
 @cache
@@ -85,32 +107,107 @@ def refuse_results() -> None:
 
 def address() -> str:
     """The address of this process's temporary server."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    server = SubprocessASGIServer()
-    return server.api_url if server.port is not None else "127.0.0.1 (it did not start)"
+    server = temporary_server()
+    return server.api_url if server.port else "127.0.0.1 (it did not start)"
 
 
-def _start(server: Any, *, again: bool = False) -> subprocess.Popen[Any]:
-    from prefect.settings import get_current_settings
+@cache
+def temporary_server() -> "TemporaryServer":
+    """The temporary server of this process."""
+    return TemporaryServer()
 
-    with _bound(server.port, again=again) as port:
-        server.port = port.getsockname()[1]
-        process = subprocess.Popen(
-            python_module("flows.orchestration.server", str(os.getpid()), str(port.fileno())),
-            env={
-                **os.environ,
-                **get_current_settings().to_environment_variables(exclude_unset=True),
-                "PREFECT_SERVER_API_AUTH_STRING": password(),
-                "PREFECT_UI_ENABLED": "0",
-                "PREFECT__SERVER_EPHEMERAL": "1",
-                "PREFECT__SERVER_FINAL": "1",
-            },
-            start_new_session=True,
-            pass_fds=[port.fileno()],
-        )
-    threading.Thread(target=_revive, args=(server, process), daemon=True).start()
-    return process
+
+class TemporaryServer:
+    """Prefect's server as a child of this process. Holds state, because a server that is killed is replaced by another
+    one on the same port until ``stop``."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._needed = False
+        self._starting = threading.Lock()
+
+    @property
+    def api_url(self) -> str:
+        """Its address, in the form of PREFECT_API_URL."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    def start(self) -> str:
+        """Start the server unless it is running; returns its address once it answers.
+
+        Raises RuntimeError if it does not answer within PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.
+        """
+        with self._starting:
+            if not self._needed:
+                self._needed = True
+                atexit.register(self.stop)
+                try:
+                    self.process = self.launch()
+                    self._await_answer()
+                except BaseException:
+                    self.stop()
+                    raise
+        return self.api_url
+
+    def stop(self) -> None:
+        """Stop the server if it is running."""
+        self._needed = False
+        atexit.unregister(self.stop)
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process, self.port = None, 0
+
+    def launch(self, *, again: bool = False) -> "subprocess.Popen[bytes]":
+        """Start a server process, and a thread that restarts it if it is killed. ``again``: on the same port."""
+        from prefect.settings import get_current_settings
+
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        with _bound(self.port, again=again) as port:
+            self.port = port.getsockname()[1]
+            process = subprocess.Popen(
+                python_module("flows.orchestration.server", str(os.getpid()), str(port.fileno())),
+                env={
+                    **{name: value for name, value in {**os.environ, **settings}.items() if name != "PREFECT_API_URL"},
+                    "PREFECT_API_AUTH_STRING": password(),
+                    "PREFECT_SERVER_API_AUTH_STRING": password(),
+                    "PREFECT_UI_ENABLED": "0",
+                    "PREFECT__SERVER_EPHEMERAL": "1",
+                    "PREFECT__SERVER_FINAL": "1",
+                },
+                start_new_session=True,
+                pass_fds=[port.fileno()],
+            )
+        threading.Thread(target=self._revive, args=(process,), daemon=True).start()
+        return process
+
+    def _await_answer(self) -> None:
+        import httpx
+        from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+
+        limit_s = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            if self.process is not None and self.process.poll() == NOT_STARTED:
+                self.process = self.launch()
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{self.api_url}/health", trust_env=False).status_code == 200:
+                    return
+            time.sleep(0.1)
+        code = None if self.process is None else self.process.poll()
+        ended = "" if code is None else f"; its process ended with code {code}"
+        raise RuntimeError(f"The ephemeral Prefect API server did not answer within {limit_s:g} s{ended}")
+
+    def _revive(self, process: "subprocess.Popen[bytes]") -> None:
+        """Restart the server if it was killed while it was needed."""
+        code = process.wait()
+        if code not in MEANT and self._needed and self.process is process:
+            with suppress(OSError):  # the port is taken
+                self.process = self.launch(again=True)
 
 
 def _bound(port: int, *, again: bool) -> socket.socket:
@@ -129,14 +226,6 @@ def _bound(port: int, *, again: bool) -> socket.socket:
             raise
         found.bind(("127.0.0.1", 0))
     return found
-
-
-def _revive(server: Any, process: "subprocess.Popen[Any]") -> None:
-    """Restart the server if it was killed while it was needed."""
-    code = process.wait()
-    if code not in MEANT and server.running and server.server_process is process:
-        with suppress(OSError):  # the port is taken
-            server.server_process = _start(server, again=True)
 
 
 def serve(owner: int, bound: socket.socket) -> None:

@@ -6,7 +6,6 @@ index of another format, or one that cannot be read, is built again. If ``runs/`
 memory is used.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from raft_core.audit.lineage import commit_fault, policy_facts
 from raft_core.errors import IntegrityError
 from raft_core.files.artifacts import file_digest, json_digest
 from raft_core.files.hashing import FileHashes
+from raft_core.files.locks import exclusive, lock_open_file, share_open_file
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.erasure import TOMBSTONE, digests_since
 from raft_core.records.policy_ref import policy_name
@@ -93,12 +93,11 @@ def open_index(runs: Path, say: Say = lambda line: None) -> Iterator[Index]:
     path = folder / "lineage.duckdb"
     with lock:
         while True:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_open_file(lock)
             _update(path, found, say)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            if (
-                path.exists()
-            ):  # changing the lock releases it for a moment, so another process may have removed the file
+            share_open_file(lock)
+            # changing the lock releases it for a moment, so another process may have removed the file
+            if path.exists():
                 break
         with _connected(str(path), read_only=True) as connection:
             yield Index(connection, _unseen(connection))
@@ -109,8 +108,7 @@ def drop_index(runs: Path) -> None:
     folder = runs / FOLDER
     if not folder.is_dir():
         return
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(folder / "lock"):
         _remove(folder / "lineage.duckdb")
 
 

@@ -9,12 +9,11 @@ and of the digests of its inputs. The library versions are not part of it: a pol
 earlier torch is as good a start as another, and every run records the digest of its policy.
 """
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +22,7 @@ from raft_core.errors import ExampleError
 from raft_core.examples.location import cache_folder
 from raft_core.examples.stages import Built, Progress, Receipt, Source, Stage
 from raft_core.files.artifacts import digest_of, folder_files, fsync_folder, json_digest, write_json
+from raft_core.files.locks import exclusive, try_exclusive
 from raft_core.imports import code_digest
 
 FORMAT = 1
@@ -116,13 +116,9 @@ def _remove_left_overs(example: Path, held: str) -> None:
     """Remove temporary folders of killed processes, whose locks are free. ``held`` is the stage that we have locked."""
     for aside in example.glob(".*-*.*"):
         stage = aside.name.removeprefix(".").rpartition(".")[0]
-        with (example / ".locks" / stage).open("a") as lock:
-            try:
-                if stage != held:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(aside, ignore_errors=True)
+        with nullcontext(True) if stage == held else try_exclusive(example / ".locks" / stage) as nobody_builds:
+            if nobody_builds:
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 def _make_durable(folder: Path) -> None:
@@ -134,11 +130,8 @@ def _make_durable(folder: Path) -> None:
 @contextmanager
 def _locked(lock: Path, progress: Progress) -> Iterator[None]:
     """Hold ``lock``. The kernel releases it when its owner ends, so nothing needs cleaning up after a kill."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with try_exclusive(lock) as free:
+        if not free:
             progress(f"waiting for another process that is preparing {lock.name}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        with nullcontext() if free else exclusive(lock):
+            yield

@@ -5,7 +5,6 @@ by hand. (For a source distribution pip runs ``setup.py egg_info`` after it has 
 installed or imported.)
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from raft_core.examples.location import cache_folder
 from raft_core.examples.packages import PACKAGES, Package
 from raft_core.examples.stages import Built, Progress, Source
 from raft_core.files.artifacts import copy_shared, file_digest, fsync_folder
+from raft_core.files.locks import exclusive
 from raft_core.launch.children import python_module
 
 
@@ -39,8 +39,7 @@ def fetch(package: Package, progress: Progress) -> Path:
     folder = cache_folder() / "packages"
     target = folder / package.file
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{package.file}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(folder / f".{package.file}.lock"):
         found = file_digest(target) if target.is_file() else None
         if found == package.sha256:
             return target

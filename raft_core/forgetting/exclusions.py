@@ -5,7 +5,6 @@ digests, never a text. The prompts that a run leaves out are listed in its ``exc
 commit made since.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from raft_core.errors import IntegrityError
 from raft_core.files.artifacts import write_json
+from raft_core.files.locks import lock_open_file
 from raft_core.files.plain_json import parse_object, read_lines
 from raft_core.prompts.splits import Splits
 from raft_core.types import Prompt, content_id
@@ -109,7 +109,7 @@ def add_exclusion(workspace: Path, *, prompts: Iterable[Prompt | str], sources: 
         return False
     row = {"time": time, "prompts": sorted(ids), "texts": sorted(texts), "sources": sorted(new_sources)}
     with (workspace / FILE).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_open_file(file)
         file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -10,7 +10,6 @@ lets them outlive the owner.
 """
 
 import ctypes
-import fcntl
 import gc
 import importlib
 import io
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import RaftError
+from raft_core.files.locks import share_for_life
 
 PR_SET_PDEATHSIG = 1
 OWNER_DIED = 113
@@ -147,7 +147,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 def hold_lock(path: Path | None) -> None:
     """Take the shared lock; the kernel releases it when this process ends."""
     if path is not None:
-        fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_SH)
+        share_for_life(path)
 
 
 def die_with_parent(parent: int) -> None:

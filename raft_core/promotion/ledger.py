@@ -6,7 +6,6 @@ MLflow's tags hold one.) A body names a model by ``commit`` (sha256 of the itera
 (identity of the weights), never by a version number.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from raft_core.errors import IntegrityError, LedgerMovedError
 from raft_core.files.artifacts import fsync_folder, json_digest
+from raft_core.files.locks import lock_open_file
 from raft_core.files.plain_json import open_regular, parse_object
 from raft_core.records.policy_ref import policy_name
 
@@ -228,7 +228,7 @@ class FileLedger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_open_file(file)
             file.seek(0)
             data = file.read()
             entries, whole = _parse(data, self.path)

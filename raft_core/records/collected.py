@@ -6,7 +6,6 @@ from *missing*. It has no time; when gc ran is in the event log.
 gc and a running run exclude each other through a lock in the folder of runs, which every run shares.
 """
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 from raft_core.errors import IntegrityError, RunBusyError
 from raft_core.files.artifacts import write_json
+from raft_core.files.locks import shared, try_exclusive
 from raft_core.files.plain_json import read_json
 
 FORMAT = 1
@@ -53,21 +53,17 @@ def write_tombstone(folder: Path, outputs: Mapping[str, str], dvc: Mapping[str, 
 
 def block_gc(runs: Path) -> IO[str]:
     """A lock that running runs share: gc is refused until it is closed. Waits until a gc that is running ends."""
-    lock = (runs / LOCK).open("a")
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    return lock
+    return shared(runs / LOCK)
 
 
 @contextmanager
 def no_live_run(runs: Path) -> Iterator[None]:
     """Keep every run in ``runs`` from starting. Raises RunBusyError while a process uses one."""
-    with (runs / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with try_exclusive(runs / LOCK) as alone:
+        if not alone:
             raise RunBusyError(
                 f"a run in {runs} is in use: it is being aligned, promoted or pulled",
                 expected="no process that needs its files",
                 hint="wait until it ends, or stop it and resume it afterwards; raft runs shows which run is running",
-            ) from None
+            )
         yield

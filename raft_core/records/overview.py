@@ -1,6 +1,5 @@
 """What ``raft show`` and ``raft runs`` show of a run: its commits and reports, joined with its events."""
 
-import fcntl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import ConfigError, RaftError
+from raft_core.files.locks import is_held
 from raft_core.metrics.base import Figure
 from raft_core.metrics.registry import figures
 from raft_core.records.best import decision_of, read_scorecard
@@ -127,16 +127,7 @@ def view_or_fault(path: Path) -> RunView:
 
 def is_running(run: Run) -> bool:
     """Whether a process is working on the run."""
-    try:
-        lock = (run.path / "lock").open("rb")
-    except FileNotFoundError:
-        return False
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    return is_held(run.path / "lock")
 
 
 def _state(run: Run, reports: Sequence[Mapping[str, Any]]) -> tuple[str, int | None, str]:

@@ -8,22 +8,21 @@ runs/NAME/
   iterations/000/        the same, and every table of the iteration
 """
 
-import fcntl
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from raft_core.config.loading import check_config, computed_part, config_digest, dump_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.files.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
+from raft_core.files.locks import try_exclusive
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.erasure import digests_since
 from raft_core.gates import BASE as BASE
@@ -299,45 +298,23 @@ def hold(run: Run, *, wait_for_children_s: float = 60.0) -> Iterator[None]:
 
     Raises RunBusyError with host and process of the holder.
     """
-    gc_lock = block_gc(run.path.parent)
-    lock = (run.path / "lock").open("a+")
-    try:
-        if not _locked(lock, PROBE_S):
-            lock.seek(0)
+    lock = run.path / "lock"
+    with block_gc(run.path.parent), try_exclusive(lock, wait_s=PROBE_S) as ours:
+        if not ours:
             raise RunBusyError(
                 f"run {run.name} is in use by another process",
-                got=lock.read().strip() or "a process that left no name",
+                got=lock.read_text().strip() or "a process that left no name",
                 hint="wait until it ends, stop it, or choose another --name",
             )
         _await_children(run, wait_for_children_s)
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
-    finally:
-        lock.close()
-        gc_lock.close()
 
 
 def _await_children(run: Run, limit_s: float) -> None:
-    with (run.path / "children.lock").open("a") as children:
-        if not _locked(children, limit_s):
+    with try_exclusive(run.path / "children.lock", wait_s=limit_s) as none_lives:
+        if not none_lives:
             raise RunBusyError(
                 f"a training process of run {run.name} is still running although the process that started it died",
                 hint="end it (find it with ps aux | grep raft), then run this command again",
             )
-
-
-def _locked(file: IO[str], limit_s: float) -> bool:
-    """Whether ``file`` could be locked exclusively within ``limit_s`` seconds."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True

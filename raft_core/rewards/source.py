@@ -2,7 +2,7 @@
 an ``import`` statement in these files names (also inside functions), found by reading the files.
 """
 
-from raft_core.imports import imported_modules, with_packages
+from raft_core.imports import follow_imports, imported_modules, with_packages
 from raft_core.rewards.modules import LocalModules
 
 
@@ -11,15 +11,14 @@ def complete(modules: LocalModules, *begun: bytes, also: str = "") -> dict[str, 
 
     ``begun``: the sources to start from, in addition to the modules already added and the module ``also``.
     """
-    waiting = [name for source in begun for name in _imports(source, "")]
-    waiting += [*modules.sources, *with_packages(also)]
-    seen: set[str] = set()
-    while waiting:
-        if (name := waiting.pop()) in seen:
-            continue
-        seen.add(name)
-        if (source := modules.admit(name)) is not None:
-            waiting += _imports(source.code, f"{name}.__init__" if source.path.endswith("__init__.py") else name)
+
+    def imports_of(name: str) -> list[str]:
+        if (source := modules.admit(name)) is None:
+            return []
+        return _imports(source.code, f"{name}.__init__" if source.path.endswith("__init__.py") else name)
+
+    first = [name for source in begun for name in _imports(source, "")]
+    follow_imports([*first, *modules.sources, *with_packages(also)], imports_of)
     modules.complete = True
     return {**{name: source.digest for name, source in modules.sources.items()}, **modules.compiled}
 

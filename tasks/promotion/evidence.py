@@ -9,12 +9,9 @@ promotions/KEY.DIGEST/    older evidence, measured before and too old since: the
 Evidence is about one policy, so the evidence of a champion is used against every later candidate.
 """
 
-import fcntl
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +21,7 @@ from raft_core import examples
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, InputError
 from raft_core.files.artifacts import digest_of, json_digest, write_json
+from raft_core.files.locks import exclusive
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.exclusions import read_exclusions, without
 from raft_core.policies.base import LoadedPolicy, backend
@@ -152,7 +150,7 @@ def gather(
         shutil.rmtree(work, ignore_errors=True)
         write_json(when, {"time": now.isoformat()})
 
-    with _alone(store / f".{key.digest}.lock"):
+    with exclusive(store / f".{key.digest}.lock"):
         if not _is_young(when, now, max_age):
             _keep_aside(folder)
             (store / ".steps" / f"{key.digest}.json").unlink(missing_ok=True)
@@ -163,7 +161,7 @@ def gather(
 
 def drop_evidence(store: Path, key: str) -> None:
     """Remove all evidence under ``key``, older folders and scratch included. Waits for a process that measures it."""
-    with _alone(store / f".{key}.lock"):
+    with exclusive(store / f".{key}.lock"):
         for path in (store / f"{key}.json", store / ".steps" / f"{key}.json"):
             path.unlink(missing_ok=True)
         for folder in (*evidence_folders(store, key), *(store / f".{key}.{kind}" for kind in ("aside", "work"))):
@@ -235,18 +233,6 @@ def _time(path: Path) -> datetime | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return measured if measured.tzinfo is not None else None
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold ``lock`` exclusively; the kernel releases it when the process ends."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 # -- the safety suite ------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ An sqlite file of MLflow holds absolute artifact paths, in ``mlartifacts`` besid
 copied, the paths are corrected before MLflow reads them.
 """
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -27,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from raft_core.errors import StepError
+from raft_core.files.locks import lock_open_file
 from raft_core.records.run import BASE, Commit, Run
 
 PATIENCE = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 2, MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR: 1, MLFLOW_HTTP_REQUEST_TIMEOUT: 10}
@@ -128,7 +128,7 @@ def _create_store(uri: str) -> None:
         return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        lock_open_file(folder)
         if not path.exists():
             aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
             aside.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 What a rank runs is ``exec`` of a string, since a child imports the function that it is given.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ import pytest
 import torch
 
 from raft_core.errors import InputError, StepError
+from raft_core.files.locks import exclusive, try_exclusive
 from raft_core.launch import processes
 
 DEADLINE_S = 60.0
@@ -46,19 +46,14 @@ def until(true: Callable[[], bool]) -> None:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def free(lock: Path) -> bool:
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+    with try_exclusive(lock) as found:
+        return found
 
 
 def test_each_rank_knows_its_place_and_its_share_of_the_cores(tmp_path: Path) -> None:
@@ -254,8 +249,7 @@ def test_a_child_that_waited_for_the_lock_of_the_next_owner_does_nothing(tmp_pat
     """Its owner died while it waited: the lock it then gets belongs to a run of somebody else."""
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
-    with (tmp_path / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(tmp_path / "lock"):
         owner = subprocess.Popen([sys.executable, script, tmp_path / "pid"], stderr=subprocess.DEVNULL)
         until((tmp_path / "work" / "rank-0.log").exists)
         owner.kill()

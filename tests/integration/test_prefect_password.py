@@ -1,11 +1,13 @@
 """Prefect's temporary server answers its owner alone, and what a server says of results is never loaded."""
 
 import base64
+import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psutil
@@ -16,7 +18,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
 from prefect.serializers import CompressedSerializer, PickleSerializer
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 from prefect.states import get_state_exception
 from websockets.exceptions import WebSocketException
@@ -36,8 +37,8 @@ def served() -> Iterator[tuple[str, str, Any]]:
     with prefect_server.tied():
         identity, number = small_flow()
         assert number == 7
-        (server,) = SubprocessASGIServer._instances.values()
-        yield server.api_url, identity, server.server_process
+        server = prefect_server.temporary_server()
+        yield server.api_url, identity, server.process
 
 
 def test_another_local_user_is_not_answered(served: tuple[str, str, Any]) -> None:
@@ -121,3 +122,42 @@ def test_a_result_that_a_server_names_is_not_loaded(
     with pytest.raises(StepError, match="not loaded"):
         state.result() if kind is StateType.COMPLETED else get_state_exception(state)
     assert not (tmp_path / "ran").exists()
+
+
+def test_prefects_own_threads_know_server_and_password_and_the_environment_does_not(
+    served: tuple[str, str, Any],
+) -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    def look() -> None:
+        api = get_current_settings().api
+        seen.append((api.url, api.auth_string.get_secret_value() if api.auth_string else None))
+
+    thread = threading.Thread(target=look)  # begins without the settings of the thread that starts it
+    thread.start()
+    thread.join()
+    assert seen == [(served[0], prefect_server.password())]
+    assert prefect_server.password() not in "".join(os.environ.values())
+    assert os.environ.get("PREFECT_API_URL") != served[0]
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_server_that_is_killed_answers_again_at_the_same_address(served: tuple[str, str, Any]) -> None:
+    address, identity, _ = served
+    server = prefect_server.temporary_server()
+    assert server.process is not None
+    first = server.process
+    first.kill()
+    deadline = time.monotonic() + 120
+    while server.process is first or not answers(f"{address}/health"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert server.start() == address
+    with get_client(sync_client=True) as client:
+        assert str(client.read_flow_run(UUID(identity)).id) == identity

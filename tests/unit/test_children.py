@@ -67,8 +67,7 @@ def of_the_fork_server(folder: Path) -> None:
 
 
 def of_prefect(folder: Path) -> None:
-    temporary = type("Server", (), {"port": 0, "running": False, "server_process": None})()
-    process = server._start(temporary)
+    process = server.TemporaryServer().launch()
     try:
         with pytest.raises(subprocess.TimeoutExpired):  # it serves
             process.wait(3)

@@ -129,11 +129,13 @@ def test_whatever_the_bytes_it_is_prompts_or_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
 ) -> None:
     path = write(tmp_path_factory.mktemp("any") / f"p{suffix}", content)
+    message, prompts = "", ()
     try:
-        message = f"{path} holds {len(load_prompts(path))} prompts"
+        prompts = load_prompts(path)
     except InputError as error:
         message = str(error)
-    assert str(path) in message
+    assert (str(path) in message) == (not prompts)
+    assert all(prompt.text.strip() for prompt in prompts)
 
 
 # -- splits ------------------------------------------------------------------------------------

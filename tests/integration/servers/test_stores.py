@@ -82,9 +82,9 @@ def test_mlflow_on_postgres_has_every_iteration_and_the_model(aligned: Run, mlfl
     (run,) = client.search_runs([client.get_experiment_by_name("raft").experiment_id])  # type: ignore[union-attr]
     assert [point.step for point in client.get_metric_history(run.info.run_id, "reward")] == [-1, 0, 1]
     (finished,) = read_events(aligned, "finished")
-    if finished["registered"]:
-        version = client.get_model_version_by_alias("raft-tiny", "candidate")
-        assert version.tags["raft.commit"] == read_chain(aligned)[finished["best"] + 1].digest
+    assert finished["registered"]
+    version = client.get_model_version_by_alias("raft-tiny", "candidate")
+    assert version.tags["raft.commit"] == read_chain(aligned)[finished["best"] + 1].digest
 
 
 def test_mlflows_artifacts_lie_in_s3(aligned: Run, s3: Any) -> None:

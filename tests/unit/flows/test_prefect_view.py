@@ -24,7 +24,13 @@ from tasks.loop.iteration import Iteration
 
 pytestmark = pytest.mark.slow
 
+MINE, TEMPORARY = "http://127.0.0.1:9/api", "temporary server at http://127.0.0.1:8123/api"
 FLOW_RUN = "01234567-89ab-7cde-8f01-23456789abcd"
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.TemporaryServer, "start", lambda _: TEMPORARY.rpartition(" ")[2])
 
 
 @pytest.fixture
@@ -81,9 +87,6 @@ TOO_LARGE = httpx.HTTPStatusError(
     request=httpx.Request("POST", "http://127.0.0.1:8123/api/flow_runs/"),
     response=httpx.Response(422, text="Flow run parameters must be less than 524,288 bytes"),
 )
-
-
-MINE, TEMPORARY = "http://127.0.0.1:9/api", "temporary server at http://127.0.0.1:8123/api"
 
 
 @pytest.mark.parametrize(

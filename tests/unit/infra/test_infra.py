@@ -50,7 +50,6 @@ def test_compose_follows_the_published_schema(compose: dict[str, Any]) -> None:
 
 def test_every_service_says_whether_it_is_well(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert services.keys() == {"postgres", "s3", *ENDING, "prefect", "mlflow", "worker"}
     assert {name for name, service in services.items() if "healthcheck" not in service} == ENDING
     for service in services.values():
         for needed, how in service.get("depends_on", {}).items():
@@ -75,7 +74,7 @@ def test_no_password_has_a_default(compose: dict[str, Any]) -> None:
 
 def test_ports_are_bound_to_the_loopback_interface(compose: dict[str, Any]) -> None:
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
-    assert len(ports) == 2
+    assert ports
     assert all(port.startswith("${BIND:-127.0.0.1}:") for port in ports)
 
 
@@ -99,11 +98,12 @@ def test_the_user_of_the_image_may_write_where_volumes_are_mounted(compose: dict
 
 
 def test_the_tag_of_the_image_says_for_which_device_it_is_built(compose: dict[str, Any]) -> None:
+    taken = {rest.partition("=")[0] for word, rest in instructions() if word == "ARG"}
     for name, service in compose["services"].items():
         if "build" in service:
             device = service["build"]["args"]["DEVICE"]
             assert service["image"].endswith(f":{device}"), name
-            assert service["build"]["args"].keys() == {"DEVICE", "PIP_ARGS"}
+            assert service["build"]["args"].keys() <= taken
     cuda = yaml.safe_load((INFRA / "compose.cuda.yaml").read_text())["services"]
     (reserved,) = cuda["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved["capabilities"] == ["gpu"]
@@ -177,11 +177,16 @@ def writable(path: str, mounts: Iterable[str]) -> bool:
 
 def test_the_image_is_built_in_stages_and_is_nobody_special() -> None:
     said = instructions()
-    stages = [rest.split(" AS ")[1] for word, rest in said if word == "FROM"]
-    assert stages == ["build", "runtime", "cpu", "cuda", "final"]
-    users = [rest for word, rest in said if word == "USER"]
-    assert users == ["10001:10001"]
-    last = said.index(("USER", users[0]))
+    bases = {stage: base for base, _, stage in (rest.partition(" AS ") for word, rest in said if word == "FROM")}
+    device = dict(rest.partition("=")[::2] for word, rest in said if word == "ARG")["DEVICE"]
+    above = [bases["final"].replace("${DEVICE}", device)]
+    while above[-1] in bases:
+        above.append(bases[above[-1]])
+    assert "build" not in above, "what is built with is left behind"
+    assert len(above) > 1
+    (user,) = [rest for word, rest in said if word == "USER"]
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user), "a number, so that Kubernetes sees that it is not root"
+    last = said.index(("USER", user))
     assert not [rest for word, rest in said[last:] if word in ("RUN", "COPY", "ADD")]
 
 

@@ -1,6 +1,5 @@
 """What a prompt, a sample, a source or a text touched, with every count known by hand."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable
@@ -9,11 +8,14 @@ from typing import IO
 
 import duckdb
 import pytest
+from filelock import unlock_descriptor
 
+from raft_core.audit import index as index_module
 from raft_core.audit.index import FOLDER, drop_index, open_index
 from raft_core.audit.trace import By, Trace, find
 from raft_core.errors import InputError
 from raft_core.files.artifacts import write_bytes
+from raft_core.files.locks import share_open_file
 from raft_core.records.run import Run, read_chain
 from raft_core.types import Prompt, content_id
 
@@ -126,16 +128,16 @@ def test_an_index_that_is_dropped_between_writing_and_reading(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run()
-    lock, dropped = fcntl.flock, list[int]()
+    dropped = list[str]()
 
-    def flock(file: IO[str], kind: int) -> None:
-        if kind == fcntl.LOCK_SH and not dropped:
-            dropped.append(kind)
-            lock(file, fcntl.LOCK_UN)
+    def share(file: IO[str]) -> None:
+        if not dropped:
+            dropped.append(file.name)
+            unlock_descriptor(file.fileno())
             drop_index(run.path.parent)
-        lock(file, kind)
+        share_open_file(file)
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(index_module, "share_open_file", share)
     assert touched(ask(run, "source", "films")) == [("first", 0, 2, 4, 2), ("first", 1, 2, 4, 2)]
     assert dropped
 

@@ -1,6 +1,5 @@
 """The run directory: who may open it, its chain of commits, its events and its lease."""
 
-import fcntl
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from raft_core.config.loading import dump_config
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.files.artifacts import canonical_json, digest_of, file_digest, write_bytes
+from raft_core.files.locks import shared
 from raft_core.records import run as run_module
 from raft_core.records.run import (
     BASE,
@@ -280,11 +280,10 @@ def test_a_lock_is_free_after_an_error(fresh_run: Run) -> None:
 
 
 def test_a_living_child_of_a_dead_owner_is_waited_for(fresh_run: Run) -> None:
-    with (fresh_run.path / "children.lock").open("a") as child:
-        fcntl.flock(child, fcntl.LOCK_SH)
+    with shared(fresh_run.path / "children.lock") as child:
         with pytest.raises(RunBusyError, match="training process of run"), hold(fresh_run, wait_for_children_s=0.05):
             pytest.fail("the run was taken from a living child")
-        threading.Timer(0.3, lambda: fcntl.flock(child, fcntl.LOCK_UN)).start()
+        threading.Timer(0.3, child.close).start()
         with hold(fresh_run, wait_for_children_s=10):
             pass
 

@@ -239,7 +239,7 @@ def test_numerics_name_what_decides_the_last_bits() -> None:
     found = backend.numerics("bfloat16")
     assert found["dtype"] == "bfloat16"
     assert found["torch"] == torch.__version__
-    assert found["device"] in {"cpu", "cuda"}
+    assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert found.get("threads") == (torch.get_num_threads() if found["device"] == "cpu" else None)
     assert json.loads(json.dumps(found)) == found
 
@@ -277,7 +277,7 @@ def test_a_template_sees_nothing_of_python(make_checkpoint: Callable[..., Path],
     folder = make_checkpoint(tmp_path / "reaching", chat_template=reaching)
     tokenizer = backend.models.load_tokenizer(folder, TextPolicyConfig(model=str(folder)))
     seen = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
-    assert seen in ("[]", "[Undefined]", "")
+    assert seen == "[Undefined]"
 
 
 def test_a_template_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import math
 from typing import ClassVar, Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,9 @@ from raft_core.policies.text.backend import LoadedTextPolicy
 from raft_core.policies.text.batches import Batch, collate, collate_packed
 from raft_core.policies.text.loss import learning_rate_factor, summed_loss
 from raft_core.policies.text.model import masked_logits
+from raft_core.selection.all_best import AllBest
+from raft_core.selection.base import Candidates, Selector, select
+from raft_core.selection.threshold import Threshold
 
 SEQUENCES = [([3, 4, 5], [6, 7]), ([8], [9, 10, 1]), ([11, 12], [13])]
 
@@ -37,6 +41,29 @@ def test_temperature_divides_the_logits() -> None:
         assert float(summed_loss(Raft(), logits, torch.tensor([2]), torch.ones(1), temperature)) == pytest.approx(
             float(expected)
         )
+
+
+REWARDS_BK = np.array([[1.0, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("selector", [AllBest(), Threshold(threshold=1.0)], ids=lambda selector: selector.type)
+def test_its_gradient_on_accepted_samples_is_reinforces_divided_by_the_acceptance_rate(selector: Selector) -> None:
+    """Rewards of 0 and 1, completions of one token: REINFORCE adds r · (one-hot(y) − p(x)) for every sample drawn."""
+    rng = np.random.default_rng(0)
+    logits_BV, samples_BK = rng.normal(size=(3, 5)), rng.integers(0, 5, (3, 4))
+    rows = Candidates(np.repeat(np.arange(3), 4), REWARDS_BK.ravel(), np.array([f"{i:02d}" for i in range(12)]))
+    kept = select(rows, selector, 4)
+    table = torch.tensor(logits_BV, requires_grad=True)
+    logits_MV = table[torch.tensor(rows.prompts_N[kept.indices_M])]
+    targets_M = torch.tensor(samples_BK.ravel()[kept.indices_M])
+    loss = summed_loss(Raft(), logits_MV, targets_M, torch.tensor(kept.weights_M), 1.0) / len(kept.indices_M)
+    loss.backward()
+
+    p_BV = np.exp(logits_BV) / np.exp(logits_BV).sum(axis=1, keepdims=True)
+    one_hot_BKV = np.eye(5)[samples_BK]
+    reinforce_BV = (REWARDS_BK[:, :, None] * (one_hot_BKV - p_BV[:, None])).sum(axis=1) / REWARDS_BK.size
+    assert table.grad is not None
+    assert -table.grad.numpy() == pytest.approx(reinforce_BV / (6 / 12), abs=1e-6)
 
 
 @pytest.mark.parametrize("together", [collate, collate_packed])
