@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -26,7 +27,7 @@ from raft_core.config.loading import load_config
 from raft_core.config.run import RaftConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.examples import examples_of, prepare, resolve
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
 from raft_core.prompts.splits import draw, split_prompts
 from raft_core.types import Prompt
 
@@ -53,8 +54,9 @@ def measure(config: RaftConfig, batches: list[int], repeats: int) -> dict[str, A
     for example in examples_of(config):
         prepare(example)
     sampling = config.sampling
-    modality = backend(config.policy.type)
-    policy = modality.load(modality.base_policy(config.policy), config.policy, dtype=sampling.dtype)
+    roles, stack = modality(config.policy.type), ExitStack()
+    base = roles.checkpoint.base_policy(config.policy)
+    policy = stack.enter_context(roles.open(base, config.policy, dtype=sampling.dtype))
     model: Any = policy.model  # type: ignore[attr-defined]
     tokenizer = AutoTokenizer.from_pretrained(resolve(config.policy.model), padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token

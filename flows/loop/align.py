@@ -21,7 +21,7 @@ from raft_core.config.run import RaftConfig
 from raft_core.errors import RaftError
 from raft_core.gates import Decision
 from raft_core.launch import processes
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
 from raft_core.records.run import BASE, Run, hold, open_run, read_chain, record_event, verify_outputs
 from raft_core.redaction import redacted_text
 from raft_core.rewards.load import check_rewards
@@ -192,7 +192,7 @@ def _in_its_numerics(session: Session) -> Iterator[None]:
                 "stay, steps of the uncommitted iteration run again, and results can differ in their last bits from "
                 "those of an uninterrupted run"
             )
-        record_event(run, "numerics", **backend(run.config.policy.type).numerics(run.config.sampling.dtype))
+        record_event(run, "numerics", **modality(run.config.policy.type).checkpoint.numerics(run.config.sampling.dtype))
         yield
 
 

@@ -5,6 +5,7 @@ worker makes it, how often one dies, or in which order they end. If a worker die
 and tasks get references, never prompts or samples: a worker reads its part from the iteration's tables.
 """
 
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from flows.loop.session import may_pass
 from raft_core.config.execution import ExecutionConfig
 from raft_core.config.policy import PolicyConfig
 from raft_core.errors import ConfigError
-from raft_core.policies.base import LoadedPolicy, backend
+from raft_core.policies.base import OpenSampler, modality
 from raft_core.types import Policy, Progress
 from tasks.loop.sample import FanOut, ShardJob, check_numerics, make_shard, missing_shards, take_threads
 from tasks.loop.score import ScoreFanOut, ScoreJob, make_score_shard, missing_score_shards
@@ -82,21 +83,22 @@ def shards(job: ShardJob, progress: Progress) -> None:
 def shard(job: ShardJob, index: int) -> int:
     """Sample one shard on this worker; returns its tokens. Raises StepError if the determinism fingerprint differs."""
     take_threads(job.numerics)
-    check_numerics(job, backend(job.config.type).numerics(job.sampling.dtype))
+    check_numerics(job, modality(job.config.type).checkpoint.numerics(job.sampling.dtype))
     tokens = 0
 
     def count(done: int) -> None:
         nonlocal tokens
         tokens += done
 
-    make_shard(job, _loaded(job.policy, job.config, job.sampling.dtype), index, count)
+    make_shard(job, _opened(job.policy, job.config, job.sampling.dtype)[1], index, count)
     return tokens
 
 
 @lru_cache(maxsize=1)
-def _loaded(policy: Policy, config: PolicyConfig, dtype: str) -> LoadedPolicy:
-    """Each worker keeps one policy in memory: that of its current step."""
-    return backend(config.type).load(policy, config, dtype=dtype)
+def _opened(policy: Policy, config: PolicyConfig, dtype: str) -> tuple[ExitStack, OpenSampler]:
+    """Each worker keeps one policy open, that of its current step; the stack is what keeps it open."""
+    stack = ExitStack()
+    return stack, stack.enter_context(modality(config.type).sampler.open(policy, config, dtype=dtype))
 
 
 def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:

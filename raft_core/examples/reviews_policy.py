@@ -16,7 +16,7 @@ from raft_core.examples.checkpoints import quiet, save_checkpoint
 from raft_core.examples.json_lines import read_lines
 from raft_core.examples.stages import Built, Progress
 from raft_core.files.artifacts import artifact
-from raft_core.policies.base import FinetuneJob, PolicyBackend, backend
+from raft_core.policies.base import FinetuneJob, Modality, modality
 from raft_core.records.tables import SELECTED, to_table, write_table
 from raft_core.types import Artifact, Policy, content_id
 
@@ -31,7 +31,7 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
     """Write ``out/policy``: the merged checkpoint. Measures the perplexity of held-out sentences before and after."""
     base = artifact(inputs["pretrained"] / "pretrained")
     config = TextPolicyConfig(model=str(base.path))
-    text = backend("text")
+    text = modality("text")
     sentences = (inputs["data"] / "perplexity.txt").read_text(encoding="utf-8").splitlines()[:NUM_MEASURED]
     before = _perplexity(text, Policy(base.path, base.digest), sentences)
     progress(f"warm start: perplexity of real sentences {before:.1f} before")
@@ -40,7 +40,7 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
         selected = scratch / "selected.parquet"
         rows = _rows(base, read_lines(inputs["data"] / "sft.jsonl"))
         write_table(selected, to_table(SELECTED, rows), SELECTED)
-        result = text.finetune(
+        result = text.trainer.fit(
             FinetuneJob(
                 policy=Policy(base.path, base.digest),
                 config=config,
@@ -55,7 +55,7 @@ def build_policy(out: Path, inputs: Mapping[str, Path], progress: Progress) -> B
             )
         )
         adapter = artifact(scratch / "adapter")
-        text.merge(Policy(adapter.path, adapter.digest, base), config, scratch / "merged")
+        text.checkpoint.merge(Policy(adapter.path, adapter.digest, base), config, scratch / "merged")
         _save_in_bfloat16(scratch / "merged", out / "policy")
     saved = artifact(out / "policy")
     after = _perplexity(text, Policy(saved.path, saved.digest), sentences)
@@ -109,7 +109,7 @@ def _save_in_bfloat16(merged: Path, out: Path) -> None:
     save_checkpoint(model, tokenizer, out)
 
 
-def _perplexity(text: PolicyBackend, policy: Policy, sentences: Sequence[str]) -> float:
-    loaded = text.load(policy, TextPolicyConfig(model=str(policy.path)), dtype="bfloat16")
-    logprobs = [value for values in loaded.text_logprobs(sentences) for value in values]
+def _perplexity(text: Modality, policy: Policy, sentences: Sequence[str]) -> float:
+    with text.likelihood.open(policy, TextPolicyConfig(model=str(policy.path)), dtype="bfloat16") as opened:
+        logprobs = [value for values in opened.text_logprobs(sentences) for value in values]
     return math.exp(-sum(logprobs) / len(logprobs))

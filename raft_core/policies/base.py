@@ -1,19 +1,23 @@
-"""What a policy backend must do: one folder per modality, looked up in ``BACKENDS`` by ``policy.type``."""
+"""What a modality must do, in four roles: sample, score, train, and know its checkpoints. One folder per modality."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.policy import PolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.types import Policy, Progress, Prompt, Sample
 
+if TYPE_CHECKING:
+    from raft_core.config.run import RaftConfig
 
-class LoadedPolicy(Protocol):
-    """A policy in memory, ready to be sampled and to score text. Freed by dropping it."""
+
+class OpenSampler(Protocol):
+    """A policy that an engine has opened to sample from it."""
 
     def sample(
         self,
@@ -30,11 +34,19 @@ class LoadedPolicy(Protocol):
         Raises MemoryError when the batch does not fit (whatever the device calls it).
         """
 
+
+class OpenLikelihood(Protocol):
+    """A policy that has been opened to score text."""
+
     def logprobs(self, samples: Sequence[Sample], *, temperature: float) -> list[list[float]]:
         """log p of every completion token of each sample under this policy at λ = ``temperature``."""
 
     def text_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
         """log p of every token but the first of each text (λ = 1); for perplexity."""
+
+
+class LoadedPolicy(OpenSampler, OpenLikelihood, Protocol):
+    """A policy that samples and scores text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +88,49 @@ class FinetuneResult:
     trained: dict[str, Any] = field(default_factory=dict)
 
 
-class PolicyBackend(Protocol):
-    """The functions of a modality."""
+class Sampler(Protocol):
+    """An engine that samples: it may be a model in memory, or a process that is started and ended."""
 
-    SAMPLING: tuple[str, ...]
-    TRAINING: tuple[str, ...]
-    """The modules that sample and compute likelihoods, and those that fine-tune. Their code and everything it imports
-    is part of the keys of these steps, and of no other step."""
+    CODE: tuple[str, ...]
+    """The modules that decide what is sampled. Their code and everything it imports is part of the step's key."""
+
+    def open(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> AbstractContextManager[OpenSampler]:
+        """Open ``policy`` for sampling in ``dtype``, in such a way that rounding does not lose the trained update.
+
+        The memory (or process) is given back when the context ends and nobody holds what it gave.
+        """
+
+
+class Likelihood(Protocol):
+    """Scores text under a policy. An engine that samples may be one as well."""
+
+    CODE: tuple[str, ...]
+
+    def open(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> AbstractContextManager[OpenLikelihood]:
+        """Open ``policy`` for scoring in ``dtype``."""
+
+
+class Trainer(Protocol):
+    """Fine-tunes."""
+
+    CODE: tuple[str, ...]
+    """The modules that train, as ``Sampler.CODE``."""
+
+    def fit(self, job: FinetuneJob) -> FinetuneResult:
+        """Fine-tune (a large model in child processes) and write the next policy to ``job.out``."""
+
+
+class Checkpoint(Protocol):
+    """What a modality knows of its policies on disk, without sampling from them."""
 
     def check(self, config: PolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
         """Find out without loading weights what cannot work: folder, tokenizer, template, context length.
 
         Returns warnings: what works, but should be known before sampling. Raises InputError or ConfigError.
         """
+
+    def check_settings(self, config: "RaftConfig") -> None:
+        """Raise ConfigError for settings of the other sections that this modality cannot follow."""
 
     def asks_for_date(self, config: PolicyConfig) -> bool:
         """Whether prompts are rendered with today's date, and the configuration fixes none. Raises InputError."""
@@ -105,23 +147,72 @@ class PolicyBackend(Protocol):
         ``known``: the digest that a run recorded; it is kept if an older version computed it from the whole folder.
         """
 
-    def load(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> LoadedPolicy:
-        """Load for sampling in ``dtype``, in such a way that rounding does not lose the trained update."""
-
     def numerics(self, dtype: str) -> dict[str, Any]:
         """The determinism fingerprint: device, threads, dtype and library versions that decide the last bits."""
-
-    def finetune(self, job: FinetuneJob) -> FinetuneResult:
-        """Fine-tune (a large model in child processes) and write the next policy to ``job.out``."""
 
     def merge(self, policy: Policy, config: PolicyConfig, out: Path) -> None:
         """Write a plain checkpoint (base and adapter in one) to ``out``."""
 
 
-BACKENDS = {"text": "raft_core.policies.text.backend", "tabular": "raft_core.policies.tabular.backend"}
-"""``policy.type`` → the module that holds its functions; imported on first use, since torch is heavy."""
+@dataclass(frozen=True, slots=True)
+class Modality:
+    """The four roles of a modality, each a module by name: imported on first use, since torch is heavy."""
+
+    sampling: str
+    likelihoods: str
+    training: str
+    checkpoints: str
+
+    @property
+    def sampler(self) -> Sampler:
+        """The engine that samples."""
+        return cast(Sampler, import_module(self.sampling))
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """What scores text."""
+        return cast(Likelihood, import_module(self.likelihoods))
+
+    @property
+    def trainer(self) -> Trainer:
+        """What fine-tunes."""
+        return cast(Trainer, import_module(self.training))
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What is known of policies on disk."""
+        return cast(Checkpoint, import_module(self.checkpoints))
+
+    @contextmanager
+    def open(self, policy: Policy, config: PolicyConfig, *, dtype: str) -> Iterator[LoadedPolicy]:
+        """``policy``, to sample and to score: opened once where one engine does both."""
+        with self.sampler.open(policy, config, dtype=dtype) as sampler:
+            if self.sampling == self.likelihoods:
+                yield cast(LoadedPolicy, sampler)
+                return
+            with self.likelihood.open(policy, config, dtype=dtype) as likelihood:
+                yield _Both(sampler, likelihood)
 
 
-def backend(kind: str) -> PolicyBackend:
-    """The backend of a modality."""
-    return cast(PolicyBackend, import_module(BACKENDS[kind]))
+class _Both:
+    """A policy that one engine samples and another scores."""
+
+    def __init__(self, sampler: OpenSampler, likelihood: OpenLikelihood) -> None:
+        self.sample = sampler.sample
+        self.logprobs, self.text_logprobs = likelihood.logprobs, likelihood.text_logprobs
+
+
+_TRANSFORMERS = "raft_core.policies.text.engines.transformers"
+_TABULAR = "raft_core.policies.tabular.backend"
+MODALITIES: Mapping[str, Modality] = {
+    "text": Modality(
+        _TRANSFORMERS, _TRANSFORMERS, "raft_core.policies.text.finetune", "raft_core.policies.text.backend"
+    ),
+    "tabular": Modality(_TABULAR, _TABULAR, _TABULAR, _TABULAR),
+}
+"""``policy.type`` → its roles."""
+
+
+def modality(kind: str) -> Modality:
+    """The roles of a modality."""
+    return MODALITIES[kind]

@@ -38,7 +38,7 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
             },
             **({"remote_code": True} if it.config.policy.trust_remote_code else {}),
             **_rewards(it),
-            "numerics": it.backend.numerics(it.config.sampling.dtype),
+            "numerics": it.modality.checkpoint.numerics(it.config.sampling.dtype),
             **left_out(it),
             "batch_plan": [plan for folder in sorted(it.work.glob("*-*")) if (plan := batch_plan(folder))],
         },

@@ -5,7 +5,7 @@ from typing import Any
 
 from raft_core.errors import IntegrityError
 from raft_core.gates import Decision
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
 from raft_core.records.best import decision_of, read_scorecard
 from raft_core.records.run import BASE, Run, read_chain, read_commit, read_events
 
@@ -56,7 +56,7 @@ def other_numerics(run: Run) -> str | None:
     made = chain[-1].content.get("numerics") if chain else None
     if not made:
         return None
-    here = backend(run.config.policy.type).numerics(run.config.sampling.dtype)
+    here = modality(run.config.policy.type).checkpoint.numerics(run.config.sampling.dtype)
     differing = [key for key in sorted(made.keys() | here.keys()) if made.get(key) != here.get(key)]
     return ", ".join(f"{key} was {made.get(key)}, is {here.get(key)}" for key in differing) or None
 

@@ -36,9 +36,9 @@ def evaluate(
     outputs = {name: it.table(name) for name in ("evaluation", "perplexity")}
 
     def compute() -> None:
-        model = subject.load(policy)
-        answers = answer(subject, model, held_out, texts, it.work / f"evaluate-{key.digest[:16]}", progress)
-        del model
+        with subject.open(policy) as model:
+            answers = answer(subject, model, held_out, texts, it.work / f"evaluate-{key.digest[:16]}", progress)
+        del model  # before the base policy needs the memory
         under_base = answers.policy_logprobs if it.number == BASE else base_logprobs(subject, answers.samples)
         table = evaluation_table(answers, under_base, held_out, rewards, config.scoring.max_failed_share, warn)
         write_table(outputs["evaluation"], table, EVALUATION)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, ExampleError, InputError, RaftError
 from raft_core.examples import resolve
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
 from raft_core.prompts.splits import draw, load_prompts
 from raft_core.rewards.load import check_rewards
 from raft_core.types import Prompt
@@ -57,8 +57,9 @@ def examine(config: RaftConfig, workspace: Path, also: Sequence[Callable[[], obj
         drawn = config.sampling.prompts_per_iteration
         found.part(lambda: draw(splits.train, drawn, seed=config.seed, iteration=0))
     prompts = [*splits.train, *splits.held_out, *splits.promotion] if splits else [ANY_PROMPT]
-    modality = backend(config.policy.type)
-    found.warnings.extend(found.part(lambda: modality.check(config.policy, prompts, config.sampling)) or ())
+    checkpoint = modality(config.policy.type).checkpoint
+    found.part(lambda: checkpoint.check_settings(config))
+    found.warnings.extend(found.part(lambda: checkpoint.check(config.policy, prompts, config.sampling)) or ())
     rewards = found.part(lambda: check_rewards(config.scoring, weights=False))
     if rewards and splits:
         found.warnings.extend(found.part(lambda: check_signal(config, rewards, splits.train)) or ())

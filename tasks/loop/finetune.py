@@ -24,14 +24,14 @@ def finetune(it: Iteration) -> StepRecord:
             "schedule": [it.number, config.iterations] if config.finetuning.schedule == "linear_over_run" else None,
         },
         code=it.training_code,
-        numerics={**it.backend.numerics(config.finetuning.dtype), "ranks": config.finetuning.ranks},
+        numerics={**it.modality.checkpoint.numerics(config.finetuning.dtype), "ranks": config.finetuning.ranks},
         seed=it.seed("finetune"),
     )
 
     def compute() -> None:
         scratch = it.work / f"finetune-{uuid.uuid4().hex}"
         scratch.mkdir(parents=True)
-        result = it.backend.finetune(
+        result = it.modality.trainer.fit(
             FinetuneJob(
                 policy=it.policy,
                 config=config.policy,

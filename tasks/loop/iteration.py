@@ -7,7 +7,7 @@ from raft_core.config.run import RaftConfig
 from raft_core.files.artifacts import file_digest
 from raft_core.forgetting.exclusions import RECORD
 from raft_core.imports import OURS, code_digest
-from raft_core.policies.base import PolicyBackend, backend
+from raft_core.policies.base import Modality, modality
 from raft_core.records.run import BASE, Run
 from raft_core.types import Policy, content_id
 
@@ -50,9 +50,9 @@ class Iteration:
         return self.folder / "work"
 
     @property
-    def backend(self) -> PolicyBackend:
-        """The backend of the policy's modality."""
-        return backend(self.config.policy.type)
+    def modality(self) -> Modality:
+        """The roles of the policy's modality."""
+        return modality(self.config.policy.type)
 
     def table(self, name: str) -> Path:
         """Path of one of the iteration's tables."""
@@ -64,15 +64,15 @@ class Iteration:
 
     @property
     def sampling_code(self) -> str:
-        """Digest of the backend's sampling code."""
-        return "".join(map(code_digest, self.backend.SAMPLING))
+        """Digest of the modality's sampling code."""
+        return "".join(map(code_digest, self.modality.sampler.CODE))
 
     @property
     def training_code(self) -> str:
-        """Digest of the backend's training code, and of the loss."""
+        """Digest of the modality's training code, and of the loss."""
         loss = type(self.config.finetuning.loss).__module__
         packages = tuple(dict.fromkeys((loss.partition(".")[0], OURS)))
-        return "".join([*map(code_digest, self.backend.TRAINING), code_digest(loss, within=packages)])
+        return "".join([*map(code_digest, self.modality.trainer.CODE), code_digest(loss, within=packages)])
 
 
 def left_out(it: Iteration) -> dict[str, str]:

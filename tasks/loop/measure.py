@@ -1,6 +1,7 @@
 """Measure a policy on prompts: one sample per prompt, all rewards, likelihoods. Used by evaluation and promotion."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from raft_core.config.run import RaftConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.files.artifacts import json_digest
 from raft_core.imports import code_digest
-from raft_core.policies.base import LoadedPolicy, PolicyBackend, backend
+from raft_core.policies.base import LoadedPolicy, Modality, OpenLikelihood, OpenSampler, modality
 from raft_core.records.steps import StepKey
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 from raft_core.rewards import score as scoring
@@ -33,13 +34,13 @@ class Subject:
     seed: int
 
     @property
-    def backend(self) -> PolicyBackend:
-        """The backend of the policy's modality."""
-        return backend(self.loading.type)
+    def modality(self) -> Modality:
+        """The roles of the policy's modality."""
+        return modality(self.loading.type)
 
-    def load(self, policy: Policy) -> LoadedPolicy:
+    def open(self, policy: Policy) -> AbstractContextManager[LoadedPolicy]:
         """Load a policy into memory."""
-        return self.backend.load(policy, self.loading, dtype=self.config.sampling.dtype)
+        return self.modality.open(policy, self.loading, dtype=self.config.sampling.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def measuring_key(
 ) -> StepKey:
     """The content address of a measurement. ``prompts``: digest of the prompts; ``more``: further inputs."""
     config = subject.config
+    codes = dict.fromkeys((*subject.modality.sampler.CODE, *subject.modality.likelihood.CODE))
     return StepKey(
         step,
         inputs={
@@ -71,8 +73,8 @@ def measuring_key(
             "policy": subject.loading.model_dump(mode="json"),
             "scoring": config.scoring.model_dump(mode="json"),
         },
-        code="".join(map(code_digest, (*subject.backend.SAMPLING, "raft_core.rewards.score"))),
-        numerics=subject.backend.numerics(config.sampling.dtype),
+        code="".join(map(code_digest, (*codes, "raft_core.rewards.score"))),
+        numerics=subject.modality.checkpoint.numerics(config.sampling.dtype),
         seed=subject.seed,
     )
 
@@ -91,7 +93,7 @@ def answer(
 
 
 def sample_all(
-    model: LoadedPolicy,
+    model: OpenSampler,
     prompts: Sequence[Prompt],
     sampling: SamplingConfig,
     samples_per_prompt: int,
@@ -101,7 +103,7 @@ def sample_all(
 ) -> list[Sample]:
     """All samples of ``prompts``, made shard by shard."""
     shards = sample_shards(
-        lambda: model,
+        lambda: nullcontext(model),
         prompts,
         sampling,
         samples_per_prompt=samples_per_prompt,
@@ -114,10 +116,12 @@ def sample_all(
 
 def base_logprobs(subject: Subject, samples: Sequence[Sample]) -> list[list[float]]:
     """log p of the completions under the initial policy, at the same λ."""
-    return _teacher_forced(subject, subject.load(subject.base), samples)
+    opened = subject.modality.likelihood.open(subject.base, subject.loading, dtype=subject.config.sampling.dtype)
+    with opened as base:
+        return _teacher_forced(subject, base, samples)
 
 
-def _teacher_forced(subject: Subject, model: LoadedPolicy, samples: Sequence[Sample]) -> list[list[float]]:
+def _teacher_forced(subject: Subject, model: OpenLikelihood, samples: Sequence[Sample]) -> list[list[float]]:
     """log p of the completions at λ without top-k and top-p, so that the KL compares whole distributions.
 
     Both sides of the KL are computed here. The log-probabilities recorded while decoding are rounded differently: in

@@ -12,7 +12,7 @@ from raft_core.forgetting.exclusions import FILE as EXCLUSIONS
 from raft_core.forgetting.exclusions import read_exclusions, record_left_out, without
 from raft_core.losses.registry import loss_sources
 from raft_core.metrics.registry import metric_sources
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
 from raft_core.prompts.splits import Splits, draw, load_prompts, split_prompts
 from raft_core.records.pinned import changes, check_pins, pin, read_pins
 from raft_core.records.run import BASE, Run, read_chain, read_commit, record_event
@@ -55,8 +55,9 @@ def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
     """
     config = run.config
     splits = _allowed_splits(run)
-    modality = backend(config.policy.type)
-    warnings = modality.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
+    checkpoint = modality(config.policy.type).checkpoint
+    checkpoint.check_settings(config)
+    warnings = checkpoint.check(config.policy, [*splits.train, *splits.held_out, *splits.promotion], config.sampling)
     rewards = check_rewards(config.scoring)
     warnings = [*warnings, *check_signal(config, rewards, splits.train)]
     draw(splits.train, config.sampling.prompts_per_iteration, seed=config.seed, iteration=0)
@@ -65,7 +66,7 @@ def prepare(run: Run, *, accept_reward_change: bool = False) -> Material:
     )
     base = initial_policy(run)
     if read_commit(run, BASE) is None:  # a prompt may have been excluded since
-        modality.probe(base, config.policy, config.finetuning)
+        checkpoint.probe(base, config.policy, config.finetuning)
         write_table(run.table(BASE, "prompts"), to_table(PROMPTS, held_out), PROMPTS)
     changed = settle_rewards(run, rewards, accept=accept_reward_change)
     return Material(run, splits.train, held_out, base, [*warnings, *changed])
@@ -122,7 +123,7 @@ def initial_policy(run: Run) -> Policy:
     """The initial policy p_0 that the run's configuration names, hashed in the same way as when the run started."""
     commit = read_commit(run, BASE)
     known = policy_facts(commit.content).digest if commit else None
-    return backend(run.config.policy.type).base_policy(run.config.policy, known)
+    return modality(run.config.policy.type).checkpoint.base_policy(run.config.policy, known)
 
 
 def committed_policy(run: Run, iteration: int, base: Policy) -> Policy:

@@ -5,7 +5,7 @@ Sampling survives a kill: it is cut into shards of fixed composition, and each f
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +17,14 @@ from raft_core.config.policy import PolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import StepError
 from raft_core.files.artifacts import file_digest, verify, write_json
-from raft_core.policies.base import LoadedPolicy
+from raft_core.policies.base import OpenSampler
 from raft_core.prompts.splits import draw
 from raft_core.records.steps import StepKey, StepRecord, run_cached
 from raft_core.records.tables import PROMPTS, SAMPLES, read_table, to_prompts, to_table, write_table, write_tables
 from raft_core.types import Artifact, Policy, Progress, Prompt
 from tasks.loop.iteration import Iteration, derived_seed
 
-Load = Callable[[], LoadedPolicy]
+Open = Callable[[], AbstractContextManager[OpenSampler]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
         inputs={"policy": it.policy.identity, "prompts": file_digest(it.table("prompts"))},
         settings={"sampling": sampling.model_dump(mode="json"), "policy": policy.model_dump(mode="json")},
         code=it.sampling_code,
-        numerics=it.backend.numerics(sampling.dtype),
+        numerics=it.modality.checkpoint.numerics(sampling.dtype),
         seed=derived_seed(it.config.seed, "sample"),
     )
 
@@ -81,7 +81,7 @@ def sample(it: Iteration, progress: Progress, fan_out: FanOut | None = None) -> 
             )
             fan_out(job, progress)
         shards = sample_shards(
-            lambda: it.backend.load(it.policy, policy, dtype=sampling.dtype),
+            lambda: it.modality.sampler.open(it.policy, policy, dtype=sampling.dtype),
             prompts,
             sampling,
             samples_per_prompt=sampling.samples_per_prompt,
@@ -150,7 +150,7 @@ def check_numerics(job: ShardJob, here: Mapping[str, Any]) -> None:
         )
 
 
-def make_shard(job: ShardJob, model: LoadedPolicy, index: int, progress: Progress) -> None:
+def make_shard(job: ShardJob, model: OpenSampler, index: int, progress: Progress) -> None:
     """Sample one shard and store it durably, unless it is finished already."""
     if finished_shard(job.folder, index, SAMPLES) is None:
         prompts = prompts_of_shard(job, index)
@@ -159,7 +159,7 @@ def make_shard(job: ShardJob, model: LoadedPolicy, index: int, progress: Progres
 
 
 def sample_shards(
-    load: Load,
+    open_policy: Open,
     prompts: Sequence[Prompt],
     sampling: SamplingConfig,
     *,
@@ -174,14 +174,15 @@ def sample_shards(
     The policy is loaded only if a shard is missing. When memory runs out, the number of prompts decoded together is
     halved and recorded in ``batch.json``, down to one prompt; then StepError is raised.
     """
-    model: LoadedPolicy | None = None
-    for index, shard in enumerate(_batched(prompts, _prompts_of_shard(sampling, samples_per_prompt))):
-        table = finished_shard(folder, index, SAMPLES)
-        if table is None:
-            model = model or load()
-            table = _sample_shard(model, shard, sampling, samples_per_prompt, seed, folder, progress)
-            keep_shard(folder, index, table, SAMPLES)
-        yield table
+    model: OpenSampler | None = None
+    with ExitStack() as stack:
+        for index, shard in enumerate(_batched(prompts, _prompts_of_shard(sampling, samples_per_prompt))):
+            table = finished_shard(folder, index, SAMPLES)
+            if table is None:
+                model = model or stack.enter_context(open_policy())
+                table = _sample_shard(model, shard, sampling, samples_per_prompt, seed, folder, progress)
+                keep_shard(folder, index, table, SAMPLES)
+            yield table
 
 
 def batch_plan(folder: Path) -> list[int]:
@@ -191,7 +192,7 @@ def batch_plan(folder: Path) -> list[int]:
 
 
 def _sample_shard(
-    model: LoadedPolicy,
+    model: OpenSampler,
     shard: Sequence[Prompt],
     sampling: SamplingConfig,
     samples_per_prompt: int,

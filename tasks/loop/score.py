@@ -77,7 +77,7 @@ def score(it: Iteration, progress: Progress, fan_out: ScoreFanOut | None = None)
         },
         settings=it.config.scoring.model_dump(mode="json", include={"rewards", "max_failed_share"}),
         code=code_digest("raft_core.rewards.score"),
-        numerics=it.backend.numerics("float32"),
+        numerics=it.modality.checkpoint.numerics("float32"),
     )
 
     def compute() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
 from raft_core.records.run import Run, read_run
 
 
@@ -17,7 +17,7 @@ def dated(config: RaftConfig, folder: Path, today: str) -> RaftConfig:
         return config
     if (folder / "config.yaml").exists():
         return _on(config, read_run(folder).config.policy.template_date)
-    return _on(config, today if backend(config.policy.type).asks_for_date(config.policy) else None)
+    return _on(config, today if modality(config.policy.type).checkpoint.asks_for_date(config.policy) else None)
 
 
 def refuse_undated(run: Run) -> None:
@@ -25,7 +25,7 @@ def refuse_undated(run: Run) -> None:
 
     It cannot be resumed or measured for a promotion; finished iterations stay.
     """
-    if backend(run.config.policy.type).asks_for_date(run.config.policy):
+    if modality(run.config.policy.type).checkpoint.asks_for_date(run.config.policy):
         raise InputError(
             f"the chat template of run {run.name} prints the date, and the run has no fixed date",
             got="prompts that would change in the middle of the run",

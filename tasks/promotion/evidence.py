@@ -24,7 +24,7 @@ from raft_core.files.artifacts import digest_of, json_digest, write_json
 from raft_core.files.locks import exclusive
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.exclusions import read_exclusions, without
-from raft_core.policies.base import LoadedPolicy, backend
+from raft_core.policies.base import OpenSampler, modality
 from raft_core.promotion.decision import Evidence
 from raft_core.promotion.requests import CLOCKS_DIFFER
 from raft_core.promotion.rules import SafetyCase, SafetySuite, suite_digest
@@ -121,7 +121,7 @@ def check_side(side: VerifiedPolicy, exam: Examination, store: Path, *, now: dat
     if not _is_young(store / f"{key.digest}.json", now, max_age):
         refuse_undated(side.run)
         asked = [*exam.prompts, *(_suite_prompts(exam.suite) if exam.suite else ())]
-        backend(side.run.config.policy.type).check(side.run.config.policy, asked, exam.config.sampling)
+        modality(side.run.config.policy.type).checkpoint.check(side.run.config.policy, asked, exam.config.sampling)
 
 
 def gather(
@@ -193,10 +193,10 @@ def _measurement(side: VerifiedPolicy, exam: Examination) -> tuple[Subject, Step
 
 
 def _measure(subject: Subject, exam: Examination, out: Path, work: Path, progress: Progress, warn: Warn) -> None:
-    model = subject.load(subject.policy)
-    answers = answer(subject, model, exam.prompts, exam.texts, work / "prompts", progress)
-    judged = _judge(subject, model, exam, work / "suite", progress, warn) if exam.suite is not None else None
-    del model
+    with subject.open(subject.policy) as model:
+        answers = answer(subject, model, exam.prompts, exam.texts, work / "prompts", progress)
+        judged = _judge(subject, model, exam, work / "suite", progress, warn) if exam.suite is not None else None
+    del model  # before the base policy needs the memory
     is_base = subject.policy.identity == subject.base.identity
     under_base = answers.policy_logprobs if is_base else base_logprobs(subject, answers.samples)
     table = evaluation_table(
@@ -253,7 +253,7 @@ def _check_suite(suite: SafetySuite, rewards: Rewards) -> None:
 
 
 def _judge(
-    subject: Subject, model: LoadedPolicy, exam: Examination, work: Path, progress: Progress, warn: Warn
+    subject: Subject, model: OpenSampler, exam: Examination, work: Path, progress: Progress, warn: Warn
 ) -> list[dict[str, Any]]:
     """SAFETY rows: one per case and answer to one of its prompts."""
     assert exam.suite is not None

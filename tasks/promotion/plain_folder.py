@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raft_core.audit.lineage import MANIFEST, ancestors, policy_facts
 from raft_core.files.artifacts import digest_of, fsync_folder, write_json
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
 from raft_core.records.policy_ref import PolicyRef, policy_ref
 from raft_core.records.run import Run
 from raft_core.types import Policy
@@ -29,7 +29,7 @@ def write_plain(ref: PolicyRef, policy: Policy, out: Path, *, entry: str | None 
         if policy.base is None:
             shutil.copytree(policy.path, aside, copy_function=shutil.copyfile)
         else:
-            backend(ref.run.config.policy.type).merge(policy, ref.run.config.policy, aside)
+            modality(ref.run.config.policy.type).checkpoint.merge(policy, ref.run.config.policy, aside)
         files = {path.name: digest_of(path) for path in sorted(aside.iterdir()) if path.name != MANIFEST}
         manifest: dict[str, object] = {
             "run": ref.run.name,

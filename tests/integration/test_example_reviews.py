@@ -10,7 +10,8 @@ from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.examples import Receipt, prepare, resolve
 from raft_core.files.artifacts import digest_of
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.prompts.splits import load_prompts
 from raft_core.rewards.classifier import ClassifierRewardConfig
 from raft_core.rewards.linear import LinearRewardConfig
@@ -85,13 +86,13 @@ def test_the_splits_of_the_real_sentences(reviews_receipts: dict[str, Receipt]) 
 def test_the_policy_learnt_to_write_reviews_and_to_end(reviews_receipts: dict[str, Receipt]) -> None:
     measured = reviews_receipts["policy"].measured
     assert measured["perplexity_after"] < 0.7 * measured["perplexity_before"]
-    text = backend("text")
+    text = modality("text").checkpoint
     prompts = load_prompts(resolve("example:reviews/prompts.held_out"))[:32]
     sampling = SamplingConfig(temperature=0.85, max_new_tokens=40)
     ended = {}
     for part in ("pretrained", "policy"):
         config = TextPolicyConfig(model=f"example:reviews/{part}", chat_template=False)
-        loaded = text.load(text.base_policy(config), config, dtype="bfloat16")
+        loaded = LoadedTextPolicy(text.base_policy(config), config, dtype="bfloat16")
         samples = loaded.sample(prompts, sampling, samples_per_prompt=1, seed=1)
         ended[part] = sum(sample.finish_reason == "stop" for sample in samples) / len(samples)
     assert ended["policy"] > 0.7

@@ -11,7 +11,8 @@ import pytest
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.examples import Receipt, prepare, resolve
-from raft_core.policies.base import backend
+from raft_core.policies.base import modality
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.prompts.splits import load_prompts
 
 
@@ -34,11 +35,11 @@ def test_the_policy_is_small_and_the_same_on_one_core(tiny_receipts: dict[str, R
 
 @pytest.mark.usefixtures("tiny_receipts")
 def test_its_samples_are_reviews_that_end() -> None:
-    text = backend("text")
+    text = modality("text").checkpoint
     config = TextPolicyConfig(model="example:tiny/policy")
     prompts = load_prompts(resolve("example:tiny/prompts.held_out"), "text")[:64]
     sampling = SamplingConfig(temperature=1.0, max_new_tokens=16, dtype="float32")
-    loaded = text.load(text.base_policy(config), config, dtype="float32")
+    loaded = LoadedTextPolicy(text.base_policy(config), config, dtype="float32")
     samples = loaded.sample(prompts, sampling, samples_per_prompt=1, seed=1)
     ended = [sample for sample in samples if sample.finish_reason == "stop"]
     assert len(ended) >= 0.9 * len(samples)

@@ -23,6 +23,8 @@ from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
 from raft_core.policies.text.batches import collate
 from raft_core.policies.text.data import plan_steps, read_selected
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
+from raft_core.policies.text.finetune import fit
 from raft_core.policies.text.loss import summed_loss
 from raft_core.policies.text.model import load_weights, masked_logits
 from raft_core.records.tables import SELECTED, to_table, write_table
@@ -55,7 +57,9 @@ def policy(config: TextPolicyConfig) -> Policy:
 def samples(policy: Policy, config: TextPolicyConfig) -> list[Sample]:
     prompts = [Prompt.of(text) for text in (" w1 w2 w3", " w5", " w9 w8 w7 w6")]
     sampling = SamplingConfig(max_new_tokens=8, stop=("4",), dtype="float32")
-    return backend.load(policy, config, dtype="float32").sample(prompts, sampling, samples_per_prompt=4, seed=1)[:11]
+    return LoadedTextPolicy(policy, config, dtype="float32").sample(prompts, sampling, samples_per_prompt=4, seed=1)[
+        :11
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,7 @@ def finetune(policy: Policy, config: TextPolicyConfig, selected: Path, tmp_path:
             scratch=tmp_path / f"{name}.work",
             children_lock=tmp_path / "children.lock",
         )
-        return backend.finetune(replace(whole, **(job or {})))
+        return fit(replace(whole, **(job or {})))
 
     return run
 
@@ -197,7 +201,7 @@ def test_an_adapter_is_made_and_carried_on(
 ) -> None:
     def mean(of: Policy) -> float:
         values = [
-            v for row in backend.load(of, config, dtype="float32").logprobs(samples, temperature=1.0) for v in row
+            v for row in LoadedTextPolicy(of, config, dtype="float32").logprobs(samples, temperature=1.0) for v in row
         ]
         return sum(values) / len(values)
 
@@ -240,7 +244,7 @@ def test_a_policy_with_an_adapter_can_be_trained_whole(
     adapted = Policy(tmp_path / "adapter", digest_of(tmp_path / "adapter"), Artifact(policy.path, policy.digest))
     finetune("whole", job={"policy": adapted}, lora=None)
     whole = artifact(tmp_path / "whole")
-    loaded = backend.load(Policy(whole.path, whole.digest), replace_model(config, whole.path), dtype="bfloat16")
+    loaded = LoadedTextPolicy(Policy(whole.path, whole.digest), replace_model(config, whole.path), dtype="bfloat16")
     (sample,) = loaded.sample([Prompt.of(" w1")], SamplingConfig(max_new_tokens=3), samples_per_prompt=1, seed=0)
     assert sample.completion_token_ids
 

@@ -18,6 +18,7 @@ from raft_core.files.artifacts import digest_of, write_bytes
 from raft_core.launch import processes
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
+from raft_core.policies.text.finetune import fit
 from raft_core.policies.text.resume import SEAL, latest_checkpoint, seal
 from raft_core.records.tables import SELECTED, to_table, write_table
 
@@ -94,7 +95,7 @@ def cut_off(job: FinetuneJob) -> None:
         killer.start()
         died = ""
         try:
-            backend.finetune(job)
+            fit(job)
         except StepError as error:
             died = str(error)
         killer.join()
@@ -109,9 +110,9 @@ def cut_off(job: FinetuneJob) -> None:
 
 def goes_on(make: Callable[..., FinetuneJob], **changes: Any) -> None:
     whole, cut = make("whole", **changes), make("cut", **changes)
-    expected = backend.finetune(replace(whole, checkpoints=None))
+    expected = fit(replace(whole, checkpoints=None))
     cut_off(cut)
-    result: FinetuneResult = backend.finetune(replace(cut, scratch=cut.scratch.with_name("again")))
+    result: FinetuneResult = fit(replace(cut, scratch=cut.scratch.with_name("again")))
     assert "after optimizer step " in (cut.scratch.with_name("again") / "rank-0.log").read_text()
     assert result == expected
     assert len(result.log) == 8

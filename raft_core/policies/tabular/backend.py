@@ -1,4 +1,4 @@
-"""The tabular backend: implements ``raft_core.policies.base.PolicyBackend`` for a table of probabilities.
+"""The tabular backend: implements ``raft_core.policies.base.Modality`` for a table of probabilities.
 
 The whole flow runs on it in seconds and must give the same result as ``raft_core.algorithm``. A policy is a folder:
 
@@ -9,10 +9,11 @@ A completion is one token: its number in the list. So is a prompt.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -31,8 +32,10 @@ from raft_core.records.tables import SELECTED, read_table
 from raft_core.references import resolve
 from raft_core.types import Policy, Progress, Prompt, Sample, content_id
 
-SAMPLING = ("raft_core.policies.tabular.backend",)
-TRAINING = ("raft_core.policies.tabular.backend",)
+if TYPE_CHECKING:
+    from raft_core.config.run import RaftConfig
+
+CODE = ("raft_core.policies.tabular.backend",)
 TABLE, WEIGHTS = "tabular.json", "probabilities.safetensors"
 
 
@@ -49,6 +52,10 @@ def read(folder: Path) -> TabularPolicy:
     try:
         fields = read_object(folder / TABLE)
         prompts, completions = [Prompt.of(text) for text in fields["prompts"]], tuple(fields["completions"])
+        if len({*prompts}) < len(prompts) or len({*completions}) < len(completions):
+            raise ValueError("a prompt or a completion is there twice")
+        if not all(isinstance(text, str) for text in completions):
+            raise TypeError("a completion that is not text")
         weights_XY = load_file(folder / WEIGHTS)["probabilities"]
         return TabularPolicy(tuple(prompts), completions, weights_XY, float(fields["step"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -61,7 +68,7 @@ def read(folder: Path) -> TabularPolicy:
 
 
 def check(config: TabularPolicyConfig, prompts: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[str]:
-    """See ``PolicyBackend.check``: every prompt must have a row, and sampling must not change probabilities."""
+    """See ``Checkpoint.check``: every prompt must have a row, and sampling must not change probabilities."""
     rows = {prompt.text for prompt in read(resolve(config.model)).prompts}
     if unknown := [prompt.text for prompt in prompts if prompt.text not in rows]:
         raise InputError(
@@ -81,32 +88,50 @@ def check(config: TabularPolicyConfig, prompts: Sequence[Prompt], sampling: Samp
 
 
 def asks_for_date(config: TabularPolicyConfig) -> bool:
-    """See ``PolicyBackend.asks_for_date``."""
+    """See ``Checkpoint.asks_for_date``."""
     return False
 
 
-def probe(policy: Policy, config: TabularPolicyConfig, finetuning: FinetuningConfig) -> None:
-    """See ``PolicyBackend.probe``."""
-    if finetuning.lora is not None:
+def check_settings(config: "RaftConfig") -> None:
+    """See ``Checkpoint.check_settings``: a table has no layers, no tokens of its own, and an exact optimum."""
+    if config.finetuning.lora is not None:
         raise ConfigError(
             "a tabular policy has no layers for a LoRA adapter",
             got="finetuning.lora",
             expected="finetuning.lora: null",
             hint="set finetuning.lora: null",
         )
+    if config.finetuning.loss.type != "raft":
+        raise ConfigError(
+            "a tabular policy is fitted exactly, by maximum likelihood",
+            got=f"finetuning.loss.type: {config.finetuning.loss.type}",
+            expected="finetuning.loss: {type: raft}",
+            hint="remove finetuning.loss",
+        )
+    if config.evaluation.perplexity_text is not None:
+        raise ConfigError(
+            "the perplexity of a text cannot be measured with a tabular policy",
+            got="evaluation.perplexity_text",
+            hint="set evaluation.perplexity_text: null",
+        )
+
+
+def probe(policy: Policy, config: TabularPolicyConfig, finetuning: FinetuningConfig) -> None:
+    """See ``Checkpoint.probe``."""
     read(policy.path)
 
 
 def base_policy(config: TabularPolicyConfig, known: str | None = None) -> Policy:
-    """See ``PolicyBackend.base_policy``."""
+    """See ``Checkpoint.base_policy``."""
     folder = resolve(config.model)
     read(folder)
     return Policy(folder, model_digest(folder, known))
 
 
-def load(policy: Policy, config: TabularPolicyConfig, *, dtype: str) -> "LoadedTabularPolicy":
-    """See ``PolicyBackend.load``. The table is float64; ``dtype`` has no effect."""
-    return LoadedTabularPolicy(policy.identity, read(policy.path))
+@contextmanager
+def open(policy: Policy, config: TabularPolicyConfig, *, dtype: str) -> Iterator["LoadedTabularPolicy"]:
+    """See ``Sampler.open`` and ``Likelihood.open``. The table is float64; ``dtype`` has no effect."""
+    yield LoadedTabularPolicy(policy.identity, read(policy.path))
 
 
 class LoadedTabularPolicy:
@@ -167,12 +192,12 @@ class LoadedTabularPolicy:
 
 
 def numerics(dtype: str) -> dict[str, Any]:
-    """See ``PolicyBackend.numerics``."""
+    """See ``Checkpoint.numerics``."""
     return {"device": "cpu", "dtype": "float64", "numpy": version("numpy")}
 
 
-def finetune(job: FinetuneJob) -> FinetuneResult:
-    """See ``PolicyBackend.finetune``: the exact optimum, in this process; ``job.out`` is written by a rename."""
+def fit(job: FinetuneJob) -> FinetuneResult:
+    """See ``Trainer.fit``: the exact optimum, in this process; ``job.out`` is written by a rename."""
     if job.out.exists():
         raise StepError(f"output folder exists already: {job.out}", hint="remove it, or choose another folder")
     before = read(job.policy.path)
@@ -193,5 +218,5 @@ def finetune(job: FinetuneJob) -> FinetuneResult:
 
 
 def merge(policy: Policy, config: TabularPolicyConfig, out: Path) -> None:
-    """See ``PolicyBackend.merge``: a tabular policy has no adapter, so it is copied."""
+    """See ``Checkpoint.merge``: a tabular policy has no adapter, so it is copied."""
     shutil.copytree(policy.path, out)

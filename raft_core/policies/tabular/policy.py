@@ -34,6 +34,8 @@ class TabularPolicy:
     def __post_init__(self) -> None:
         shape = (len(self.prompts), len(self.completions))
         p_XY = self.probabilities_XY
+        if not 0 < self.step <= 1:
+            raise ValueError(f"step must lie in (0, 1], not {self.step}")
         if p_XY.shape != shape:
             raise ValueError(
                 f"probabilities have shape {p_XY.shape}, but there are {shape[0]} prompts and {shape[1]} completions"

@@ -1,43 +1,30 @@
-"""The text backend: implements ``raft_core.policies.base.PolicyBackend`` for causal language models."""
+"""Causal language models on disk: implements ``raft_core.policies.base.Checkpoint``."""
+
+from typing import TYPE_CHECKING
 
 from raft_core.config.finetuning import FinetuningConfig
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.files.artifacts import model_digest
 from raft_core.policies.text import model as models
 from raft_core.policies.text.check import asks_for_date, check, model_folder_of
-from raft_core.policies.text.finetune import finetune
-from raft_core.policies.text.loaded import LoadedTextPolicy, load
 from raft_core.policies.text.merge import merge
 from raft_core.policies.text.model import memory_errors, numerics
 from raft_core.types import Policy
 
-__all__ = [
-    "SAMPLING",
-    "TRAINING",
-    "LoadedTextPolicy",
-    "asks_for_date",
-    "base_policy",
-    "check",
-    "finetune",
-    "load",
-    "merge",
-    "numerics",
-    "probe",
-]
+if TYPE_CHECKING:
+    from raft_core.config.run import RaftConfig
 
-
-SAMPLING = ("raft_core.policies.text.loaded",)
-TRAINING = ("raft_core.policies.text.trainer", "raft_core.policies.text.finetune")
+__all__ = ["asks_for_date", "base_policy", "check", "check_settings", "merge", "numerics", "probe"]
 
 
 def base_policy(config: TextPolicyConfig, known: str | None = None) -> Policy:
-    """See ``PolicyBackend.base_policy``. Raises InputError if the folder does not exist."""
+    """See ``Checkpoint.base_policy``. Raises InputError if the folder does not exist."""
     folder = model_folder_of(config)
     return Policy(folder, model_digest(folder, known))
 
 
 def probe(policy: Policy, config: TextPolicyConfig, finetuning: FinetuningConfig) -> None:
-    """See ``PolicyBackend.probe``."""
+    """See ``Checkpoint.probe``."""
     from raft_core.policies.text.probe import check_decoding, check_packing, check_padding
 
     with memory_errors():
@@ -46,3 +33,7 @@ def probe(policy: Policy, config: TextPolicyConfig, finetuning: FinetuningConfig
         check_padding(model)
         if finetuning.batching == "packed":
             check_packing(model)
+
+
+def check_settings(config: "RaftConfig") -> None:
+    """See ``Checkpoint.check_settings``: a language model follows all of them."""

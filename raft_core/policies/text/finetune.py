@@ -12,8 +12,10 @@ from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text.job import JOB, MANIFEST, POLICY, write_job
 from raft_core.policies.text.resume import latest_checkpoint
 
+CODE = ("raft_core.policies.text.trainer", "raft_core.policies.text.finetune")
 
-def finetune(job: FinetuneJob) -> FinetuneResult:
+
+def fit(job: FinetuneJob) -> FinetuneResult:
     """Fine-tune in child processes, or on the machines of RAFT_LAUNCHER; ``job.out`` is written by a rename.
 
     Raises StepError (a rank failed or its output is incomplete), MemoryError (a rank ran out of memory),

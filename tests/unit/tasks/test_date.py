@@ -70,7 +70,7 @@ def test_such_a_run_is_not_measured_for_a_promotion(
 ) -> None:
     key = SimpleNamespace(digest="0" * 64)
     monkeypatch.setattr(evidence, "_measurement", lambda *_: (None, key))
-    monkeypatch.setattr(evidence, "backend", lambda _: pytest.fail("went on"))
+    monkeypatch.setattr(evidence, "modality", lambda _: pytest.fail("went on"))
     run = Run(tmp_path / "runs" / "old", configured("{{ strftime_now('%d') }}" + TEMPLATE))
     side, exam = cast(Any, SimpleNamespace(run=run)), cast(Any, SimpleNamespace(prompts=(), suite=None))
     with pytest.raises(InputError, match=r"policy\.template_date"):

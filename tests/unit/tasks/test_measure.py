@@ -39,7 +39,8 @@ def subject(tiny_checkpoint: Path) -> Callable[..., Subject]:
 
 
 def measured(subject: Subject, folder: Path) -> Answers:
-    return answer(subject, subject.load(subject.policy), PROMPTS, [" w1 w2"], folder, lambda _: None)
+    with subject.open(subject.policy) as model:
+        return answer(subject, model, PROMPTS, [" w1 w2"], folder, lambda _: None)
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.0}, {"top_p": 0.9}, {"min_new_tokens": 3}], ids=str)

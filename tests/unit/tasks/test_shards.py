@@ -1,6 +1,7 @@
 """Shards: fixed composition, durable, halved when memory runs out."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +55,13 @@ class CountingPolicy:
 
 def run(policy: CountingPolicy, folder: Path, sampling: SamplingConfig = SAMPLING) -> pa.Table:
     shards = sample_shards(
-        lambda: policy, PROMPTS, sampling, samples_per_prompt=3, seed=1, folder=folder, progress=lambda n: None
+        lambda: nullcontext(policy),
+        PROMPTS,
+        sampling,
+        samples_per_prompt=3,
+        seed=1,
+        folder=folder,
+        progress=lambda n: None,
     )
     return pa.concat_tables(shards)
 
@@ -69,7 +76,7 @@ def test_a_finished_shard_is_not_sampled_again(tmp_path: Path) -> None:
     whole = run(CountingPolicy(), tmp_path / "whole")
     policy = CountingPolicy()
     shards = sample_shards(
-        lambda: policy,
+        lambda: nullcontext(policy),
         PROMPTS,
         SAMPLING,
         samples_per_prompt=3,

@@ -8,7 +8,7 @@ import torch
 
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
-from raft_core.policies.text.backend import LoadedTextPolicy
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.types import Policy, Prompt
 
 

@@ -17,6 +17,7 @@ from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import ConfigError, InputError, IntegrityError, RaftError
 from raft_core.policies.text import backend, template
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.types import Prompt
 
 pytestmark = pytest.mark.slow
@@ -106,7 +107,7 @@ def test_a_chat_template_is_used(make_checkpoint: Callable[..., Path], tmp_path:
     folder = make_checkpoint(tmp_path / "chat", chat_template=TEMPLATE)
     check(folder, chat_template=True)
     config = TextPolicyConfig(model=str(folder), chat_template=True, system_prompt=" w5")
-    policy = backend.load(backend.base_policy(config), config, dtype="float32")
+    policy = LoadedTextPolicy(backend.base_policy(config), config, dtype="float32")
     (sample,) = policy.sample([Prompt.of(" w1")], SamplingConfig(max_new_tokens=2), samples_per_prompt=1, seed=0)
     told = policy.tokenizer.convert_ids_to_tokens(list(sample.prompt_token_ids))  # type: ignore[attr-defined]
     assert told == ["<unk>", "<unk>", " w5", ".", "<unk>", "<unk>", " w1", "."]
@@ -198,7 +199,7 @@ def test_shards(folder: Path) -> None:
     shard(folder)
     check(folder)
     config = TextPolicyConfig(model=str(folder))
-    loaded = backend.load(backend.base_policy(config), config, dtype="float32").model.state_dict()  # type: ignore[attr-defined]
+    loaded = LoadedTextPolicy(backend.base_policy(config), config, dtype="float32").model.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(loaded[name], tensor) for name, tensor in before.items())
 
     second = folder / "model-00002-of-00002.safetensors"

@@ -12,6 +12,7 @@ from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
 from raft_core.errors import InputError
 from raft_core.policies.text import backend, model
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.policies.text.template import TemplateFault, dated, render_in_child
 from raft_core.rewards.classifier import ClassifierRewardConfig
 from raft_core.types import Prompt
@@ -113,7 +114,7 @@ def test_the_check_says_which_day_it_is_and_whether_one_must_be_fixed(
 def test_samples_of_another_day_are_other_samples(folder: Path) -> None:
     def ids(day: str) -> set[str]:
         config = TextPolicyConfig(model=str(folder), chat_template=True, template_date=day)
-        policy = backend.load(backend.base_policy(config), config, dtype="float32")
+        policy = LoadedTextPolicy(backend.base_policy(config), config, dtype="float32")
         drawn = policy.sample([Prompt.of(" w1")], SamplingConfig(max_new_tokens=2), samples_per_prompt=1, seed=0)
         return {sample.sample_id for sample in drawn}
 

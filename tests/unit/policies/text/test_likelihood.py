@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_core.policies.text import likelihood
-from raft_core.policies.text.backend import LoadedTextPolicy
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.policies.text.likelihood import completion_logprobs, windows
 
 

@@ -10,8 +10,8 @@ import torch
 from raft_core.errors import StepError
 from raft_core.losses.base import Loss, TokenColumn, Tokens
 from raft_core.losses.raft import Raft
-from raft_core.policies.text.backend import LoadedTextPolicy
 from raft_core.policies.text.batches import Batch, collate, collate_packed
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.policies.text.loss import learning_rate_factor, summed_loss
 from raft_core.policies.text.model import masked_logits
 from raft_core.selection.all_best import AllBest

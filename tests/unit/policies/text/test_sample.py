@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from raft_core.config.sampling import SamplingConfig
-from raft_core.policies.text.backend import LoadedTextPolicy
 from raft_core.policies.text.distribution import filtered
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.policies.text.model import memory_errors
 from raft_core.policies.text.sample import sample_seed, uniforms
 from raft_core.types import Prompt, Sample

@@ -12,7 +12,7 @@ from raft_core.config.finetuning import LoraConfig
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.files.artifacts import digest_of
 from raft_core.policies.text.adapter import fresh_adapter, save_adapter
-from raft_core.policies.text.backend import load
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.policies.text.likelihood import completion_logprobs
 from raft_core.policies.text.model import load_policy, load_weights
 from raft_core.policies.text.rounding import rounded
@@ -53,7 +53,7 @@ def settings(base: Policy) -> TextPolicyConfig:
 
 
 def scores(policy: Policy, base: Policy, dtype: str) -> Tensor:
-    loaded = load(policy, settings(base), dtype=dtype)
+    loaded = LoadedTextPolicy(policy, settings(base), dtype=dtype)
     return torch.tensor(completion_logprobs(loaded.model, PAIRS), dtype=torch.float64)
 
 
@@ -82,7 +82,7 @@ def test_in_float32_the_exported_weights_are_sampled(base: Policy, trained: Poli
 
 def test_what_bfloat16_holds_is_not_touched(base: Policy) -> None:
     exact = load_weights(base.path, settings(base)).bfloat16().state_dict()
-    found = load(base, settings(base), dtype="bfloat16").model.state_dict()  # type: ignore[attr-defined]
+    found = LoadedTextPolicy(base, settings(base), dtype="bfloat16").model.state_dict()  # type: ignore[attr-defined]
     assert found.keys() == exact.keys()
     assert all(torch.equal(found[name], exact[name]) for name in exact)
 
@@ -117,7 +117,7 @@ def test_weights_that_are_no_numbers_stay_so() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rotary_frequencies_stay_exact_and_nothing_is_frozen(base: Policy, trained: Policy, dtype: str) -> None:
     """torch copies a frozen head for every row of a prefill; see ``load_policy``."""
-    model = load(trained, settings(base), dtype=dtype).model  # type: ignore[attr-defined]
+    model = LoadedTextPolicy(trained, settings(base), dtype=dtype).model  # type: ignore[attr-defined]
     assert all(p.requires_grad and p.dtype == getattr(torch, dtype) for p in model.parameters())
     exact = dict(load_weights(base.path, settings(base)).named_buffers())
     assert any("inv_freq" in name for name in exact)

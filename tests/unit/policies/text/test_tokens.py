@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from raft_core.config.sampling import SamplingConfig
-from raft_core.policies.text.backend import LoadedTextPolicy
+from raft_core.policies.text.engines.transformers import LoadedTextPolicy
 from raft_core.types import Prompt, Sample
 
 Settings = Callable[..., SamplingConfig]

@@ -1,6 +1,7 @@
-"""A causal language model in memory, which samples completions and scores them."""
+"""The engine that samples and scores with transformers: a causal language model in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from raft_core.config.policy import TextPolicyConfig
@@ -10,6 +11,8 @@ from raft_core.policies.text.likelihood import completion_logprobs, windows
 from raft_core.policies.text.model import memory_errors
 from raft_core.policies.text.sample import Draft, Rules, complete, sample_seed
 from raft_core.types import Policy, Progress, Prompt, Sample, content_id
+
+CODE = ("raft_core.policies.text.engines.transformers",)
 
 
 class LoadedTextPolicy:
@@ -99,6 +102,7 @@ def _sample(draft: Draft, prompt_id: str, k: int, seed: int, about: list[Any]) -
     )
 
 
-def load(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> LoadedTextPolicy:
-    """Load for sampling in ``dtype``; an adapter is merged into a copy of its base, in memory alone."""
-    return LoadedTextPolicy(policy, config, dtype)
+@contextmanager
+def open(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> Iterator[LoadedTextPolicy]:
+    """See ``Sampler.open`` and ``Likelihood.open``; an adapter is merged into a copy of its base, only in memory."""
+    yield LoadedTextPolicy(policy, config, dtype)
