@@ -119,7 +119,7 @@ def test_a_result_that_a_server_names_is_not_loaded(
         state = client.read_flow_run(run.id).state
     assert state is not None
     assert isinstance(state.data, ResultRecordMetadata)
-    with pytest.raises(StepError, match="not loaded"):
+    with pytest.raises(StepError, match="stored result"):
         state.result() if kind is StateType.COMPLETED else get_state_exception(state)
     assert not (tmp_path / "ran").exists()
 

@@ -28,13 +28,15 @@ MINE, TEMPORARY = "http://127.0.0.1:9/api", "temporary server at http://127.0.0.
 FLOW_RUN = "01234567-89ab-7cde-8f01-23456789abcd"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.TemporaryServer, "start", lambda _: TEMPORARY.rpartition(" ")[2])
 
 
 @pytest.fixture
-def finished(write_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Decision]:
+def finished(
+    write_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, no_server: None
+) -> tuple[Session, Decision]:
     """A finished run whose flow run never came to its end."""
     monkeypatch.setattr(pages, "_publish", lambda *_: None)
     run = write_run()
@@ -89,6 +91,7 @@ TOO_LARGE = httpx.HTTPStatusError(
 )
 
 
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize(
     ("chosen", "error", "told"),
     [
