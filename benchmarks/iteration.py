@@ -27,10 +27,11 @@ from benchmarks.plain_loop import Settings
 from raft_core.config.loading import load_config
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.run import RaftConfig
-from raft_core.examples import examples_of, prepare, resolve
+from raft_core.examples import examples_of, prepare
 from raft_core.launch.children import python_module
 from raft_core.prompts.splits import draw, split_prompts
 from raft_core.records.run import read_events, read_run
+from raft_core.references import resolve
 from raft_core.rewards.classifier import ClassifierRewardConfig
 from raft_core.rewards.lexicon import LexiconRewardConfig
 from tasks.loop.prepare import perplexity_texts

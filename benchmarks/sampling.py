@@ -26,9 +26,10 @@ from benchmarks.page import table
 from raft_core.config.loading import load_config
 from raft_core.config.run import RaftConfig
 from raft_core.config.sampling import SamplingConfig
-from raft_core.examples import examples_of, prepare, resolve
+from raft_core.examples import examples_of, prepare
 from raft_core.policies.base import modality
 from raft_core.prompts.splits import draw, split_prompts
+from raft_core.references import resolve
 from raft_core.types import Prompt
 
 NOTE = """\

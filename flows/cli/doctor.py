@@ -184,8 +184,9 @@ def gpu() -> Finding:
 def example_assets() -> Iterator[Finding]:
     """Which assets of the examples are prepared; missing ones are prepared when they are needed."""
     from raft_core.errors import RaftError
-    from raft_core.examples import cache_folder, resolve
+    from raft_core.examples import cache_folder
     from raft_core.examples.presets import EXAMPLES
+    from raft_core.references import resolve
 
     def prepared(example: str, asset: str) -> bool:
         try:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.forgetting.prefect_database import erase_in_prefect
-from raft_core import examples
 from raft_core.audit.index import drop_index, open_index
 from raft_core.audit.trace import FEWEST_DIGITS, By, Model, Touched, find, meant_prompts
 from raft_core.errors import InputError, IntegrityError, RaftError, StepError
@@ -21,7 +20,7 @@ from raft_core.records.collected import no_live_run
 from raft_core.records.names import registered_name
 from raft_core.records.overview import run_paths
 from raft_core.records.run import BASE, Run, hold, read_chain, read_commit, read_run
-from raft_core.references import split_reference
+from raft_core.references import resolve, split_reference
 from raft_core.types import Prompt
 from tasks.audit.witnesses import ask_ledger
 from tasks.forgetting.erase import ErasedRows, erase_messages, erase_objects, erase_run, erase_steps
@@ -303,7 +302,7 @@ def _prompt_files(runs: list[Run], target: Target) -> Iterator[tuple[Path, dict[
         config = run.config.prompts
         for reference in (config.train, config.held_out, config.promotion, run.config.evaluation.perplexity_text):
             try:
-                path = examples.resolve(reference) if reference else None
+                path = resolve(reference) if reference else None
                 if path is None or (path, config.text_column) in seen:
                     continue
                 seen.add((path, config.text_column))

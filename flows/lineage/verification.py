@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raft_core import examples
 from raft_core.audit.verification import Problem, Verification, unordered_erasures, verify_run
 from raft_core.errors import IntegrityError, RaftError
 from raft_core.files.hashing import FileHashes
 from raft_core.promotion.ledger import Ledger
 from raft_core.records.names import registered_name
 from raft_core.records.run import BASE, Run, committed_iterations, read_commit, read_run
+from raft_core.references import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def verify(
 
 def _base_policy(run: Run) -> Path | None:
     try:
-        return examples.resolve(run.config.policy.model)
+        return resolve(run.config.policy.model)
     except RaftError:
         return None
 

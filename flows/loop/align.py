@@ -78,7 +78,8 @@ def align_run(
         for warning in material.warnings:
             session.warn(warning)
         with _in_its_numerics(session):
-            processes.start()
+            if preload := modality(config.policy.type).trainer.PRELOAD:
+                processes.start(preload)
             try:
                 flow_run = align.with_options(flow_run_name=name)
                 decision = pages.seen_through(session, lambda: flow_run(session, material))

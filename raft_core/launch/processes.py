@@ -1,9 +1,9 @@
 """Start training processes, on one machine through a preloaded fork server, across machines through a command.
 
-``start()`` begins to import torch, transformers, peft and DeepSpeed in a server process while sampling runs, so that
-``run_ranks`` later forks its children in milliseconds instead of spending 6 to 7 seconds on imports in each. Children
-share no state with the owner: they get a picklable function of an importable module, write files, and die with the
-owner.
+``start()`` begins to import what training needs (torch, transformers, peft, DeepSpeed) in a server process while
+sampling runs, so that ``run_ranks`` forks its children in milliseconds instead of spending 6 to 7 seconds in each.
+Children share no state with the owner: they get a picklable function of an importable module, write files, and die with
+the owner.
 
 Across machines: the function given to ``run_ranks`` first calls ``join_ranks`` and reads everything else from RANK,
 LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. ``torchrun`` sets the same variables, so a rank runs
@@ -34,22 +34,6 @@ from raft_core.errors import RaftError, StepError
 from raft_core.launch.children import python_module
 from raft_core.launch.forkserver import DISK_FULL, ForkRequest
 
-PRELOAD = (
-    "numpy",
-    "torch",
-    "torch.distributed",
-    "safetensors.torch",
-    "transformers",
-    "transformers.trainer",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.llama.modeling_llama",
-    "peft",
-    "accelerate",
-    "deepspeed",
-    "deepspeed.runtime.engine",
-    "deepspeed.runtime.zero.muon.muon_optimizer",
-    "raft_core.policies.text.trainer",
-)
 KEPT_OUT = ("mlflow", "wandb")
 """Modules that DeepSpeed would import although no training uses them; they cost seconds, memory and telemetry."""
 RENDEZVOUS = "RAFT_RENDEZVOUS"
@@ -77,7 +61,7 @@ _start_lock = threading.Lock()
 _run_lock = threading.Lock()
 
 
-def start(modules: Sequence[str] = PRELOAD) -> None:
+def start(modules: Sequence[str]) -> None:
     """Start the fork server if there is none, without waiting for it to import ``modules``."""
     global _server
     with _start_lock:
@@ -122,12 +106,18 @@ def stop() -> None:
 
 
 def run_ranks(
-    function: Callable[[Any], None], argument: Any, *, ranks: int, scratch: Path, children_lock: Path | None = None
+    function: Callable[[Any], None],
+    argument: Any,
+    *,
+    ranks: int,
+    scratch: Path,
+    children_lock: Path | None = None,
+    preload: Sequence[str] = (),
 ) -> None:
     """Run ``function(argument)`` in ``ranks`` processes and wait; their output goes to ``scratch/rank-N.log``.
 
     Each process holds ``children_lock`` (shared) while it lives, and is killed when this process dies. Only one
-    fine-tuning runs at a time; a second call waits.
+    fine-tuning runs at a time; a second call waits. ``preload``: as for ``start``, which is called if it was not.
 
     Raises the RaftError that a rank raised; StepError with rank and signal or traceback if one failed otherwise;
     MemoryError if one ran out of memory. No rank survives the call, however it ends.
@@ -153,7 +143,7 @@ def run_ranks(
     ]
     with _run_lock:
         try:
-            failed, others_live = _run(_ready_server(), requests)
+            failed, others_live = _run(_ready_server(preload), requests)
         except BaseException:
             stop()
             raise
@@ -272,8 +262,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _ready_server() -> _Server:
-    start()
+def _ready_server(preload: Sequence[str]) -> _Server:
+    start(preload)
     server = _server
     assert server is not None
     if not server.ready:

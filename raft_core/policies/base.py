@@ -115,6 +115,8 @@ class Trainer(Protocol):
 
     CODE: tuple[str, ...]
     """The modules that train, as ``Sampler.CODE``."""
+    PRELOAD: tuple[str, ...]
+    """Modules that training processes import, loaded while sampling runs; none: it trains in this process."""
 
     def fit(self, job: FinetuneJob) -> FinetuneResult:
         """Fine-tune (a large model in child processes) and write the next policy to ``job.out``."""

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, ExampleError, InputError, RaftError
-from raft_core.examples import resolve
 from raft_core.policies.base import modality
 from raft_core.prompts.splits import draw, load_prompts
+from raft_core.references import resolve
 from raft_core.rewards.load import check_rewards
 from raft_core.types import Prompt
 from tasks.loop.prepare import allowed_splits

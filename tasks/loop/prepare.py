@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_core import examples
 from raft_core.audit.lineage import policy_facts
 from raft_core.config.run import RaftConfig
 from raft_core.errors import InputError
@@ -17,6 +16,7 @@ from raft_core.prompts.splits import Splits, draw, load_prompts, split_prompts
 from raft_core.records.pinned import changes, check_pins, pin, read_pins
 from raft_core.records.run import BASE, Run, read_chain, read_commit, record_event
 from raft_core.records.tables import PROMPTS, to_table, write_table
+from raft_core.references import resolve
 from raft_core.rewards.load import Rewards, check_rewards
 from raft_core.selection.registry import selector_sources
 from raft_core.types import Artifact, Policy, Prompt
@@ -105,7 +105,7 @@ def _allowed_splits(run: Run) -> Splits:
 def allowed_splits(config: RaftConfig, workspace: Path) -> tuple[Splits, list[str]]:
     """The prompts of ``config`` without those that ``workspace`` excludes, and the ids that were left out, including
     perplexity texts. Raises InputError if nothing is left."""
-    splits = split_prompts(config.prompts, config.seed, examples.resolve)
+    splits = split_prompts(config.prompts, config.seed, resolve)
     allowed, left_out = without(splits, read_exclusions(workspace))
     texts, texts_left_out = perplexity_texts(config, workspace)
     no_prompts = not allowed.train or not allowed.held_out
@@ -151,5 +151,5 @@ def perplexity_texts(config: RaftConfig, workspace: Path) -> tuple[list[str], li
     if chosen.perplexity_text is None:
         return [], []
     excluded = read_exclusions(workspace)
-    texts = load_prompts(Path(examples.resolve(chosen.perplexity_text)), "text")[: chosen.max_perplexity_texts]
+    texts = load_prompts(Path(resolve(chosen.perplexity_text)), "text")[: chosen.max_perplexity_texts]
     return [t.text for t in texts if not excluded.covers(t)], [t.prompt_id for t in texts if excluded.covers(t)]

@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from raft_core import examples
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError, InputError
 from raft_core.files.artifacts import digest_of, json_digest, write_json
@@ -32,6 +31,7 @@ from raft_core.prompts.splits import split_prompts
 from raft_core.records.pinned import check_pins
 from raft_core.records.steps import StepKey, run_cached
 from raft_core.records.tables import EVALUATION, PERPLEXITY, PROMPTS, SAFETY, read_table, to_table, write_table
+from raft_core.references import resolve
 from raft_core.rewards.load import Rewards, check_rewards
 from raft_core.types import Progress, Prompt, Sample
 from tasks.loop.iteration import derived_seed
@@ -86,7 +86,7 @@ def examination(candidate: VerifiedPolicy, reference: VerifiedPolicy, suite: Saf
     code of a reward is not the one that the candidate was made with.
     """
     config = candidate.run.config
-    splits = split_prompts(config.prompts, config.seed, examples.resolve)
+    splits = split_prompts(config.prompts, config.seed, resolve)
     workspace = candidate.run.path.parent.parent
     prompts = without(splits, read_exclusions(workspace))[0].promotion
     if not prompts:

@@ -24,7 +24,7 @@ from raft_core.policies.text import backend
 from raft_core.policies.text.batches import collate
 from raft_core.policies.text.data import plan_steps, read_selected
 from raft_core.policies.text.engines.transformers import LoadedTextPolicy
-from raft_core.policies.text.finetune import fit
+from raft_core.policies.text.finetune import PRELOAD, fit
 from raft_core.policies.text.loss import summed_loss
 from raft_core.policies.text.model import load_weights, masked_logits
 from raft_core.records.tables import SELECTED, to_table, write_table
@@ -38,7 +38,7 @@ Finetune = Callable[..., FinetuneResult]
 def server() -> Iterator[None]:
     """The libraries are imported while the first test makes its samples."""
     processes.stop()
-    processes.start()
+    processes.start(PRELOAD)
     yield
     processes.stop()
 

@@ -18,7 +18,7 @@ from raft_core.files.artifacts import digest_of, write_bytes
 from raft_core.launch import processes
 from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text import backend
-from raft_core.policies.text.finetune import fit
+from raft_core.policies.text.finetune import PRELOAD, fit
 from raft_core.policies.text.resume import SEAL, latest_checkpoint, seal
 from raft_core.records.tables import SELECTED, to_table, write_table
 
@@ -26,7 +26,7 @@ from raft_core.records.tables import SELECTED, to_table, write_table
 @pytest.fixture(autouse=True, scope="module")
 def server() -> Iterator[None]:
     processes.stop()
-    processes.start()
+    processes.start(PRELOAD)
     yield
     processes.stop()
 

@@ -61,7 +61,7 @@ def of_erasing(folder: Path) -> None:
 def of_the_fork_server(folder: Path) -> None:
     processes.start(("json", "random"))
     try:
-        processes._ready_server()
+        processes._ready_server(())
     finally:
         processes.stop()
 

@@ -185,7 +185,7 @@ def _dossier(reference: str | None, *, must_verify: bool = False) -> "Dossier":
 def _initial_policy(source: str) -> Path | None:
     """Path of the initial policy; None if it is not prepared on this machine."""
     from raft_core.errors import ConfigError, ExampleError
-    from raft_core.examples import resolve
+    from raft_core.references import resolve
 
     try:
         return resolve(source)

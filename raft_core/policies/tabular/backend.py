@@ -35,6 +35,7 @@ from raft_core.types import Policy, Progress, Prompt, Sample, content_id
 if TYPE_CHECKING:
     from raft_core.config.run import RaftConfig
 
+PRELOAD: tuple[str, ...] = ()
 CODE = ("raft_core.policies.tabular.backend",)
 TABLE, WEIGHTS = "tabular.json", "probabilities.safetensors"
 

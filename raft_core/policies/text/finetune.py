@@ -12,6 +12,23 @@ from raft_core.policies.base import FinetuneJob, FinetuneResult
 from raft_core.policies.text.job import JOB, MANIFEST, POLICY, write_job
 from raft_core.policies.text.resume import latest_checkpoint
 
+PRELOAD = (
+    "numpy",
+    "torch",
+    "torch.distributed",
+    "safetensors.torch",
+    "transformers",
+    "transformers.trainer",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "deepspeed.runtime.engine",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "raft_core.policies.text.trainer",
+)
+"""Imported once, in a process from which every training process is forked."""
 CODE = ("raft_core.policies.text.trainer", "raft_core.policies.text.finetune")
 
 
@@ -31,7 +48,12 @@ def fit(job: FinetuneJob) -> FinetuneResult:
     write_job(job, job.scratch / JOB)
     if not processes.run_launched(job.scratch / JOB, job.scratch):
         processes.run_ranks(
-            train_rank, job, ranks=job.finetuning.ranks, scratch=job.scratch, children_lock=job.children_lock
+            train_rank,
+            job,
+            ranks=job.finetuning.ranks,
+            scratch=job.scratch,
+            children_lock=job.children_lock,
+            preload=PRELOAD,
         )
     result = _judge(policy, manifest)
     job.out.parent.mkdir(parents=True, exist_ok=True)

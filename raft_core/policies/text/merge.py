@@ -7,6 +7,7 @@ from raft_core.config.policy import TextPolicyConfig
 from raft_core.errors import StepError
 from raft_core.files.artifacts import fsync_folder
 from raft_core.launch import processes
+from raft_core.policies.text.finetune import PRELOAD
 from raft_core.types import Policy
 
 
@@ -20,7 +21,7 @@ def merge(policy: Policy, config: TextPolicyConfig, out: Path) -> None:
         raise StepError(f"output folder exists already: {out}", hint="remove it, or choose another folder")
     scratch = out.with_name(f".{out.name}.merging")
     shutil.rmtree(scratch, ignore_errors=True)
-    processes.run_ranks(merge_rank, (policy, config, scratch / "policy"), ranks=1, scratch=scratch)
+    processes.run_ranks(merge_rank, (policy, config, scratch / "policy"), ranks=1, scratch=scratch, preload=PRELOAD)
     (scratch / "policy").rename(out)
     fsync_folder(out.parent)
     shutil.rmtree(scratch)

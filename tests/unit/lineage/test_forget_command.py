@@ -109,7 +109,7 @@ def test_a_prompt_file_of_ones_own_and_one_that_raft_prepared(
 ) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("two\nfour\n")
-    monkeypatch.setattr(forget.examples, "resolve", lambda named: file)
+    monkeypatch.setattr(forget, "resolve", lambda named: file)
     make_run(versioning=OFF, prompts={"train": reference})
     _, out, _ = raft("lineage", "forget", "--prompt", Prompt.of("two").prompt_id, "--erase", "--yes")
     assert ("left to you: " in out and "prompt file" in out) == (reference == "prompts.txt")

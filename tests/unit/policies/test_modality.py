@@ -23,7 +23,7 @@ from raft_core.types import Policy, Prompt
 ROLES = {
     "sampler": ("CODE", "open"),
     "likelihood": ("CODE", "open"),
-    "trainer": ("CODE", "fit"),
+    "trainer": ("CODE", "PRELOAD", "fit"),
     "checkpoint": ("check", "check_settings", "asks_for_date", "probe", "base_policy", "numerics", "merge"),
 }
 PROMPTS = tuple(map(Prompt.of, ("a", "b")))
