@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
+from raft_core.config.gates import GatesConfig
 from raft_core.config.loading import check_config
 from raft_core.config.scoring import ScoringConfig
+from raft_core.losses.base import Loss, Tokens
+from raft_core.metrics.base import Measured, Metric
 from raft_core.rewards.base import RewardConfig
 from raft_core.rewards.function import FunctionRewardConfig, load
 from raft_core.rewards.load import check_rewards
@@ -23,6 +27,12 @@ FILES = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", PAGE, flags=re.DOTA
 ENTRIES = [
     entry for block in re.findall(r"```yaml\n(- .*?)```", PAGE, flags=re.DOTALL) for entry in yaml.safe_load(block)
 ]
+CONFIGURATION = """
+name: short
+policy: {model: example:tiny/policy}
+prompts: {train: example:tiny/prompts.train}
+scoring: {rewards: [{type: lexicon}]}
+"""
 PROMPTS = [Prompt.of("2 + 2 = ", reference="4"), Prompt.of("Hello. ")]
 
 
@@ -95,10 +105,50 @@ def test_the_selector_of_a_package() -> None:
     assert np.add.reduceat(kept.weights_M, [0, 2]) == pytest.approx([1.0, 1.0])
 
 
+def test_the_loss_of_a_package() -> None:
+    torch = pytest.importorskip("torch")
+    loss = plugin("capped")(most=2.0)
+    assert isinstance(loss, Loss)
+    logprobs = torch.tensor([-0.5, -3.0], requires_grad=True)
+    values = loss.per_token(Tokens(logprobs, torch.ones(2), {}))
+    values.sum().backward()
+    assert values.tolist() == [0.5, 2.0]
+    assert logprobs.grad.tolist() == [-1.0, 0.0]  # the capped token does not train
+
+
+def test_the_metric_of_a_package() -> None:
+    metric = plugin("questions")()
+    assert isinstance(metric, Metric)
+    table = pa.table({"completion": ["Why?", "So.", "Because.", "Or not?"]})
+    config = check_config(yaml.safe_load(CONFIGURATION), where="the test")
+    computed = metric.compute(Measured(table, config, iteration=0))
+    assert computed == {"question_share": 0.5}
+    assert set(computed) == {figure.name for figure in metric.figures}
+
+
+def test_the_page_uses_every_plugin_where_it_belongs() -> None:
+    block = re.search(r"```yaml\n(scoring:.*?)```", EXTENDING, flags=re.DOTALL)
+    assert block is not None
+    chosen = yaml.safe_load(block[1])
+    for settings in (
+        *chosen["scoring"]["rewards"],
+        chosen["selection"],
+        chosen["finetuning"]["loss"],
+        *chosen["evaluation"]["metrics"],
+    ):
+        plugin(settings["type"])(**settings)
+    figures = {figure.name for figure in plugin("questions")().figures}
+    limits = GatesConfig.model_validate({"limits": tuple(chosen["gates"]["limits"])}).limits
+    assert {limit.figure for limit in limits} == figures
+
+
 def test_plugins_import_large_libraries_in_their_methods() -> None:
-    assert set(PLUGINS) == {"letters", "listed", "softmax"}
+    assert set(PLUGINS) == {"letters", "listed", "softmax", "capped", "questions"}
     assert not [
-        line for code in PLUGINS.values() for line in code.splitlines() if re.match("(import|from) numpy", line)
+        line
+        for code in PLUGINS.values()
+        for line in code.splitlines()
+        if re.match("(import|from) (numpy|torch|pyarrow)", line)
     ]
 
 
@@ -106,7 +156,10 @@ def test_the_entry_points_name_the_example_classes() -> None:
     block = re.search(r"```toml\n(.*?)```", EXTENDING, flags=re.DOTALL)
     assert block is not None
     groups = tomllib.loads(block[1])["project"]["entry-points"]
-    for kind, place in (*groups["raft.rewards"].items(), *groups["raft.selectors"].items()):
+    bases = {"raft.rewards": RewardConfig, "raft.selectors": Selector, "raft.losses": Loss, "raft.metrics": Metric}
+    assert set(groups) == set(bases)
+    for group, kind, place in ((group, *entry) for group, entries in groups.items() for entry in entries.items()):
+        assert issubclass(plugin(kind), bases[group])
         assert re.fullmatch(r"[A-Za-z0-9_-]+", kind)
         assert place == f"my_package.{kind}:{plugin(kind).__name__}"
         assert plugin(kind).model_fields["type"].default == kind
