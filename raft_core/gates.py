@@ -139,7 +139,7 @@ def _limit(gate: Gate, value: float | None, since: Report) -> Limit:
     if gate.rule == "at_most":
         return Limit(gate.figure, high=value, origin=key)
     start, of = since.get(gate.figure), "iteration 0" if gate.since == "first" else "base"
-    if start is None or (gate.rule == "either_way" and not start):  # no factor can be held against 0
+    if start is None or (gate.rule == "either_way" and not start):  # 0 times any factor is 0
         return Limit(gate.figure)
     told = {
         "rise": f"× {1 + value:.4g}",

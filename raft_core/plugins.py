@@ -1,7 +1,7 @@
-"""Plugins: a selector or a reward is one class in one file, named by its ``type``.
+"""Plugins: a reward, selector, loss or metric is one class in one file, named by its ``type``.
 
-Ours stand in a literal dict beside the base class. An installed package adds its own through an entry point, without a
-change here (https://packaging.python.org/specifications/entry-points):
+Ours are listed in the ``registry`` module of each kind. An installed package adds its own through an entry point,
+without a change here (https://packaging.python.org/specifications/entry-points):
 
     [project.entry-points."raft.selectors"]
     softmax = "my_package.softmax:Softmax"
@@ -48,7 +48,7 @@ class Registry(Generic[Plugin]):
     own: Mapping[str, str]
 
     def union(self) -> Any:
-        """All classes as one type for pydantic, told apart by their key ``type``."""
+        """All classes as one type for pydantic, which the key ``type`` distinguishes."""
         return Annotated[reduce(or_, self.classes().values()), Field(discriminator="type")]
 
     def classes(self) -> dict[str, type[Plugin]]:
@@ -66,9 +66,13 @@ class Registry(Generic[Plugin]):
         kind, classes = value.get("type"), self.classes()
         others = [known for known in classes if known not in self.own]
         if kind in self.own:
-            raise ValueError(f"{kind} is always there; remove it")
+            raise ValueError(f"{kind} is part of RAFT and always used; remove it from this list")
         if kind not in others:
-            offered = f"installed packages offer {', '.join(others)}" if others else f"no package offers {self.group}"
+            offered = (
+                f"installed packages provide {', '.join(others)}"
+                if others
+                else f"no installed package has an entry point in {self.group}"
+            )
             raise ValueError(f"unknown type {kind!r}; {offered}")
         return classes[kind].model_validate(value)
 

@@ -73,7 +73,7 @@ def _options(
         bool, flag("--debug", help="Print the whole traceback of an error; may also follow the command.")
     ] = False,
 ) -> None:
-    """RAFT aligns a language or image model with a reward.
+    """RAFT aligns a language model with a reward.
 
     It samples several completions of each prompt, keeps those that the reward
     ranks best, fine-tunes the model on them, and repeats. Every step is

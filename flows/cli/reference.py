@@ -10,6 +10,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from raft_core.config.run import RaftConfig
+from raft_core.metrics.base import Metric
+from raft_core.metrics.registry import METRICS
 
 HEAD = """\
 # Configuration
@@ -73,6 +75,8 @@ def _section(model: type[BaseModel], path: str) -> str:
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+    if annotation is Metric:  # no union: RAFT's own metrics have no settings
+        yield from (found for kind, found in METRICS.classes().items() if kind not in METRICS.own)
     for inner in get_args(annotation):
         yield from _models(inner)
 

@@ -130,8 +130,9 @@ def _opening(dossier: Dossier) -> str:
 def _use(dossier: Dossier) -> list[str]:
     rewards = ", ".join(plain(p.role) for p in named(dossier) if p.role.startswith("reward"))
     return [
-        f"It was trained to score higher on {rewards} for prompts like those described below. Nothing else was "
-        "measured. Use it for such prompts or as a starting point, and test it on your own task before you serve it."
+        f"It was trained to score higher on {rewards} for prompts like those described below. Other tasks "
+        "were not measured. Use it for such prompts or as a starting point, and test it on your own task before you "
+        "serve it."
     ]
 
 

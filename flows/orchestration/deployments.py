@@ -110,7 +110,10 @@ def plan(**asked: Any) -> Plan:
     try:
         found = Plan.model_validate(asked)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
         raise ConfigError(
             "invalid options of raft deploy", got=faults, hint="correct them as raft deploy --help describes"
         ) from None
@@ -192,7 +195,7 @@ def apply(asked: Plan, environment: dict[str, str], say: Callable[[str], object]
             say(f"deployed {deployment.full_name}")
         for name in there.keys() - set(names):
             client.delete_deployment(there[name].id)
-            say(f"removed {name}, which has no schedule any more")
+            say(f"removed {name}, which no longer has a schedule")
     return names
 
 

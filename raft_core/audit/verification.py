@@ -19,7 +19,7 @@ from raft_core.forgetting.erasure import TOMBSTONE, Erased, read_tombstone, unfi
 from raft_core.promotion.ledger import Entry
 from raft_core.records.collected import NAME as COLLECTED
 from raft_core.records.collected import collected
-from raft_core.records.run import BASE, Commit, Run, committed_iterations, linked, read_commit
+from raft_core.records.run import BASE, Commit, Run, committed_iterations, linked, read_commit, read_events
 from raft_core.types import content_id
 
 Kind = Literal[
@@ -102,6 +102,9 @@ def verify_run(
     (git, the registry): compare it with ``lineage(run).links[0].commit``.
     """
     look = _Look(run, (hashes or FileHashes()) if rehash else None)
+    if _nothing_committed(run):
+        look.unseen.append(f"run {run.name}: it ended before its first commit, so nothing is recorded yet")
+        return Verification((), tuple(look.unseen), 0, 0, rehash, (), ())
     commits: dict[int, Commit] = {}
     for number in range(BASE, max([BASE, *committed_iterations(run)]) + 1):
         commit = _commit(run, number, look.problems)
@@ -124,6 +127,15 @@ def verify_run(
         tuple(look.erased),
         tuple(look.collected),
     )
+
+
+def _nothing_committed(run: Run) -> bool:
+    """Whether a run ended before its first step was finished, as its log and its folders say."""
+    if committed_iterations(run) or (run.folder(BASE) / "commit.json").exists():
+        return False
+    with suppress(IntegrityError):
+        return not any(event["kind"] in ("step", "projected", "finished") for event in read_events(run))
+    return False
 
 
 def unordered_erasures(run: Run, entries: Sequence[Entry]) -> list[Problem]:

@@ -45,7 +45,7 @@ class FinetuningConfig(ConfigModel):
     lora: LoraConfig | None = Field(
         LoraConfig(), description="settings of the LoRA adapter that is trained; null: all weights are trained"
     )
-    loss: AnyLoss = Field(Raft(), description="what training minimises")
+    loss: AnyLoss = Field(Raft(), description="the loss that training minimizes")
     merge: bool = Field(
         False,
         description="true: at the end of the run also write the last policy as one checkpoint without adapter; "

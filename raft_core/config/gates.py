@@ -8,7 +8,7 @@ from raft_core.config.model import ConfigModel
 
 
 class LimitConfig(ConfigModel):
-    """A limit on any figure of the report, also one of a metric that another package brought."""
+    """A limit on any figure of the report, including those of metrics that other packages add."""
 
     figure: str = Field(description="name of the figure in report.json, such as `gold_reward`")
     min: float | None = Field(None, description="smallest allowed value")

@@ -46,7 +46,8 @@ def check_config(plain: Any, *, where: str) -> RaftConfig:
 
     Types are strict: neither ``true`` nor ``"3"`` is accepted as a number.
     """
-    return _checked(RaftConfig, plain, f"{where} is not a valid configuration", "docs/configuration.md")
+    see = "docs/configuration.md, or in the output of `raft config reference`"
+    return _checked(RaftConfig, plain, f"{where} is not a valid configuration", see)
 
 
 def load_document(
@@ -57,8 +58,14 @@ def load_document(
     Without a file the ``overrides`` are the whole document. ``what`` it should be and the page to ``see`` are part
     of the error message.
     """
+    if path is not None and not path.exists():
+        raise ConfigError(
+            f"{what} file not found: {path}",
+            expected="a YAML file; the path is relative to the current directory",
+            hint=f"correct the path; {see} shows what the file contains",
+        )
     plain = _composed(path, full_overrides(overrides, model, lambda line: None))
-    return _checked(model, plain, f"{path or ' '.join(overrides)} is not a valid {what}", see)
+    return _checked(model, plain, f"invalid {what} in {path or ' '.join(overrides)}", see)
 
 
 def _checked(model: type[Document], plain: Any, wrong: str, see: str) -> Document:
@@ -81,8 +88,9 @@ def _composed(path: Path | None, overrides: Sequence[str]) -> Any:
             f"{path or 'the defaults'} and the overrides cannot be combined"
             if overrides
             else f"{path} contains a reference or value that cannot be resolved",
-            got=error,
-            hint=f"check {', '.join([*overrides, *(['the references ${…} in the file'] if path else [])])}",
+            got=str(error).partition("\n")[0],
+            hint=f"check {', '.join([*overrides, *(['the references ${…} in the file'] if path else [])])}"
+            + ("; write a list in brackets: KEY=[{…}]" if "ListConfig" in str(error) else ""),
         ) from error
 
 
@@ -138,8 +146,13 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> DictConfig:
             hint="correct the path; configs/ has files to start from, such as configs/tiny.yaml",
         ) from None
     except (YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+        marked = getattr(error, "problem_mark", None) is not None
         raise ConfigError(
-            f"{path} cannot be read as YAML", got=error, hint="correct the file as the message says"
+            f"{path} is not valid YAML" if marked else f"{path} cannot be read",
+            got=str(error).replace('in "<file>", line', "at line"),
+            hint="correct that line; look for an unclosed bracket or quote, a tab, or a colon without a space after it"
+            if marked
+            else "name a text file of YAML keys and values in UTF-8; configs/tiny.yaml is an example",
         ) from error
     if not isinstance(document, DictConfig) or not document:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The scorecard: one flat report an iteration, deterministic, the same names in report.json and MLflow.
+"""The scorecard: one flat report per iteration, deterministic, the same names in report.json and MLflow.
 
 What is in it and what each name means: the metrics in ``raft_core.metrics``, one file each. A value that does not exist
 is None, never NaN.

@@ -183,7 +183,7 @@ def verify_model(folder: Path, digest: str) -> None:
             f"changed bytes in model folder {folder}",
             got=f"sha256 {got}",
             expected=f"sha256 {digest}",
-            hint="restore the model folder as it was when the run started",
+            hint="restore the contents that the model folder had when the run started",
         )
 
 

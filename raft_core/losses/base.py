@@ -1,4 +1,4 @@
-"""What a loss is: a value for each learnt token, from the policy's log-probability of it.
+"""What a loss is: one value per token that is learnt, from the policy's log-probability of it.
 
 A loss of your own is a subclass of ``Loss`` in one file, plus one line: in ``raft_core.losses.registry``, or in an
 installed package an entry point of the group ``raft.losses`` (``raft_core.plugins``). Such a package must be installed

@@ -1,9 +1,9 @@
-"""What a metric is: the figures that it adds to the report of an iteration, how they are shown, and their gates.
+"""What a metric is: the figures that it adds to each iteration's report, how they are shown, and their gates.
 
 A metric of your own is a subclass of ``Metric`` in one file, plus one line: in ``raft_core.metrics.registry``, or in an
 installed package an entry point of the group ``raft.metrics`` (``raft_core.plugins``). Ours are always computed; one of
 another package is computed where ``evaluation.metrics`` names it. The report, MLflow, the tables, the pages and the
-gates take what there is from here: none of them knows a metric by its name.
+gates read the metrics from here; none of them names a metric.
 """
 
 import math
@@ -24,11 +24,11 @@ if TYPE_CHECKING:  # loaded where they compute: every command reads a configurat
 class Figure:
     """One number of the report, and how people see it.
 
-    ``title``: its full name. ``column`` and ``short``: what stands over it in a run's table, and on a narrow terminal.
-    ``meaning``: one line for somebody who meets it for the first time. ``better``: the wanted direction. ``rank``: its
-    place in that table, 0 the first, and the last to go as the terminal gets narrower; None: it is not in the table.
-    ``headline``: one of the few that pages draw over the iterations. ``interval``: its ends stand in the report as
-    ``NAME_low`` and ``NAME_high``.
+    ``title``: its full name. ``column`` and ``short``: its heading in a run's table, and on a narrow terminal.
+    ``meaning``: one line for readers who do not know it. ``better``: the wanted direction. ``rank``: its place in that
+    table, 0 is the first; on a narrow terminal the highest ranks are left out; None: it is not in the table.
+    ``headline``: one of the few that pages draw as charts. ``interval``: the report also has ``NAME_low`` and
+    ``NAME_high``, the ends of its confidence interval.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Gate:
     added         it is at most v more than its value in ``since``
     either_way    it lies between its value in ``since`` / v and × v
 
-    ``since``: the report that it is held against, the base policy's or that of iteration 0. ``remedy``: what helps,
-    beside a wider limit. ``only_stops``: a breach ends the run, but the iteration may still be the best one.
+    ``since``: the report that it is compared with, the base policy's or that of iteration 0. ``remedy``: what helps,
+    other than a wider limit. ``only_stops``: a breach ends the run, but the iteration may still be the best one.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that a metric may look at.
+    """Everything that a metric can use.
 
     ``evaluation``: the EVALUATION table, one sample of each held-out prompt. ``text_logprobs``: log p of every token of
     each fixed text (``evaluation.perplexity_text``), none without such a text. ``batch`` and ``losses`` (one per
@@ -102,11 +102,11 @@ class Metric(ConfigModel, ABC):
     figures: ClassVar[tuple[Figure, ...]] = ()
     gates: ClassVar[tuple[Gate, ...]] = ()
     needs_batch: ClassVar[bool] = False
-    """Whether it is about the training batch: the base policy's report then has none of its figures."""
+    """Whether it is about the training batch; if so, the base policy's report has none of its figures."""
 
     @abstractmethod
     def compute(self, measured: Measured) -> Mapping[str, Any]:
-        """Figure → value, None where it does not exist; tables within the report (mappings) may come beside them."""
+        """Figure → value, None where there is nothing to measure. Nested mappings are allowed, for the report alone."""
 
 
 def finite(values: Iterable[float | None]) -> list[float]:

@@ -1,7 +1,7 @@
 """How far a policy went from the initial one, and how sure it is of itself: Kullback-Leibler divergence, entropy.
 
-All in nats. Log-probabilities come as one list a sequence, one value a token. Weights that diverged
-give log-probabilities that are no numbers; where larger is worse, the result is then ``WORST``, so
+All in nats. Log-probabilities come as one list per sequence, one value per token. Weights that diverged
+give log-probabilities that are not numbers; where larger is worse, the result is then ``WORST``, so
 that a gate sees it.
 """
 
@@ -45,14 +45,14 @@ def kl_bound(samples_per_prompt: int, iterations: int) -> float:
 
 
 def token_entropy(logprobs: Logprobs) -> float | None:
-    """Mean of −log p over all sampled tokens: the estimate of the entropy a token. None if it is no number."""
+    """Mean of −log p over all sampled tokens: the estimate of the entropy per token. None if it is not a number."""
     num_tokens = sum(map(len, logprobs))
     total = sum(map(sum, logprobs))
     return max(0.0, -total / num_tokens) if num_tokens and math.isfinite(total) else None
 
 
 class Divergence(Metric):
-    """``kl``, ``kl_bound`` (nats a completion) and ``token_entropy`` (nats a token)."""
+    """``kl``, ``kl_bound`` (nats per completion) and ``token_entropy`` (nats per token)."""
 
     type: Literal["divergence"] = "divergence"
 
@@ -68,8 +68,16 @@ class Divergence(Metric):
             rank=3,
             headline=True,
         ),
-        Figure("kl_bound", "KL of exact best-of-K, repeated"),
-        Figure("token_entropy", "token entropy, nats"),
+        Figure(
+            "kl_bound",
+            "KL of exact best-of-K, repeated",
+            "KL that perfect training on the best of K would reach after as many iterations; for comparison only",
+        ),
+        Figure(
+            "token_entropy",
+            "token entropy, nats",
+            "how uncertain the policy is about the next token; falls as completions become alike",
+        ),
     )
     gates: ClassVar[tuple[Gate, ...]] = (
         Gate("max_kl", "kl", "at_most", "lower finetuning.learning_rate or iterations"),

@@ -8,7 +8,7 @@ from raft_core.metrics.diversity import words
 
 
 def mean_length(completions: Sequence[str]) -> float | None:
-    """Mean number of words a completion; None without completions."""
+    """Mean number of words per completion; None without completions."""
     return sum(len(words(text)) for text in completions) / len(completions) if completions else None
 
 

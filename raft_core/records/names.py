@@ -15,10 +15,13 @@ def check_run_name(name: str) -> str:
     """``name`` if it is a valid name of a run. Raises ConfigError."""
     if RUN_NAME.fullmatch(name):
         return name
+    run, at, _ = name.partition("@")
     raise ConfigError(
         f"{name!r} is not a valid name of a run",
         expected="at most 100 letters, digits, _ . or -, beginning with a letter or digit",
-        hint="choose another name",
+        hint=f"write the run alone, without an iteration: {run}"
+        if at and RUN_NAME.fullmatch(run)
+        else "use another name",
     )
 
 

@@ -8,6 +8,7 @@ runs/NAME/
   iterations/000/        the same, and every table of the iteration
 """
 
+import errno
 import json
 import os
 import socket
@@ -20,7 +21,7 @@ from typing import Any
 
 from raft_core.config.loading import check_config, computed_part, config_digest, dump_config
 from raft_core.config.run import RaftConfig
-from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
+from raft_core.errors import ConfigError, InputError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.files.artifacts import digest_of, file_digest, json_digest, write_json, written_aside
 from raft_core.files.locks import try_exclusive
 from raft_core.files.plain_json import read_json
@@ -87,8 +88,7 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
     recorded = run.path / "config.yaml"
     if not recorded.exists():
         check_new_run_name(runs, name)
-        with written_aside(recorded, replace=False) as aside:
-            aside.write_text(dump_config(config), encoding="utf-8")
+        _create(recorded, config)
     old = read_run(run.path).config
     if config_digest(old) != config_digest(config):
         differing = ", ".join(
@@ -102,6 +102,21 @@ def open_run(runs: Path, name: str, config: RaftConfig) -> Run:
             hint="choose another --name, or omit --name",
         )
     return run
+
+
+def _create(recorded: Path, config: RaftConfig) -> None:
+    try:
+        with written_aside(recorded, replace=False) as aside:
+            aside.write_text(dump_config(config), encoding="utf-8")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"the folder of the run cannot be created: {recorded.parent}",
+            got=error.strerror,
+            expected="a workspace in which you can write; it is the current directory, or RAFT_WORKSPACE",
+            hint="make the folder writable, or set the environment variable RAFT_WORKSPACE to another one",
+        ) from error
 
 
 def read_run(path: Path) -> Run:

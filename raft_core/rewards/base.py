@@ -38,7 +38,7 @@ class RewardFn(Protocol):
         """The user's part of it: file, folder or module → sha256 of what was loaded."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float | Failure]:
-        """One number a sample. May raise; may return NaN or a Failure: the sample is then quarantined."""
+        """One number per sample. May raise; may return NaN or a Failure: the sample is then quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PlainReward:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float | Failure]:
-        """What the function says."""
+        """What the function returns."""
         return self.function(prompts, completions)
 
 
@@ -60,8 +60,12 @@ ScoredText = Annotated[Literal["completion", "prompt_and_completion"], Field(des
 class RewardConfig(ConfigModel, ABC):
     """What every reward has: a name (the column of its scores) and a weight in the sum. Subclasses set ``type``."""
 
-    name: str = Field("", pattern=r"^[A-Za-z0-9_\-]*$", description="none: its type")
-    weight: float = Field(1.0, description="factor of its score in the sum; may be negative")
+    name: str = Field(
+        "", pattern=r"^[A-Za-z0-9_\-]*$", description="name of its scores in tables and reports; default: its type"
+    )
+    weight: float = Field(
+        1.0, description="its score is multiplied by this before the rewards are added; may be negative"
+    )
     type: str
 
     loads_weights: ClassVar[bool] = False
@@ -71,7 +75,7 @@ class RewardConfig(ConfigModel, ABC):
     def load(self, *, weights: bool = True) -> RewardFn:
         """The reward in memory. Raises InputError or ConfigError, saying what to do.
 
-        Without ``weights`` a large model is only looked at, and cannot score.
+        Without ``weights`` a large model is only checked, and cannot score.
         """
 
     @property
@@ -91,7 +95,7 @@ def digest_of_named(path: Path, key: str) -> str:
     if not path.exists():
         raise InputError(
             f"a file of the reward is missing: {path}",
-            hint=f"correct `{key}` of the reward; it is relative to the current folder",
+            hint=f"correct `{key}` of the reward; a relative path starts at the current directory",
         )
     if not path.is_file() and not path.is_dir():
         raise InputError(f"neither a file nor a folder: {path}", hint=f"correct `{key}` of the reward")

@@ -12,6 +12,7 @@ Changes that the code makes to the process are undone after each call (``rewards
 import difflib
 import importlib
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raft_core.errors import ConfigError, InputError, RewardError
 from raft_core.files.artifacts import file_digest, json_digest
@@ -35,6 +36,7 @@ from raft_core.rewards.surroundings import Surroundings
 from raft_core.types import Prompt
 
 _TRACEBACK_LINES = 4
+_NAMED = r"^.+:[A-Za-z_]\w*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class FunctionRewardConfig(RewardConfig):
 
     type: Literal["function"] = "function"
     function: str = Field(
-        pattern=r"^.+:[A-Za-z_]\w*$",
+        pattern=_NAMED,
         description="file and function as `path/to/file.py:function`, or module and function as `module:function`",
     )
     batched: bool = Field(
@@ -74,6 +76,15 @@ class FunctionRewardConfig(RewardConfig):
         description="other files or folders that the function reads, such as word lists; if one of them changes, "
         "samples are scored again",
     )
+
+    @field_validator("function", mode="before")
+    @classmethod
+    def _names_a_function(cls, value: object) -> object:
+        if isinstance(value, str) and not re.match(_NAMED, value):
+            raise ValueError(
+                f"{value!r} does not name a function; write path/to/file.py:FUNCTION or package.module:FUNCTION"
+            )
+        return value
 
     def load(self, *, weights: bool = True) -> "FunctionReward":
         """See ``RewardConfig.load``."""

@@ -17,10 +17,10 @@ from raft_core.selection.base import Candidates, Mask, Ranked, Rewards, Selectio
 
 
 class AllBest(Selector):
-    """All that reach their prompt's maximum; prompts without success are dropped."""
+    """Keep every sample that reaches the highest reward of its prompt; prompts without a success are dropped."""
 
     type: Literal["all_best"] = "all_best"
-    success: float = Field(0.0, description="a prompt whose maximum is not above this is dropped")
+    success: float = Field(0.0, description="a prompt is dropped unless its highest reward is above this")
 
     def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
         """All samples that equal their prompt's maximum."""

@@ -97,15 +97,15 @@ class Selector(ConfigModel, ABC):
         return f"{self.type} decides"
 
     def keeps_everything(self, samples_per_prompt: int) -> str | None:
-        """What to change where these settings leave nothing to choose; None where they do not."""
+        """What to change if these settings keep every sample; None if they do not."""
         return None
 
     def tells_apart(self, prompts_N: Indices, rewards_N: Rewards) -> Mask:
-        """Which samples the rule can tell from others by their reward. Of one pool: all but its most common value."""
+        """Which samples the rule can distinguish by their reward. Default: all without the most common reward."""
         return differs_from_most_common(rewards_N)
 
     def passes(self, rewards_N: Rewards) -> Mask | None:
-        """Which rewards count as a success; None for a rule that knows no bar."""
+        """Which rewards count as a success; None for a rule without a threshold."""
         return None
 
 
@@ -143,7 +143,7 @@ def num_kept(num: int, fraction: float) -> int:
 
 @contextmanager
 def faults_of(selector: Selector) -> Iterator[None]:
-    """Whatever somebody's selector raises or returns in place of what is asked becomes a StepError that names it."""
+    """Turn whatever a selector raises, or wrongly returns, into a StepError that names the selector."""
     try:
         yield
     except RaftError:

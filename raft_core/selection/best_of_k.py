@@ -15,12 +15,12 @@ from raft_core.selection.base import Candidates, Indices, Mask, Ranked, Rewards,
 
 
 class BestOfK(Selector):
-    """The best of each prompt (paper, Algorithm 1)."""
+    """Keep the best sample of each prompt (Algorithm 1 of the paper)."""
 
     type: Literal["best_of_k"] = "best_of_k"
 
     def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
-        """The best sample of each prompt. ``samples_per_prompt`` plays no part."""
+        """The best sample of each prompt. ``samples_per_prompt`` has no effect."""
         return Selection.plain(best_of_each(candidates))
 
     def explain(self, sample: Ranked) -> str:

@@ -21,10 +21,10 @@ from raft_core.selection.best_of_k import best_of_each
 
 
 class BestThenTop(Selector):
-    """The best of each prompt, then the best fraction of those (paper, diffusion)."""
+    """Keep the best sample of each prompt, then the best share of those (the paper's rule for diffusion models)."""
 
     type: Literal["best_then_top"] = "best_then_top"
-    fraction: Fraction = Field(0.8, description="of the best ones, by reward")
+    fraction: Fraction = Field(0.8, description="share of the best samples to keep, those with the highest rewards")
 
     def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
         """The best samples of the best ``fraction`` of the prompts."""

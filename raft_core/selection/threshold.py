@@ -1,4 +1,4 @@
-"""All samples with at least a given reward (rejection sampling at a fixed bar).
+"""All samples with at least a given reward (rejection sampling with a fixed threshold).
 
     keep every y_k with r(x, y_k) >= threshold
 
@@ -26,7 +26,7 @@ from raft_core.selection.base import (
 
 
 class Threshold(Selector):
-    """All with a reward of at least ``threshold``."""
+    """Keep every sample with a reward of at least `threshold`."""
 
     type: Literal["threshold"] = "threshold"
     threshold: float = Field(description="smallest reward that is kept")
@@ -41,7 +41,7 @@ class Threshold(Selector):
         return f"threshold keeps a reward of at least {self.threshold}"
 
     def tells_apart(self, prompts_N: Indices, rewards_N: Rewards) -> Mask:
-        """Which side of the bar counts, and nothing else."""
+        """Which side of the threshold a sample is on, and nothing else."""
         return differs_from_most_common(self.passes(rewards_N))
 
     def passes(self, rewards_N: Rewards) -> Mask:

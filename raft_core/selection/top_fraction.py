@@ -19,10 +19,12 @@ from raft_core.selection.base import Candidates, Ranked, Selection, Selector, nu
 
 
 class TopFraction(Selector):
-    """The best of one pool over all prompts (LMFlow's "top")."""
+    """Keep the best samples of all prompts together, in one ranking (LMFlow's "top")."""
 
     type: Literal["top_fraction"] = "top_fraction"
-    fraction: Fraction | None = Field(None, description="none: 1/K")
+    fraction: Fraction | None = Field(
+        None, description="share of all valid samples to keep; null: 1 / samples_per_prompt"
+    )
 
     def select(self, candidates: Candidates, samples_per_prompt: int) -> Selection:
         """The best ``fraction`` of all samples."""

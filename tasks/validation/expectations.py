@@ -110,7 +110,7 @@ def scored_set_suite(config: RaftConfig, num_samples: int) -> Suite:
     """Checks on all rewards of an iteration together."""
     limits = config.validation
     return {
-        "rows": [_row_count(num_samples, num_samples), *_identities("its sample's"), *_quarantined(config)],
+        "rows": [_row_count(num_samples, num_samples), *_identities("the prompt of its sample"), *_quarantined(config)],
         "prompts": [
             _share(
                 "usable_prompts",
@@ -217,7 +217,9 @@ def _reward(level: Level, config: RaftConfig) -> list[Any]:
 
 def _identities(prompt: str) -> list[Any]:
     return [
-        gxe.ExpectColumnValuesToNotBeNull(column="sample", meta=_meta("sample_known", "set", "a known sample")),
+        gxe.ExpectColumnValuesToNotBeNull(
+            column="sample", meta=_meta("sample_known", "set", "a sample of this iteration")
+        ),
         gxe.ExpectColumnValuesToBeUnique(column="sample", meta=_meta("sample_unique", "set", "each sample once")),
         gxe.ExpectColumnValuesToNotBeNull(column="prompt", meta=_meta("prompt_known", "set", prompt)),
     ]
@@ -275,7 +277,8 @@ def _forbidden(level: Level, config: RaftConfig) -> list[Any]:
 
 def _surge(config: RaftConfig) -> list[Any]:
     most = config.validation.max_surge
-    return [_within("character_surge", "set", "rise", f"at most {most:.4g}", key="max_surge", high=most)]
+    words = f"the share of each watched character rises by at most {most:.4g} since the previous iteration"
+    return [_within("character_surge", "set", "rise", words, key="max_surge", high=most)]
 
 
 def _required(level: Level, *columns: str) -> list[Any]:

@@ -166,6 +166,8 @@ def test_its_keys_are_checked_and_documented(package: Path, workspace: Path) -> 
     reference = raft(workspace, package, "config", "reference")
     assert "with `type: softmax`" in reference
     assert "letters beyond this number count nothing" in reference
+    assert "with `type: shouting`" in reference
+    assert "with `type: ratio`" in reference
     assert "best_of_k, top_fraction, best_then_top, all_best, threshold, softmax" in reference
     raft(workspace, package, "config", "validate", "mine.yaml")
     told = raft(

@@ -59,7 +59,7 @@ def test_the_smallest_configuration_takes_the_vetted_defaults(checked_config: Ca
         (
             {"scoring": {"rewards": [{"type": "function", "function": "no colon"}]}},
             "scoring.rewards.0.function",
-            ["pattern", "got 'no colon'"],
+            ["'no colon'", "file.py:FUNCTION"],
         ),
         ({"scoring": {"rewards": [{"type": "lexicon"}] * 2}}, "scoring", ["lexicon", "`name`"]),
         ({"selection": {"type": "top_fraction", "fraction": 0}}, "selection.fraction", ["greater than 0", "got 0"]),

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from raft_core.config.loading import check_config, config_digest, default_run_name, dump_config, load_config
+from raft_core.config.loading import (
+    check_config,
+    config_digest,
+    default_run_name,
+    dump_config,
+    load_config,
+    load_document,
+)
 from raft_core.config.run import RaftConfig
 from raft_core.errors import ConfigError
 
@@ -80,6 +87,7 @@ def test_overrides(path: Path) -> None:
         ("scoring.rewards[7].weight=2", "out of range"),
         ("scoring=3", "scoring: must be a mapping"),
         ("name=on", "name: Input should be a valid string; got True"),
+        ("scoring.rewards={type: lexicon}", "KEY=[{"),
     ],
 )
 def test_bad_overrides(path: Path, override: str, told: str) -> None:
@@ -105,6 +113,14 @@ def test_bad_files(tmp_path: Path, content: str, told: str) -> None:
     message = refusal(write(tmp_path / "c.yaml", content))
     assert told in message
     assert str(tmp_path) in message or told.endswith("unknown key")
+
+
+def test_a_document_that_is_missing_names_its_own_page(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_document(RaftConfig, tmp_path / "none.yaml", what="promotion rules", see="docs/promotion.md")
+    assert str(tmp_path / "none.yaml") in caught.value.what
+    assert "docs/promotion.md" in str(caught.value.hint)
+    assert "tiny.yaml" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ def rollback(
 
     This takes seconds: its files are fetched if necessary and verified, but
     nothing is measured again. The change is recorded in the ledger, and
-    MLflow's alias champion follows. Nothing is deleted. Running the command
-    again goes one champion further back.
+    MLflow's alias champion follows. Nothing is deleted. If you run the
+    command again, it returns to the champion before that one.
     """
     from flows.promotion.rollback import roll_back
 

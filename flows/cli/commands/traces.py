@@ -106,7 +106,7 @@ def one_of(**values: str | None) -> "tuple[Kind, str]":
 @app.command(
     epilog=examples(
         ("raft lineage explain 212e7baa412c", "a sample that `raft lineage find` has shown"),
-        ("raft lineage explain 212e7baa412c --run first@0", "as it was in that iteration"),
+        ("raft lineage explain 212e7baa412c --run first@0", "its place in that iteration"),
     )
 )
 def explain(

@@ -150,7 +150,12 @@ def what_next(name: str, tracking_uri: str) -> str:
         if tracking_uri.startswith("http")
         else (f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}")
     )
-    return f"raft show {name}\nraft lineage show {name}\n{ui}"
+    pages = {
+        f"raft show {name}": "this table again",
+        f"raft lineage show {name}": "what each policy was made from",
+        ui: "all curves",
+    }
+    return "\n".join(f"{command}  # {what}" for command, what in pages.items())
 
 
 def print_run(console: Console, view: RunView, *, wide: bool = False) -> None:

@@ -33,6 +33,8 @@ def show_checked(checked: Checked, scope: Scope) -> RenderableType:
 def _verdict(found: Verification, scope: Scope) -> Text:
     if not found.ok:
         return Text(_problems(len(found.problems)), style="red")
+    if not found.num_commits:
+        return Text("nothing committed yet", style="dim")
     if not scope.rehash:
         return Text("the chain of commits is intact", style="green")
     erased = f"; {counted(len(found.erased), 'table')} with erased rows" if found.erased else ""

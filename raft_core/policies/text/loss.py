@@ -19,7 +19,7 @@ def summed_loss(
 ) -> Tensor:
     """Σ of w · loss over N tokens, float32; to be divided by the step's number of tokens.
 
-    Raises StepError where a loss of another package does not return one value a token.
+    Raises StepError if the loss of another package does not return one value per token.
     """
     nll_N = torch.nn.functional.cross_entropy(logits_NV.float() / temperature, targets_N, reduction="none")
     values_N = loss.per_token(Tokens(-nll_N, weights_N, columns or {}))
@@ -27,7 +27,7 @@ def summed_loss(
         raise StepError(
             f"loss {loss.type} failed",
             got=f"a tensor of shape {tuple(values_N.shape)} for {len(weights_N)} tokens",
-            expected="one value a token",
+            expected="one value per token",
             hint=f"correct {type(loss).__module__}.{type(loss).__name__}.per_token",
         )
     return (values_N * weights_N).sum()

@@ -33,6 +33,12 @@ def test_names_that_differ_by_case_alone_are_one_folder_elsewhere(synthetic_run:
     assert check_new_run_name(runs, "made-2") == "made-2"
 
 
+def test_an_iteration_in_place_of_a_run_is_answered_with_the_run() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_run_name("made@2")
+    assert str(caught.value.hint).endswith(": made")
+
+
 def test_one_length_for_writing_and_reading(synthetic_run: Run) -> None:
     runs = synthetic_run.path.parent
     assert check_run_name("a" * 100) == check_new_run_name(runs, "a" * 100)

@@ -15,7 +15,7 @@ import pytest
 
 from raft_core.config.loading import dump_config
 from raft_core.config.run import RaftConfig
-from raft_core.errors import ConfigError, IntegrityError, RunBusyError, RunMismatchError
+from raft_core.errors import ConfigError, InputError, IntegrityError, RunBusyError, RunMismatchError
 from raft_core.files.artifacts import canonical_json, digest_of, file_digest, write_bytes
 from raft_core.files.locks import shared
 from raft_core.records import run as run_module
@@ -93,6 +93,14 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, checked_config
     with pytest.raises(ConfigError, match=re.escape(repr(name))):
         open_run(tmp_path / "runs", name, checked_config())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_workspace_that_cannot_be_written_is_the_users_mistake(tmp_path: Path, checked_config: Config) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(InputError) as caught:
+        open_run(tmp_path / "runs", "first", checked_config())
+    assert str(tmp_path / "runs" / "first") in caught.value.what
+    assert "RAFT_WORKSPACE" in str(caught.value.hint)
 
 
 def test_of_two_that_create_a_run_at_once_the_first_wins(

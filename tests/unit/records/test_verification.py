@@ -13,7 +13,7 @@ from raft_core.audit.verification import Verification, verify_run
 from raft_core.config.loading import recorded_digest
 from raft_core.errors import IntegrityError
 from raft_core.files.artifacts import digest_of, file_digest, write_json
-from raft_core.records.run import BASE, Run, read_commit, verify_outputs
+from raft_core.records.run import BASE, Run, read_commit, record_event, verify_outputs
 
 Forge = Callable[[int, dict[str, object]], None]
 
@@ -82,6 +82,16 @@ def test_an_empty_run(synthetic_run: Run) -> None:
     shutil.rmtree(synthetic_run.path / "iterations")
     shutil.rmtree(synthetic_run.path / "base")
     assert kinds(verify_run(synthetic_run, rehash=True)) == [(BASE, "missing")]
+
+
+def test_a_run_that_failed_before_its_first_commit_has_no_problem(fresh_run: Run) -> None:
+    record_event(fresh_run, "failed", error="RewardError", message="no score")
+    found = verify_run(fresh_run, rehash=True)
+    assert found.ok
+    assert found.num_commits == 0
+    assert len(found.unseen) == 1
+    record_event(fresh_run, "step", iteration=BASE, step="commit", seconds=0.1)
+    assert kinds(verify_run(fresh_run, rehash=True)) == [(BASE, "missing")]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ def test_batched_file() -> None:
     assert load(function(LENGTH))(PROMPTS, ["abc", ""]) == [3, 0]
 
 
+@pytest.mark.parametrize("named", ["mine.py", "mine.py:", "mine.py:a b", ":length"])
+def test_what_names_no_function_is_answered_with_the_form(named: str) -> None:
+    with pytest.raises(ValueError, match=r"file\.py:FUNCTION"):
+        FunctionRewardConfig(function=named)
+
+
 def test_one_by_one_file() -> None:
     text = "def f(prompt, completion):\n    return len(prompt) + len(completion)\n"
     assert load(function(text, "f", batched=False))(PROMPTS, ["abc", ""]) == [12, 3]
