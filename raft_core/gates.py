@@ -93,7 +93,8 @@ def decide(base: Report, reports: Sequence[Report], gates: GatesConfig, iteratio
             best,
         )
     if len(reports) >= iterations:
-        return Decision(False, "completed", f"all {iterations} iterations are done; {kept}", best)
+        done = "the only iteration is done" if iterations == 1 else f"all {iterations} iterations are done"
+        return Decision(False, "completed", f"{done}; {kept}", best)
     facts = f"{_change(base, last)}{_unmeasured(base, reports, gates)}"
     return Decision(True, "advance", f"iteration {number} is within all limits ({facts})", best)
 
@@ -174,7 +175,7 @@ def _remedies(breaches: Sequence[Breach]) -> str:
     keys = [f"gates.{gate.key}" for gate in gates]
     keys += ["gates.limits" for breach in breaches if breach.metric not in found]
     relax = f"relax {', '.join(dict.fromkeys(keys))}"
-    return f"to continue further, {advice}; or {relax}" if advice else f"to continue further, {relax}"
+    return f"to get further, {advice}; or {relax}" if advice else f"to get further, {relax}"
 
 
 def _no_gain(report: Report) -> bool:
