@@ -75,11 +75,11 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a bit flipped in a checkpoint": ("001/policy/adapter_model.safetensors", lambda p: flip(p, 2000)),
     "a truncated checkpoint": ("000/policy/adapter_model.safetensors", lambda p: _replace(p, p.read_bytes()[:-1])),
     "a missing table": ("001/tables/selected.parquet", Path.unlink),
-    "a file too many in a checkpoint": ("000/policy/adapter_config.json", lambda p: p.with_name("more").write_text("")),
+    "an extra file in a checkpoint": ("000/policy/adapter_config.json", lambda p: p.with_name("more").write_text("")),
     "an edited commit.json": ("000/commit.json", lambda p: _edit(p, "sampled_from", "f" * 64)),
     "a missing commit.json": ("000/commit.json", Path.unlink),
     "a missing commit.json of the base": ("../base/commit.json", Path.unlink),
-    "a commit.json that is no JSON": ("001/commit.json", lambda p: p.write_text("{")),
+    "a commit.json that is not JSON": ("001/commit.json", lambda p: p.write_text("{")),
     "a commit.json of another iteration": ("001/commit.json", lambda p: shutil.copy(p.parents[1] / "000" / p.name, p)),
 }
 
@@ -224,7 +224,7 @@ def test_a_moved_run_goes_on(new_workspace: Callable[..., Any], uninterrupted: A
     assert moved.digests() == uninterrupted[0]
     assert moved.projections() == uninterrupted[1]
     assert not workspace.path.exists()
-    tried("a killed run's workspace moved to another path", "taken up again, the same end")
+    tried("a killed run's workspace moved to another path", "resumed, the same end")
 
 
 def test_errors_of_the_records_say_what_to_do(copied: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 TITLE = "SIGKILL at drawn points"
 SEED = int(os.environ.get("RAFT_FAULT_SEED", "20230413"))
-SAME_END = "taken up again, the same end"
-ON_ITS_OWN = "the run went on by itself, the same end"
+SAME_END = "resumed, the same end"
+ON_ITS_OWN = "the run continued by itself, the same end"
 
 PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
     "evaluating": {
@@ -51,7 +51,7 @@ PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
         "raft_core.launch.processes:_await_end": 0.5,
         "raft_core.policies.text.finetune:_judge": 350,
     },
-    "noting a finished step": {"raft_core.records.steps:write_json": 90, "flows.loop.session:record_event": 120},
+    "recording a finished step": {"raft_core.records.steps:write_json": 90, "flows.loop.session:record_event": 120},
     "the files of a commit": {
         "tasks.loop.commit:commit": 28000,
         "tasks.loop.commit:_sweep": 70,
@@ -72,7 +72,7 @@ PLACES: dict[str, dict[str, int | float | tuple[str, ...]]] = {
         "tasks.tracking.runs:_set_status": 8000,
         "tasks.tracking.connection:_create_store": 1200000,
     },
-    "noting a projection": {"tasks.loop.sync:record_event": 100},
+    "recording a sync": {"tasks.loop.sync:record_event": 100},
     "registering": {
         "tasks.tracking.registry:_external_model": 35000,
         "tasks.tracking.registry:_create_version": 18000,

@@ -79,7 +79,7 @@ def test_another_numerics_class(new_workspace: Make, tried: Tried) -> None:
     assert ended.code == 0, ended.said[-3000:]
     events = (workspace.path / "runs" / "killed" / "events.jsonl").read_text()
     assert "another determinism fingerprint (torch " in events
-    tried("taken up again in another determinism fingerprint", "goes on and says so")
+    tried("resumed with another determinism fingerprint", "continues and says so")
 
 
 @pytest.mark.timeout(1800)
@@ -211,7 +211,7 @@ def test_two_runs_in_one_workspace_at_once(new_workspace: Make, uninterrupted: E
     assert refused.returncode == 2, refused.stderr
     assert "run killed is in use" in refused.stderr
     assert f"held by process {first.pid} on {os.uname().nodename}" in refused.stderr
-    tried("a second process takes up the same run", "refused, by name, host and process")
+    tried("a second process resumes the same run", "refused, by name, host and process")
     assert workspace.wait(first).code == 0
     assert other.wait(second).code == 0, other.output.read_text()
     assert workspace.digests() == uninterrupted[0]

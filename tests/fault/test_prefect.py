@@ -79,7 +79,7 @@ def test_a_flow_that_prefect_retries_goes_on_where_it_failed(
     assert [event["reused"] for event in sampled] == [False, True]
     assert workspace.digests() == uninterrupted[0]
     assert workspace.projections() == uninterrupted[1]
-    tried("a flow run fails and Prefect retries it", "goes on at the step that failed, the same end")
+    tried("a flow run fails and Prefect retries it", "continues at the step that failed, the same end")
 
 
 @pytest.mark.full
@@ -104,7 +104,7 @@ def test_a_server_marks_the_killed_flow_run_and_outlives_a_restart(
     assert workspace.digests() == uninterrupted[0]
     assert prefect_server.flow_runs()[-2:] == ["Crashed", "Completed"]
     tried("a flow run whose process was killed, on a server", "marked as crashed at the next start")
-    tried("a real Prefect server killed in the middle and started again", "the run goes on; completed there too")
+    tried("a real Prefect server killed in the middle and started again", "the run continues; completed there too")
 
 
 @pytest.mark.soak
@@ -114,7 +114,7 @@ def test_a_server_that_is_away(new_workspace: Make, tried: Tried) -> None:
     ended = workspace.run()
     assert ended.code == 1
     assert "Prefect's server at http://127.0.0.1:9/api cannot be reached" in ended.said
-    tried("Prefect's server away at the start", "refused with what to do")
+    tried("Prefect's server unreachable at the start", "refused with what to do")
 
 
 @pytest.mark.soak
