@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # loaded where they compute: every command reads a configurat
     import pyarrow as pa
 
     from raft_core.config.run import RaftConfig
+    from raft_core.promotion.findings import Finding
+    from raft_core.promotion.pairs import Pairs
+    from raft_core.promotion.rules import PromotionGates
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,13 @@ class Metric(ConfigModel, ABC):
     @abstractmethod
     def compute(self, measured: Measured) -> Mapping[str, Any]:
         """Figure → value, None where it does not exist; tables within the report (mappings) may come beside them."""
+
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterable[Finding]":
+        """The gates of promotion on this metric: candidate against reference on the same prompts.
+
+        Every gate applies to a bound of an interval (``raft_core.promotion.findings``).
+        """
+        return ()
 
 
 def finite(values: Iterable[float | None]) -> list[float]:
