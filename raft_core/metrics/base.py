@@ -46,6 +46,11 @@ class Figure:
     headline: bool = False
     interval: bool = False
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """What is added to the name in the report: nothing, and the ends of the interval."""
+        return ("", "_low", "_high") if self.interval else ("",)
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -104,6 +109,7 @@ class Metric(ConfigModel, ABC):
 
     figures: ClassVar[tuple[Figure, ...]] = ()
     gates: ClassVar[tuple[Gate, ...]] = ()
+    """Limits that have a key of their own in ``gates``: for RAFT's metrics only, others are limited by gates.limits."""
     needs_batch: ClassVar[bool] = False
     """Whether it is about the training batch: the base policy's report then has none of its figures."""
 
