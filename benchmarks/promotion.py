@@ -21,8 +21,9 @@ import yaml
 
 from benchmarks.page import table
 from raft_core.launch.children import python_module
-from raft_core.promotion.decision import Evidence, decide
+from raft_core.promotion.decision import decide
 from raft_core.promotion.ledger import FileLedger
+from raft_core.promotion.pairs import Evidence
 from raft_core.promotion.rules import PromotionGates, PromotionRules
 from raft_core.records.tables import EVALUATION, PERPLEXITY, to_table
 

@@ -36,6 +36,8 @@ class Limit:
     low: float | None = None
     high: float | None = None
     origin: str = ""
+    only_stops: bool = False
+    """A breach ends the run, but the iteration may still be the best one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Breach:
     got: float
     limit: float
     origin: str = ""
+    only_stops: bool = False
 
     def __str__(self) -> str:
         side = "below the minimum" if self.got < self.limit else "above the maximum"
@@ -101,11 +104,10 @@ def decide(base: Report, reports: Sequence[Report], gates: GatesConfig, iteratio
 
 def best_iteration(base: Report, reports: Sequence[Report], gates: GatesConfig) -> int:
     """The iteration with the highest held-out reward among the base (−1) and those within all limits."""
-    only_stop = {gate.figure for gate in known_gates() if gate.only_stops}
     best, reward = BASE, base.get("reward")
     for number, report in enumerate(reports):
         got = report.get("reward")
-        outside = [b for b in within_budget(report, base, reports[0], gates) if b.metric not in only_stop]
+        outside = [b for b in within_budget(report, base, reports[0], gates) if not b.only_stops]
         if got is not None and not outside and (reward is None or got > reward):
             best, reward = number, got
     return best
@@ -119,9 +121,9 @@ def within_budget(report: Report, base: Report, first: Report, gates: GatesConfi
         if got is None:
             continue
         if limit.high is not None and not got <= limit.high:
-            breaches.append(Breach(limit.metric, got, limit.high, limit.origin))
+            breaches.append(Breach(limit.metric, got, limit.high, limit.origin, limit.only_stops))
         elif limit.low is not None and not got >= limit.low:
-            breaches.append(Breach(limit.metric, got, limit.low, limit.origin))
+            breaches.append(Breach(limit.metric, got, limit.low, limit.origin, limit.only_stops))
     return breaches
 
 
@@ -150,21 +152,21 @@ def _limit(gate: Gate, value: float | None, since: Report) -> Limit:
     }
     origin = f"{of}: {start:.4g} {told[gate.rule]}; {key}: {value:.4g}"
     if gate.rule == "factor":
-        return Limit(gate.figure, low=start * value, origin=origin)
+        return Limit(gate.figure, low=start * value, origin=origin, only_stops=gate.only_stops)
     if gate.rule == "either_way":
         return Limit(gate.figure, low=start / value, high=start * value, origin=origin)
     return Limit(gate.figure, high=start * (1 + value) if gate.rule == "rise" else start + value, origin=origin)
 
 
 def _own_limit(chosen: LimitConfig, base: Report) -> Limit:
-    """One of ``gates.limits``."""
-    times, of = 1.0, ""
-    if chosen.relative:
-        if (start := base.get(chosen.figure)) is None:
-            return Limit(chosen.figure)
-        times, of = start, f"relative to the base: {start:.4g}; "
-    low, high = (None if bound is None else bound * times for bound in (chosen.min, chosen.max))
-    return Limit(chosen.figure, low, high, f"{of}gates.limits: {chosen.figure}")
+    """One of ``gates.limits``. Relative: a factor f allows a change of (f − 1) times the size of the base's figure."""
+    if not chosen.relative:
+        return Limit(chosen.figure, chosen.min, chosen.max, f"gates.limits: {chosen.figure}")
+    start = base.get(chosen.figure)
+    if not start:  # there is no factor of 0
+        return Limit(chosen.figure)
+    low, high = (None if f is None else start + (f - 1) * abs(start) for f in (chosen.min, chosen.max))
+    return Limit(chosen.figure, low, high, f"base: {start:.4g}; gates.limits: {chosen.figure}")
 
 
 def _remedies(breaches: Sequence[Breach]) -> str:

@@ -10,7 +10,7 @@ All plugins of a group are imported with the configuration, since pydantic must 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, reduce
@@ -46,6 +46,8 @@ class Registry(Generic[Plugin]):
     group: str
     base: type[Plugin]
     own: Mapping[str, str]
+    check: Callable[[type[Plugin]], None] | None = None
+    """Raises TypeError for a class of another package that this kind of plugin cannot use."""
 
     def union(self) -> Any:
         """All classes as one type for pydantic, which the key ``type`` distinguishes."""
@@ -64,6 +66,8 @@ class Registry(Generic[Plugin]):
         if not isinstance(value, dict):
             return value
         kind, classes = value.get("type"), self.classes()
+        if not isinstance(kind, str):
+            raise ValueError("each needs a type, the name of a plugin; write type: NAME")
         others = [known for known in classes if known not in self.own]
         if kind in self.own:
             raise ValueError(f"{kind} is part of RAFT and always used; remove it from this list")
@@ -74,7 +78,7 @@ class Registry(Generic[Plugin]):
                 else f"no installed package has an entry point in {self.group}"
             )
             raise ValueError(f"unknown type {kind!r}; {offered}")
-        return classes[kind].model_validate(value)
+        return classes[kind].model_validate(value, strict=True)
 
     def provenance(self, plugin: Plugin) -> Provenance | None:
         """Of a plugin that an installed package brought; None for ours, which the version of RAFT names."""
@@ -108,6 +112,8 @@ class Registry(Generic[Plugin]):
                 raise TypeError(f"the type {kind!r} has other characters than letters, digits, _ and -")
             plugin.model_rebuild()
             _check_settings(plugin)
+            if self.check is not None:
+                self.check(plugin)
             _digest(plugin.__module__)
         except (Exception, SystemExit) as error:  # whatever the import of somebody's package raises
             return _unusable(self.base, kind, f"{_package(offers[0])}: {type(error).__name__}: {error}")

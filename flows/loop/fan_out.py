@@ -6,7 +6,6 @@ and tasks get references, never prompts or samples: a worker reads its part from
 """
 
 from contextlib import ExitStack
-from functools import lru_cache
 from typing import Any
 
 from prefect import flow, task
@@ -90,15 +89,31 @@ def shard(job: ShardJob, index: int) -> int:
         nonlocal tokens
         tokens += done
 
-    make_shard(job, _opened(job.policy, job.config, job.sampling.dtype)[1], index, count)
+    make_shard(job, _OPENED.get(job.policy, job.config, job.sampling.dtype), index, count)
     return tokens
 
 
-@lru_cache(maxsize=1)
-def _opened(policy: Policy, config: PolicyConfig, dtype: str) -> tuple[ExitStack, OpenSampler]:
-    """Each worker keeps one policy open, that of its current step; the stack is what keeps it open."""
-    stack = ExitStack()
-    return stack, stack.enter_context(modality(config.type).sampler.open(policy, config, dtype=dtype))
+class _Opened:
+    """The policy that this worker keeps open, that of its current step; state, because opening is expensive."""
+
+    def __init__(self) -> None:
+        self.key: tuple[Policy, PolicyConfig, str] | None = None
+        self.stack = ExitStack()
+
+    def get(self, policy: Policy, config: PolicyConfig, dtype: str) -> OpenSampler:
+        """The one that is open, or another one once that is closed: never two in memory."""
+        if self.key != (policy, config, dtype):
+            self.key, self.sampler = None, None
+            self.stack.close()
+            self.sampler = self.stack.enter_context(modality(config.type).sampler.open(policy, config, dtype=dtype))
+            self.key = (policy, config, dtype)
+        assert self.sampler is not None
+        return self.sampler
+
+    sampler: OpenSampler | None = None
+
+
+_OPENED = _Opened()
 
 
 def _ray(execution: ExecutionConfig) -> TaskRunner[PrefectFuture[Any]]:

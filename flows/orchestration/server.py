@@ -168,6 +168,7 @@ class TemporaryServer:
 
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         with _bound(self.port, again=again) as port:
+            port.listen()  # nobody else can take the port while the server loads
             self.port = port.getsockname()[1]
             process = subprocess.Popen(
                 python_module("flows.orchestration.server", str(os.getpid()), str(port.fileno())),

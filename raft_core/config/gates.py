@@ -13,7 +13,10 @@ class LimitConfig(ConfigModel):
     figure: str = Field(description="name of the figure in report.json, such as `gold_reward`")
     min: float | None = Field(None, description="smallest allowed value")
     max: float | None = Field(None, description="largest allowed value")
-    relative: bool = Field(False, description="true: min and max are factors of the base policy's figure")
+    relative: bool = Field(
+        False,
+        description="true: min and max are factors of the base policy's figure (1.1: 10 % more); no limit if that is 0",
+    )
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:

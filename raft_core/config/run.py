@@ -17,7 +17,7 @@ from raft_core.config.scoring import ScoringConfig
 from raft_core.config.selection import SelectionConfig
 from raft_core.config.tracking import TrackingConfig, VersioningConfig
 from raft_core.config.validation import ValidationConfig
-from raft_core.metrics.registry import figures
+from raft_core.metrics.registry import own
 from raft_core.selection.best_of_k import BestOfK
 
 
@@ -73,7 +73,18 @@ class RaftConfig(ConfigModel):
                 f"sampling.samples_per_prompt {self.sampling.samples_per_prompt}, so no prompt could pass; "
                 "lower the first or raise the second"
             )
-        known = [figure.name for figure in figures(self.evaluation.metrics)]
+        every = [*own(), *self.evaluation.metrics]
+        known = [f"{figure.name}{end}" for metric in every for figure in metric.figures for end in figure.ends]
+        if twice := sorted({name for name in known if known.count(name) > 1}):
+            raise ValueError(f"evaluation.metrics: two metrics report {', '.join(twice)}; remove one of them")
+        of_batch = [
+            f"{f.name}{end}" for metric in every if metric.needs_batch for f in metric.figures for end in f.ends
+        ]
+        if never := [limit.figure for limit in self.gates.limits if limit.relative and limit.figure in of_batch]:
+            raise ValueError(
+                f"gates.limits: {never[0]} is a figure of the training batch, which the base policy does not have; "
+                "set relative: false"
+            )
         if unknown := [limit.figure for limit in self.gates.limits if limit.figure not in known]:
             close = get_close_matches(unknown[0], known, 1)
             meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"

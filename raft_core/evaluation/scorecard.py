@@ -4,6 +4,7 @@ What is in it and what each name means: the metrics in ``raft_core.metrics``, on
 is None, never NaN.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -35,23 +36,25 @@ def scorecard(measured: Measured) -> dict[str, Any]:
 def _computed(metric: Metric, measured: Measured) -> Mapping[str, Any]:
     try:
         values = dict(metric.compute(measured))
+        flat = {name for name, value in values.items() if not isinstance(value, Mapping | list)}
+        plain = {name: _number(name, value) if name in flat else value for name, value in values.items()}
+        json.dumps({name: value for name, value in plain.items() if name not in flat}, allow_nan=False)
     except RaftError:
         raise
     except Exception as error:
         raise _fault(metric, f"{type(error).__name__}: {error}") from error
-    declared = {f"{f.name}{end}" for f in metric.figures for end in (("", "_low", "_high") if f.interval else ("",))}
-    flat = {name for name, value in values.items() if not isinstance(value, Mapping | list)}
+    declared = {f"{figure.name}{end}" for figure in metric.figures for end in figure.ends}
     if flat != declared:
         raise _fault(metric, f"{', '.join(sorted(flat)) or 'no figure'}; it declares {', '.join(sorted(declared))}")
-    return {name: _number(metric, name, value) if name in flat else value for name, value in values.items()}
+    return plain
 
 
-def _number(metric: Metric, name: str, value: object) -> float | int | None:
+def _number(name: str, value: object) -> float | int | None:
     if value is None:
         return None
     plain = value.item() if hasattr(value, "item") else value
     if isinstance(plain, bool) or not isinstance(plain, int | float):
-        raise _fault(metric, f"{value!r} for {name}")
+        raise TypeError(f"{value!r} for {name}")
     return plain if math.isfinite(plain) else None
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # loaded where they compute: every command reads a configurat
     import pyarrow as pa
 
     from raft_core.config.run import RaftConfig
+    from raft_core.promotion.findings import Finding
+    from raft_core.promotion.pairs import Pairs
+    from raft_core.promotion.rules import PromotionGates
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class Figure:
     rank: int | None = None
     headline: bool = False
     interval: bool = False
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """What is added to the name in the report: nothing, and the ends of the interval."""
+        return ("", "_low", "_high") if self.interval else ("",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +109,20 @@ class Metric(ConfigModel, ABC):
 
     figures: ClassVar[tuple[Figure, ...]] = ()
     gates: ClassVar[tuple[Gate, ...]] = ()
+    """Limits that have a key of their own in ``gates``: for RAFT's metrics only, others are limited by gates.limits."""
     needs_batch: ClassVar[bool] = False
     """Whether it is about the training batch; if so, the base policy's report has none of its figures."""
 
     @abstractmethod
     def compute(self, measured: Measured) -> Mapping[str, Any]:
         """Figure → value, None where there is nothing to measure. Nested mappings are allowed, for the report alone."""
+
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterable[Finding]":
+        """The gates of promotion on this metric: candidate against reference on the same prompts.
+
+        Every gate applies to a bound of an interval (``raft_core.promotion.findings``).
+        """
+        return ()
 
 
 def finite(values: Iterable[float | None]) -> list[float]:

@@ -7,10 +7,15 @@ that a gate sees it.
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raft_core.metrics.base import Figure, Gate, Measured, Metric
+
+if TYPE_CHECKING:
+    from raft_core.promotion.findings import Finding
+    from raft_core.promotion.pairs import Pairs
+    from raft_core.promotion.rules import PromotionGates
 
 Logprobs = Sequence[Sequence[float]]
 
@@ -92,3 +97,14 @@ class Divergence(Metric):
             "kl_bound": kl_bound(samples_per_prompt, measured.iteration + 1),
             "token_entropy": token_entropy(logprobs),
         }
+
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterator[Finding]":
+        """Nats per sequence to the candidate's own base: upper bound < ``max_kl``."""
+        from raft_core.evaluation.statistics import NOTHING
+        from raft_core.promotion.findings import upper
+
+        table = pairs.candidate.evaluation
+        sides = zip(table["sampling_logprobs"].to_pylist(), table["base_logprobs"].to_pylist(), strict=True)
+        sums = [math.fsum(now) - math.fsum(then) for now, then in sides]
+        found = pairs.mean(sums) if all(map(math.isfinite, sums)) else NOTHING
+        yield from upper("kl", found, gates.max_kl, figure="nats per sequence to the base", key="max_kl")

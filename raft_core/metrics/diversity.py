@@ -7,9 +7,14 @@ one completion. Distinct shares fall as the number of completions grows: compare
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raft_core.metrics.base import Figure, Gate, Measured, Metric
+
+if TYPE_CHECKING:
+    from raft_core.promotion.findings import Finding
+    from raft_core.promotion.pairs import Pairs
+    from raft_core.promotion.rules import PromotionGates
 
 SEGMENT_WORDS = 100
 
@@ -118,3 +123,19 @@ class Diversity(Metric):
             "unique_2": unique(completions, 2),
             "msttr_100": msttr(completions),
         }
+
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterator[Finding]":
+        """Ratio to the reference's share of different n-grams: lower bound (jackknife over prompts) > the limit."""
+        from raft_core.evaluation.statistics import NOTHING, jackknife
+        from raft_core.promotion.findings import lower
+
+        texts = [[row["completion"] for row in side] for side in (pairs.ours, pairs.theirs)]
+        for n, limit in ((1, gates.min_distinct_1), (2, gates.min_distinct_2)):
+            ours, theirs = (distinct(side, n) for side in texts)
+            found = NOTHING
+            if limit is not None and ours and theirs:
+                both = zip(*(distinct_left_out(side, n) for side in texts), strict=True)
+                left_out = [a / b for a, b in both if a is not None and b]
+                found = jackknife(ours / theirs, left_out, confidence=pairs.confidence)
+            what, key = "ratio to the reference", f"min_distinct_{n}"
+            yield from lower(f"distinct_{n}", found, limit, (ours, theirs), figure=what, key=key)

@@ -1,10 +1,15 @@
 """How long completions are, and how many are cut off: a reward that pays for length shows here."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raft_core.metrics.base import Figure, Gate, Measured, Metric, mean
 from raft_core.metrics.diversity import words
+
+if TYPE_CHECKING:
+    from raft_core.promotion.findings import Finding
+    from raft_core.promotion.pairs import Pairs
+    from raft_core.promotion.rules import PromotionGates
 
 
 def mean_length(completions: Sequence[str]) -> float | None:
@@ -48,3 +53,12 @@ class Length(Metric):
             "mean_length": mean_length(measured.evaluation["completion"].to_pylist()),
             "truncation": mean([float(reason == "length") for reason in reasons]),
         }
+
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterator[Finding]":
+        """Rise in the share of completions cut off by length: upper bound < ``max_truncation_rise``."""
+        from raft_core.promotion.findings import upper
+
+        cut = [[float(row["finish_reason"] == "length") for row in side] for side in (pairs.ours, pairs.theirs)]
+        found = pairs.mean([a - b for a, b in zip(*cut, strict=True)])
+        what, key = "rise in the share cut off by length", "max_truncation_rise"
+        yield from upper("truncation", found, gates.max_truncation_rise, figure=what, key=key)

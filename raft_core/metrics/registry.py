@@ -1,10 +1,23 @@
 """The metrics: ours, which every report has, and those of installed packages (``raft_core.plugins``)."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from raft_core.metrics.base import Figure, Gate, Metric
-from raft_core.plugins import Registry
+from raft_core.plugins import NAME, Registry
+
+
+def _check(metric: type[Metric]) -> None:
+    """What a metric of another package may declare."""
+    names = [f"{figure.name}{end}" for figure in metric.figures for end in figure.ends]
+    if bad := [name for name in names if not re.fullmatch(NAME, name)]:
+        raise TypeError(f"the figure {bad[0]!r} has other characters than letters, digits, _ and -")
+    if taken := [name for name in names if name == "iteration" or name.startswith("seconds")]:
+        raise TypeError(f"the figure {taken[0]} has a name that the report uses for something else")
+    if metric.gates or metric.compare is not Metric.compare:
+        raise TypeError("it has gates of its own; limits on its figures are set by gates.limits")
+
 
 METRICS = Registry(
     "raft.metrics",
@@ -20,6 +33,7 @@ METRICS = Registry(
         "ranking": "raft_core.metrics.ranking:Ranking",
         "training": "raft_core.metrics.training:Training",
     },
+    _check,
 )
 METRIC = "metric."
 """What the code of a metric is pinned under, before its type; the name of a reward has no dot."""
@@ -48,13 +62,13 @@ def table_columns(shown: Iterable[Figure]) -> dict[str, int]:
     return {
         f"{figure.name}{end}": figure.decimals
         for figure in in_table(shown)
-        for end in (("", "_low", "_high") if figure.interval and not figure.rank else ("",))
+        for end in (figure.ends if not figure.rank else ("",))
     }
 
 
-def gates(more: Sequence[Metric] = ()) -> Iterator[Gate]:
-    """Every gate, in the order in which they warn."""
-    for metric in (*own(), *more):
+def gates() -> Iterator[Gate]:
+    """Every gate that has a key of its own, in the order in which they warn."""
+    for metric in own():
         yield from metric.gates
 
 

@@ -3,7 +3,7 @@
 Of one sample of each held-out prompt; intervals are over prompts (``statistics.mean_interval``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raft_core.evaluation.rough import HOLDS_FROM
@@ -12,6 +12,10 @@ from raft_core.rewards.base import reward_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from raft_core.promotion.findings import Finding
+    from raft_core.promotion.pairs import Pairs
+    from raft_core.promotion.rules import PromotionGates
 
 
 class Reward(Metric):
@@ -50,6 +54,13 @@ class Reward(Metric):
             "rough_intervals": [name for name in names if 0 < known[name] < HOLDS_FROM],
         }
 
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterator[Finding]":
+        """Mean paired gain: lower bound > ``min_reward_gain``."""
+        from raft_core.promotion.findings import lower
+
+        gain, means = pairs.gain("reward"), pairs.means("reward")
+        yield from lower("reward", gain, gates.min_reward_gain, means, figure="mean gain", key="min_reward_gain")
+
 
 class GoldReward(Metric):
     """``gold_reward``, its interval, and ``gold_rewards`` by component."""
@@ -75,6 +86,13 @@ class GoldReward(Metric):
         """See ``Metric.compute``."""
         names = [reward_name(r) for r in measured.config.scoring.gold]
         return {**_interval(measured, "gold_reward"), "gold_rewards": _components(measured.evaluation, names)}
+
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterator[Finding]":
+        """Mean paired gain: lower bound > −``max_gold_loss``."""
+        from raft_core.promotion.findings import lower, minus
+
+        gain, means, limit = pairs.gain("gold_reward"), pairs.means("gold_reward"), minus(gates.max_gold_loss)
+        yield from lower("gold_reward", gain, limit, means, figure="mean gain", key="max_gold_loss")
 
 
 def _interval(measured: Measured, name: str) -> dict[str, float | None]:

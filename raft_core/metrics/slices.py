@@ -1,9 +1,16 @@
 """The reward of each prompt group: a mean can rise while one group loses."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from raft_core.evaluation.rough import HOLDS_FROM
 from raft_core.metrics.base import Figure, Measured, Metric, finite
+
+if TYPE_CHECKING:
+    from raft_core.promotion.findings import Finding
+    from raft_core.promotion.pairs import Pairs
+    from raft_core.promotion.rules import PromotionGates
 
 
 class Slices(Metric):
@@ -29,3 +36,26 @@ class Slices(Metric):
         }
         gap = max(means.values()) - min(means.values()) if len(means) > 1 else None
         return {"slice_gap": gap, "slices": means}
+
+    def compare(self, pairs: "Pairs", gates: "PromotionGates") -> "Iterator[Finding]":
+        """Mean paired gain in each prompt group, the worst first: lower bound > −``max_slice_loss``.
+
+        A loss in one group is not offset by gains in others.
+        """
+        from raft_core.promotion.findings import Finding, lower
+
+        if gates.max_slice_loss is None:
+            return
+        found: list[Finding] = []
+        for group, count in pairs.groups().items():
+            name, limit = f"slice:{group or 'all'}", -gates.max_slice_loss
+            gain, what, key = pairs.gain("reward", group), "mean gain", "max_slice_loss"
+            if count < gates.min_slice_prompts:
+                note = f"not a gate: group size {count}, gates.min_slice_prompts is {gates.min_slice_prompts}"
+                found.append(
+                    Finding(name, gain.mean, gain.low, gain.high, "low >", limit, True, None, None, note, what, key)
+                )
+            else:
+                note = f"rough interval: only {count} prompts" if count < HOLDS_FROM else ""
+                found += lower(name, gain, limit, figure=what, key=key, note=note)
+        yield from sorted(found, key=lambda finding: math.inf if finding.low is None else finding.low)

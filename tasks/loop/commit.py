@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from raft_core.audit.lineage import ancestors_of
-from raft_core.config.loading import config_digest
+from raft_core.config.loading import recorded_digest
 from raft_core.files.artifacts import digest_of
+from raft_core.files.plain_yaml import read_yaml
 from raft_core.records.pinned import read_pins
 from raft_core.records.run import BASE, write_commit
 from raft_core.records.steps import StepRecord
@@ -28,7 +29,7 @@ def commit(it: Iteration, records: Mapping[str, StepRecord]) -> None:
         it.run,
         it.number,
         {
-            "config": config_digest(it.config),
+            "config": recorded_digest(read_yaml(it.run.path / "config.yaml")),
             "policy": _named(made, it.config.policy.model if it.number == BASE else None),
             "sampled_from": None if it.number == BASE else it.policy.identity,
             "outputs": outputs,

@@ -5,7 +5,9 @@ from dataclasses import asdict
 
 from raft_core.files.artifacts import file_digest, write_json
 from raft_core.files.plain_json import MAX_LOG_BYTES, read_json
+from raft_core.losses.registry import loss_sources
 from raft_core.policies.base import FinetuneJob, FinetuneResult
+from raft_core.records.pinned import check_pins
 from raft_core.records.steps import StepKey, StepRecord, run_cached
 from raft_core.types import Artifact, Policy
 from tasks.loop.iteration import Iteration
@@ -14,6 +16,7 @@ from tasks.loop.iteration import Iteration
 def finetune(it: Iteration) -> StepRecord:
     """Write ``policy/`` and ``finetune.json`` (loss, learning rate and gradient norm of each optimiser step)."""
     config = it.config
+    check_pins(it.run, loss_sources(config.finetuning.loss))
     key = StepKey(
         "finetune",
         inputs={"policy": it.policy.identity, "selected": file_digest(it.table("selected"))},

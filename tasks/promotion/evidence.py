@@ -24,7 +24,7 @@ from raft_core.files.locks import exclusive
 from raft_core.files.plain_json import read_json
 from raft_core.forgetting.exclusions import read_exclusions, without
 from raft_core.policies.base import OpenSampler, modality
-from raft_core.promotion.decision import Evidence
+from raft_core.promotion.pairs import Evidence
 from raft_core.promotion.requests import CLOCKS_DIFFER
 from raft_core.promotion.rules import SafetyCase, SafetySuite, suite_digest
 from raft_core.prompts.splits import split_prompts

@@ -191,7 +191,9 @@ def test_a_real_mlflow_server_is_killed_at_the_end(
         done = raft(workspace, "sync", MLFLOW_TRACKING_URI=server.uri)
         assert done.returncode == 0, done.stderr
     assert in_mlflow(server.uri) == uninterrupted[1]["mlflow"]
-    tried("a real MLflow server killed before the registration", "one warning; raft sync filled it in, without duplicates")
+    tried(
+        "a real MLflow server killed before the registration", "one warning; raft sync filled it in, without duplicates"
+    )
 
 
 FLAKY = """
@@ -235,11 +237,15 @@ def test_a_reward_fails_on_some_of_its_calls_then_wholly(new_workspace: Make, tm
     assert "scoring.max_failed_share" in over.stderr
     assert not (strict.path / "runs" / "killed" / "base" / "commit.json").exists()
     tried(
-        "a reward fails on every call from the start", "exit code 4, no outage is taken for a measurement; resumed, the same end"
+        "a reward fails on every call from the start",
+        "exit code 4, no outage is taken for a measurement; resumed, the same end",
     )
     share.write_text("0")
     assert strict.run("tasks.loop.sample:draw_prompts:before:1").killed  # the base is evaluated
-    for failing, fault in ((0.3, "a reward fails on 30 % of its calls, over its budget"), (1, "a reward fails on every call")):
+    for failing, fault in (
+        (0.3, "a reward fails on 30 % of its calls, over its budget"),
+        (1, "a reward fails on every call"),
+    ):
         share.write_text(str(failing))
         over = align(strict)
         assert over.returncode == 4, over.stderr

@@ -20,8 +20,8 @@ RAFT = "import sys; from flows.cli.app import main; sys.argv[0] = 'raft'; main()
 CACHED = {"sample", "score", "finetune", "evaluate"}
 ADDED = {
     "raft_core/config/gates.py": (
-        '    """The budget against the base (row −1), and when to stop. None switches one off."""\n',
-        "\n    max_least: float | None = Field(None, description='largest smallest reward')\n",
+        '(), description="further limits, each on any figure of the report")\n',
+        "    max_least: float | None = Field(None, description='largest smallest reward')\n",
     ),
     "raft_core/selection/registry.py": (
         '        "threshold": "raft_core.selection.threshold:Threshold",\n',
@@ -31,11 +31,29 @@ ADDED = {
         '        "lexicon": "raft_core.rewards.lexicon:LexiconRewardConfig",\n',
         '        "other": "raft_core.rewards.lexicon:LexiconRewardConfig",\n',
     ),
-    "raft_core/evaluation/scorecard.py": (
-        '        "candidates_reward": mean,\n',
-        '        "candidates_least": float(rewards_N.min()),\n',
+    "raft_core/metrics/registry.py": (
+        '        "training": "raft_core.metrics.training:Training",\n',
+        '        "least": "raft_core.metrics.least:Least",\n',
     ),
 }
+METRIC = '''"""The smallest reward of the candidates."""
+
+from typing import ClassVar, Literal
+
+from raft_core.metrics.base import Figure, Measured, Metric
+
+
+class Least(Metric):
+    """Another metric."""
+
+    type: Literal["least"] = "least"
+    figures: ClassVar[tuple[Figure, ...]] = (Figure("candidates_least", "smallest reward"),)
+    needs_batch: ClassVar[bool] = True
+
+    def compute(self, measured: Measured) -> dict[str, float]:
+        """Of the scored candidates."""
+        return {"candidates_least": min(measured.batch.scored["reward"].to_pylist())}
+'''
 SELECTOR = '''"""The second of each prompt."""
 
 from typing import Literal
@@ -92,6 +110,7 @@ def test_what_no_step_reads_makes_none_of_them_anew(tmp_path: Path) -> None:
         assert text.count(before) == 1, file
         (code / file).write_text(text.replace(before, before + more))
     (code / "raft_core" / "selection" / "second_of_k.py").write_text(SELECTOR)
+    (code / "raft_core" / "metrics" / "least.py").write_text(METRIC)
     second = align(code, workspace, "two")
     assert {step: set(second[step]) for step in CACHED} == {step: {True} for step in CACHED}
     report = json.loads((workspace / "runs" / "two" / "iterations" / "000" / "report.json").read_text())

@@ -105,6 +105,24 @@ def test_a_limit_of_ones_own_on_any_figure(limit: dict[str, Any], value: float |
     assert ("not measured: gold_reward" in decision.reason) is (value is None)
 
 
+@pytest.mark.parametrize(
+    ("start", "value", "outside"), [(-2.0, -2.1, False), (-2.0, -2.3, True), (-2.0, -1.7, True), (0.0, 5.0, False)]
+)
+def test_a_relative_limit_of_a_negative_figure_and_of_zero(start: float, value: float, outside: bool) -> None:
+    """0.9 to 1.1 is 10 % of its size in both directions; 0 has no 10 %."""
+    own = GatesConfig.model_validate({"limits": ({"figure": "gold_reward", "min": 0.9, "max": 1.1, "relative": True},)})
+    breaches = within_budget(report(1, gold_reward=value), {**BASE, "gold_reward": start}, report(), own)
+    assert [breach.metric for breach in breaches] == ["gold_reward"] * outside
+
+
+def test_a_limit_of_ones_own_on_the_headroom_rules_the_iteration_out() -> None:
+    """Unlike ``min_headroom``, which only stops."""
+    reports = [report(0, headroom=1.0), report(1, headroom=0.1, reward=9.0)]
+    assert best_iteration(BASE, reports, GATES) == 1
+    own = GatesConfig.model_validate({"limits": ({"figure": "headroom", "min": 0.5},)})
+    assert best_iteration(BASE, reports, own) == 0
+
+
 @pytest.mark.parametrize("limit", [{"figure": "kl"}, {"figure": "kl", "min": 2.0, "max": 1.0}])
 def test_a_limit_that_limits_nothing_or_everything_is_refused(limit: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="kl"):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from raft_core.promotion.decision import Evidence, Finding, Verdict, decide
+from raft_core.promotion.decision import Verdict, decide
+from raft_core.promotion.findings import Finding
+from raft_core.promotion.pairs import Evidence
 from raft_core.promotion.rules import PromotionGates, PromotionRules
 from raft_core.records.tables import EVALUATION, PERPLEXITY, SAFETY, to_table
 
@@ -211,7 +213,7 @@ def test_what_cannot_be_measured_does_not_pass(missing: str) -> None:
 def test_weights_that_diverged_do_not_pass() -> None:
     broken = evidence([1.5, 2.5, 3.5, 4.5], kl=math.inf, nll=math.inf)
     closed = [f.gate for f in verdict(broken, SAME).findings if not f.passed]
-    assert closed == ["perplexity", "kl"]
+    assert closed == ["kl", "perplexity"]
 
 
 def test_prompts_are_paired_by_their_identity_not_by_their_place() -> None:

@@ -93,7 +93,7 @@ def test_evidence_is_measured_once(
     def loads(*_: object, **__: object) -> None:
         raise AssertionError("a model is looked at again")
 
-    for name in ("tasks.loop.measure.Subject.load", "transformers.AutoConfig.from_pretrained"):
+    for name in ("tasks.loop.measure.Subject.open", "transformers.AutoConfig.from_pretrained"):
         monkeypatch.setattr(name, loads)
     code, _, err = raft("promote", "one@0", "--rules", rules({"max_kl": 5.0}), "--dry-run")
     assert code == 0, err
@@ -168,7 +168,7 @@ def test_a_suite_that_no_model_can_answer_is_refused_before_one_loads(
     case = {"name": "endless", "prompts": ["on and " * 500], "require": "end"}
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"cases": [case]}))
     loaded: list[object] = []
-    monkeypatch.setattr("tasks.loop.measure.Subject.load", lambda *a: loaded.append(a))
+    monkeypatch.setattr("tasks.loop.measure.Subject.open", lambda *a: loaded.append(a))
     code, _, err = raft("promote", "one", "--rules", rules(safety="suite.yaml"))
     assert code == 2
     assert "1 of 257 prompts are longer" in err

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -290,6 +291,10 @@ def test_a_metric_of_another_package_is_reported_like_ours(
         ({}, "no figure; it declares mine"),
         ({"mine": 1, "other": 2}, "mine, other; it declares mine"),
         ({"mine": "1"}, "'1' for mine"),
+        ({"mine": 10**400}, "OverflowError"),
+        ({"mine": np.array([1.0, 2.0])}, "ValueError"),
+        ({"mine": 1, "by_word": {"a": math.nan}}, "ValueError"),
+        ({"mine": 1, "by_word": {"a": np.float32(1)}}, "TypeError"),
         ({"mine": 1, "slices": {}}, "slices, which another metric reports already"),
     ],
 )

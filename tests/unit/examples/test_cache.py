@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from raft_core import imports
 from raft_core.errors import ExampleError
 from raft_core.examples.cache import build_once, read_receipt, stage_folder, stage_key
 from raft_core.examples.location import cache_folder
+from raft_core.examples.presets import EXAMPLES
 from raft_core.examples.stages import Receipt, Stage
 
 WriteModule = Callable[[str, str], None]
@@ -159,3 +161,16 @@ def test_the_cache_folder_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("RAFT_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "raft-mlops"
+
+
+def test_the_list_of_examples_and_packages_is_no_part_of_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new version of one package must not make the assets of every example outdated."""
+    read: list[str] = []
+    real = imports.source_of
+    monkeypatch.setattr(imports, "source_of", lambda name: read.append(name) or real(name))
+    imports.code_digest.cache_clear()
+    for stage in EXAMPLES["tiny"].stages.values():
+        stage_key(stage, {})
+    imports.code_digest.cache_clear()
+    assert "raft_core.examples.tiny_grammar" in read
+    assert {"raft_core.examples.presets", "raft_core.examples.packages", "raft_core.examples.fetch"} & {*read} == set()

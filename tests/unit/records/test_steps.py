@@ -10,6 +10,7 @@ import pytest
 from raft_core import imports
 from raft_core.files.artifacts import digest_of
 from raft_core.imports import code_digest
+from raft_core.policies.base import MODALITIES
 from raft_core.records.steps import StepKey, StepRecord, run_cached
 
 KEY = StepKey("sample", {"policy": "abc", "prompts": None}, {"k": 8}, "code", {"dtype": "float32"}, seed=3)
@@ -209,6 +210,43 @@ def test_code_of_real_modules() -> None:
     best, top = code_digest("raft_core.selection.best_of_k"), code_digest("raft_core.selection.top_fraction")
     assert best != top
     assert len(best) == 64
+
+
+def test_what_only_a_type_checker_imports_is_not_followed(sources: dict[str, str]) -> None:
+    lines = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import raft_core.b\nelse:\n    import raft_core.c\n"
+    )
+    sources.update({"raft_core.a": lines, "raft_core.b": "x = 1", "raft_core.c": "x = 1"})
+    before = digest("raft_core.a")
+    sources["raft_core.b"] = "x = 2"
+    assert digest("raft_core.a") == before
+    sources["raft_core.c"] = "x = 2"
+    assert digest("raft_core.a") != before
+
+
+def test_our_registries_are_left_out_and_no_others(sources: dict[str, str]) -> None:
+    ours, theirs = "raft_core.metrics.registry", "raft_core.other.registry"
+    sources.update({"raft_core.a": f"import {ours}\nimport {theirs}", ours: "x = 1", theirs: "x = 1"})
+    before = digest("raft_core.a")
+    sources[ours] = "x = 2"
+    assert digest("raft_core.a") == before
+    sources[theirs] = "x = 2"
+    assert digest("raft_core.a") != before
+
+
+@pytest.mark.parametrize("kind", MODALITIES)
+def test_keys_cover_nothing_that_cannot_change_their_bytes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling and training know no gate, metric, selector, promotion rule or example."""
+    read: list[str] = []
+    real = imports.source_of
+    monkeypatch.setattr(imports, "source_of", lambda name: read.append(name) or real(name))
+    for code in (MODALITIES[kind].sampler.CODE, MODALITIES[kind].likelihood.CODE, MODALITIES[kind].trainer.CODE):
+        digest(*code)
+    digest("raft_core.rewards.score")
+    code_digest.cache_clear()
+    rooms = ("config.gates", "config.run", "metrics", "selection", "promotion", "examples", "evaluation", "gates")
+    strangers = [name for name in set(read) if name.removeprefix("raft_core.").startswith(rooms) and real(name)]
+    assert [name for name in strangers if name not in imports.REGISTRIES] == []
 
 
 def test_code_that_does_not_exist_is_no_key() -> None:

@@ -1,8 +1,11 @@
 """The engine that samples and scores with transformers: a causal language model in this process."""
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from raft_core.config.policy import TextPolicyConfig
 from raft_core.config.sampling import SamplingConfig
@@ -25,6 +28,13 @@ class LoadedTextPolicy:
             self.model = models.load_sampled(policy, config, dtype)
         self.eos = models.eos_token_ids(self.model, self.tokenizer)
         self.known = models.known_token_ids(self.tokenizer)
+
+    def close(self) -> None:
+        """Give the memory back, a GPU's too, whoever still holds this object."""
+        del self.model
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def sample(
         self,
@@ -105,4 +115,8 @@ def _sample(draft: Draft, prompt_id: str, k: int, seed: int, about: list[Any]) -
 @contextmanager
 def open(policy: Policy, config: TextPolicyConfig, *, dtype: str) -> Iterator[LoadedTextPolicy]:
     """See ``Sampler.open`` and ``Likelihood.open``; an adapter is merged into a copy of its base, only in memory."""
-    yield LoadedTextPolicy(policy, config, dtype)
+    loaded = LoadedTextPolicy(policy, config, dtype)
+    try:
+        yield loaded
+    finally:
+        loaded.close()
