@@ -25,7 +25,7 @@ class RewardFn(Protocol):
     """A reward in memory.
 
     Two attributes are optional. ``verify()`` is called after the last batch: it raises RewardError where what the
-    reward reads is not what ``identity`` says any more. ``needs_references``: True where the reward cannot score a
+    reward reads no longer matches ``identity``. ``needs_references``: True where the reward cannot score a
     prompt without a reference; such a run is refused before it samples.
     """
 

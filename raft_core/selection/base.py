@@ -136,7 +136,7 @@ def differs_from_most_common(values_N: Sequence[float] | Rewards | Mask) -> Mask
 def num_kept(num: int, fraction: float) -> int:
     """``floor(fraction · num)``, at least 1 of a pool that is not empty.
 
-    A product that is whole but for its last bits (0.29 · 100 = 28.999…) counts as whole.
+    A product that is an integer except for rounding errors (0.29 · 100 = 28.999…) counts as that integer.
     """
     return max(min(num, 1), int(num * fraction * (1 + 1e-12)))
 

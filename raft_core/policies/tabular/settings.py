@@ -8,7 +8,7 @@ from raft_core.config.model import ConfigModel
 
 
 class TabularPolicyConfig(ConfigModel):
-    """A table of probabilities in place of a language model, for tests and for learning: a run takes seconds."""
+    """A table of probabilities instead of a language model, for tests and for learning: a run takes seconds."""
 
     type: Literal["tabular"] = "tabular"
     model: str = Field(description="folder with tabular.json and probabilities.safetensors")
