@@ -138,14 +138,14 @@ def test_a_constant_reward_stops_before_anything_is_trained(plain: dict[str, Any
     plain["scoring"]["rewards"] = [{"type": "function", "function": f"{tmp_path}/mine.py:reward"}]
     plain["sampling"] |= {"prompts_per_iteration": 8}
     plain["prompts"] |= {"max_held_out": 8}
-    with pytest.raises(GateStop, match="validation of the scored table stopped the run") as stop:
+    with pytest.raises(GateStop, match="scored") as stop:
         align_plain(plain, tmp_path)
     assert exits.exit_code(stop.value) == exits.STOPPED_BY_GATE
-    assert "the limits are validation.min_signal_share" in str(stop.value)
+    assert "validation.min_signal_share" in str(stop.value)
     assert not list(tmp_path.glob("runs/bad/iterations/*/policy"))
     view = view_run(read_run(tmp_path / "runs" / "bad"))
     assert view.status == "stopped"
-    assert "signal_share: 8 of 8 rows fail" in view.reason
+    assert "8 of 8" in view.reason
 
 
 def test_one_candidate_a_prompt_is_refused_before_sampling(plain: dict[str, Any], tmp_path: Path) -> None:
