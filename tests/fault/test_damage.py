@@ -203,7 +203,7 @@ def test_a_workspace_in_another_place(copied: Path, undisturbed: Any, tried: Tri
     client = MlflowClient(tracking_uri=f"sqlite:///{copied}/mlflow.db")
     (run,) = client.search_runs(["1"])
     assert run.info.artifact_uri.startswith((copied / "mlartifacts").as_uri())
-    assert len(client.list_artifacts(run.info.run_id, "iterations/000")) == 3
+    assert len(client.list_artifacts(run.info.run_id, "iterations/000")) == 4
     pointer = copied / "runs" / "killed" / "iterations" / "001" / "policy.dvc"
     shutil.rmtree(copied / ".dvc" / "cache")
     shutil.rmtree(pointer.with_suffix(""))

