@@ -275,7 +275,7 @@ def test_a_training_that_diverges_is_told_and_leaves_nothing(
 def test_a_selected_table_cut_in_half_is_told(finetune: Finetune, selected: Path, tmp_path: Path) -> None:
     data = selected.read_bytes()
     (tmp_path / "half.parquet").write_bytes(data[: len(data) // 2])
-    with pytest.raises(IntegrityError, match="half.parquet"):
+    with pytest.raises(IntegrityError, match=r"half\.parquet"):
         finetune("out", job={"selected": tmp_path / "half.parquet"})
 
 
