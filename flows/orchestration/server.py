@@ -38,6 +38,7 @@ MEANT = (0, NOT_STARTED, -signal.SIGTERM)
 @contextmanager
 def tied() -> Iterator[None]:
     """Run flows inside the block against our temporary server, unless PREFECT_API_URL names another."""
+    from prefect.events.worker import EventsWorker
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -55,7 +56,12 @@ def tied() -> Iterator[None]:
         PREFECT_SERVER_API_AUTH_STRING: password(),
     }
     with temporary_settings(ours), _in_every_thread(ours):
-        yield
+        try:
+            yield
+        finally:
+            # Prefect sends events from a thread that keeps the address it began with: it must end with our server, or
+            # what this process announces later to another one would be sent here.
+            EventsWorker.drain_all(timeout=STOP_S, at_exit=False)
 
 
 @contextmanager
