@@ -112,7 +112,7 @@ def test_an_erasure_reaches_s3_and_one_that_could_not_is_finished_later(workspac
         code, said, told = raft(*forget, "--json")
     done = json.loads(said)["done"]["erased"]
     assert code == 4, told
-    assert any("s3://dvc/objects/files/md5 may hold its rows yet" in line for line in done["unfinished"]), done
+    assert any("s3://dvc/objects/files/md5" in line for line in done["unfinished"]), done
     assert done["rows"] > 0
     assert held(s3, prompt["prompt_id"]) == before
     assert prompt["prompt_id"] not in read_table(run.table(0, "prompts"), PROMPTS)["prompt_id"].to_pylist()
