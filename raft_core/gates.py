@@ -144,13 +144,13 @@ def _limit(gate: Gate, value: float | None, since: Report) -> Limit:
     start, of = since.get(gate.figure), "iteration 0" if gate.since == "first" else "base"
     if start is None or (gate.rule == "either_way" and not start):  # 0 times any factor is 0
         return Limit(gate.figure)
-    told = {
+    change = {
         "rise": f"× {1 + value:.4g}",
         "factor": f"× {value:.4g}",
         "added": f"+ {value:.4g}",
         "either_way": f"× or ÷ {value:.4g}",
     }
-    origin = f"{of}: {start:.4g} {told[gate.rule]}; {key}: {value:.4g}"
+    origin = f"{of}: {start:.4g} {change[gate.rule]}; {key}: {value:.4g}"
     if gate.rule == "factor":
         return Limit(gate.figure, low=start * value, origin=origin, only_stops=gate.only_stops)
     if gate.rule == "either_way":
@@ -159,7 +159,7 @@ def _limit(gate: Gate, value: float | None, since: Report) -> Limit:
 
 
 def _own_limit(chosen: LimitConfig, base: Report) -> Limit:
-    """One of ``gates.limits``. Relative: a factor f allows a change of (f − 1) times the size of the base's figure."""
+    """One of ``gates.limits``. Relative: a factor f allows a change of (f − 1) times the size of the figure of the base policy."""
     if not chosen.relative:
         return Limit(chosen.figure, chosen.min, chosen.max, f"gates.limits: {chosen.figure}")
     start = base.get(chosen.figure)

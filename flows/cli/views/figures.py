@@ -73,12 +73,12 @@ def _interval(figure: Figure) -> Callable[[Row, Layout], str]:
 
 def _with_interval(row: Row, layout: Layout, figure: Figure) -> str:
     value, low, high = (row.get(f"{figure.name}{end}") for end in ("", "_low", "_high"))
-    told = compact(value, figure.decimals, layout)
+    mean = compact(value, figure.decimals, layout)
     if value is None or low is None or high is None or layout.interval == "none" or figure.rank:
-        return told
+        return mean
     if layout.interval == "half":
-        return f"{told} ±{compact(max(abs(high - value), abs(value - low)), figure.decimals, layout)}"
-    return f"{told} [{compact(low, figure.decimals, layout)}, {compact(high, figure.decimals, layout)}]"
+        return f"{mean} ±{compact(max(abs(high - value), abs(value - low)), figure.decimals, layout)}"
+    return f"{mean} [{compact(low, figure.decimals, layout)}, {compact(high, figure.decimals, layout)}]"
 
 
 def _took(row: Row, layout: Layout) -> str:
