@@ -159,7 +159,7 @@ def _limit(gate: Gate, value: float | None, since: Report) -> Limit:
 
 
 def _own_limit(chosen: LimitConfig, base: Report) -> Limit:
-    """One of ``gates.limits``. Relative: a factor f allows a change of (f − 1) times the size of the figure of the base policy."""
+    """One of ``gates.limits``. Relative: a factor f allows a change of (f − 1) times the size of the base figure."""
     if not chosen.relative:
         return Limit(chosen.figure, chosen.min, chosen.max, f"gates.limits: {chosen.figure}")
     start = base.get(chosen.figure)
